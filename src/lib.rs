@@ -1,0 +1,3 @@
+//! metatape: one tape, Jacobian blocks as data, three walks.
+pub mod error;
+pub use error::{Error, Result};
