@@ -1,3 +1,6 @@
 //! metatape: one tape, Jacobian blocks as data, three walks.
 pub mod error;
+pub mod nn;
+pub mod program;
+pub mod tape;
 pub use error::{Error, Result};

@@ -1,0 +1,183 @@
+//! The CPU backend: rayon over fixed partitions, f32 and f64. What a run computes depends on shapes alone, never on the number
+//! of threads.
+//!
+//! | file | kernels |
+//! |---|---|
+//! | `conv/` | convolution in its three roles |
+//! | `gemm.rs` | matrix products, through the `gemm` crate |
+//! | `entrywise.rs` | groups of entrywise work with sums |
+//! | `norm.rs`, `pool.rs`, `xent.rs`, `reduce.rs`, `structure.rs`, `gather.rs` | the rest, a family each |
+//! | `run.rs` | one instruction: its operands' slices and the kernel that takes them |
+
+pub mod conv;
+mod entrywise;
+pub mod gather;
+pub mod gemm;
+pub mod isa;
+pub mod norm;
+pub mod par;
+pub mod pool;
+pub mod real;
+pub mod reduce;
+mod run;
+pub mod structure;
+pub mod xent;
+
+use crate::error::{Error, Result};
+use crate::program::{Backend, Kernel, Place, Plan, Tensor, Values};
+use crate::tape::Kind;
+use entrywise::Entrywise;
+use real::Real;
+
+/// The CPU, in one precision.
+pub struct Cpu<T> {
+    pool: rayon::ThreadPool,
+    states: Vec<Buffer<T>>,
+    programs: Vec<Loaded<T>>,
+}
+
+/// Memory of one kind.
+enum Buffer<T> {
+    Float(Vec<T>),
+    Int(Vec<i32>),
+    Byte(Vec<u8>),
+}
+
+impl<T: Real> Buffer<T> {
+    fn zeros(kind: Kind, len: usize) -> Buffer<T> {
+        match kind {
+            Kind::Float => Buffer::Float(vec![T::ZERO; len]),
+            Kind::Int => Buffer::Int(vec![0; len]),
+            Kind::Byte => Buffer::Byte(vec![0; len]),
+        }
+    }
+
+    fn write(&mut self, values: Values) {
+        match (self, values) {
+            (Buffer::Float(to), Values::Float(from)) => {
+                to.iter_mut().zip(from).for_each(|(t, f)| *t = T::from_f64(*f));
+            }
+            (Buffer::Int(to), Values::Int(from)) => to.copy_from_slice(from),
+            (Buffer::Byte(to), Values::Byte(from)) => to.copy_from_slice(from),
+            _ => unreachable!("the session checks kinds"),
+        }
+    }
+}
+
+/// A program with its memory.
+struct Loaded<T> {
+    plan: Plan,
+    states: Vec<usize>,
+    inputs: Vec<Buffer<T>>,
+    arena: Vec<T>,
+    /// Per instruction, its group prepared for running.
+    groups: Vec<Option<Entrywise>>,
+    /// A kernel's workspace; a group's partial sums.
+    workspace: Vec<T>,
+    /// Entrywise registers, per thread.
+    scratch: Vec<T>,
+}
+
+impl<T: Real> Cpu<T> {
+    /// The CPU with a pool of `threads` threads.
+    ///
+    /// # Errors
+    /// If the system does not give that many threads.
+    pub fn new(threads: usize) -> Result<Cpu<T>> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|e| Error::Device(format!("cannot start {threads} threads: {e}")))?;
+        Ok(Cpu { pool, states: Vec::new(), programs: Vec::new() })
+    }
+}
+
+impl<T: Real> Backend for Cpu<T> {
+    fn describe(&self) -> String {
+        format!("cpu, {} threads, {}", self.pool.current_num_threads(), T::NAME)
+    }
+
+    fn add_state(&mut self, kind: Kind, len: usize) -> Result<()> {
+        self.states.push(Buffer::zeros(kind, len));
+        Ok(())
+    }
+
+    fn write_state(&mut self, state: usize, values: Values) -> Result<()> {
+        self.states[state].write(values);
+        Ok(())
+    }
+
+    fn read_state(&self, state: usize, out: &mut [f64]) -> Result<()> {
+        match &self.states[state] {
+            Buffer::Float(from) => {
+                out.iter_mut().zip(from).for_each(|(o, f)| *o = f.to_f64());
+                Ok(())
+            }
+            _ => Err(Error::Program("only floating-point states can be read".into())),
+        }
+    }
+
+    fn load(&mut self, plan: Plan, states: Vec<usize>) -> Result<()> {
+        let mut groups = Vec::with_capacity(plan.instrs.len());
+        let (mut workspace, mut scratch) = (0, 0);
+        for instr in &plan.instrs {
+            let mut prepared = None;
+            if let Kernel::Group(group) = &instr.kernel {
+                let in_place: Vec<bool> =
+                    instr.outs.iter().map(|o| instr.args.iter().any(|a| a.place == o.place)).collect();
+                let group = Entrywise::new(group.clone(), &in_place);
+                workspace = workspace.max(group.partials_len());
+                scratch = scratch.max(group.scratch_len());
+                prepared = Some(group);
+            }
+            workspace = workspace.max(run::workspace_len::<T>(&instr.kernel));
+            groups.push(prepared);
+        }
+        let inputs = plan.inputs.iter().map(|i| Buffer::zeros(i.kind, i.shape.count())).collect();
+        self.programs.push(Loaded {
+            states,
+            inputs,
+            arena: vec![T::ZERO; plan.arena],
+            groups,
+            workspace: vec![T::ZERO; workspace],
+            scratch: vec![T::ZERO; scratch * self.pool.current_num_threads()],
+            plan,
+        });
+        Ok(())
+    }
+
+    fn write_input(&mut self, program: usize, input: usize, values: Values) -> Result<()> {
+        self.programs[program].inputs[input].write(values);
+        Ok(())
+    }
+
+    fn run(&mut self, program: usize) -> Result<()> {
+        let Cpu { pool, states, programs } = self;
+        let program = &mut programs[program];
+        pool.install(|| run::run(program, states));
+        Ok(())
+    }
+
+    fn read(&self, program: usize, tensor: Tensor, out: &mut [f64]) -> Result<()> {
+        let program = &self.programs[program];
+        let (buffer, at) = match tensor.place {
+            Place::Arena(at) => {
+                let from = &program.arena[at..at + tensor.len];
+                out.iter_mut().zip(from).for_each(|(o, f)| *o = f.to_f64());
+                return Ok(());
+            }
+            Place::State(i, at) => (&self.states[program.states[i]], at),
+            Place::Input(i, at) => (&program.inputs[i], at),
+        };
+        match buffer {
+            Buffer::Float(from) => {
+                out.iter_mut().zip(&from[at..]).for_each(|(o, f)| *o = f.to_f64());
+            }
+            Buffer::Int(from) => out.iter_mut().zip(&from[at..]).for_each(|(o, f)| *o = f64::from(*f)),
+            Buffer::Byte(from) => out.iter_mut().zip(&from[at..]).for_each(|(o, f)| *o = f64::from(*f)),
+        }
+        Ok(())
+    }
+
+    fn float_bytes(&self) -> usize {
+        size_of::<T>()
+    }
+}

@@ -1,0 +1,3 @@
+//! Machines that run programs: each implements [`crate::program::Backend`].
+
+pub mod cpu;

@@ -1,0 +1,73 @@
+//! What a session needs of a machine. It stands here, and the machines in `crate::backend`, so that imports point one
+//! way.
+
+use super::kernel::Tensor;
+use super::plan::Plan;
+use crate::error::Result;
+use crate::tape::Kind;
+
+/// Numbers on their way to a machine.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// Rounded to the machine's precision.
+    Float(&'a [f64]),
+    /// Labels, picks.
+    Int(&'a [i32]),
+    /// Pixels.
+    Byte(&'a [u8]),
+}
+
+impl Values<'_> {
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        match self {
+            Values::Float(v) => v.len(),
+            Values::Int(v) => v.len(),
+            Values::Byte(v) => v.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the entries are.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Values::Float(_) => Kind::Float,
+            Values::Int(_) => Kind::Int,
+            Values::Byte(_) => Kind::Byte,
+        }
+    }
+}
+
+/// A machine that keeps states and runs plans. States and programs are numbered from 0 in the order of their making.
+pub trait Backend: Send {
+    /// Name and precision, for people.
+    fn describe(&self) -> String;
+
+    /// A new state of `len` zeros.
+    fn add_state(&mut self, kind: Kind, len: usize) -> Result<()>;
+
+    /// Overwrites a state. The session has checked kind and length.
+    fn write_state(&mut self, state: usize, values: Values) -> Result<()>;
+
+    /// A floating-point state's entries.
+    fn read_state(&self, state: usize, out: &mut [f64]) -> Result<()>;
+
+    /// Makes a plan ready to run; `states[i]` is the state that the plan's number `i` stands for.
+    fn load(&mut self, plan: Plan, states: Vec<usize>) -> Result<()>;
+
+    /// Overwrites an input. The session has checked kind and length.
+    fn write_input(&mut self, program: usize, input: usize, values: Values) -> Result<()>;
+
+    /// Runs a program.
+    fn run(&mut self, program: usize) -> Result<()>;
+
+    /// A tensor's entries after a run.
+    fn read(&self, program: usize, tensor: Tensor, out: &mut [f64]) -> Result<()>;
+
+    /// Bytes that one entry of kind `Float` takes.
+    fn float_bytes(&self) -> usize;
+}

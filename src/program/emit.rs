@@ -1,0 +1,233 @@
+//! Units to kernels: what each one reads, computes and writes.
+
+use std::collections::{HashMap, HashSet};
+
+use super::fuse::{Units, contraction, entrywise, leading_sum, through};
+use super::kernel::{Dims, Function, Group, Kernel, Operand, Outcome, Step};
+use crate::tape::{Form, Op, Role, Shape, Tape, Var};
+
+/// A kernel whose operands have no places yet.
+pub(super) struct Draft {
+    pub kernel: Kernel,
+    pub args: Vec<Var>,
+    pub outs: Vec<Var>,
+    /// The value that a contraction is added to; its memory becomes the output's.
+    pub onto: Option<Var>,
+    /// Where in the recorded order it belongs.
+    pub order: usize,
+}
+
+/// The kernel of unit number `index`.
+pub(super) fn draft(tape: &Tape, units: &Units, index: usize) -> Draft {
+    let unit = &units.units[index];
+    let order = unit.members[unit.members.len() - 1].index();
+    if unit.group {
+        let (group, args, outs) = group(tape, units, index);
+        return Draft { kernel: Kernel::Group(group), args, outs, onto: None, order };
+    }
+    let var = unit.members[0];
+    let node = tape.node(var);
+    let mut args = node.args.clone();
+    // Where a tensor steers its own selection, it is read once.
+    if matches!(node.op, Op::Select(_)) && args[0] == args[1] {
+        args.truncate(1);
+    }
+    Draft { kernel: kernel(tape, var, unit.onto.is_some()), args, outs: vec![var], onto: unit.onto, order }
+}
+
+fn four(shape: &Shape) -> [usize; 4] {
+    [shape[0], shape[1], shape[2], shape[3]]
+}
+
+fn kernel(tape: &Tape, var: Var, accumulate: bool) -> Kernel {
+    let node = tape.node(var);
+    let arg = |i: usize| tape.shape(node.args[i]);
+    let last = |s: &Shape| s.last().copied().unwrap_or(1);
+    match &node.op {
+        op if contraction(op).is_some() => {
+            let (form, out) = contraction(op).expect("checked in the guard");
+            let of = |role: Role| {
+                if role == out { &node.shape } else { arg(usize::from(out.others()[1] == role)) }
+            };
+            let (a, b, c) = (of(Role::A), of(Role::B), of(Role::C));
+            let dims = match form {
+                Form::Conv(geometry) => {
+                    let ([n, h, w, ci], [kh, kw, _, co]) = (four(a), four(b));
+                    Dims::Conv { n, h, w, ci, kh, kw, co, geometry }
+                }
+                _ => Dims::Gemm { m: c[0], n: c[1], k: a[1] },
+            };
+            Kernel::Contract { form, out, dims, accumulate }
+        }
+        Op::Sum { from, to } => Kernel::Sum(arg(0).view3(*from..*to)),
+        Op::Select(w) => Kernel::Select(*w, four(arg(0))),
+        Op::Unselect(w) => Kernel::Unselect(*w, four(&node.shape)),
+        Op::Subsample(s) => Kernel::Subsample(*s, four(arg(0))),
+        Op::Embed(s) => Kernel::Embed(*s, four(&node.shape)),
+        Op::Unrow(i) => Kernel::Unrow(i * arg(0).count()),
+        Op::Stack => Kernel::Stack,
+        Op::Moments => Kernel::Moments(last(arg(0))),
+        Op::Normalise(eps) => Kernel::Normalise(last(arg(0)), *eps),
+        Op::NormJacobian(eps) => Kernel::NormJacobian(last(arg(0)), *eps),
+        Op::Softmax => Kernel::Softmax(last(arg(0))),
+        Op::CrossEntropy => Kernel::CrossEntropy(last(arg(0))),
+        Op::Residual => Kernel::Residual(last(arg(0))),
+        Op::Correct => Kernel::Correct(last(arg(0))),
+        Op::Gather(spec) => {
+            let s = arg(0);
+            Kernel::Gather(spec.clone(), [s[1], s[2], s[3]])
+        }
+        op => unreachable!("{} is a view, a leaf or entrywise work", op.name()),
+    }
+}
+
+/// A register while operands are still being found.
+#[derive(Clone, Copy)]
+enum Register {
+    Operand(usize),
+    Step(usize),
+}
+
+struct Builder<'a> {
+    tape: &'a Tape,
+    units: &'a Units<'a>,
+    unit: usize,
+    loaded: HashSet<Var>,
+    args: Vec<Var>,
+    operands: Vec<Operand>,
+    steps: Vec<(Function, Register, Register)>,
+    registers: HashMap<Var, Register>,
+}
+
+fn group(tape: &Tape, units: &Units, index: usize) -> (Group, Vec<Var>, Vec<Var>) {
+    let members = &units.units[index].members;
+    let first = members[0];
+    let space = if leading_sum(&tape.node(first).op) { tape.node(first).args[0] } else { first };
+    let mut b = Builder {
+        tape,
+        units,
+        unit: index,
+        loaded: HashSet::new(),
+        args: Vec::new(),
+        operands: Vec::new(),
+        steps: Vec::new(),
+        registers: HashMap::new(),
+    };
+    // Tensors that are read whatever is decided about values that could be read or computed again.
+    for member in members {
+        let mut stack = tape.node(*member).args.clone();
+        while let Some(arg) = stack.pop() {
+            let arg = through(tape, arg);
+            let op = &tape.node(arg).op;
+            if units.unit_of(arg) == Some(index) || matches!(op, Op::Constant(_) | Op::Broadcast { .. }) {
+                continue;
+            }
+            match units.inlined(arg) {
+                None => drop(b.loaded.insert(arg)),
+                Some(_) if units.unit_of(arg).is_none() => stack.extend(tape.node(arg).args.clone()),
+                Some(_) => {}
+            }
+        }
+    }
+    let (mut outs, mut outcomes) = (Vec::new(), Vec::new());
+    for member in members {
+        let node = tape.node(*member);
+        if let Op::Sum { from, to } = node.op {
+            let register = b.resolve(node.args[0]);
+            outcomes.push((register, Some(tape.shape(node.args[0]).view3(from..to))));
+            outs.push(*member);
+        } else {
+            let register = if entrywise(&node.op) { b.compute(*member) } else { b.operand(*member) };
+            b.registers.insert(*member, register);
+            if units.stored(*member) {
+                outcomes.push((register, None));
+                outs.push(*member);
+            }
+        }
+    }
+    let number = |r: Register| match r {
+        Register::Operand(i) => i,
+        Register::Step(i) => b.operands.len() + i,
+    };
+    let group = Group {
+        count: tape.shape(space).count(),
+        steps: b
+            .steps
+            .iter()
+            .map(|(function, x, y)| Step { function: *function, a: number(*x), b: number(*y) })
+            .collect(),
+        outcomes: outcomes
+            .into_iter()
+            .map(|(r, view)| match view {
+                Some(view) => Outcome::Sum(number(r), view),
+                None => Outcome::Store(number(r)),
+            })
+            .collect(),
+        operands: b.operands.clone(),
+    };
+    (group, b.args, outs)
+}
+
+impl Builder<'_> {
+    fn resolve(&mut self, var: Var) -> Register {
+        let var = through(self.tape, var);
+        if let Some(register) = self.registers.get(&var) {
+            return *register;
+        }
+        let register = match self.units.inlined(var) {
+            Some(base) => {
+                let read = self.units.unit_of(var).is_some() && base.is_some_and(|b| !self.here(b));
+                if read { self.operand(var) } else { self.compute(var) }
+            }
+            None => self.operand(var),
+        };
+        self.registers.insert(var, register);
+        register
+    }
+
+    /// Whether this group has `base` in a register in any case.
+    fn here(&self, base: Var) -> bool {
+        self.loaded.contains(&base) || self.units.unit_of(base) == Some(self.unit)
+    }
+
+    fn operand(&mut self, var: Var) -> Register {
+        let node = self.tape.node(var);
+        let operand = match &node.op {
+            Op::Constant(c) => Operand::Constant(c.0),
+            Op::Broadcast { from, to } => {
+                let view = node.shape.view3(*from..*to);
+                let arg = self.argument(node.args[0]);
+                if view.mid == 1 { Operand::Full(arg) } else { Operand::Repeat(arg, view) }
+            }
+            _ => {
+                self.loaded.insert(var);
+                Operand::Full(self.argument(var))
+            }
+        };
+        self.operands.push(operand);
+        Register::Operand(self.operands.len() - 1)
+    }
+
+    fn argument(&mut self, var: Var) -> usize {
+        if let Some(at) = self.args.iter().position(|a| *a == var) {
+            return at;
+        }
+        self.args.push(var);
+        self.args.len() - 1
+    }
+
+    fn compute(&mut self, var: Var) -> Register {
+        let node = self.tape.node(var);
+        let args: Vec<Register> = node.args.iter().map(|a| self.resolve(*a)).collect();
+        let function = match &node.op {
+            Op::Add => Function::Add,
+            Op::Mask => Function::Mask,
+            Op::Scale(c) => Function::Scale(c.0),
+            Op::Offset(c) => Function::Offset(c.0),
+            Op::Unary(f) => Function::Unary(*f),
+            _ => Function::Mul,
+        };
+        self.steps.push((function, args[0], args[args.len() - 1]));
+        Register::Step(self.steps.len() - 1)
+    }
+}

@@ -1,0 +1,373 @@
+//! Which operations run together. Entrywise operations over one index space join a *group*: operands are read once, results
+//! written once, and sums over leading axes are taken on the way.
+//!
+//! Two rules decide what is stored. A value that is computed cheaply from a single tensor of full size (and broadcast
+//! ones) is computed again wherever it is needed, since reading it would cost as much as reading that tensor: batch
+//! norm's x̂ is never stored. Everything else is computed once, in one group.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::tape::{Form, Op, Role, Tape, Var};
+
+/// Steps that may be repeated to avoid storing their result.
+const INLINE_STEPS: usize = 8;
+/// Size limits of a group, so that its registers stay in the first-level cache.
+const MAX_MEMBERS: usize = 32;
+const MAX_LOADS: usize = 12;
+
+/// Operations that run as one kernel.
+pub(super) struct Unit {
+    /// In recording order; one unless `group`.
+    pub members: Vec<Var>,
+    /// Entrywise work and sums at its end.
+    pub group: bool,
+    /// For a contraction that adds to the value of an earlier one: that value.
+    pub onto: Option<Var>,
+    deps: BTreeSet<usize>,
+    loads: HashSet<Var>,
+}
+
+/// The tape's operations, sorted into units.
+pub(super) struct Units<'t> {
+    tape: &'t Tape,
+    pub units: Vec<Unit>,
+    /// The unit that makes a value's buffer, for values that have one.
+    of: HashMap<Var, usize>,
+    /// Per value: the single full-size tensor that it is cheap to compute from, and in how many steps.
+    inline: HashMap<Var, (Option<Var>, usize)>,
+    users: Vec<Vec<Var>>,
+    kept: HashSet<Var>,
+    fused: bool,
+}
+
+/// Whether an operation works entry by entry on tensors of one shape.
+pub(super) fn entrywise(op: &Op) -> bool {
+    match op {
+        Op::Add | Op::Scale(_) | Op::Offset(_) | Op::Unary(_) | Op::Mask => true,
+        Op::Contract { form, .. } => *form == Form::Mul,
+        _ => false,
+    }
+}
+
+/// A sum over leading axes, which a group can take at its end.
+pub(super) fn leading_sum(op: &Op) -> bool {
+    matches!(op, Op::Sum { from: 0, .. })
+}
+
+/// The value whose entries `var` has, in the same order: reshapes are seen through.
+pub(super) fn through(tape: &Tape, mut var: Var) -> Var {
+    while tape.node(var).op == Op::Reshape {
+        var = tape.node(var).args[0];
+    }
+    var
+}
+
+impl<'t> Units<'t> {
+    /// Sorts the operations of a lowered tape. Without `fused`, each one is a unit of its own.
+    pub fn new(tape: &'t Tape, fused: bool) -> Units<'t> {
+        let mut users = vec![Vec::new(); tape.len()];
+        for var in tape.vars() {
+            for arg in &tape.node(var).args {
+                users[arg.index()].push(var);
+            }
+        }
+        let kept = tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1)).collect();
+        let mut units =
+            Units { tape, units: Vec::new(), of: HashMap::new(), inline: HashMap::new(), users, kept, fused };
+        let mut loaded_by: HashMap<Var, Vec<usize>> = HashMap::new();
+        for var in tape.vars() {
+            units.place(var, &mut loaded_by);
+        }
+        units
+    }
+
+    /// Whether `var` is computed where it is needed, from the returned tensor (or from none of full size).
+    pub fn inlined(&self, var: Var) -> Option<Option<Var>> {
+        self.inline.get(&var).map(|i| i.0)
+    }
+
+    /// The unit that makes `var`'s buffer; `None` for leaves and for values that are only computed in place.
+    pub fn unit_of(&self, var: Var) -> Option<usize> {
+        self.of.get(&var).copied()
+    }
+
+    /// Whether anything but the entrywise work of groups reads `var`, directly or through reshapes.
+    pub fn needs_buffer(&self, var: Var) -> bool {
+        self.kept.contains(&var)
+            || self.users[var.index()].iter().any(|user| {
+                let op = &self.tape.node(*user).op;
+                match op {
+                    Op::Reshape => self.needs_buffer(*user),
+                    op => !entrywise(op) && !(self.fused && leading_sum(op)),
+                }
+            })
+    }
+
+    /// Values that read `var`, directly or through reshapes.
+    pub fn readers(&self, var: Var) -> Vec<Var> {
+        let mut all = Vec::new();
+        for user in &self.users[var.index()] {
+            match self.tape.node(*user).op {
+                Op::Reshape => all.extend(self.readers(*user)),
+                _ => all.push(*user),
+            }
+        }
+        all
+    }
+
+    fn place(&mut self, var: Var, loaded_by: &mut HashMap<Var, Vec<usize>>) {
+        let op = &self.tape.node(var).op;
+        match op {
+            // Views and leaves run nothing.
+            Op::Input(_) | Op::State(_) | Op::Reshape | Op::Row(_) | Op::Detach => return,
+            Op::Constant(_) | Op::Broadcast { .. } => {
+                if self.needs_buffer(var) {
+                    self.start(var, true);
+                }
+                return;
+            }
+            op if entrywise(op) => {
+                if self.try_accumulate(var) {
+                    return;
+                }
+                if let Some(cheap) = self.cheap(var).filter(|_| self.fused) {
+                    self.inline.insert(var, cheap);
+                    if !self.needs_buffer(var) {
+                        return;
+                    }
+                }
+            }
+            op if leading_sum(op) => {}
+            _ => {
+                self.start(var, false);
+                return;
+            }
+        }
+        let candidates = if self.fused { self.candidates(var, loaded_by) } else { Vec::new() };
+        let unit = match candidates.into_iter().find(|g| self.fits(var, *g)) {
+            Some(unit) => {
+                let deps: Vec<usize> = self.sources(var).into_iter().filter(|u| *u != unit).collect();
+                self.units[unit].deps.extend(deps);
+                self.units[unit].members.push(var);
+                self.of.insert(var, unit);
+                unit
+            }
+            None => self.start(var, true),
+        };
+        for load in self.loads(var, unit) {
+            self.units[unit].loads.insert(load);
+            loaded_by.entry(load).or_default().push(unit);
+        }
+    }
+
+    fn start(&mut self, var: Var, group: bool) -> usize {
+        let deps = self.sources(var).into_iter().collect();
+        self.units.push(Unit { members: vec![var], group, onto: None, deps, loads: HashSet::new() });
+        self.of.insert(var, self.units.len() - 1);
+        self.units.len() - 1
+    }
+
+    /// `add(p, q)` of two contractions that nothing else reads => q is computed onto p's memory.
+    fn try_accumulate(&mut self, var: Var) -> bool {
+        let node = self.tape.node(var);
+        if !self.fused || node.op != Op::Add {
+            return false;
+        }
+        let (base, last) = (node.args[0].min(node.args[1]), node.args[0].max(node.args[1]));
+        let lone = |v: Var| self.users[v.index()].len() == 1 && !self.kept.contains(&v);
+        let contraction = |v: Var| {
+            matches!(&self.tape.node(v).op, Op::Contract { form, .. } if *form != Form::Mul)
+                && self.of.get(&v).is_some_and(|u| self.units[*u].onto.is_none())
+        };
+        let sum = |v: Var| self.of.get(&v).is_some_and(|u| self.units[*u].onto.is_some());
+        if base == last
+            || !lone(base)
+            || !lone(last)
+            || !contraction(last)
+            || !(contraction(base) || sum(base))
+        {
+            return false;
+        }
+        let unit = self.of[&last];
+        let onto = self.of[&base];
+        self.units[unit].onto = Some(base);
+        self.units[unit].deps.insert(onto);
+        self.of.insert(var, unit);
+        true
+    }
+
+    /// See the module's first rule.
+    fn cheap(&self, var: Var) -> Option<(Option<Var>, usize)> {
+        let node = self.tape.node(var);
+        if matches!(node.op, Op::Unary(_)) {
+            return None;
+        }
+        let (mut base, mut steps) = (None, 1);
+        for arg in &node.args {
+            let arg = through(self.tape, *arg);
+            let of_arg = match self.inline.get(&arg) {
+                Some((b, s)) => {
+                    steps += s;
+                    *b
+                }
+                None if matches!(self.tape.node(arg).op, Op::Constant(_) | Op::Broadcast { .. }) => None,
+                None => Some(arg),
+            };
+            match (base, of_arg) {
+                (Some(a), Some(b)) if a != b => return None,
+                (_, Some(b)) => base = Some(b),
+                (_, None) => {}
+            }
+        }
+        (steps <= INLINE_STEPS).then_some((base, steps))
+    }
+
+    /// The units that `var`'s computation reads from: a superset, whatever is inlined in the end.
+    fn sources(&self, var: Var) -> BTreeSet<usize> {
+        let mut all = BTreeSet::new();
+        let mut stack = self.tape.node(var).args.clone();
+        while let Some(arg) = stack.pop() {
+            if let Some(unit) = self.of.get(&arg) {
+                all.insert(*unit);
+            }
+            let node = self.tape.node(arg);
+            let passes = matches!(node.op, Op::Reshape | Op::Row(_) | Op::Detach | Op::Broadcast { .. });
+            if passes || self.inline.contains_key(&arg) {
+                stack.extend(node.args.iter().copied());
+            }
+        }
+        all
+    }
+
+    /// Full-size tensors that `var` reads if it runs in `unit`.
+    fn loads(&self, var: Var, unit: usize) -> Vec<Var> {
+        let mut all = Vec::new();
+        let mut stack = self.tape.node(var).args.clone();
+        while let Some(arg) = stack.pop() {
+            let arg = through(self.tape, arg);
+            if self.of.get(&arg) == Some(&unit)
+                || matches!(self.tape.node(arg).op, Op::Constant(_) | Op::Broadcast { .. })
+            {
+                continue;
+            }
+            match self.inline.get(&arg) {
+                Some((base, _)) => all.extend(*base),
+                None => all.push(arg),
+            }
+        }
+        all
+    }
+
+    /// Groups that `var` might join: those of its arguments, then those that read the same tensors; the latest first.
+    fn candidates(&self, var: Var, loaded_by: &HashMap<Var, Vec<usize>>) -> Vec<usize> {
+        let mut own: Vec<usize> = Vec::new();
+        for arg in &self.tape.node(var).args {
+            own.extend(self.of.get(&through(self.tape, *arg)));
+        }
+        own.sort_unstable_by(|a, b| b.cmp(a));
+        let mut beside: Vec<usize> =
+            self.loads(var, usize::MAX).iter().filter_map(|l| loaded_by.get(l)).flatten().copied().collect();
+        beside.sort_unstable_by(|a, b| b.cmp(a));
+        own.extend(beside);
+        own.dedup();
+        own.truncate(6);
+        own
+    }
+
+    fn index_space(&self, var: Var) -> usize {
+        let node = self.tape.node(var);
+        if leading_sum(&node.op) { self.tape.shape(node.args[0]).count() } else { node.shape.count() }
+    }
+
+    fn fits(&self, var: Var, unit: usize) -> bool {
+        let group = &self.units[unit];
+        if !group.group
+            || self.index_space(group.members[0]) != self.index_space(var)
+            || group.members.len() >= MAX_MEMBERS
+            || group.loads.len() + self.loads(var, unit).len() > MAX_LOADS
+            || matches!(self.tape.node(group.members[0]).op, Op::Constant(_) | Op::Broadcast { .. })
+        {
+            return false;
+        }
+        let is_sum = |v: Var| leading_sum(&self.tape.node(v).op);
+        if self.waits_for(var, unit) {
+            return false;
+        }
+        // Sums of one group share their last axes, and with them the way that a block is folded.
+        if is_sum(var)
+            && group.members.iter().any(|m| is_sum(*m) && self.tape.shape(*m) != self.tape.shape(var))
+        {
+            return false;
+        }
+        !self.sources(var).iter().any(|u| *u != unit && self.reaches(*u, unit))
+    }
+
+    /// Whether `var` needs a value of `unit` that is known only when the whole group has run: a sum, or one that is
+    /// repeated along new axes.
+    fn waits_for(&self, var: Var, unit: usize) -> bool {
+        let mut stack: Vec<(Var, bool)> = self.tape.node(var).args.iter().map(|a| (*a, false)).collect();
+        while let Some((arg, indirect)) = stack.pop() {
+            let node = self.tape.node(arg);
+            let made_here = self.of.get(&arg) == Some(&unit);
+            match &node.op {
+                Op::Reshape => stack.push((node.args[0], indirect)),
+                Op::Broadcast { .. } | Op::Row(_) | Op::Detach => {
+                    if made_here {
+                        return true;
+                    }
+                    stack.extend(node.args.iter().map(|a| (*a, true)));
+                }
+                op if made_here => {
+                    if indirect || leading_sum(op) {
+                        return true;
+                    }
+                }
+                _ if self.inline.contains_key(&arg) => {
+                    stack.extend(node.args.iter().map(|a| (*a, indirect)));
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// Whether unit `from` runs only after unit `target`.
+    fn reaches(&self, from: usize, target: usize) -> bool {
+        let mut seen = HashSet::new();
+        let mut stack = vec![from];
+        while let Some(unit) = stack.pop() {
+            if unit == target {
+                return true;
+            }
+            stack.extend(self.units[unit].deps.iter().filter(|d| seen.insert(**d)));
+        }
+        false
+    }
+
+    /// Whether `var` is a value that its unit must write to memory.
+    pub fn stored(&self, var: Var) -> bool {
+        let Some(unit) = self.unit_of(var) else { return false };
+        let node = self.tape.node(var);
+        if !entrywise(&node.op) || self.needs_buffer(var) {
+            return true;
+        }
+        self.readers(var).iter().any(|r| self.read_elsewhere(*r, unit))
+    }
+
+    /// Whether `reader` is (also) computed in another unit than `unit`.
+    fn read_elsewhere(&self, reader: Var, unit: usize) -> bool {
+        if self.inline.contains_key(&reader) {
+            let inner = self.readers(reader).iter().any(|r| self.read_elsewhere(*r, unit));
+            return inner || self.of.get(&reader).is_some_and(|u| *u != unit);
+        }
+        self.of.get(&reader) != Some(&unit)
+    }
+}
+
+/// The role that a contraction produces, and its form.
+pub(super) fn contraction(op: &Op) -> Option<(Form, Role)> {
+    match op {
+        Op::Contract { form, out } if *form != Form::Mul => Some((*form, *out)),
+        _ => None,
+    }
+}

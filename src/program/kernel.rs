@@ -1,0 +1,206 @@
+//! What a backend is asked to run.
+
+use crate::tape::{Form, GatherSpec, Geometry, Kind, Role, Scalar, Strided, Unary, View3, Window};
+
+/// Where a tensor lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In the program's arena, this many entries from its start.
+    Arena(usize),
+    /// A state slot, by its place in the plan's list, this many entries from its start.
+    State(usize, usize),
+    /// An input, by its place in the plan's list, this many entries from its start.
+    Input(usize, usize),
+}
+
+/// An operand of a kernel: a contiguous run of entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tensor {
+    /// Where it starts.
+    pub place: Place,
+    /// Number of entries.
+    pub len: usize,
+    /// What they are; arenas hold `Float` only.
+    pub kind: Kind,
+}
+
+/// The extents of a contraction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dims {
+    /// A is `[m, k]`, B `[k, n]`, C `[m, n]`.
+    Gemm {
+        /// Rows of A and C.
+        m: usize,
+        /// Columns of B and C.
+        n: usize,
+        /// Columns of A, rows of B.
+        k: usize,
+    },
+    /// A is `[n,h,w,ci]`, B `[kh,kw,ci,co]`, C `[n,p,q,co]`.
+    #[allow(missing_docs)] // named as in the line above
+    Conv { n: usize, h: usize, w: usize, ci: usize, kh: usize, kw: usize, co: usize, geometry: Geometry },
+}
+
+/// One kernel with its operands.
+#[derive(Clone, Debug)]
+pub struct Instr {
+    /// What is run.
+    pub kernel: Kernel,
+    /// What it reads.
+    pub args: Vec<Tensor>,
+    /// What it writes.
+    pub outs: Vec<Tensor>,
+}
+
+/// The kernels. Shapes are those of the operation of the same name.
+#[derive(Clone, Debug)]
+pub enum Kernel {
+    /// A GEMM or convolution in one of its roles; `accumulate` adds to what the output holds.
+    Contract {
+        /// Which form (never `Mul`, which is entrywise).
+        form: Form,
+        /// Which role is produced.
+        out: Role,
+        /// All extents.
+        dims: Dims,
+        /// Whether the product is added to the output.
+        accumulate: bool,
+    },
+    /// Entrywise work on several tensors at once, with sums at its end.
+    Group(Group),
+    /// Sum over `mid` of a tensor seen as `[pre, mid, post]`.
+    Sum(View3),
+    /// `[n,h,w,c]` and a window.
+    Select(Window, [usize; 4]),
+    /// `[n,h,w,c]` of the result, and a window.
+    Unselect(Window, [usize; 4]),
+    /// `[n,h,w,c]` of the long tensor.
+    Subsample(Strided, [usize; 4]),
+    /// `[n,h,w,c]` of the long tensor.
+    Embed(Strided, [usize; 4]),
+    /// Zeros but for the argument, put in at this entry.
+    Unrow(usize),
+    /// The arguments one after another.
+    Stack,
+    /// Means, then variances, of this many channels.
+    Moments(usize),
+    /// Batch norm without scale and bias over this many channels, in one kernel (used where fusion is off).
+    Normalise(usize, Scalar),
+    /// Its Jacobian (used where fusion is off).
+    NormJacobian(usize, Scalar),
+    /// Over this many classes.
+    Softmax(usize),
+    /// Over this many classes.
+    CrossEntropy(usize),
+    /// Over this many classes; with a third argument, times a weight per sample.
+    Residual(usize),
+    /// Over this many classes.
+    Correct(usize),
+    /// `[h,w,c]` of an image.
+    Gather(GatherSpec, [usize; 3]),
+    /// The argument, as it is.
+    Copy,
+}
+
+/// Entrywise work: a small straight-line program that is run for every entry of an index space, each operand read and
+/// each result written once.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Group {
+    /// Entries of the index space.
+    pub count: usize,
+    /// Registers 0, 1, …: what is read.
+    pub operands: Vec<Operand>,
+    /// The registers after them, in order: what is computed.
+    pub steps: Vec<Step>,
+    /// What is done with registers; one per output tensor.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// How an entry of the index space finds its value in an operand.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Operand {
+    /// Same index, in this argument.
+    Full(usize),
+    /// In this argument, of shape `[pre, post]`, repeated along `mid`.
+    Repeat(usize, View3),
+    /// The same number everywhere.
+    Constant(f64),
+}
+
+/// Register ← function of registers.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Step {
+    /// What is computed.
+    pub function: Function,
+    /// First register.
+    pub a: usize,
+    /// Second register; the first one again where there is only one.
+    pub b: usize,
+}
+
+/// The entrywise functions.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Function {
+    /// `a + b`.
+    Add,
+    /// `a · b`.
+    Mul,
+    /// `a` where `b > 0`, else 0.
+    Mask,
+    /// `c · a`.
+    Scale(f64),
+    /// `a + c`.
+    Offset(f64),
+    /// A function of `a`.
+    Unary(Unary),
+}
+
+/// What is done with a register.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Outcome {
+    /// Written, entry by entry.
+    Store(usize),
+    /// Summed over `mid` of `[1, mid, post]`.
+    Sum(usize, View3),
+}
+
+impl Kernel {
+    /// A short name for reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kernel::Contract { form: Form::Conv(_), out: Role::C, .. } => "conv",
+            Kernel::Contract { form: Form::Conv(_), out: Role::A, .. } => "conv data gradient",
+            Kernel::Contract { form: Form::Conv(_), out: Role::B, .. } => "conv weight gradient",
+            Kernel::Contract { .. } => "gemm",
+            Kernel::Group(_) => "entrywise",
+            Kernel::Sum(_) => "sum",
+            Kernel::Select(..) => "select",
+            Kernel::Unselect(..) => "unselect",
+            Kernel::Subsample(..) => "subsample",
+            Kernel::Embed(..) => "embed",
+            Kernel::Unrow(_) => "unrow",
+            Kernel::Stack => "stack",
+            Kernel::Moments(_) => "moments",
+            Kernel::Normalise(..) => "normalise",
+            Kernel::NormJacobian(..) => "norm-jacobian",
+            Kernel::Softmax(_) => "softmax",
+            Kernel::CrossEntropy(_) => "cross-entropy",
+            Kernel::Residual(_) => "residual",
+            Kernel::Correct(_) => "correct",
+            Kernel::Gather(..) => "gather",
+            Kernel::Copy => "copy",
+        }
+    }
+
+    /// Multiplications and additions of the contraction (2 per multiply-add); 0 for all other kernels.
+    pub fn flops(&self) -> u64 {
+        match self {
+            Kernel::Contract { dims: Dims::Gemm { m, n, k }, .. } => 2 * (m * n * k) as u64,
+            Kernel::Contract { dims: Dims::Conv { n, h, w, ci, kh, kw, co, geometry }, .. } => {
+                let out = |extent: usize, k: usize| (extent + 2 * geometry.pad - k) / geometry.stride + 1;
+                2 * (n * out(*h, *kh) * out(*w, *kw) * ci * kh * kw * co) as u64
+            }
+            _ => 0,
+        }
+    }
+}

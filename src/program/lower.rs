@@ -1,0 +1,167 @@
+//! Rewrites after differentiation, tape to tape. Fused forms carry no derivative rules because nothing is
+//! differentiated any more. Each rewrite says `before => after`.
+
+use std::collections::HashMap;
+
+use crate::error::Result;
+use crate::tape::{Form, Op, Role, Scalar, Shape, Tape, Unary, Var};
+
+/// The tape without dead code; with `rewrite`, batch norm and sums in the form that the kernels want.
+pub(super) fn lower(tape: &Tape, rewrite: bool) -> Result<Tape> {
+    let mut live = vec![false; tape.len()];
+    let roots = tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().flat_map(|u| [u.0, u.1]));
+    for root in roots {
+        live[root.index()] = true;
+    }
+    for var in tape.vars().rev().filter(|v| live[v.index()]).collect::<Vec<_>>() {
+        mark(tape, var, &mut live);
+    }
+    let mut low = Lowering { out: Tape::new(), of: HashMap::new() };
+    // Leaves are declared even where they are not used: callers bind them by name.
+    for (name, var) in tape.inputs() {
+        let new = low.out.input(name, tape.node(*var).kind, tape.shape(*var).clone())?;
+        low.of.insert(*var, new);
+    }
+    for (name, var) in tape.states() {
+        let new = low.out.state(name, tape.node(*var).kind, tape.shape(*var).clone())?;
+        low.of.insert(*var, new);
+    }
+    for var in tape.vars().filter(|v| live[v.index()]) {
+        if !low.of.contains_key(&var) {
+            let new = low.rewritten(tape, var, rewrite)?;
+            low.of.insert(var, new);
+        }
+    }
+    for (name, var) in tape.outputs() {
+        low.out.output(name, low.of[var]);
+    }
+    for (slot, var) in tape.updates() {
+        low.out.update(low.of[slot], low.of[var])?;
+    }
+    Ok(low.out)
+}
+
+fn mark(tape: &Tape, var: Var, live: &mut [bool]) {
+    let mut stack = vec![var];
+    while let Some(var) = stack.pop() {
+        for arg in &tape.node(var).args {
+            if !std::mem::replace(&mut live[arg.index()], true) {
+                stack.push(*arg);
+            }
+        }
+    }
+}
+
+struct Lowering {
+    out: Tape,
+    of: HashMap<Var, Var>,
+}
+
+impl Lowering {
+    fn rewritten(&mut self, tape: &Tape, var: Var, rewrite: bool) -> Result<Var> {
+        let node = tape.node(var);
+        let args: Vec<Var> = node.args.iter().map(|a| self.of[a]).collect();
+        match &node.op {
+            // detach(x) => x: only derivatives see the difference
+            Op::Detach => Ok(args[0]),
+            // variance(x) => row 1 of moments(x), which batch norm's forward pass has computed already
+            Op::Variance => Ok(self.out.moments(args[0])?.1),
+            // normalise(x) => (x − mean)·r, entry by entry
+            Op::Normalise(eps) if rewrite => self.normalised(args[0], *eps),
+            Op::NormJacobian(eps) if rewrite => self.norm_jacobian(args[0], args[1], *eps),
+            Op::Sum { from: 0, to } if rewrite && *to > 0 => self.channel_sum(&args[..1], *to),
+            Op::Constant(c) => Ok(self.out.constant(c.0, node.shape.clone())),
+            op => self.out.push(op.clone(), &args, Some(&node.shape)),
+        }
+    }
+
+    /// `r = (var + ε)^{-1/2}` `[c]`, and the mean.
+    fn statistics(&mut self, x: Var, eps: Scalar) -> Result<(Var, Var)> {
+        let (mean, variance) = self.out.moments(x)?;
+        let shifted = self.out.offset(variance, eps.0)?;
+        let deviation = self.out.unary(Unary::Sqrt, shifted)?;
+        Ok((mean, self.out.unary(Unary::Recip, deviation)?))
+    }
+
+    fn normalised(&mut self, x: Var, eps: Scalar) -> Result<Var> {
+        let shape = self.out.shape(x).clone();
+        let (mean, r) = self.statistics(x, eps)?;
+        let minus = self.out.scale(mean, -1.0)?;
+        let minus = self.out.broadcast_to(minus, shape.clone())?;
+        let centred = self.out.add(x, minus)?;
+        let r = self.out.broadcast_to(r, shape)?;
+        self.out.mul(centred, r)
+    }
+
+    /// `norm-jacobian(x, v) => r·(v − Σv/N − x̂·Σ(x̂v)/N)`: one pass of sums and one entrywise pass. The sums are those of
+    /// the gradients in batch norm's bias and scale, so both are computed once.
+    fn norm_jacobian(&mut self, x: Var, v: Var, eps: Scalar) -> Result<Var> {
+        let shape = self.out.shape(x).clone();
+        let rows = shape.len() - 1;
+        let per_row = -1.0 / shape[..rows].iter().product::<usize>().max(1) as f64;
+        let xhat = self.normalised(x, eps)?;
+        let (_, r) = self.statistics(x, eps)?;
+        let sum_v = self.channel_sum(&[v], rows)?;
+        let sum_xv = self.channel_sum(&[xhat, v], rows)?;
+        let minus_mean = self.out.scale(sum_v, per_row)?;
+        let minus_mean = self.out.broadcast_to(minus_mean, shape.clone())?;
+        let slope = self.out.scale(sum_xv, per_row)?;
+        let slope = self.out.broadcast_to(slope, shape.clone())?;
+        let along = self.out.mul(xhat, slope)?;
+        let sum = self.out.add(v, minus_mean)?;
+        let sum = self.out.add(sum, along)?;
+        let r = self.out.broadcast_to(r, shape)?;
+        self.out.mul(sum, r)
+    }
+
+    /// `sum(a∘broadcast(g)) => g∘sum(a)` over the leading `rows` axes, for any number of factors: a sum that is then often
+    /// shared.
+    fn channel_sum(&mut self, factors: &[Var], rows: usize) -> Result<Var> {
+        let shape = self.out.shape(factors[0]).clone();
+        let (mut full, mut channel, mut scale) = (Vec::new(), Vec::new(), 1.0);
+        let mut stack = factors.to_vec();
+        while let Some(var) = stack.pop() {
+            let node = self.out.node(var);
+            match &node.op {
+                Op::Contract { form: Form::Mul, out: Role::C } if !self.is_normalised(var) => {
+                    stack.extend(node.args.iter().copied());
+                }
+                Op::Scale(c) => {
+                    scale *= c.0;
+                    stack.push(node.args[0]);
+                }
+                Op::Broadcast { from: 0, to } if *to == rows => channel.push(node.args[0]),
+                _ => full.push(var),
+            }
+        }
+        full.sort();
+        channel.sort();
+        let mut sum = match full.split_first() {
+            None => {
+                let count = shape[..rows].iter().product::<usize>() as f64;
+                self.out.constant(count, Shape::from(&shape[rows..]))
+            }
+            Some((first, rest)) => {
+                let product = rest.iter().try_fold(*first, |p, f| self.out.mul(p, *f))?;
+                self.out.sum(product, 0, rows)?
+            }
+        };
+        for factor in channel {
+            sum = self.out.mul(sum, factor)?;
+        }
+        self.out.scale(sum, scale)
+    }
+
+    /// Whether `var` is `(x − mean)·r`: kept whole, since it is a factor that sums share.
+    fn is_normalised(&self, var: Var) -> bool {
+        let args = &self.out.node(var).args;
+        let is_r = |v: Var| match self.out.node(v).op {
+            Op::Broadcast { .. } => {
+                matches!(self.out.node(self.out.node(v).args[0]).op, Op::Unary(Unary::Recip))
+            }
+            _ => false,
+        };
+        let is_centred = |v: Var| self.out.node(v).op == Op::Add;
+        (is_r(args[0]) && is_centred(args[1])) || (is_r(args[1]) && is_centred(args[0]))
+    }
+}

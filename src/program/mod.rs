@@ -1,0 +1,25 @@
+//! Programs: a tape made ready to run.
+//!
+//! | file | the one thing that happens there |
+//! |---|---|
+//! | `lower.rs` | rewrites after differentiation, tape to tape: dead code, batch norm as sums and entrywise work, … |
+//! | `fuse.rs` | entrywise operations that go through memory together become one group |
+//! | `emit.rs` | units to kernels |
+//! | `memory.rs` | places in the arena |
+//! | `kernel.rs` | what a backend is asked to run: kernels with their operands' places |
+//! | `plan.rs` | the order of the kernels, the places of all tensors, reuse of memory |
+//! | `session.rs` | bind, run, read; states shared by several programs |
+
+mod backend;
+mod emit;
+mod fuse;
+mod kernel;
+mod lower;
+mod memory;
+mod plan;
+mod session;
+
+pub use backend::{Backend, Values};
+pub use kernel::{Dims, Function, Group, Instr, Kernel, Operand, Outcome, Place, Step, Tensor};
+pub use plan::{Named, Options, Plan};
+pub use session::{InputId, OutputId, Program, Session};

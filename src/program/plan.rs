@@ -1,0 +1,248 @@
+//! The order of the kernels and the places of all tensors.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use super::emit::{Draft, draft};
+use super::fuse::Units;
+use super::kernel::{Instr, Kernel, Operand, Outcome, Place, Tensor};
+use super::lower::lower;
+use super::memory::{Arena, Life};
+use crate::error::Result;
+use crate::tape::{Kind, Op, Shape, Tape, Var};
+
+/// How a tape is made into a plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Rewrite and fuse after differentiation. Off: one kernel per operation, for comparison.
+    pub fuse: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { fuse: true }
+    }
+}
+
+/// A leaf or output of a program, by name.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// As declared on the tape.
+    pub name: String,
+    /// Its extents.
+    pub shape: Shape,
+    /// What its entries are.
+    pub kind: Kind,
+}
+
+/// A program without a machine: kernels in order, with the places of what they read and write.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// In the order in which they run.
+    pub instrs: Vec<Instr>,
+    /// Entries of the arena that all tensors between the kernels share.
+    pub arena: usize,
+    /// What a run is given.
+    pub inputs: Vec<Named>,
+    /// What stays between runs.
+    pub states: Vec<Named>,
+    /// What can be read after a run, with its place.
+    pub outputs: Vec<(Named, Tensor)>,
+    /// Names of the states that a run changes.
+    pub updated: Vec<String>,
+}
+
+/// Where a value's entries are found: a value that has memory, and how far into it.
+struct Roots<'t> {
+    tape: &'t Tape,
+    onto: HashMap<Var, Var>,
+}
+
+impl Roots<'_> {
+    fn of(&self, var: Var) -> (Var, usize) {
+        let node = self.tape.node(var);
+        match &node.op {
+            Op::Reshape | Op::Detach => self.of(node.args[0]),
+            Op::Row(i) => {
+                let (base, offset) = self.of(node.args[0]);
+                (base, offset + i * node.shape.count())
+            }
+            _ => self.onto.get(&var).map_or((var, 0), |base| self.of(*base)),
+        }
+    }
+}
+
+impl Plan {
+    /// Plans a tape's outputs and updates.
+    pub fn new(tape: &Tape, options: Options) -> Result<Plan> {
+        let tape = &lower(tape, options.fuse)?;
+        let units = Units::new(tape, options.fuse);
+        let drafts: Vec<Draft> = (0..units.units.len()).map(|i| draft(tape, &units, i)).collect();
+        // `q` added onto `p`: both the sum and q itself live in p's memory.
+        let mut onto = HashMap::new();
+        for draft in &drafts {
+            if let Some(base) = draft.onto {
+                onto.insert(draft.outs[0], base);
+                for reader in units.readers(draft.outs[0]) {
+                    onto.insert(reader, base);
+                }
+            }
+        }
+        let roots = Roots { tape, onto };
+        let drafts = in_order(drafts, &roots);
+        Ok(place(tape, drafts, &roots))
+    }
+
+    /// Multiplications and additions of all contractions of one run.
+    pub fn flops(&self) -> u64 {
+        self.instrs.iter().map(|i| i.kernel.flops()).sum()
+    }
+}
+
+/// Kahn's algorithm; among the kernels that are ready, the one recorded first.
+fn in_order(drafts: Vec<Draft>, roots: &Roots) -> Vec<Draft> {
+    let mut maker: HashMap<Var, Vec<usize>> = HashMap::new();
+    for (i, draft) in drafts.iter().enumerate() {
+        for out in &draft.outs {
+            maker.entry(roots.of(*out).0).or_default().push(i);
+        }
+    }
+    let (mut waiting, mut next) = (vec![0; drafts.len()], vec![Vec::new(); drafts.len()]);
+    for (i, draft) in drafts.iter().enumerate() {
+        let mut needs: Vec<usize> = Vec::new();
+        for arg in &draft.args {
+            needs.extend(maker.get(&roots.of(*arg).0).into_iter().flatten().filter(|m| **m != i));
+        }
+        // A contraction adds to what the base's other makers have left there.
+        if let Some(base) = draft.onto {
+            let makers = maker.get(&roots.of(base).0).into_iter().flatten();
+            needs.extend(makers.filter(|m| drafts[**m].order < draft.order));
+        }
+        needs.sort_unstable();
+        needs.dedup();
+        waiting[i] = needs.len();
+        for need in needs {
+            next[need].push(i);
+        }
+    }
+    let mut ready: BinaryHeap<Reverse<(usize, usize)>> = BinaryHeap::new();
+    for (i, draft) in drafts.iter().enumerate().filter(|(i, _)| waiting[*i] == 0) {
+        ready.push(Reverse((draft.order, i)));
+    }
+    let mut slots: Vec<Option<Draft>> = drafts.into_iter().map(Some).collect();
+    let mut order = Vec::with_capacity(slots.len());
+    while let Some(Reverse((_, i))) = ready.pop() {
+        order.extend(slots[i].take());
+        for n in &next[i] {
+            waiting[*n] -= 1;
+            if let (0, Some(draft)) = (waiting[*n], &slots[*n]) {
+                ready.push(Reverse((draft.order, *n)));
+            }
+        }
+    }
+    assert!(slots.iter().all(Option::is_none), "kernels wait for each other in a circle");
+    order
+}
+
+fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
+    let position = |list: &[(String, Var)], var: Var| list.iter().position(|(_, v)| *v == var);
+    let leaf = |var: Var| match tape.node(var).op {
+        Op::State(_) => position(tape.states(), var).map(|i| Place::State(i, 0)),
+        Op::Input(_) => position(tape.inputs(), var).map(|i| Place::Input(i, 0)),
+        _ => None,
+    };
+    let mut lives: HashMap<Var, Life> = HashMap::new();
+    for (at, draft) in drafts.iter().enumerate() {
+        for var in draft.outs.iter().chain(&draft.args) {
+            let (root, _) = roots.of(*var);
+            if leaf(root).is_none() {
+                let len = tape.shape(root).count();
+                lives.entry(root).or_insert(Life { len, from: at, to: at }).to = at;
+            }
+        }
+    }
+    let end = drafts.len();
+    for (_, var) in tape.outputs() {
+        if let Some(life) = lives.get_mut(&roots.of(*var).0) {
+            life.to = end;
+        }
+    }
+    // An update is computed right into its slot where nothing reads the old value afterwards.
+    let (mut in_slot, mut copies) = (HashMap::new(), Vec::new());
+    for (slot, var) in tape.updates() {
+        let Some(index) = position(tape.states(), *slot) else { continue };
+        if *slot == *var {
+            continue;
+        }
+        if !in_slot.contains_key(var) && writes_in_place(&drafts, roots, *slot, *var) {
+            in_slot.insert(*var, Place::State(index, 0));
+            lives.remove(var);
+        } else {
+            if let Some(life) = lives.get_mut(&roots.of(*var).0) {
+                life.to = end;
+            }
+            copies.push((*slot, *var));
+        }
+    }
+    let arena = Arena::lay_out(&lives);
+    let tensor = |var: Var| {
+        let (root, offset) = roots.of(var);
+        let node = tape.node(var);
+        let place = match in_slot.get(&root).copied().or_else(|| leaf(root)) {
+            Some(Place::State(i, at)) => Place::State(i, at + offset),
+            Some(Place::Input(i, at)) => Place::Input(i, at + offset),
+            _ => Place::Arena(arena.offsets[&root] + offset),
+        };
+        Tensor { place, len: node.shape.count(), kind: node.kind }
+    };
+    let mut instrs: Vec<Instr> = drafts
+        .iter()
+        .map(|d| Instr {
+            kernel: d.kernel.clone(),
+            args: d.args.iter().map(|a| tensor(*a)).collect(),
+            outs: d.outs.iter().map(|o| tensor(*o)).collect(),
+        })
+        .collect();
+    for (slot, var) in copies {
+        instrs.push(Instr { kernel: Kernel::Copy, args: vec![tensor(var)], outs: vec![tensor(slot)] });
+    }
+    let named = |(name, var): &(String, Var)| {
+        let node = tape.node(*var);
+        Named { name: name.clone(), shape: node.shape.clone(), kind: node.kind }
+    };
+    Plan {
+        instrs,
+        arena: arena.len,
+        inputs: tape.inputs().iter().map(named).collect(),
+        states: tape.states().iter().map(named).collect(),
+        outputs: tape.outputs().iter().map(|o| (named(o), tensor(o.1))).collect(),
+        updated: tape.updates().iter().map(|(slot, _)| tape.var_name(*slot)).collect(),
+    }
+}
+
+/// Whether `var` may be computed right into `slot`'s memory.
+fn writes_in_place(drafts: &[Draft], roots: &Roots, slot: Var, var: Var) -> bool {
+    let Some(writer) = drafts.iter().position(|d| d.outs.contains(&var)) else { return false };
+    let reads = |d: &Draft| d.args.iter().any(|a| roots.of(*a).0 == slot);
+    if roots.of(var) != (var, 0) || drafts[writer + 1..].iter().any(reads) {
+        return false;
+    }
+    let draft = &drafts[writer];
+    match &draft.kernel {
+        // Entry by entry, old values are read before the new one is written; not so where a value is repeated.
+        Kernel::Group(group) => {
+            let full = |a: usize| group.operands.iter().all(|o| !repeats(o, a));
+            draft.args.iter().enumerate().all(|(i, a)| roots.of(*a).0 != slot || (*a == slot && full(i)))
+                && group
+                    .outcomes
+                    .iter()
+                    .zip(&draft.outs)
+                    .any(|(o, v)| *v == var && matches!(o, Outcome::Store(_)))
+        }
+        _ => !reads(draft) && draft.onto.is_none(),
+    }
+}
+
+fn repeats(operand: &Operand, arg: usize) -> bool {
+    matches!(operand, Operand::Repeat(a, _) if *a == arg)
+}

@@ -1,0 +1,195 @@
+//! The operations as methods, and the composites that networks are written with.
+
+use super::op::{Form, GatherSpec, Geometry, Op, Role, Scalar, Strided, Unary, Window};
+use super::record::{Tape, Var};
+use super::shape::Shape;
+use crate::error::Result;
+
+impl Tape {
+    /// `a + b`, one shape.
+    pub fn add(&mut self, a: Var, b: Var) -> Result<Var> {
+        self.push(Op::Add, &[a, b], None)
+    }
+
+    /// `a − b`, one shape.
+    pub fn sub(&mut self, a: Var, b: Var) -> Result<Var> {
+        let minus = self.scale(b, -1.0)?;
+        self.add(a, minus)
+    }
+
+    /// `c · x` for a number known now. A number that changes between runs is an input: see [`Tape::scale_by`].
+    pub fn scale(&mut self, x: Var, c: f64) -> Result<Var> {
+        self.push(Op::Scale(Scalar(c)), &[x], None)
+    }
+
+    /// `s · x` for a scalar `s` on the tape.
+    pub fn scale_by(&mut self, x: Var, s: Var) -> Result<Var> {
+        let s = self.broadcast_to(s, self.shape(x).clone())?;
+        self.mul(x, s)
+    }
+
+    /// `x + c`.
+    pub fn offset(&mut self, x: Var, c: f64) -> Result<Var> {
+        self.push(Op::Offset(Scalar(c)), &[x], None)
+    }
+
+    /// A function of each entry.
+    pub fn unary(&mut self, f: Unary, x: Var) -> Result<Var> {
+        self.push(Op::Unary(f), &[x], None)
+    }
+
+    /// `1/(1+e^{−x})`.
+    pub fn sigmoid(&mut self, x: Var) -> Result<Var> {
+        self.unary(Unary::Sigmoid, x)
+    }
+
+    /// `a ∘ b`, entry by entry.
+    pub fn mul(&mut self, a: Var, b: Var) -> Result<Var> {
+        self.contract(Form::Mul, Role::C, [a, b], None)
+    }
+
+    /// `a · b` of matrices `[m, k]` and `[k, n]`.
+    pub fn matmul(&mut self, a: Var, b: Var) -> Result<Var> {
+        self.contract(Form::Gemm, Role::C, [a, b], None)
+    }
+
+    /// Convolution of NHWC `x` with HWIO `w`.
+    pub fn conv(&mut self, x: Var, w: Var, geometry: Geometry) -> Result<Var> {
+        self.contract(Form::Conv(geometry), Role::C, [x, w], None)
+    }
+
+    /// The tensor in role `out`, from the two others in alphabetical order of their roles.
+    pub fn contract(&mut self, form: Form, out: Role, args: [Var; 2], shape: Option<&Shape>) -> Result<Var> {
+        // A product entry by entry is symmetric in its roles.
+        let out = if form == Form::Mul { Role::C } else { out };
+        self.push(Op::Contract { form, out }, &args, shape)
+    }
+
+    /// `v` where `x > 0`, else 0.
+    pub fn mask(&mut self, v: Var, x: Var) -> Result<Var> {
+        self.push(Op::Mask, &[v, x], None)
+    }
+
+    /// `max(x, 0)`, with slope 0 at 0.
+    pub fn relu(&mut self, x: Var) -> Result<Var> {
+        self.mask(x, x)
+    }
+
+    /// Max-pooling of NHWC.
+    pub fn max_pool(&mut self, x: Var, window: Window) -> Result<Var> {
+        self.push(Op::Select(window), &[x, x], None)
+    }
+
+    /// Sum over the axes `from..to`.
+    pub fn sum(&mut self, x: Var, from: usize, to: usize) -> Result<Var> {
+        self.push(Op::Sum { from, to }, &[x], None)
+    }
+
+    /// Sum of all entries.
+    pub fn sum_all(&mut self, x: Var) -> Result<Var> {
+        self.sum(x, 0, self.shape(x).len())
+    }
+
+    /// Mean over the axes `from..to`.
+    pub fn mean(&mut self, x: Var, from: usize, to: usize) -> Result<Var> {
+        let count: usize = self.shape(x).get(from..to).map_or(1, |axes| axes.iter().product());
+        let sum = self.sum(x, from, to)?;
+        self.scale(sum, 1.0 / count.max(1) as f64)
+    }
+
+    /// Mean of all entries.
+    pub fn mean_all(&mut self, x: Var) -> Result<Var> {
+        self.mean(x, 0, self.shape(x).len())
+    }
+
+    /// Repeats `x` along new axes `from..to` of a result of shape `shape`.
+    pub fn broadcast(&mut self, x: Var, from: usize, to: usize, shape: &Shape) -> Result<Var> {
+        self.push(Op::Broadcast { from, to }, &[x], Some(shape))
+    }
+
+    /// Repeats `x` along new leading axes, up to `shape`: a bias `[c]` to `[n,h,w,c]`, a scalar to anything.
+    pub fn broadcast_to(&mut self, x: Var, shape: Shape) -> Result<Var> {
+        let new = shape.len().saturating_sub(self.shape(x).len());
+        self.broadcast(x, 0, new, &shape)
+    }
+
+    /// Repeats one number per sample `[n]` along new trailing axes, up to `shape` `[n, …]`.
+    pub fn broadcast_samples(&mut self, x: Var, shape: &Shape) -> Result<Var> {
+        self.broadcast(x, self.shape(x).len(), shape.len(), shape)
+    }
+
+    /// The same numbers in another shape.
+    pub fn reshape(&mut self, x: Var, shape: impl Into<Shape>) -> Result<Var> {
+        self.push(Op::Reshape, &[x], Some(&shape.into()))
+    }
+
+    /// `[n, …]` as a matrix `[n, rest]`.
+    pub fn flatten(&mut self, x: Var) -> Result<Var> {
+        let shape = self.shape(x).clone();
+        let n = shape.first().copied().unwrap_or(1);
+        self.reshape(x, [n, shape.count() / n.max(1)])
+    }
+
+    /// The same numbers, as far as derivatives go a constant.
+    pub fn detach(&mut self, x: Var) -> Result<Var> {
+        self.push(Op::Detach, &[x], None)
+    }
+
+    /// `k` tensors of one shape as `[k, …]`.
+    pub fn stack(&mut self, parts: &[Var]) -> Result<Var> {
+        self.push(Op::Stack, parts, None)
+    }
+
+    /// Row `i` of `[k, …]`.
+    pub fn row(&mut self, x: Var, i: usize) -> Result<Var> {
+        self.push(Op::Row(i), &[x], None)
+    }
+
+    /// ResNet's option-A shortcut; see [`Strided`].
+    pub fn subsample(&mut self, x: Var, how: Strided) -> Result<Var> {
+        self.push(Op::Subsample(how), &[x], None)
+    }
+
+    /// `x · w + b` for `x` `[n, i]`, `w` `[i, o]`, `b` `[o]`.
+    pub fn linear(&mut self, x: Var, w: Var, b: Var) -> Result<Var> {
+        let product = self.matmul(x, w)?;
+        self.add_bias(product, b)
+    }
+
+    /// `x + b` with `b` along the last axis.
+    pub fn add_bias(&mut self, x: Var, b: Var) -> Result<Var> {
+        let b = self.broadcast_to(b, self.shape(x).clone())?;
+        self.add(x, b)
+    }
+
+    /// `x̂`: batch norm over all axes but the last, without scale and bias.
+    pub fn normalise(&mut self, x: Var, eps: f64) -> Result<Var> {
+        self.push(Op::Normalise(Scalar(eps)), &[x], None)
+    }
+
+    /// Mean and biased variance over all axes but the last, for running statistics (no derivative).
+    pub fn moments(&mut self, x: Var) -> Result<(Var, Var)> {
+        let both = self.push(Op::Moments, &[x], None)?;
+        Ok((self.row(both, 0)?, self.row(both, 1)?))
+    }
+
+    /// Softmax over the last axis of `[n, k]`.
+    pub fn softmax(&mut self, logits: Var) -> Result<Var> {
+        self.push(Op::Softmax, &[logits], None)
+    }
+
+    /// Per-sample cross-entropy of logits `[n, k]` and labels `[n]`.
+    pub fn cross_entropy(&mut self, logits: Var, labels: Var) -> Result<Var> {
+        self.push(Op::CrossEntropy, &[logits, labels], None)
+    }
+
+    /// 1 per sample whose largest logit is the label's, else 0.
+    pub fn correct(&mut self, logits: Var, labels: Var) -> Result<Var> {
+        self.push(Op::Correct, &[logits, labels], None)
+    }
+
+    /// A batch from `pixels` `[N,h,w,c]` at `picks` `[n,4]` = (index, dx, dy, flip).
+    pub fn gather(&mut self, pixels: Var, picks: Var, spec: GatherSpec) -> Result<Var> {
+        self.push(Op::Gather(spec), &[pixels, picks], None)
+    }
+}

@@ -1,0 +1,214 @@
+use std::hash::{Hash, Hasher};
+
+/// What a tensor's entries are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// Numbers in the backend's floating-point precision; the only kind that derivatives flow through.
+    Float,
+    /// `i32`: labels, sample indices.
+    Int,
+    /// `u8`: the pixels of a data set.
+    Byte,
+}
+
+/// A number in an operation, compared and hashed by its bits so that operations can be hash-consed.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar(pub f64);
+
+impl PartialEq for Scalar {
+    fn eq(&self, other: &Scalar) -> bool {
+        self.0.to_bits() == other.0.to_bits()
+    }
+}
+impl Eq for Scalar {}
+impl Hash for Scalar {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.to_bits().hash(state);
+    }
+}
+
+/// The three roles of a trilinear form.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// The first factor: a matrix `[m, k]`, an activation NHWC.
+    A,
+    /// The second factor: a matrix `[k, n]`, a convolution weight HWIO.
+    B,
+    /// The product: a matrix `[m, n]`, an activation NHWC.
+    C,
+}
+
+impl Role {
+    /// The two other roles, in alphabetical order: the order of a contraction's arguments.
+    pub fn others(self) -> [Role; 2] {
+        match self {
+            Role::A => [Role::B, Role::C],
+            Role::B => [Role::A, Role::C],
+            Role::C => [Role::A, Role::B],
+        }
+    }
+}
+
+/// A trilinear form `⟨C, A ∘ B⟩`. "Contract out role X" gives the tensor in role X from the other two.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Form {
+    /// `Σ a·b·c` over entries; all three of one shape.
+    Mul,
+    /// `Σ A[i,k] B[k,j] C[i,j]`: NN, NT and TN products are its three roles.
+    Gemm,
+    /// `Σ A[n, p·s+a−pad, q·s+b−pad, i] B[a,b,i,o] C[n,p,q,o]`: a convolution, its data gradient and its
+    /// weight gradient are its roles C, A and B.
+    Conv(Geometry),
+}
+
+/// How a convolution moves over its input.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Geometry {
+    /// Step between neighbouring outputs, in input pixels, in both directions.
+    pub stride: usize,
+    /// Zeros added on each of the four sides.
+    pub pad: usize,
+}
+
+/// A pooling window, without padding.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Window {
+    /// Extent in both directions.
+    pub size: usize,
+    /// Step in both directions.
+    pub stride: usize,
+}
+
+/// Every `stride`-th pixel, with zero channels put before and after: ResNet's option-A shortcut.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Strided {
+    /// Step between kept pixels.
+    pub stride: usize,
+    /// Zero channels before the kept ones.
+    pub before: usize,
+    /// Zero channels after them.
+    pub after: usize,
+}
+
+/// Functions of one number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Unary {
+    /// `1/(1+e^{−x})`.
+    Sigmoid,
+    /// `1/x`, and 0 at 0 (the pseudo-inverse), so that weights which are all zero normalise to zero.
+    Recip,
+    /// `√x`.
+    Sqrt,
+    /// `e^x`.
+    Exp,
+    /// The natural logarithm.
+    Log,
+}
+
+/// How a batch is taken from a data set that lies on the device as bytes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct GatherSpec {
+    /// Per channel, of pixel/255.
+    pub mean: Vec<Scalar>,
+    /// Per channel, of pixel/255.
+    pub std: Vec<Scalar>,
+    /// Width of the reflected border from which a crop is taken.
+    pub pad: usize,
+}
+
+/// The closed set of operations. Arguments are written in brackets; `…` is any shape.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Op {
+    /// A tensor given anew for each run; the number is its place in [`super::Tape::inputs`].
+    Input(usize),
+    /// A tensor that stays on the device between runs; the number is its place in [`super::Tape::states`].
+    State(usize),
+    /// A tensor with one number everywhere.
+    Constant(Scalar),
+    /// `a + b` `(a […], b […])`.
+    Add,
+    /// `c · x` for a number known at recording.
+    Scale(Scalar),
+    /// `x + c` for a number known at recording.
+    Offset(Scalar),
+    /// A function of each entry.
+    Unary(Unary),
+    /// The tensor in role `out` of a trilinear form, from the two other roles in alphabetical order.
+    Contract {
+        /// Which form.
+        form: Form,
+        /// Which role is produced.
+        out: Role,
+    },
+    /// `v` where `x > 0`, else 0 `(v […], x […])`. ReLU is `Mask(x, x)`, so its slope at 0 is 0.
+    Mask,
+    /// Entry of `v` at the place of `x`'s maximum in each window `(v [n,h,w,c], x [n,h,w,c])`.
+    /// Max-pooling is `Select(x, x)`; the first maximum in row-major order counts.
+    Select(Window),
+    /// Transpose of `Select` in `v`: `(v [n,p,q,c], x [n,h,w,c])` gives `[n,h,w,c]`.
+    Unselect(Window),
+    /// Sum over the axes `from..to`.
+    Sum {
+        /// First axis that is summed away.
+        from: usize,
+        /// One past the last.
+        to: usize,
+    },
+    /// Repeat along new axes `from..to` of the result.
+    Broadcast {
+        /// First new axis.
+        from: usize,
+        /// One past the last.
+        to: usize,
+    },
+    /// The same numbers in another shape.
+    Reshape,
+    /// The same numbers, through which no derivative flows.
+    Detach,
+    /// Row `i` of `[k, …]`.
+    Row(usize),
+    /// Zeros `[k, …]` but for row `i`: the transpose of `Row`.
+    Unrow(usize),
+    /// `k` tensors of one shape, as `[k, …]`.
+    Stack,
+    /// See [`Strided`]; `[n,h,w,c]` gives `[n,⌈h/s⌉,⌈w/s⌉,before+c+after]`.
+    Subsample(Strided),
+    /// Transpose of `Subsample`.
+    Embed(Strided),
+    /// Mean and biased variance over all axes but the last, as the two rows of `[2, c]`.
+    /// For running statistics; derivatives take [`Op::Normalise`] and [`Op::Variance`].
+    Moments,
+    /// Biased variance over all axes but the last.
+    Variance,
+    /// `x̂ = (x − mean)·(var + ε)^{-1/2}` over all axes but the last: batch norm without scale and bias.
+    Normalise(Scalar),
+    /// Batch norm's Jacobian at `x` times `v` `(x, v)`: `r·(v − mean v − x̂·mean(x̂ v))`, self-adjoint in `v`.
+    NormJacobian(Scalar),
+    /// Softmax over the last axis of `[n, k]`.
+    Softmax,
+    /// Per-sample cross-entropy `(logits [n,k], labels [n])` gives `[n]`.
+    CrossEntropy,
+    /// `softmax − one-hot` `(logits [n,k], labels [n])`: cross-entropy's gradient.
+    Residual,
+    /// 1 where the largest logit is the label's, else 0 `(logits [n,k], labels [n])`; no derivative.
+    Correct,
+    /// A normalised, cropped and flipped batch `(pixels [N,h,w,c] bytes, picks [n,4])` as `[n,h,w,c]`; each pick
+    /// is (index, dx, dy, flip).
+    Gather(GatherSpec),
+}
+
+impl Op {
+    /// Whether argument `arg` only steers (a mask's condition, a label): the output is locally constant in it, so
+    /// no derivative flows there. Everything else either has a rule in `rules.rs` or raises an error.
+    pub(crate) fn steers(&self, arg: usize) -> bool {
+        match self {
+            Op::Mask | Op::Select(_) | Op::Unselect(_) => arg == 1,
+            Op::CrossEntropy | Op::Residual => arg == 1,
+            Op::Detach | Op::Correct | Op::Gather(_) => true,
+            Op::Input(_) | Op::State(_) | Op::Constant(_) | Op::Add | Op::Scale(_) | Op::Offset(_) => false,
+            Op::Unary(_) | Op::Contract { .. } | Op::Sum { .. } | Op::Broadcast { .. } | Op::Reshape => false,
+            Op::Row(_) | Op::Unrow(_) | Op::Stack | Op::Subsample(_) | Op::Embed(_) => false,
+            Op::Moments | Op::Variance | Op::Normalise(_) | Op::NormJacobian(_) | Op::Softmax => false,
+        }
+    }
+}

@@ -1,0 +1,249 @@
+use std::collections::HashMap;
+
+use super::infer::infer;
+use super::op::{Form, Kind, Op, Role, Scalar};
+use super::shape::Shape;
+use crate::error::{Error, Result};
+
+/// A value on a tape: the number of the operation that makes it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Var(pub(crate) u32);
+
+impl Var {
+    /// Place on the tape, from 0.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One recorded operation.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What is done.
+    pub op: Op,
+    /// On what.
+    pub args: Vec<Var>,
+    /// The result's shape.
+    pub shape: Shape,
+    /// What the result's entries are.
+    pub kind: Kind,
+}
+
+/// A Wengert list with named inputs, state slots, outputs and updates: the text of a program.
+///
+/// Recording an operation a second time on the same arguments gives the first one's value back (hash-consing), so
+/// the walks share everything that they need of the primal program without keeping track of it.
+#[derive(Default)]
+pub struct Tape {
+    nodes: Vec<Node>,
+    seen: HashMap<(Op, Vec<Var>, Shape), Var>,
+    inputs: Vec<(String, Var)>,
+    states: Vec<(String, Var)>,
+    outputs: Vec<(String, Var)>,
+    updates: Vec<(Var, Var)>,
+    sections: Vec<(usize, String)>,
+}
+
+impl Tape {
+    /// An empty tape.
+    pub fn new() -> Tape {
+        Tape::default()
+    }
+
+    /// Declares a tensor that is given anew for each run.
+    pub fn input(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> Result<Var> {
+        if let Some((_, v)) = self.inputs.iter().find(|(n, _)| n == name) {
+            return self.same_leaf(*v, name, kind, shape.into());
+        }
+        let var = self.append(Op::Input(self.inputs.len()), Vec::new(), shape.into(), kind);
+        self.inputs.push((name.to_owned(), var));
+        Ok(var)
+    }
+
+    /// Declares a tensor that stays on the device between runs and is shared by every program of a session that
+    /// names it.
+    pub fn state(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> Result<Var> {
+        if let Some((_, v)) = self.states.iter().find(|(n, _)| n == name) {
+            return self.same_leaf(*v, name, kind, shape.into());
+        }
+        let var = self.append(Op::State(self.states.len()), Vec::new(), shape.into(), kind);
+        self.states.push((name.to_owned(), var));
+        Ok(var)
+    }
+
+    fn same_leaf(&self, var: Var, name: &str, kind: Kind, shape: Shape) -> Result<Var> {
+        let node = self.node(var);
+        if node.kind == kind && node.shape == shape {
+            return Ok(var);
+        }
+        let detail = format!("declared as {:?} {} before, now as {kind:?} {shape}", node.kind, node.shape);
+        Err(Error::shape(name, detail))
+    }
+
+    /// A tensor with the number `value` everywhere.
+    pub fn constant(&mut self, value: f64, shape: impl Into<Shape>) -> Var {
+        let shape = shape.into();
+        self.intern(Op::Constant(Scalar(value)), Vec::new(), shape, Kind::Float)
+    }
+
+    /// Names a value that can be read after a run.
+    pub fn output(&mut self, name: &str, var: Var) {
+        match self.outputs.iter_mut().find(|(n, _)| n == name) {
+            Some(slot) => slot.1 = var,
+            None => self.outputs.push((name.to_owned(), var)),
+        }
+    }
+
+    /// At the end of a run, `slot` takes the value of `var`.
+    ///
+    /// # Errors
+    /// If `slot` is not a state or the shapes differ.
+    pub fn update(&mut self, slot: Var, var: Var) -> Result<()> {
+        let (to, from) = (self.node(slot), self.node(var));
+        if !matches!(to.op, Op::State(_)) || to.shape != from.shape || to.kind != from.kind {
+            let detail = format!("a state of shape {} cannot take a value of shape {}", to.shape, from.shape);
+            return Err(Error::shape("update", detail));
+        }
+        self.updates.retain(|(s, _)| *s != slot);
+        self.updates.push((slot, var));
+        Ok(())
+    }
+
+    /// Starts a part of the program, named in its printed form.
+    pub fn section(&mut self, title: &str) {
+        self.sections.push((self.nodes.len(), title.to_owned()));
+    }
+
+    /// Records `op` on `args`, checking shapes; `shape` is needed where the arguments do not determine the result's.
+    pub fn push(&mut self, op: Op, args: &[Var], shape: Option<&Shape>) -> Result<Var> {
+        let described: Vec<(Kind, &Shape)> =
+            args.iter().map(|a| (self.node(*a).kind, &self.node(*a).shape)).collect();
+        let (kind, shape) = infer(&op, &op.name(), &described, shape)?;
+        Ok(match self.simplify(&op, args, &shape) {
+            Some(simpler) => simpler,
+            None => self.intern(op, args.to_vec(), shape, kind),
+        })
+    }
+
+    /// Identities that keep derivative programs short; each line is `before => after`.
+    fn simplify(&mut self, op: &Op, args: &[Var], shape: &Shape) -> Option<Var> {
+        let same_shape = args.first().is_some_and(|a| self.shape(*a) == shape);
+        let first = args.first().map(|a| self.node(*a).clone());
+        match (op, first.as_ref().map(|n| &n.op)) {
+            // reshape(x) to its own shape, a sum or broadcast over no axes => x
+            (Op::Reshape | Op::Sum { .. } | Op::Broadcast { .. }, _) if same_shape => Some(args[0]),
+            // 1·x => x
+            (Op::Scale(Scalar(1.0)), _) => Some(args[0]),
+            // c·constant(d) => constant(c·d)
+            (Op::Scale(c), Some(Op::Constant(d))) => Some(self.constant(c.0 * d.0, shape.clone())),
+            // c·(d·x) => (c·d)·x
+            (Op::Scale(c), Some(Op::Scale(d))) => {
+                let inner = first.as_ref()?.args[0];
+                self.push(Op::Scale(Scalar(c.0 * d.0)), &[inner], None).ok()
+            }
+            // broadcast, reshape, detach of a constant => that constant
+            (Op::Broadcast { .. } | Op::Reshape | Op::Detach, Some(Op::Constant(c))) => {
+                Some(self.constant(c.0, shape.clone()))
+            }
+            // sum of a constant => count · constant
+            (Op::Sum { .. }, Some(Op::Constant(c))) => {
+                let repeats = self.shape(args[0]).count() as f64 / shape.count().max(1) as f64;
+                Some(self.constant(c.0 * repeats, shape.clone()))
+            }
+            // reshape(reshape(x)) => reshape(x)
+            (Op::Reshape, Some(Op::Reshape)) => {
+                self.push(Op::Reshape, &[first.as_ref()?.args[0]], Some(shape)).ok()
+            }
+            // x + 0 => x
+            (Op::Add, _) => {
+                let zero = |t: &Tape, v: Var| t.node(v).op == Op::Constant(Scalar(0.0));
+                if zero(self, args[1]) {
+                    Some(args[0])
+                } else if zero(self, args[0]) {
+                    Some(args[1])
+                } else {
+                    None
+                }
+            }
+            // x·constant(c) => c·x
+            (Op::Contract { form: Form::Mul, out: Role::C }, _) => {
+                let (at, c) = (0..2).find_map(|i| match self.node(args[i]).op {
+                    Op::Constant(c) => Some((i, c)),
+                    _ => None,
+                })?;
+                self.push(Op::Scale(c), &[args[1 - at]], None).ok()
+            }
+            _ => None,
+        }
+    }
+
+    fn intern(&mut self, op: Op, mut args: Vec<Var>, shape: Shape, kind: Kind) -> Var {
+        // a+b and b+a are one value; likewise a∘b.
+        if matches!(op, Op::Add | Op::Contract { form: Form::Mul, .. }) {
+            args.sort();
+        }
+        let key = (op, args, shape);
+        if let Some(var) = self.seen.get(&key) {
+            return *var;
+        }
+        let var = self.append(key.0.clone(), key.1.clone(), key.2.clone(), kind);
+        self.seen.insert(key, var);
+        var
+    }
+
+    fn append(&mut self, op: Op, args: Vec<Var>, shape: Shape, kind: Kind) -> Var {
+        let var = Var(u32::try_from(self.nodes.len()).expect("a tape holds fewer than 2^32 operations"));
+        self.nodes.push(Node { op, args, shape, kind });
+        var
+    }
+
+    /// The operation that makes `var`.
+    pub fn node(&self, var: Var) -> &Node {
+        &self.nodes[var.index()]
+    }
+
+    /// The shape of `var`.
+    pub fn shape(&self, var: Var) -> &Shape {
+        &self.nodes[var.index()].shape
+    }
+
+    /// Number of recorded operations.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether nothing is recorded.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// All values, in the order of recording.
+    pub fn vars(&self) -> impl DoubleEndedIterator<Item = Var> + use<> {
+        (0..self.nodes.len() as u32).map(Var)
+    }
+
+    /// Named inputs, in the order of declaration.
+    pub fn inputs(&self) -> &[(String, Var)] {
+        &self.inputs
+    }
+
+    /// Named state slots, in the order of declaration.
+    pub fn states(&self) -> &[(String, Var)] {
+        &self.states
+    }
+
+    /// Named outputs.
+    pub fn outputs(&self) -> &[(String, Var)] {
+        &self.outputs
+    }
+
+    /// Pairs (state slot, the value that it takes at the end of a run).
+    pub fn updates(&self) -> &[(Var, Var)] {
+        &self.updates
+    }
+
+    /// Titles of the program's parts and the operation that each begins at.
+    pub fn sections(&self) -> &[(usize, String)] {
+        &self.sections
+    }
+}
