@@ -1,5 +1,6 @@
 //! metatape: one tape, Jacobian blocks as data, three walks.
 pub mod error;
+pub mod meta;
 pub mod nn;
 pub mod program;
 pub mod tape;

@@ -1,0 +1,206 @@
+//! One instruction: its operands' slices, and the kernel that takes them.
+
+use super::conv::{self, ConvShape};
+use super::gemm::gemm;
+use super::pool::{self, PoolShape};
+use super::real::Real;
+use super::structure::{self, GatherShape, SubsampleShape};
+use super::{Buffer, Loaded, norm, reduce, xent};
+use crate::program::{Dims, Kernel, Place, Tensor};
+use crate::tape::{Form, Role, Scalar, Strided, Window};
+
+/// Entries of workspace that a kernel asks for (groups ask for theirs themselves).
+pub(super) fn workspace_len<T: Real>(kernel: &Kernel) -> usize {
+    match kernel {
+        Kernel::Contract { dims, out, .. } => match conv_shape(dims) {
+            Some(shape) => conv::workspace_len::<T>(&shape, conv_role(*out)),
+            None => 0,
+        },
+        Kernel::Sum(view) => reduce::workspace_len(view.pre, view.mid, view.post),
+        Kernel::Moments(c) | Kernel::Normalise(c, _) | Kernel::NormJacobian(c, _) => norm::workspace_len(*c),
+        _ => 0,
+    }
+}
+
+fn conv_shape(dims: &Dims) -> Option<ConvShape> {
+    match *dims {
+        Dims::Conv { n, h, w, ci, kh, kw, co, geometry } => {
+            Some(ConvShape { n, h, w, ci, kh, kw, co, stride: geometry.stride, pad: geometry.pad })
+        }
+        Dims::Gemm { .. } => None,
+    }
+}
+
+fn conv_role(role: Role) -> conv::Role {
+    match role {
+        Role::A => conv::Role::A,
+        Role::B => conv::Role::B,
+        Role::C => conv::Role::C,
+    }
+}
+
+/// The memory of a program while it runs. Tensors are handed out as slices by place; the plan vouches that an
+/// instruction's outputs overlap nothing else of it, but for groups that work in place, which take pointers.
+struct Memory<'a, T> {
+    arena: *mut T,
+    states: &'a mut [Buffer<T>],
+    state_numbers: &'a [usize],
+    inputs: &'a mut [Buffer<T>],
+}
+
+impl<T: Real> Memory<'_, T> {
+    fn pointer(&mut self, tensor: &Tensor) -> *mut T {
+        let buffer = match tensor.place {
+            // SAFETY: the plan's arena holds every tensor that is placed in it.
+            Place::Arena(at) => return unsafe { self.arena.add(at) },
+            Place::State(i, at) => (&mut self.states[self.state_numbers[i]], at),
+            Place::Input(i, at) => (&mut self.inputs[i], at),
+        };
+        match buffer {
+            (Buffer::Float(v), at) => v[at..at + tensor.len].as_mut_ptr(),
+            _ => unreachable!("shape inference gives every operand its kind"),
+        }
+    }
+
+    fn read<'s>(&mut self, tensor: &Tensor) -> &'s [T] {
+        let pointer = self.pointer(tensor);
+        // SAFETY: `pointer` is good for `len` entries while the program runs; the plan lets nothing write to them in the same
+        // instruction.
+        unsafe { std::slice::from_raw_parts(pointer, tensor.len) }
+    }
+
+    fn write<'s>(&mut self, tensor: &Tensor) -> &'s mut [T] {
+        let pointer = self.pointer(tensor);
+        // SAFETY: as for `read`; an instruction's outputs overlap nothing else that it takes.
+        unsafe { std::slice::from_raw_parts_mut(pointer, tensor.len) }
+    }
+
+    fn ints(&self, tensor: &Tensor) -> &[i32] {
+        match self.buffer(tensor) {
+            (Buffer::Int(v), at) => &v[at..at + tensor.len],
+            _ => unreachable!("shape inference gives every operand its kind"),
+        }
+    }
+
+    fn bytes(&self, tensor: &Tensor) -> &[u8] {
+        match self.buffer(tensor) {
+            (Buffer::Byte(v), at) => &v[at..at + tensor.len],
+            _ => unreachable!("shape inference gives every operand its kind"),
+        }
+    }
+
+    fn buffer(&self, tensor: &Tensor) -> (&Buffer<T>, usize) {
+        match tensor.place {
+            Place::State(i, at) => (&self.states[self.state_numbers[i]], at),
+            Place::Input(i, at) => (&self.inputs[i], at),
+            Place::Arena(_) => unreachable!("arenas hold floating-point tensors only"),
+        }
+    }
+}
+
+/// Most operands that a group takes or gives (`fuse.rs` stays below).
+const MAX_OPERANDS: usize = 128;
+
+/// Runs all instructions in order.
+pub(super) fn run<T: Real>(program: &mut Loaded<T>, states: &mut [Buffer<T>]) {
+    let Loaded { plan, states: state_numbers, inputs, arena, groups, workspace, scratch } = program;
+    let mut memory = Memory { arena: arena.as_mut_ptr(), states, state_numbers, inputs };
+    for (instr, group) in plan.instrs.iter().zip(groups) {
+        let (args, outs) = (&instr.args, &instr.outs);
+        if let Some(group) = group {
+            let mut from = [std::ptr::null(); MAX_OPERANDS];
+            let mut to = [std::ptr::null_mut(); MAX_OPERANDS];
+            for (pointer, arg) in from.iter_mut().zip(args) {
+                *pointer = memory.pointer(arg).cast_const();
+            }
+            for (pointer, out) in to.iter_mut().zip(outs) {
+                *pointer = memory.pointer(out);
+            }
+            let (from, to) = (&from[..args.len()], &to[..outs.len()]);
+            // SAFETY: the plan gives every operand its length and lets outputs overlap arguments only where the group
+            // was told so; scratch and workspace have the lengths that the group asked for.
+            unsafe { group.run(from, to, scratch.as_mut_ptr(), workspace.as_mut_ptr()) };
+            continue;
+        }
+        kernel(&instr.kernel, args, outs, &mut memory, workspace);
+    }
+}
+
+fn kernel<T: Real>(kernel: &Kernel, args: &[Tensor], outs: &[Tensor], memory: &mut Memory<T>, workspace: &mut [T]) {
+    let arg = |memory: &mut Memory<T>, i: usize| memory.read(&args[i]);
+    let out = memory.write(&outs[0]);
+    match kernel {
+        Kernel::Contract { form, out: role, dims, accumulate } => {
+            let (a, b) = (arg(memory, 0), arg(memory, 1));
+            match (form, dims, conv_shape(dims)) {
+                (Form::Conv(_), _, Some(shape)) => match role {
+                    Role::C => conv::forward(&shape, a, b, out, *accumulate, workspace),
+                    Role::A => conv::data_gradient(&shape, a, b, out, *accumulate, workspace),
+                    Role::B => conv::weight_gradient(&shape, a, b, out, *accumulate, workspace),
+                },
+                (_, Dims::Gemm { m, n, k }, _) => match role {
+                    Role::C => gemm(false, false, *m, *n, *k, a, b, out, *accumulate),
+                    // (B [k,n], C [m,n]): A = C·Bᵀ
+                    Role::A => gemm(false, true, *m, *k, *n, b, a, out, *accumulate),
+                    // (A [m,k], C [m,n]): B = Aᵀ·C
+                    Role::B => gemm(true, false, *k, *n, *m, a, b, out, *accumulate),
+                },
+                _ => unreachable!("a convolution has a convolution's extents"),
+            }
+        }
+        Kernel::Group(_) => unreachable!("groups are prepared and run apart"),
+        Kernel::Sum(view) => reduce::sum(view.pre, view.mid, view.post, arg(memory, 0), out, workspace),
+        Kernel::Select(window, shape) => {
+            let v = arg(memory, 0);
+            let x = if args.len() > 1 { arg(memory, 1) } else { v };
+            pool::select(&pool_shape(*window, *shape), v, x, out);
+        }
+        Kernel::Unselect(window, shape) => {
+            let (ct, x) = (arg(memory, 0), arg(memory, 1));
+            pool::unselect(&pool_shape(*window, *shape), ct, x, out);
+        }
+        Kernel::Subsample(how, shape) => {
+            structure::subsample(&subsample_shape(*how, *shape), arg(memory, 0), out);
+        }
+        Kernel::Embed(how, shape) => structure::embed(&subsample_shape(*how, *shape), arg(memory, 0), out),
+        Kernel::Unrow(at) => {
+            out.fill(T::ZERO);
+            let row = arg(memory, 0);
+            out[*at..at + row.len()].copy_from_slice(row);
+        }
+        Kernel::Stack => {
+            for (i, row) in out.chunks_exact_mut(args[0].len.max(1)).enumerate() {
+                row.copy_from_slice(arg(memory, i));
+            }
+        }
+        Kernel::Moments(c) => norm::moments(arg(memory, 0), *c, out, workspace),
+        Kernel::Normalise(c, Scalar(eps)) => norm::normalise(arg(memory, 0), *c, *eps, out, workspace),
+        Kernel::NormJacobian(c, Scalar(eps)) => {
+            norm::jacobian(arg(memory, 0), *c, *eps, arg(memory, 1), out, workspace);
+        }
+        Kernel::Softmax(_) => xent::softmax(arg(memory, 0), out),
+        Kernel::CrossEntropy(k) => xent::cross_entropy(*k, arg(memory, 0), memory.ints(&args[1]), out),
+        Kernel::Residual(k) => match args.get(2) {
+            Some(weight) => {
+                let weight = memory.read(weight);
+                xent::weighted_residual(*k, arg(memory, 0), memory.ints(&args[1]), weight, out);
+            }
+            None => xent::residual(*k, arg(memory, 0), memory.ints(&args[1]), out),
+        },
+        Kernel::Correct(k) => xent::correct(*k, arg(memory, 0), memory.ints(&args[1]), out),
+        Kernel::Gather(spec, [h, w, c]) => {
+            let shape = GatherShape { h: *h, w: *w, c: *c, pad: spec.pad };
+            let picks: &[[i32; 4]] = bytemuck::cast_slice(memory.ints(&args[1]));
+            structure::gather(&shape, memory.bytes(&args[0]), picks, &spec.mean, &spec.std, out);
+        }
+        Kernel::Copy => out.copy_from_slice(arg(memory, 0)),
+    }
+}
+
+fn pool_shape(window: Window, [n, h, w, c]: [usize; 4]) -> PoolShape {
+    PoolShape { n, h, w, c, k: window.size, stride: window.stride }
+}
+
+fn subsample_shape(how: Strided, [n, h, w, c]: [usize; 4]) -> SubsampleShape {
+    SubsampleShape { n, h, w, c, stride: how.stride, before: how.before, after: how.after }
+}

@@ -1,0 +1,164 @@
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// How the weight net's outputs become weights of the batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Weights {
+    /// `V_i / n`.
+    Mean,
+    /// `V_i / Σ V`, and 0 where all are 0.
+    Normalised,
+}
+
+/// How the hypergradient is computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// One jvp of the per-sample losses; exact.
+    Jvp,
+    /// Reverse mode straight through the virtual step's own reverse mode; exact, the reference.
+    Reverse,
+    /// The jvp replaced by a central difference: two more forward passes.
+    FiniteDifference,
+    /// The explicit matrix `G_ij = ⟨∇ℓ_j^meta(ŵ), ∇ℓ_i(w)⟩` of the paper; exact, for small networks.
+    PerSample,
+}
+
+impl Route {
+    /// All routes, the reference first.
+    pub const ALL: [Route; 4] = [Route::Reverse, Route::Jvp, Route::PerSample, Route::FiniteDifference];
+}
+
+/// The virtual step's rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VirtualStep {
+    /// Plain SGD at the current learning rate, as published.
+    Plain,
+    /// The classifier's own rule: momentum and weight decay.
+    Momentum,
+}
+
+/// `buffer ← momentum·buffer + (gradient + weight_decay·w)`, `w ← w − lr·buffer` (with Nesterov:
+/// `w ← w − lr·(gradient + weight_decay·w + momentum·buffer)`), as PyTorch's SGD.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Sgd {
+    /// 0: none.
+    pub momentum: f64,
+    /// Nesterov's form.
+    pub nesterov: bool,
+    /// L2 coefficient, added to the gradient.
+    pub weight_decay: f64,
+}
+
+/// Adam (Kingma & Ba 2015) with L2 in the gradient, as PyTorch's.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Adam {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// L2 coefficient, added to the gradient.
+    pub weight_decay: f64,
+}
+
+/// A rule that turns gradients into steps.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Optimiser {
+    /// See [`Sgd`].
+    Sgd(Sgd),
+    /// See [`Adam`].
+    Adam(Adam),
+}
+
+/// Weight-net optimisers of the official scripts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Preset {
+    /// "Stable" noise script: Adam 1e-3, L2 1e-4.
+    Adam,
+    /// Noise script for WRN: SGD 1e-3, Nesterov 0.9, weight decay 5e-4.
+    SgdNoise,
+    /// Class-imbalance script: SGD 1e-5, Nesterov 0.9, weight decay 5e-4.
+    SgdImbalance,
+}
+
+impl Preset {
+    /// The rule and its learning rate.
+    pub fn optimiser(self) -> (Optimiser, f64) {
+        let sgd = Optimiser::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 });
+        match self {
+            Preset::Adam => {
+                (Optimiser::Adam(Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-4 }), 1e-3)
+            }
+            Preset::SgdNoise => (sgd, 1e-3),
+            Preset::SgdImbalance => (sgd, 1e-5),
+        }
+    }
+}
+
+/// The options of a meta step.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StepConfig {
+    /// Mean or normalised weights, in the virtual and in the real step.
+    pub weights: Weights,
+    /// Whether the loss that the weight net reads is differentiated through in the virtual step.
+    pub undetached: bool,
+    /// The virtual step's rule.
+    pub virtual_step: VirtualStep,
+    /// How the hypergradient is computed.
+    pub route: Route,
+    /// The classifier's rule.
+    pub classifier: Sgd,
+    /// The weight net's rule.
+    pub weight_net: Optimiser,
+    /// For the finite-difference route: length of the probe `ε·g`. Small against the network's curvature, large against
+    /// rounding: 1e-2 in f32, 1e-4 in f64.
+    pub probe: f64,
+}
+
+impl Default for StepConfig {
+    /// The "stable" noise script: mean weights, detached, plain virtual step, momentum 0.9, weight decay 5e-4, Adam.
+    fn default() -> StepConfig {
+        StepConfig {
+            weights: Weights::Mean,
+            undetached: false,
+            virtual_step: VirtualStep::Plain,
+            route: Route::Jvp,
+            classifier: Sgd { momentum: 0.9, nesterov: false, weight_decay: 5e-4 },
+            weight_net: Preset::Adam.optimiser().0,
+            probe: 1e-2,
+        }
+    }
+}
+
+/// Names as typed on the command line.
+macro_rules! named {
+    ($type:ty, $what:literal, $($name:literal => $value:expr),+) => {
+        impl FromStr for $type {
+            type Err = Error;
+            fn from_str(name: &str) -> Result<Self> {
+                match name {
+                    $($name => Ok($value),)+
+                    _ => Err(Error::Usage(format!(
+                        "there is no {} `{name}`; choose one of {}", $what, [$($name),+].join(", ")
+                    ))),
+                }
+            }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(if *self == $value { return f.pad($name); })+
+                Ok(())
+            }
+        }
+    };
+}
+
+named!(Weights, "kind of weights", "mean" => Weights::Mean, "normalised" => Weights::Normalised);
+named!(Route, "route", "jvp" => Route::Jvp, "reverse" => Route::Reverse,
+    "finite-difference" => Route::FiniteDifference, "per-sample" => Route::PerSample);
+named!(VirtualStep, "virtual step", "plain" => VirtualStep::Plain, "momentum" => VirtualStep::Momentum);
+named!(Preset, "weight-net preset", "adam" => Preset::Adam, "sgd-noise" => Preset::SgdNoise,
+    "sgd-imbalance" => Preset::SgdImbalance);

@@ -1,0 +1,101 @@
+//! The hypergradient ∂L_meta/∂θ, a function a route. All but finite differences are exact.
+
+use super::config::{Route, StepConfig};
+use super::step::Recorded;
+use crate::error::Result;
+use crate::nn::{Forward, Network, Normalisation, Params};
+use crate::tape::{Tape, Unary, Var};
+
+/// ∂L_meta/∂θ per parameter, and `u` `[n]` where the route computes it or `want_u` asks for it.
+pub(super) fn hypergradient(
+    tape: &mut Tape,
+    net: &Network,
+    config: &StepConfig,
+    step: &Recorded,
+    want_u: bool,
+) -> Result<(Vec<Var>, Option<Var>)> {
+    let u = match config.route {
+        Route::Reverse => {
+            let gradients = tape.gradient(step.meta_loss, &step.theta.vars())?;
+            let u = if want_u { Some(by_jvp(tape, step)?) } else { None };
+            return Ok((gradients, u));
+        }
+        Route::Jvp => by_jvp(tape, step)?,
+        Route::FiniteDifference => by_difference(tape, net, config.probe, step)?,
+        Route::PerSample => by_matrix(tape, step)?,
+    };
+    // −α ∇_θ ⟨u, c(θ)⟩
+    let cotangent = tape.scale_by(u, step.reach)?;
+    let gradients = tape.vjp(&[(step.coefficients, cotangent)], &step.theta.vars())?;
+    let gradients = gradients.iter().zip(step.theta.vars()).map(|(g, t)| tape.or_zero(*g, t)).collect();
+    Ok((gradients, Some(u)))
+}
+
+/// `u = J_ℓ(w) g` in forward mode.
+fn by_jvp(tape: &mut Tape, step: &Recorded) -> Result<Var> {
+    let seeds: Vec<(Var, Var)> = step.w.vars().into_iter().zip(step.meta_grad.iter().copied()).collect();
+    let u = tape.jvp(&seeds, &[step.losses])?[0];
+    Ok(tape.or_zero(u, step.losses))
+}
+
+/// `u ≈ (ℓ(w + εg) − ℓ(w − εg)) / 2ε` with `ε = probe/‖g‖`.
+fn by_difference(tape: &mut Tape, net: &Network, probe: f64, step: &Recorded) -> Result<Var> {
+    let mut squares = None;
+    for g in &step.meta_grad {
+        let square = tape.mul(*g, *g)?;
+        let sum = tape.sum_all(square)?;
+        squares = Some(squares.map_or(Ok(sum), |s| tape.add(s, sum))?);
+    }
+    let Some(squares) = squares else { return Ok(tape.constant(0.0, tape.shape(step.losses).clone())) };
+    let norm = tape.unary(Unary::Sqrt, squares)?;
+    let inverse = tape.unary(Unary::Recip, norm)?;
+    let mut sides = Vec::new();
+    for side in [probe, -probe] {
+        let eps = tape.scale(inverse, side)?;
+        let mut moved = Vec::new();
+        for (w, g) in step.w.vars().into_iter().zip(&step.meta_grad) {
+            let probe = tape.scale_by(*g, eps)?;
+            moved.push(tape.add(w, probe)?);
+        }
+        let moved: Params = step.w.with(moved);
+        let mut forward = Forward::new(tape, &moved, Normalisation::Batch);
+        let logits = net.logits(&mut forward, step.batch.0)?;
+        sides.push(tape.cross_entropy(logits, step.batch.1)?);
+    }
+    let difference = tape.sub(sides[0], sides[1])?;
+    let slope = tape.scale_by(difference, norm)?;
+    tape.scale(slope, 0.5 / probe)
+}
+
+/// `u_i = (1/m) Σ_j G_ij` with the explicit matrix `G_ij = ⟨∇ℓ_j^meta(ŵ), ∇ℓ_i(w)⟩`, also the output `G` `[n, m]`.
+fn by_matrix(tape: &mut Tape, step: &Recorded) -> Result<Var> {
+    let train = per_sample_gradients(tape, step.losses, &step.w.vars())?;
+    let meta = per_sample_gradients(tape, step.meta_losses, &step.virtual_w.vars())?;
+    let mut matrix = None;
+    for (a, b) in train.into_iter().zip(meta) {
+        let form = crate::tape::Form::Gemm;
+        // (B [k,m], C [n,m]) would give A; here A·Bᵀ with both stored by rows is the role-A product.
+        let part = tape.contract(form, crate::tape::Role::A, [b, a], None)?;
+        matrix = Some(matrix.map_or(Ok(part), |m| tape.add(m, part))?);
+    }
+    let Some(matrix) = matrix else { return Ok(tape.constant(0.0, tape.shape(step.losses).clone())) };
+    tape.output("G", matrix);
+    tape.mean(matrix, 1, 2)
+}
+
+/// Per parameter, the matrix `[n, count]` of the losses' gradients, one reverse walk a sample.
+fn per_sample_gradients(tape: &mut Tape, losses: Var, params: &[Var]) -> Result<Vec<Var>> {
+    let n = tape.shape(losses).count();
+    let mut rows: Vec<Vec<Var>> = vec![Vec::with_capacity(n); params.len()];
+    for i in 0..n {
+        let one = tape.constant(1.0, []);
+        let shape = tape.shape(losses).clone();
+        let one_hot = tape.push(crate::tape::Op::Unrow(i), &[one], Some(&shape))?;
+        for ((g, p), rows) in tape.vjp(&[(losses, one_hot)], params)?.iter().zip(params).zip(&mut rows) {
+            let g = tape.or_zero(*g, *p);
+            let count = tape.shape(g).count();
+            rows.push(tape.reshape(g, [count])?);
+        }
+    }
+    rows.iter().map(|rows| tape.stack(rows)).collect()
+}

@@ -1,0 +1,280 @@
+//! The three steps on a tape.
+
+use super::config::{Optimiser, StepConfig, VirtualStep, Weights};
+use super::route;
+use crate::error::Result;
+use crate::nn::{Forward, Network, Normalisation, Param, Params, WeightNet};
+use crate::tape::{GatherSpec, Kind, Tape, Unary, Var};
+
+/// Where a step's batches come from.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Batch {
+    /// The inputs `x` `[n,h,w,c]` and `x_meta`.
+    Given,
+    /// Picks `[n,4]` (index, dx, dy, flip) from the state `pixels` `[count,h,w,c]` of bytes: the inputs `picks`, `picks_meta`.
+    Picked {
+        /// Images in the state `pixels`.
+        count: usize,
+        /// Normalisation and augmentation.
+        spec: GatherSpec,
+    },
+}
+
+impl Batch {
+    fn images(&self, tape: &mut Tape, net: &Network, n: usize, suffix: &str) -> Result<Var> {
+        let [h, w, c] = net.image;
+        match self {
+            Batch::Given => tape.input(&format!("x{suffix}"), Kind::Float, [n, h, w, c]),
+            Batch::Picked { count, spec } => {
+                let pixels = tape.state("pixels", Kind::Byte, [*count, h, w, c])?;
+                let picks = tape.input(&format!("picks{suffix}"), Kind::Int, [n, 4])?;
+                tape.gather(pixels, picks, spec.clone())
+            }
+        }
+    }
+}
+
+/// A meta step: losses, virtual step, hypergradient, weight-net step, real step.
+///
+/// Inputs: `x`/`picks`, `y` `[n]`, `x_meta`/`picks_meta`, `y_meta` `[m]`, the classifier's and the weight net's learning rates `lr`
+/// and `lr.theta`, Adam's corrections. States: `w.*`, `theta.*`, the moments `momentum.*`, `theta.moment*.*`, running statistics
+/// `stats.*`.
+pub struct MetaStep<'a> {
+    /// The classifier.
+    pub net: &'a Network,
+    /// The weight net.
+    pub weight_net: &'a WeightNet,
+    /// All options.
+    pub config: &'a StepConfig,
+    /// Where batches come from.
+    pub data: &'a Batch,
+    /// Training and meta batch sizes.
+    pub batch: [usize; 2],
+}
+
+/// Values of a meta step that its routes and callers want.
+pub(super) struct Recorded {
+    /// The classifier's parameters.
+    pub w: Params,
+    /// The weight net's.
+    pub theta: Params,
+    /// Per-sample losses `ℓ(w)` `[n]`.
+    pub losses: Var,
+    /// `c = ∇_ℓ φ(ℓ, θ)` `[n]`: coefficients of the per-sample gradients in the virtual step.
+    pub coefficients: Var,
+    /// ŵ.
+    pub virtual_w: Params,
+    /// `−α·gain`: what a change of the virtual gradient is multiplied by in ŵ.
+    pub reach: Var,
+    /// Per-sample meta losses at ŵ `[m]`, and their mean.
+    pub meta_losses: Var,
+    /// `(1/m) Σ ℓ^meta(ŵ)`.
+    pub meta_loss: Var,
+    /// `∇L_meta(ŵ)`.
+    pub meta_grad: Vec<Var>,
+    /// What the finite-difference route needs to run the network again.
+    pub batch: (Var, Var),
+}
+
+impl MetaStep<'_> {
+    /// Records the step. Outputs: `loss` `[n]`, `weight` `[n]` (V at the losses), `weight_next` (after θ's step), `correct`
+    /// `[n]`, `meta_loss`; with `everything`, also `u` `[n]`, `virtual.*`, `meta_grad.*`, `hypergrad.*`, `w_next.*`, `theta_next.*`.
+    ///
+    /// # Errors
+    /// None for networks and options of this crate; the tape's own errors are passed on.
+    pub fn record(&self, tape: &mut Tape, everything: bool) -> Result<()> {
+        let [n, m] = self.batch;
+        let lr = tape.input("lr", Kind::Float, [])?;
+        let lr_theta = tape.input("lr.theta", Kind::Float, [])?;
+        let w = Params::states(tape, "w", &self.net.params())?;
+        let theta = Params::states(tape, "theta", &self.weight_net.params())?;
+
+        tape.section("losses at w");
+        let x = self.data.images(tape, self.net, n, "")?;
+        let y = tape.input("y", Kind::Int, [n])?;
+        let mut forward = Forward::new(tape, &w, Normalisation::Batch);
+        let logits = self.net.logits(&mut forward, x)?;
+        let losses = forward.tape.cross_entropy(logits, y)?;
+        forward.update_running()?;
+        let correct = tape.correct(logits, y)?;
+
+        tape.section("virtual step");
+        let detached = tape.detach(losses)?;
+        let read = if self.config.undetached { detached } else { tape.detach(detached)? };
+        let weights = self.weight_net.weights(tape, &theta, read)?;
+        let phi = self.objective(tape, weights, detached)?;
+        let coefficients = tape.gradient(phi, &[detached])?[0];
+        let gradient = tape.vjp(&[(losses, coefficients)], &w.vars())?;
+        let (virtual_w, reach) = self.virtual_step(tape, &w, &gradient, lr)?;
+
+        tape.section("meta loss and its gradient at ŵ");
+        let x_meta = self.data.images(tape, self.net, m, "_meta")?;
+        let y_meta = tape.input("y_meta", Kind::Int, [m])?;
+        // The virtual model's running statistics are thrown away.
+        let mut forward = Forward::new(tape, &virtual_w, Normalisation::Batch);
+        let meta_logits = self.net.logits(&mut forward, x_meta)?;
+        let meta_losses = tape.cross_entropy(meta_logits, y_meta)?;
+        let meta_loss = tape.mean_all(meta_losses)?;
+        let meta_grad = tape.gradient(meta_loss, &virtual_w.vars())?;
+
+        tape.section("hypergradient");
+        let recorded = Recorded {
+            w: w.clone(),
+            theta: theta.clone(),
+            losses,
+            coefficients,
+            virtual_w,
+            reach,
+            meta_losses,
+            meta_loss,
+            meta_grad,
+            batch: (x, y),
+        };
+        let (hypergrad, u) = route::hypergradient(tape, self.net, self.config, &recorded, everything)?;
+
+        tape.section("weight-net step");
+        let theta_next = self.config.weight_net.update(tape, &theta, &hypergrad, lr_theta, "theta.moment")?;
+
+        tape.section("real step");
+        let weights_next = self.weight_net.weights(tape, &theta_next, detached)?;
+        let weights_next = tape.detach(weights_next)?;
+        let phi = self.objective(tape, weights_next, detached)?;
+        let coefficients = tape.gradient(phi, &[detached])?[0];
+        let w_next = real_step(tape, &w, losses, coefficients, &Optimiser::Sgd(self.config.classifier), lr)?;
+
+        tape.output("loss", losses);
+        tape.output("weight", weights);
+        tape.output("weight_next", weights_next);
+        tape.output("correct", correct);
+        tape.output("meta_loss", meta_loss);
+        if everything {
+            recorded.virtual_w.output(tape, "virtual");
+            recorded.virtual_w.with(recorded.meta_grad.clone()).output(tape, "meta_grad");
+            theta.with(hypergrad).output(tape, "hypergrad");
+            theta_next.output(tape, "theta_next");
+            w_next.output(tape, "w_next");
+            if let Some(u) = u {
+                tape.output("u", u);
+            }
+        }
+        Ok(())
+    }
+
+    /// φ: the weighted loss, of which `∇_ℓ` gives the coefficients.
+    fn objective(&self, tape: &mut Tape, weights: Var, losses: Var) -> Result<Var> {
+        let product = tape.mul(weights, losses)?;
+        match self.config.weights {
+            Weights::Mean => tape.mean_all(product),
+            Weights::Normalised => {
+                let (sum, total) = (tape.sum_all(product)?, tape.sum_all(weights)?);
+                let inverse = tape.unary(Unary::Recip, total)?;
+                tape.mul(sum, inverse)
+            }
+        }
+    }
+
+    /// ŵ, and the factor from a change of the virtual gradient to one of ŵ.
+    fn virtual_step(
+        &self,
+        tape: &mut Tape,
+        w: &Params,
+        gradient: &[Option<Var>],
+        lr: Var,
+    ) -> Result<(Params, Var)> {
+        let rule = self.config.classifier;
+        let plain = self.config.virtual_step == VirtualStep::Plain;
+        let mut next = Vec::with_capacity(gradient.len());
+        for ((name, w), g) in w.list.iter().zip(gradient) {
+            let g = tape.or_zero(*g, *w);
+            let direction = if plain {
+                g
+            } else {
+                let buffer = rule.buffer(tape, "momentum", name, *w)?;
+                rule.direction(tape, *w, g, buffer)?.0
+            };
+            let step = tape.scale_by(direction, lr)?;
+            next.push(tape.sub(*w, step)?);
+        }
+        let gain = if plain { 1.0 } else { rule.gain() };
+        Ok((w.with(next), tape.scale(lr, -gain)?))
+    }
+}
+
+/// `w⁺` from the losses' gradient with the given coefficients.
+fn real_step(
+    tape: &mut Tape,
+    w: &Params,
+    losses: Var,
+    coefficients: Var,
+    rule: &Optimiser,
+    lr: Var,
+) -> Result<Params> {
+    let gradients = tape.vjp(&[(losses, coefficients)], &w.vars())?;
+    let gradients: Vec<Var> = gradients.iter().zip(w.vars()).map(|(g, w)| tape.or_zero(*g, w)).collect();
+    rule.update(tape, w, &gradients, lr, "momentum")
+}
+
+/// A plain training step with the same weight for every sample: the baseline.
+pub struct PlainStep<'a> {
+    /// The classifier.
+    pub net: &'a Network,
+    /// Its rule.
+    pub optimiser: Optimiser,
+    /// Where batches come from.
+    pub data: &'a Batch,
+    /// Batch size.
+    pub batch: usize,
+}
+
+impl PlainStep<'_> {
+    /// Records the step. Inputs `x`/`picks`, `y`, `lr`; outputs `loss` `[n]`, `correct` `[n]`.
+    ///
+    /// # Errors
+    /// As [`MetaStep::record`].
+    pub fn record(&self, tape: &mut Tape) -> Result<()> {
+        let lr = tape.input("lr", Kind::Float, [])?;
+        let w = Params::states(tape, "w", &self.net.params())?;
+        let x = self.data.images(tape, self.net, self.batch, "")?;
+        let y = tape.input("y", Kind::Int, [self.batch])?;
+        let mut forward = Forward::new(tape, &w, Normalisation::Batch);
+        let logits = self.net.logits(&mut forward, x)?;
+        let losses = forward.tape.cross_entropy(logits, y)?;
+        forward.update_running()?;
+        let correct = tape.correct(logits, y)?;
+        let coefficients = tape.constant(1.0 / self.batch as f64, [self.batch]);
+        real_step(tape, &w, losses, coefficients, &self.optimiser, lr)?;
+        tape.output("loss", losses);
+        tape.output("correct", correct);
+        Ok(())
+    }
+}
+
+/// Losses and hits of images at the present parameters, with running statistics: nothing is updated.
+pub struct Evaluation<'a> {
+    /// The classifier.
+    pub net: &'a Network,
+    /// Where batches come from.
+    pub data: &'a Batch,
+    /// Batch size.
+    pub batch: usize,
+}
+
+impl Evaluation<'_> {
+    /// Records the pass. Inputs `x`/`picks`, `y`; outputs `loss` `[n]`, `correct` `[n]`, `logits` `[n, classes]`.
+    ///
+    /// # Errors
+    /// As [`MetaStep::record`].
+    pub fn record(&self, tape: &mut Tape) -> Result<()> {
+        let w = Params::states(tape, "w", &self.net.params())?;
+        let x = self.data.images(tape, self.net, self.batch, "")?;
+        let y = tape.input("y", Kind::Int, [self.batch])?;
+        let mut forward = Forward::new(tape, &w, Normalisation::Running);
+        let logits = self.net.logits(&mut forward, x)?;
+        let losses = tape.cross_entropy(logits, y)?;
+        let correct = tape.correct(logits, y)?;
+        tape.output("loss", losses);
+        tape.output("correct", correct);
+        tape.output("logits", logits);
+        Ok(())
+    }
+}
