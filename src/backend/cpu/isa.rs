@@ -1,0 +1,316 @@
+//! Instruction sets: which one this machine has (asked at run time), and the few vector operations that the
+//! convolution kernels are written in.
+//!
+//! Code that wants an instruction set is an `#[inline(always)]` generic over [`Simd`], entered through a small
+//! function that carries the matching `#[target_feature]`. Loops that LLVM vectorises by itself go through
+//! [`vectorise`]. Neither changes the order of any sum.
+
+use super::real::Real;
+
+/// An instruction set that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// 512-bit vectors, 32 registers.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// 256-bit vectors, 16 registers, fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// What every machine of the target has.
+    Portable,
+}
+
+impl Isa {
+    /// The instruction sets that this machine can run, best first.
+    pub fn available() -> impl Iterator<Item = Isa> {
+        [
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2,
+            Isa::Portable,
+        ]
+        .into_iter()
+        .filter(|isa| isa.is_here())
+    }
+
+    /// The best instruction set of this machine.
+    #[inline]
+    pub fn best() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Isa::Avx512.is_here() {
+                return Isa::Avx512;
+            }
+            if Isa::Avx2.is_here() {
+                return Isa::Avx2;
+            }
+        }
+        Isa::Portable
+    }
+
+    /// Runs `body` compiled for this instruction set.
+    ///
+    /// # Panics
+    /// If this machine does not have it.
+    #[inline(always)]
+    pub fn run<R>(self, body: impl FnOnce() -> R) -> R {
+        assert!(self.is_here(), "this machine has no {self:?}");
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: asserted above.
+            Isa::Avx512 => unsafe { with_avx512(body) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: asserted above.
+            Isa::Avx2 => unsafe { with_avx2(body) },
+            Isa::Portable => body(),
+        }
+    }
+
+    /// Whether this machine can run it.
+    #[inline]
+    pub fn is_here(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512bw")
+                    && Isa::Avx2.is_here()
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Isa::Portable => true,
+        }
+    }
+}
+
+/// Runs `body` compiled for the best instruction set of this machine, for loops that LLVM vectorises.
+///
+/// No fused multiply-add and no reassociation come of it: the result has the same bits on every machine.
+#[inline(always)]
+pub fn vectorise<R>(body: impl FnOnce() -> R) -> R {
+    Isa::best().run(body)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+unsafe fn with_avx512<R>(body: impl FnOnce() -> R) -> R {
+    body()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
+    body()
+}
+
+/// A vector of numbers: just what a register-tiled product needs.
+///
+/// # Safety
+/// Every method must be called on a machine that has the instruction set, and pointers must be good for the
+/// lanes that are read or written (no alignment is asked for).
+pub unsafe trait Simd: Copy {
+    /// The number in a lane.
+    type Elem: Real;
+    /// Lanes.
+    const LANES: usize;
+    /// Rows of a register tile that is one vector wide, and of one that is two vectors wide, so that the tile, the
+    /// vectors of the other factor and a broadcast fit in the register file.
+    const TILE_ROWS: [usize; 2];
+
+    /// All lanes `value`.
+    unsafe fn splat(value: Self::Elem) -> Self;
+    /// Reads all lanes.
+    unsafe fn load(from: *const Self::Elem) -> Self;
+    /// Writes all lanes.
+    unsafe fn store(self, to: *mut Self::Elem);
+    /// Reads the first `n` lanes; the others are zero.
+    unsafe fn load_first(from: *const Self::Elem, n: usize) -> Self;
+    /// Writes the first `n` lanes.
+    unsafe fn store_first(self, to: *mut Self::Elem, n: usize);
+    /// `self + a * b`.
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+}
+
+/// An array that LLVM keeps in whatever vector registers the target has.
+#[derive(Clone, Copy)]
+pub struct Portable<T, const N: usize>([T; N]);
+
+// SAFETY: plain reads and writes of exactly the lanes named.
+unsafe impl<T: Real, const N: usize> Simd for Portable<T, N> {
+    type Elem = T;
+    const LANES: usize = N;
+    const TILE_ROWS: [usize; 2] = [8, 4];
+
+    #[inline(always)]
+    unsafe fn splat(value: T) -> Self {
+        Portable([value; N])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const T) -> Self {
+        // SAFETY: the caller vouches for N elements; `read_unaligned` asks for no alignment.
+        Portable(unsafe { from.cast::<[T; N]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut T) {
+        // SAFETY: as for `load`.
+        unsafe { to.cast::<[T; N]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(from: *const T, n: usize) -> Self {
+        let mut lanes = [T::ZERO; N];
+        for (i, lane) in lanes.iter_mut().enumerate().take(n) {
+            // SAFETY: i < n, for which the caller vouches.
+            *lane = unsafe { *from.add(i) };
+        }
+        Portable(lanes)
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut T, n: usize) {
+        for (i, lane) in self.0.iter().enumerate().take(n) {
+            // SAFETY: i < n, for which the caller vouches.
+            unsafe { *to.add(i) = *lane };
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        // Not `mul_add`: without hardware FMA that is a library call per lane.
+        Portable(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Simd;
+    use std::arch::x86_64::*;
+
+    // SAFETY: thin wrappers; masks name exactly the lanes that are touched.
+    unsafe impl Simd for __m512 {
+        type Elem = f32;
+        const LANES: usize = 16;
+        const TILE_ROWS: [usize; 2] = [16, 8];
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            unsafe { _mm512_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm512_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, n: usize) -> Self {
+            unsafe { _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, from) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, n: usize) {
+            unsafe { _mm512_mask_storeu_ps(to, ((1u32 << n) - 1) as u16, self) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { _mm512_fmadd_ps(a, b, self) }
+        }
+    }
+
+    // SAFETY: as above.
+    unsafe impl Simd for __m512d {
+        type Elem = f64;
+        const LANES: usize = 8;
+        const TILE_ROWS: [usize; 2] = [16, 8];
+        #[inline(always)]
+        unsafe fn splat(value: f64) -> Self {
+            unsafe { _mm512_set1_pd(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f64) -> Self {
+            unsafe { _mm512_loadu_pd(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f64) {
+            unsafe { _mm512_storeu_pd(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f64, n: usize) -> Self {
+            unsafe { _mm512_maskz_loadu_pd(((1u32 << n) - 1) as u8, from) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f64, n: usize) {
+            unsafe { _mm512_mask_storeu_pd(to, ((1u32 << n) - 1) as u8, self) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { _mm512_fmadd_pd(a, b, self) }
+        }
+    }
+
+    /// A lane is touched where its mask's top bit is set: `FIRST[8 - n..]` starts with n such lanes.
+    static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    static FIRST_WIDE: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
+
+    // SAFETY: as above.
+    unsafe impl Simd for __m256 {
+        type Elem = f32;
+        const LANES: usize = 8;
+        const TILE_ROWS: [usize; 2] = [12, 6];
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            unsafe { _mm256_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm256_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, n: usize) -> Self {
+            unsafe { _mm256_maskload_ps(from, _mm256_loadu_si256(FIRST.as_ptr().add(8 - n).cast())) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, n: usize) {
+            unsafe { _mm256_maskstore_ps(to, _mm256_loadu_si256(FIRST.as_ptr().add(8 - n).cast()), self) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { _mm256_fmadd_ps(a, b, self) }
+        }
+    }
+
+    // SAFETY: as above.
+    unsafe impl Simd for __m256d {
+        type Elem = f64;
+        const LANES: usize = 4;
+        const TILE_ROWS: [usize; 2] = [12, 6];
+        #[inline(always)]
+        unsafe fn splat(value: f64) -> Self {
+            unsafe { _mm256_set1_pd(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f64) -> Self {
+            unsafe { _mm256_loadu_pd(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f64) {
+            unsafe { _mm256_storeu_pd(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(from: *const f64, n: usize) -> Self {
+            unsafe { _mm256_maskload_pd(from, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast())) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f64, n: usize) {
+            unsafe { _mm256_maskstore_pd(to, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast()), self) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            unsafe { _mm256_fmadd_pd(a, b, self) }
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Where programs run.
+pub mod cpu;
