@@ -1,4 +1,5 @@
 //! metatape: one tape, Jacobian blocks as data, three walks.
+pub mod backend;
 pub mod error;
 pub mod meta;
 pub mod nn;
