@@ -1,3 +1,4 @@
 //! metatape: one tape, Jacobian blocks as data, three walks.
 pub mod error;
 pub use error::{Error, Result};
+pub mod data;
