@@ -6,3 +6,4 @@ pub mod nn;
 pub mod program;
 pub mod tape;
 pub use error::{Error, Result};
+pub mod data;
