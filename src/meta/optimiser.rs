@@ -116,7 +116,7 @@ impl Adam {
         let v = tape.state(&format!("{prefix}2.{name}"), Kind::Float, shape)?;
         let decay = tape.scale(w, self.weight_decay)?;
         let g = tape.add(g, decay)?;
-        let mut average = |tape: &mut Tape, slot: Var, beta: f64, x: Var| -> Result<Var> {
+        let average = |tape: &mut Tape, slot: Var, beta: f64, x: Var| -> Result<Var> {
             let old = tape.scale(slot, beta)?;
             let new = tape.scale(x, 1.0 - beta)?;
             let next = tape.add(old, new)?;

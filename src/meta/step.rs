@@ -3,7 +3,7 @@
 use super::config::{Optimiser, StepConfig, VirtualStep, Weights};
 use super::route;
 use crate::error::Result;
-use crate::nn::{Forward, Network, Normalisation, Param, Params, WeightNet};
+use crate::nn::{Forward, Network, Normalisation, Params, WeightNet};
 use crate::tape::{GatherSpec, Kind, Tape, Unary, Var};
 
 /// Where a step's batches come from.

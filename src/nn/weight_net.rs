@@ -1,6 +1,6 @@
 //! The weight net `V(ℓ; θ)`: 1 – hidden – 1, ReLU, sigmoid. A sample's loss goes in, its weight in (0, 1) comes out.
 
-use super::params::{Init, Param, Params};
+use super::params::{Param, Params};
 use crate::error::Result;
 use crate::tape::{Tape, Var};
 

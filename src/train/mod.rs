@@ -1,7 +1,23 @@
-//! Training.
+//! Training runs: data, programs and files put together.
 //!
 //! | file | the one thing that happens there |
 //! |---|---|
-//! | `setup.rs` | first values of all states |
+//! | `config.rs` | [`Config`]: everything that decides a run's results, as `config.toml` |
+//! | `setup.rs` | a session with its first parameters |
+//! | `learner.rs` | [`Learner`]: one method's programs, epoch by epoch |
+//! | `history.rs` | what was measured: rows, curves, the summary |
+//! | `checkpoint.rs` | states and history in one file, written atomically |
+//! | `run.rs` | [`Run`]: all methods side by side, with the files of the run's folder |
+//! | `plots/` | the pictures |
 
+mod checkpoint;
+mod config;
+mod history;
+mod learner;
+mod run;
 pub mod setup;
+
+pub use config::{Config, Method};
+pub use history::{EpochRow, History, Summary, WeightPicture};
+pub use learner::{Learner, Prepared};
+pub use run::{Observer, Run};

@@ -142,7 +142,11 @@ impl Entrywise {
                 )
             }
         };
-        if self.tasks <= 1 { (0..self.tasks).for_each(task) } else { par::for_each(self.tasks, &task) }
+        if self.tasks <= 1 {
+            (0..self.tasks).for_each(task)
+        } else {
+            par::for_each(self.tasks, &task)
+        }
         let per_task = self.partials_per_task();
         for (after, out) in self.after.iter().zip(outs) {
             if let After::Sum { post, at, .. } = after {

@@ -306,7 +306,9 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn store_first(self, to: *mut f64, n: usize) {
-            unsafe { _mm256_maskstore_pd(to, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast()), self) }
+            unsafe {
+                _mm256_maskstore_pd(to, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast()), self)
+            }
         }
         #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {

@@ -6,12 +6,11 @@
 //! | `conv/` | convolution in its three roles |
 //! | `gemm.rs` | matrix products, through the `gemm` crate |
 //! | `entrywise.rs` | groups of entrywise work with sums |
-//! | `norm.rs`, `pool.rs`, `xent.rs`, `reduce.rs`, `structure.rs`, `gather.rs` | the rest, a family each |
+//! | `norm.rs`, `pool.rs`, `xent.rs`, `reduce.rs`, `structure.rs` | the rest, a family each |
 //! | `run.rs` | one instruction: its operands' slices and the kernel that takes them |
 
 pub mod conv;
 mod entrywise;
-pub mod gather;
 pub mod gemm;
 pub mod isa;
 pub mod norm;
@@ -128,7 +127,7 @@ impl<T: Real> Backend for Cpu<T> {
                 scratch = scratch.max(group.scratch_len());
                 prepared = Some(group);
             }
-            workspace = workspace.max(run::workspace_len::<T>(&instr.kernel));
+            workspace = workspace.max(run::workspace_len::<T>(&instr.kernel, &instr.args));
             groups.push(prepared);
         }
         let inputs = plan.inputs.iter().map(|i| Buffer::zeros(i.kind, i.shape.count())).collect();

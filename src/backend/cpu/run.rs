@@ -10,14 +10,15 @@ use crate::program::{Dims, Kernel, Place, Tensor};
 use crate::tape::{Form, Role, Scalar, Strided, Window};
 
 /// Entries of workspace that a kernel asks for (groups ask for theirs themselves).
-pub(super) fn workspace_len<T: Real>(kernel: &Kernel) -> usize {
+pub(super) fn workspace_len<T: Real>(kernel: &Kernel, args: &[Tensor]) -> usize {
     match kernel {
         Kernel::Contract { dims, out, .. } => match conv_shape(dims) {
             Some(shape) => conv::workspace_len::<T>(&shape, conv_role(*out)),
             None => 0,
         },
-        Kernel::Sum(view) => reduce::workspace_len(view.pre, view.mid, view.post),
-        Kernel::Moments(c) | Kernel::Normalise(c, _) | Kernel::NormJacobian(c, _) => norm::workspace_len(*c),
+        Kernel::Moments(c) | Kernel::Normalise(c, _) | Kernel::NormJacobian(c, _) => {
+            norm::workspace_len(args[0].len, *c) + 4 * c
+        }
         _ => 0,
     }
 }
@@ -126,7 +127,13 @@ pub(super) fn run<T: Real>(program: &mut Loaded<T>, states: &mut [Buffer<T>]) {
     }
 }
 
-fn kernel<T: Real>(kernel: &Kernel, args: &[Tensor], outs: &[Tensor], memory: &mut Memory<T>, workspace: &mut [T]) {
+fn kernel<T: Real>(
+    kernel: &Kernel,
+    args: &[Tensor],
+    outs: &[Tensor],
+    memory: &mut Memory<T>,
+    workspace: &mut [T],
+) {
     let arg = |memory: &mut Memory<T>, i: usize| memory.read(&args[i]);
     let out = memory.write(&outs[0]);
     match kernel {
@@ -149,7 +156,7 @@ fn kernel<T: Real>(kernel: &Kernel, args: &[Tensor], outs: &[Tensor], memory: &m
             }
         }
         Kernel::Group(_) => unreachable!("groups are prepared and run apart"),
-        Kernel::Sum(view) => reduce::sum(view.pre, view.mid, view.post, arg(memory, 0), out, workspace),
+        Kernel::Sum(view) => reduce::sum(view.pre, view.mid, view.post, arg(memory, 0), out),
         Kernel::Select(window, shape) => {
             let v = arg(memory, 0);
             let x = if args.len() > 1 { arg(memory, 1) } else { v };
@@ -178,7 +185,7 @@ fn kernel<T: Real>(kernel: &Kernel, args: &[Tensor], outs: &[Tensor], memory: &m
         Kernel::NormJacobian(c, Scalar(eps)) => {
             norm::jacobian(arg(memory, 0), *c, *eps, arg(memory, 1), out, workspace);
         }
-        Kernel::Softmax(_) => xent::softmax(arg(memory, 0), out),
+        Kernel::Softmax(k) => xent::softmax(*k, arg(memory, 0), out),
         Kernel::CrossEntropy(k) => xent::cross_entropy(*k, arg(memory, 0), memory.ints(&args[1]), out),
         Kernel::Residual(k) => match args.get(2) {
             Some(weight) => {

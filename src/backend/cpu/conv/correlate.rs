@@ -1,0 +1,339 @@
+//! Forward pass and data gradient: one correlation of a padded source with packed weights.
+
+use super::pack::{Panels, folds};
+use super::padded::Padded;
+use super::tile::{self, Correlate, Tap, nearly_equal, rows};
+use super::{BLOCK, ConvShape, aligned, with_alignment};
+use crate::backend::cpu::isa::{Isa, Simd};
+use crate::backend::cpu::par;
+use crate::backend::cpu::real::Real;
+
+/// Bytes of padded source that a task works on: well inside a core's second-level cache.
+const TASK_BYTES: usize = 512 << 10;
+/// Bytes of a panel that one pass over the pixels reads again and again: inside the first-level cache.
+const PANEL_BYTES: usize = 24 << 10;
+/// Bytes of scratch over all lanes, unless one lane needs more.
+const SCRATCH_BYTES: usize = 64 << 20;
+/// Most taps of one pass.
+const MAX_TAPS: usize = 32;
+/// With fewer images than this, images are cut into bands of rows so that there is work for several threads.
+const MIN_TASKS: usize = 16;
+
+/// How a correlation is cut into tasks. A function of shapes only.
+///
+/// The output grid is dealt out to `phases` × `phases` phases by the parity of row and column (1: forward; the
+/// stride: data gradient, where every phase sees its own taps, so that no product with an inserted zero is done).
+/// A *band* is `band` rows of every phase; a task is one band of one image, or `group` whole images.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    shape: ConvShape,
+    transposed: bool,
+    /// One unit of scratch.
+    padded: Padded,
+    phases: usize,
+    /// Output height and width.
+    h: usize,
+    w: usize,
+    /// Taps, channels in and channels out of the weights as a correlation sees them.
+    taps: usize,
+    k: usize,
+    m: usize,
+    band: usize,
+    bands: usize,
+    group: usize,
+    lanes: usize,
+}
+
+impl Plan {
+    pub fn forward(s: &ConvShape, number: usize) -> Plan {
+        let fold = if folds(s) { s.kw } else { 1 };
+        let cols = if fold > 1 { s.ow() } else { s.ow() + (s.kw - 1) / s.stride };
+        let padded = Padded {
+            h: s.h,
+            w: s.w,
+            c: s.ci,
+            step: s.stride,
+            top: s.pad,
+            left: s.pad,
+            rows: (s.kh - 1) / s.stride,
+            cols,
+            fold,
+        };
+        let (taps, k) = if fold > 1 { (s.kh, s.kw * s.ci) } else { (s.kh * s.kw, s.ci) };
+        Plan::cut(s, false, padded, 1, (s.oh(), s.ow()), (taps, k, s.co), number)
+    }
+
+    pub fn data_gradient(s: &ConvShape, number: usize) -> Plan {
+        // dx row h takes dy rows p = (h + pad − a) / s: from −before up to (h_last + pad) / s.
+        let before = |k: usize| (k - 1).saturating_sub(s.pad) / s.stride;
+        // Rows beyond the band's own: `before`, and as many after as the last phase's first tap reaches.
+        let after = (s.stride - 1 + s.pad) / s.stride;
+        let phase_cols = s.w.div_ceil(s.stride);
+        let padded = Padded {
+            h: s.oh(),
+            w: s.ow(),
+            c: s.co,
+            step: 1,
+            top: before(s.kh),
+            left: before(s.kw),
+            rows: before(s.kh) + after,
+            cols: before(s.kw) + phase_cols + after,
+            fold: 1,
+        };
+        Plan::cut(s, true, padded, s.stride, (s.h, s.w), (s.kh * s.kw, s.co, s.ci), number)
+    }
+
+    /// `padded.rows` comes in as the rows that a band needs beyond its own.
+    fn cut(
+        s: &ConvShape,
+        transposed: bool,
+        mut padded: Padded,
+        phases: usize,
+        (h, w): (usize, usize),
+        (taps, k, m): (usize, usize, usize),
+        number: usize,
+    ) -> Plan {
+        let halo = padded.rows;
+        let rows = h.div_ceil(phases);
+        let bytes_per_row = padded.blocks() * padded.planes() * padded.cols * BLOCK * number;
+        let bytes = |band: usize| bytes_per_row * (band + halo);
+        let mut bands = MIN_TASKS.div_ceil(s.n).min(rows.div_ceil(4));
+        while bands < rows && bytes(rows.div_ceil(bands)) > TASK_BYTES {
+            bands += 1;
+        }
+        let band = rows.div_ceil(bands);
+        let bands = rows.div_ceil(band);
+        let group =
+            if bands > 1 { 1 } else { (TASK_BYTES / bytes(band)).min(s.n / (2 * MIN_TASKS)).clamp(1, 8) };
+        padded.rows = band + halo;
+        let tasks = if bands > 1 { s.n * bands } else { s.n.div_ceil(group) };
+        let lanes = (SCRATCH_BYTES / (group * bytes(band))).clamp(1, tasks.min(256));
+        Plan { shape: *s, transposed, padded, phases, h, w, taps, k, m, band, bands, group, lanes }
+    }
+
+    fn per_lane(&self) -> usize {
+        self.group * self.padded.blocks() * self.padded.block_len()
+    }
+
+    fn panels(&self, lanes: usize) -> Panels {
+        Panels { taps: self.taps, k: self.k, m: self.m, lanes }
+    }
+
+    pub fn workspace_len(&self) -> usize {
+        // Vectors have at most BLOCK lanes, and a power of two: this many hold the panels of any instruction set.
+        let panels = self.panels(BLOCK).len();
+        with_alignment(panels + self.lanes * self.per_lane())
+    }
+
+    /// Where task `i`'s part of the output starts.
+    fn start(&self, i: usize) -> usize {
+        let image = self.h * self.w * self.m;
+        if self.bands > 1 {
+            let row = (i % self.bands * self.band * self.phases).min(self.h);
+            i / self.bands * image + row * self.w * self.m
+        } else {
+            (i * self.group).min(self.shape.n) * image
+        }
+    }
+
+    pub fn run<T: Real>(
+        &self,
+        isa: Isa,
+        x: &[T],
+        w: &[T],
+        y: &mut [T],
+        accumulate: bool,
+        workspace: &mut [T],
+    ) {
+        assert!(workspace.len() >= self.workspace_len(), "convolution {:?}: workspace too small", self.shape);
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => self.run_on::<T::Avx512>(isa, x, w, y, accumulate, workspace),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => self.run_on::<T::Avx2>(isa, x, w, y, accumulate, workspace),
+            Isa::Portable => self.run_on::<T::Portable>(isa, x, w, y, accumulate, workspace),
+        }
+    }
+
+    fn run_on<S: Simd>(
+        &self,
+        isa: Isa,
+        x: &[S::Elem],
+        w: &[S::Elem],
+        y: &mut [S::Elem],
+        accumulate: bool,
+        workspace: &mut [S::Elem],
+    ) {
+        let panels = self.panels(S::LANES);
+        let (packed, scratch) = aligned(workspace).split_at_mut(self.panels(BLOCK).len());
+        let packed = &mut packed[..panels.len()];
+        panels.pack(w, self.transposed, packed);
+        let packed = &*packed;
+        let tasks =
+            if self.bands > 1 { self.shape.n * self.bands } else { self.shape.n.div_ceil(self.group) };
+        par::for_each_part_with(
+            y,
+            scratch,
+            self.per_lane(),
+            self.lanes,
+            tasks,
+            &|i| self.start(i),
+            &|i, y, scratch| {
+                isa.run(|| self.task::<S>(&panels, i, x, packed, y, accumulate, scratch));
+            },
+        );
+    }
+
+    /// Task `i`: `y` is its part of the output.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn task<S: Simd>(
+        &self,
+        panels: &Panels,
+        i: usize,
+        x: &[S::Elem],
+        packed: &[S::Elem],
+        y: &mut [S::Elem],
+        accumulate: bool,
+        scratch: &mut [S::Elem],
+    ) {
+        let p = &self.padded;
+        let (image, band) =
+            if self.bands > 1 { (i / self.bands, i % self.bands) } else { (i * self.group, 0) };
+        let units = if self.bands > 1 { 1 } else { self.group.min(self.shape.n - image) };
+        let x_image = p.h * p.w * p.c;
+        let unit_len = p.blocks() * p.block_len();
+        for (unit, scratch) in scratch.chunks_exact_mut(unit_len).enumerate().take(units) {
+            let source = &x[(image + unit) * x_image..][..x_image];
+            for (cb, out) in scratch.chunks_exact_mut(p.block_len()).enumerate() {
+                p.fill(source, band * self.band, cb, out);
+            }
+        }
+        let y_unit = y.len() / units;
+        let mut taps = [Tap::default(); MAX_TAPS];
+        for phase in 0..self.phases * self.phases {
+            let (f, g) = (phase / self.phases, phase % self.phases);
+            // Rows and columns of this phase, within the part.
+            let rows = (y_unit / (self.w * self.m)).saturating_sub(f).div_ceil(self.phases);
+            let cols = self.w.saturating_sub(g).div_ceil(self.phases);
+            for group in 0..panels.groups() {
+                let nv = panels.group_vectors(group);
+                let most_taps = (PANEL_BYTES / (nv * S::LANES * size_of::<S::Elem>() * self.k.min(BLOCK)))
+                    .clamp(1, MAX_TAPS);
+                let m0 = 2 * group * S::LANES;
+                let y_at = (f * self.w + g) * self.m + m0;
+                let mut pass = Pass {
+                    tile: Correlate {
+                        taps: &[],
+                        channels: 0,
+                        panel: packed.as_ptr(),
+                        y_pixel: self.phases * self.m,
+                        lanes: (self.m - m0 - (nv - 1) * S::LANES).min(S::LANES),
+                        accumulate,
+                    },
+                    units,
+                    x_unit: unit_len,
+                    y_unit,
+                    rows,
+                    x_row: p.cols * BLOCK,
+                    y_row: self.phases * self.w * self.m,
+                    cols,
+                };
+                for cb in 0..p.blocks() {
+                    pass.tile.channels = panels.block_channels(cb);
+                    let row = pass.tile.channels * nv * S::LANES;
+                    let start = panels.start(group, cb);
+                    let mut n = 0;
+                    let mut flush = |taps: &[Tap]| {
+                        let now = Pass { tile: Correlate { taps, ..pass.tile }, ..pass };
+                        pass.tile.accumulate = true;
+                        // SAFETY: `isa.run` entered the instruction set; the scratch holds `units` units, of which block
+                        // `cb` is good for every tap, row and column of the phase by `Plan`'s choice of rows and
+                        // cols; y is the part's own.
+                        unsafe {
+                            let x = scratch.as_ptr().add(cb * p.block_len());
+                            let y = y.as_mut_ptr().add(y_at);
+                            if nv == 2 { now.run::<S, 2>(x, y) } else { now.run::<S, 1>(x, y) }
+                        }
+                    };
+                    self.each_tap(f, g, |x, t| {
+                        if n == most_taps {
+                            flush(&taps[..n]);
+                            n = 0;
+                        }
+                        taps[n] = Tap { x, w: start + t * row };
+                        n += 1;
+                    });
+                    flush(&taps[..n]);
+                }
+            }
+        }
+    }
+
+    /// The taps of phase (f, g): where each finds the phase's pixel 0 in a block, and its number in HWIO order.
+    #[inline(always)]
+    fn each_tap(&self, f: usize, g: usize, mut each: impl FnMut(usize, usize)) {
+        let (s, p) = (&self.shape, &self.padded);
+        if !self.transposed {
+            for t in 0..self.taps {
+                let kw = if p.fold > 1 { 1 } else { s.kw };
+                each(p.tap_offset(t / kw, t % kw), t);
+            }
+            return;
+        }
+        for a in ((f + s.pad) % s.stride..s.kh).step_by(s.stride) {
+            for b in ((g + s.pad) % s.stride..s.kw).step_by(s.stride) {
+                // p = (s·u + f + pad − a) / s, counted from `top` rows above the image; the division is exact.
+                let row = (f + s.pad + p.top * s.stride - a) / s.stride;
+                let col = (g + s.pad + p.left * s.stride - b) / s.stride;
+                each((row * p.cols + col) * BLOCK, a * s.kw + b);
+            }
+        }
+    }
+}
+
+/// One pass over all pixels of a phase with some taps of one block.
+#[derive(Clone, Copy)]
+struct Pass<'a, T> {
+    tile: Correlate<'a, T>,
+    units: usize,
+    x_unit: usize,
+    y_unit: usize,
+    rows: usize,
+    x_row: usize,
+    y_row: usize,
+    cols: usize,
+}
+
+impl<T: Real> Pass<'_, T> {
+    /// # Safety
+    /// As for [`tile::correlate`], for every unit, row and column.
+    #[inline(always)]
+    unsafe fn run<S: Simd<Elem = T>, const NV: usize>(&self, x: *const T, y: *mut T) {
+        let most = S::TILE_ROWS[NV - 1];
+        for unit in 0..self.units {
+            for row in 0..self.rows {
+                // SAFETY: within what the caller vouches for.
+                let (x, y) = unsafe {
+                    (
+                        x.add(unit * self.x_unit + row * self.x_row),
+                        y.add(unit * self.y_unit + row * self.y_row),
+                    )
+                };
+                nearly_equal(self.cols, most, |col, len| {
+                    // SAFETY: as above.
+                    unsafe {
+                        let x = x.add(col * BLOCK);
+                        let y = y.add(col * self.tile.y_pixel);
+                        if NV == 2 {
+                            rows!(len, [1 2 3 4 5 6 7 8], R => tile::correlate::<S, R, NV>(&self.tile, x, y));
+                        } else {
+                            rows!(len, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
+                                R => tile::correlate::<S, R, NV>(&self.tile, x, y));
+                        }
+                    }
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Convolution as one trilinear form with three roles:
+//!
+//! ```text
+//! y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]
+//! ```
+//!
+//! (zero outside the image). Producing C = y is the forward pass, A = x the data gradient, B = w the weight
+//! gradient; each is linear in the two others, so derivatives of any order are these three again.
+//!
+//! All are implicit matrix products on register tiles ([`tile`]) over a zero-padded copy of a few images that stays
+//! in cache ([`padded`]), whose channels come in blocks of [`BLOCK`]: neighbouring pixels are then a constant
+//! distance apart whatever the shape, and a stride only means more planes. Work is cut by shape alone, every output
+//! number is summed by one task in a fixed order, so the bits do not depend on the number of threads.
+
+mod correlate;
+mod pack;
+mod padded;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod weight_gradient;
+
+use super::isa::Isa;
+use super::real::Real;
+
+/// Channels in a block of the padded copy.
+pub(crate) const BLOCK: usize = 16;
+
+/// Shapes of one convolution: x `[n,h,w,ci]` (NHWC), w `[kh,kw,ci,co]` (HWIO), y `[n,oh,ow,co]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvShape {
+    /// Images.
+    pub n: usize,
+    /// Image height in pixels.
+    pub h: usize,
+    /// Image width in pixels.
+    pub w: usize,
+    /// Channels in.
+    pub ci: usize,
+    /// Kernel height.
+    pub kh: usize,
+    /// Kernel width.
+    pub kw: usize,
+    /// Channels out.
+    pub co: usize,
+    /// Step between output pixels, in input pixels, in both directions (at least 1).
+    pub stride: usize,
+    /// Rows and columns of zeros around the image on every side.
+    pub pad: usize,
+}
+
+impl ConvShape {
+    /// Height of the output; 0 if the kernel does not fit in the padded image.
+    pub fn oh(&self) -> usize {
+        (self.h + 2 * self.pad + self.stride).saturating_sub(self.kh) / self.stride
+    }
+    /// Width of the output; 0 if the kernel does not fit in the padded image.
+    pub fn ow(&self) -> usize {
+        (self.w + 2 * self.pad + self.stride).saturating_sub(self.kw) / self.stride
+    }
+    /// Numbers in x.
+    pub fn x_len(&self) -> usize {
+        self.n * self.h * self.w * self.ci
+    }
+    /// Numbers in w.
+    pub fn w_len(&self) -> usize {
+        self.kh * self.kw * self.ci * self.co
+    }
+    /// Numbers in y.
+    pub fn y_len(&self) -> usize {
+        self.n * self.oh() * self.ow() * self.co
+    }
+    /// Floating-point operations of any one role, products with padding counted too.
+    pub fn flops(&self) -> usize {
+        2 * self.y_len() * self.kh * self.kw * self.ci
+    }
+    /// Whether a role's output or the other two arguments are empty, so that there is nothing to multiply.
+    fn is_empty(&self) -> bool {
+        self.x_len() == 0 || self.w_len() == 0 || self.y_len() == 0
+    }
+}
+
+/// Which argument of the trilinear form is produced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// x: the data gradient.
+    A,
+    /// w: the weight gradient.
+    B,
+    /// y: the forward pass.
+    C,
+}
+
+/// How many numbers of scratch the role needs. Depends on shapes and the number type's size only.
+pub fn workspace_len<T: Real>(s: &ConvShape, role: Role) -> usize {
+    if s.is_empty() {
+        return 0;
+    }
+    match role {
+        Role::A => correlate::Plan::data_gradient(s, size_of::<T>()).workspace_len(),
+        Role::B => weight_gradient::Plan::new(s, size_of::<T>()).workspace_len(),
+        Role::C => correlate::Plan::forward(s, size_of::<T>()).workspace_len(),
+    }
+}
+
+/// y (+)= x ∗ w. With `accumulate`, adds to what `y` holds. `workspace`: [`workspace_len`] numbers, anything in them.
+pub fn forward<T: Real>(s: &ConvShape, x: &[T], w: &[T], y: &mut [T], accumulate: bool, workspace: &mut [T]) {
+    forward_on(Isa::best(), s, x, w, y, accumulate, workspace);
+}
+
+/// dx (+)= the transpose of `x ↦ x ∗ w` applied to dy `[n,oh,ow,co]`.
+pub fn data_gradient<T: Real>(
+    s: &ConvShape,
+    w: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    accumulate: bool,
+    workspace: &mut [T],
+) {
+    data_gradient_on(Isa::best(), s, w, dy, dx, accumulate, workspace);
+}
+
+/// dw (+)= the transpose of `w ↦ x ∗ w` applied to dy `[n,oh,ow,co]`.
+pub fn weight_gradient<T: Real>(
+    s: &ConvShape,
+    x: &[T],
+    dy: &[T],
+    dw: &mut [T],
+    accumulate: bool,
+    workspace: &mut [T],
+) {
+    weight_gradient_on(Isa::best(), s, x, dy, dw, accumulate, workspace);
+}
+
+fn forward_on<T: Real>(isa: Isa, s: &ConvShape, x: &[T], w: &[T], y: &mut [T], acc: bool, ws: &mut [T]) {
+    check(s, x.len(), w.len(), y.len());
+    if s.is_empty() {
+        return clear(y, acc);
+    }
+    let plan = correlate::Plan::forward(s, size_of::<T>());
+    plan.run(isa, x, w, y, acc, ws);
+}
+
+fn data_gradient_on<T: Real>(
+    isa: Isa,
+    s: &ConvShape,
+    w: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    acc: bool,
+    ws: &mut [T],
+) {
+    check(s, dx.len(), w.len(), dy.len());
+    if s.is_empty() {
+        return clear(dx, acc);
+    }
+    let plan = correlate::Plan::data_gradient(s, size_of::<T>());
+    plan.run(isa, dy, w, dx, acc, ws);
+}
+
+fn weight_gradient_on<T: Real>(
+    isa: Isa,
+    s: &ConvShape,
+    x: &[T],
+    dy: &[T],
+    dw: &mut [T],
+    acc: bool,
+    ws: &mut [T],
+) {
+    check(s, x.len(), dw.len(), dy.len());
+    if s.is_empty() {
+        return clear(dw, acc);
+    }
+    weight_gradient::Plan::new(s, size_of::<T>()).run(isa, x, dy, dw, acc, ws);
+}
+
+/// The kernels below work on raw pointers: lengths must be right whatever the caller did.
+fn check(s: &ConvShape, x: usize, w: usize, y: usize) {
+    assert!(s.stride > 0, "convolution {s:?}: stride 0");
+    assert_eq!((x, w, y), (s.x_len(), s.w_len(), s.y_len()), "convolution {s:?}: lengths of x, w, y");
+}
+
+fn clear<T: Real>(out: &mut [T], accumulate: bool) {
+    if !accumulate {
+        out.fill(T::ZERO);
+    }
+}
+
+/// The part of `workspace` that starts on a cache line, so that vectors do not straddle two.
+fn aligned<T>(workspace: &mut [T]) -> &mut [T] {
+    let skip = workspace.as_ptr().align_offset(64).min(workspace.len());
+    &mut workspace[skip..]
+}
+
+/// Numbers to ask for so that [`aligned`] leaves `len` of them.
+fn with_alignment(len: usize) -> usize {
+    len + BLOCK
+}

@@ -1,0 +1,82 @@
+//! Weights laid out the way the correlation tiles read them.
+
+use super::{BLOCK, ConvShape};
+use crate::backend::cpu::par;
+use crate::backend::cpu::real::Real;
+
+/// Panels `[group][block][tap][channel in][width]`: a group is two vectors of output channels (the last one perhaps
+/// one), a block is [`BLOCK`] input channels. Output channels are padded with zeros to whole vectors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Panels {
+    pub taps: usize,
+    /// Channels summed over.
+    pub k: usize,
+    /// Output channels.
+    pub m: usize,
+    /// Lanes of a vector.
+    pub lanes: usize,
+}
+
+impl Panels {
+    pub fn vectors(&self) -> usize {
+        self.m.div_ceil(self.lanes)
+    }
+    pub fn groups(&self) -> usize {
+        self.vectors().div_ceil(2)
+    }
+    /// Vectors in group `g`.
+    pub fn group_vectors(&self, g: usize) -> usize {
+        (self.vectors() - 2 * g).min(2)
+    }
+    pub fn blocks(&self) -> usize {
+        self.k.div_ceil(BLOCK)
+    }
+    pub fn block_channels(&self, cb: usize) -> usize {
+        (self.k - cb * BLOCK).min(BLOCK)
+    }
+    pub fn len(&self) -> usize {
+        self.taps * self.k * self.vectors() * self.lanes
+    }
+    /// Where the panel of group `g` and block `cb` starts.
+    pub fn start(&self, g: usize, cb: usize) -> usize {
+        let width = self.group_vectors(g) * self.lanes;
+        self.taps * self.k * 2 * g * self.lanes + self.taps * cb * BLOCK * width
+    }
+
+    /// Packs HWIO weights. Not transposed: k is their input channels (`[taps][k][m]`); transposed, for the data
+    /// gradient: k is their output channels (`[taps][m][k]`).
+    pub fn pack<T: Real>(&self, w: &[T], transposed: bool, out: &mut [T]) {
+        let blocks = self.blocks();
+        let parts = self.groups() * blocks;
+        let start = |i| if i == parts { self.len() } else { self.start(i / blocks, i % blocks) };
+        par::for_each_part(out, parts, &start, &|i, out| {
+            let (g, cb) = (i / blocks, i % blocks);
+            let width = self.group_vectors(g) * self.lanes;
+            let (k0, kc) = (cb * BLOCK, self.block_channels(cb));
+            let m0 = 2 * g * self.lanes;
+            let mc = width.min(self.m - m0);
+            for (tap, out) in out.chunks_exact_mut(kc * width).enumerate() {
+                if mc < width {
+                    out.fill(T::ZERO);
+                }
+                if transposed {
+                    for m in 0..mc {
+                        let from = &w[(tap * self.m + m0 + m) * self.k + k0..][..kc];
+                        for (to, from) in out[m..].iter_mut().step_by(width).zip(from) {
+                            *to = *from;
+                        }
+                    }
+                } else {
+                    for (k, out) in out.chunks_exact_mut(width).enumerate() {
+                        out[..mc].copy_from_slice(&w[(tap * self.k + k0 + k) * self.m + m0..][..mc]);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Whether a kernel row's pixels fit side by side in one block (see [`super::padded::Padded`]).
+pub(super) fn folds(s: &ConvShape) -> bool {
+    s.kw > 1 && s.kw * s.ci <= BLOCK
+}

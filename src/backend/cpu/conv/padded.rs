@@ -1,0 +1,134 @@
+//! The zero-padded, channel-blocked copy of (a band of) an image that the tiles read.
+
+use super::BLOCK;
+use crate::backend::cpu::real::Real;
+
+/// Layout of one *unit* of scratch: a band of rows of one image `[h,w,c]`, as
+/// `[blocks][planes][rows][cols][BLOCK]`.
+///
+/// With step s the image is dealt out to s × s planes by the parity of row and column, so that a strided tap reads
+/// neighbouring pixels. Plane (f, g) row r column c holds image row `(band + r)·s + f − top`, column
+/// `c·s + g − left`, zero outside the image.
+///
+/// *Folded* (`fold` > 1, when `fold · c ≤ BLOCK`): the `fold` pixels under a kernel row are laid side by side as
+/// channels, so that images of 1 or 3 channels do not leave the tiles idle; columns are then output columns, and
+/// planes are by row parity only.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Padded {
+    /// Source image height, width and channels.
+    pub h: usize,
+    pub w: usize,
+    pub c: usize,
+    /// s.
+    pub step: usize,
+    /// Rows of zeros above and columns of zeros left of the image.
+    pub top: usize,
+    pub left: usize,
+    /// Rows and columns of a plane.
+    pub rows: usize,
+    pub cols: usize,
+    /// Pixels side by side in one (1: not folded).
+    pub fold: usize,
+}
+
+impl Padded {
+    /// Channels of a pixel of the copy.
+    pub fn channels(&self) -> usize {
+        self.fold * self.c
+    }
+    /// Blocks of channels.
+    pub fn blocks(&self) -> usize {
+        self.channels().div_ceil(BLOCK)
+    }
+    /// Channels in block `cb`.
+    pub fn block_channels(&self, cb: usize) -> usize {
+        (self.channels() - cb * BLOCK).min(BLOCK)
+    }
+    pub fn planes(&self) -> usize {
+        if self.fold > 1 { self.step } else { self.step * self.step }
+    }
+    pub fn plane_len(&self) -> usize {
+        self.rows * self.cols * BLOCK
+    }
+    pub fn block_len(&self) -> usize {
+        self.planes() * self.plane_len()
+    }
+    /// Where tap (a, b) of a forward correlation finds output pixel (0, 0) of the band (b = 0 when folded).
+    pub fn tap_offset(&self, a: usize, b: usize) -> usize {
+        let plane = if self.fold > 1 { a % self.step } else { (a % self.step) * self.step + b % self.step };
+        plane * self.plane_len() + ((a / self.step) * self.cols + b / self.step) * BLOCK
+    }
+
+    /// Writes block `cb` of the band that starts at plane row `band` of `image` to `out` (`block_len` numbers).
+    ///
+    /// Lanes beyond the block's channels are left alone; no tile reads them.
+    #[inline(always)]
+    pub fn fill<T: Real>(&self, image: &[T], band: usize, cb: usize, out: &mut [T]) {
+        for (plane, out) in out[..self.block_len()].chunks_exact_mut(self.plane_len()).enumerate() {
+            let (f, g) = if self.fold > 1 { (plane, 0) } else { (plane / self.step, plane % self.step) };
+            for (r, row) in out.chunks_exact_mut(self.cols * BLOCK).enumerate() {
+                let at = (band + r) * self.step + f;
+                if at < self.top || at >= self.top + self.h {
+                    row.fill(T::ZERO);
+                    continue;
+                }
+                let line = &image[(at - self.top) * self.w * self.c..][..self.w * self.c];
+                if self.fold > 1 {
+                    self.fill_folded(line, row);
+                } else {
+                    self.fill_row(line, g, cb, row);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fill_row<T: Real>(&self, line: &[T], g: usize, cb: usize, row: &mut [T]) {
+        // Columns from..to of the plane lie inside the image.
+        let from = self.left.saturating_sub(g).div_ceil(self.step).min(self.cols);
+        let to = (self.left + self.w).saturating_sub(g).div_ceil(self.step).clamp(from, self.cols);
+        row[..from * BLOCK].fill(T::ZERO);
+        row[to * BLOCK..].fill(T::ZERO);
+        let inside = &mut row[from * BLOCK..to * BLOCK];
+        if inside.is_empty() {
+            return;
+        }
+        let source = &line[(from * self.step + g - self.left) * self.c + cb * BLOCK..];
+        let pixels = inside.chunks_exact_mut(BLOCK);
+        match self.block_channels(cb) {
+            BLOCK => {
+                for (pixel, from) in pixels.zip(source.chunks(self.step * self.c)) {
+                    pixel.copy_from_slice(&from[..BLOCK]);
+                }
+            }
+            k => {
+                for (pixel, from) in pixels.zip(source.chunks(self.step * self.c)) {
+                    for (to, from) in pixel[..k].iter_mut().zip(&from[..k]) {
+                        *to = *from;
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn fill_folded<T: Real>(&self, line: &[T], row: &mut [T]) {
+        let k = self.channels();
+        for (q, pixel) in row.chunks_exact_mut(BLOCK).enumerate() {
+            let at = q * self.step;
+            if at >= self.left && at + self.fold <= self.left + self.w {
+                let from = &line[(at - self.left) * self.c..][..k];
+                for (to, from) in pixel[..k].iter_mut().zip(from) {
+                    *to = *from;
+                }
+                continue;
+            }
+            for (b, to) in pixel[..k].chunks_exact_mut(self.c).enumerate() {
+                match (at + b).checked_sub(self.left) {
+                    Some(w) if w < self.w => to.copy_from_slice(&line[w * self.c..][..self.c]),
+                    _ => to.fill(T::ZERO),
+                }
+            }
+        }
+    }
+}

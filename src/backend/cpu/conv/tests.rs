@@ -1,0 +1,149 @@
+use super::*;
+
+/// A cheap reproducible sequence in (−1, 1).
+fn noise<T: Real>(n: usize, seed: u64) -> Vec<T> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..n)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            T::from_f64((state >> 11) as f64 / (1u64 << 52) as f64 - 1.0)
+        })
+        .collect()
+}
+
+/// Calls `f(x index, w index, y index)` for every product of the trilinear form.
+fn each_product(s: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
+    for n in 0..s.n {
+        for p in 0..s.oh() {
+            for q in 0..s.ow() {
+                for a in 0..s.kh {
+                    for b in 0..s.kw {
+                        let (h, w) = (p * s.stride + a, q * s.stride + b);
+                        if h < s.pad || w < s.pad || h >= s.pad + s.h || w >= s.pad + s.w {
+                            continue;
+                        }
+                        let x0 = ((n * s.h + h - s.pad) * s.w + w - s.pad) * s.ci;
+                        let y0 = ((n * s.oh() + p) * s.ow() + q) * s.co;
+                        for i in 0..s.ci {
+                            let w0 = ((a * s.kw + b) * s.ci + i) * s.co;
+                            for o in 0..s.co {
+                                f(x0 + i, w0 + o, y0 + o);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn shapes() -> Vec<ConvShape> {
+    let shape = |n, h, w, ci, kh, kw, co, stride, pad| ConvShape { n, h, w, ci, kh, kw, co, stride, pad };
+    vec![
+        shape(2, 8, 8, 16, 3, 3, 16, 1, 1),
+        shape(3, 7, 7, 10, 3, 3, 17, 1, 1),
+        shape(1, 7, 9, 3, 3, 3, 16, 1, 1),
+        shape(2, 9, 8, 17, 3, 3, 10, 2, 1),
+        shape(2, 8, 8, 16, 1, 1, 32, 2, 0),
+        shape(2, 7, 7, 33, 1, 1, 5, 2, 0),
+        shape(1, 12, 12, 1, 5, 5, 32, 1, 2),
+        shape(2, 14, 14, 32, 5, 5, 64, 1, 2),
+        shape(1, 28, 28, 1, 5, 5, 6, 1, 0),
+        shape(1, 11, 10, 20, 7, 7, 3, 3, 3),
+        shape(2, 5, 6, 3, 2, 4, 40, 2, 1),
+        shape(3, 4, 4, 48, 3, 3, 48, 1, 1),
+        shape(2, 6, 5, 2, 3, 2, 9, 3, 2),
+        shape(1, 3, 3, 18, 3, 3, 19, 1, 4),
+        shape(40, 4, 4, 16, 3, 3, 16, 1, 1),
+        shape(1, 33, 70, 4, 3, 3, 16, 2, 1),
+        shape(2, 1, 1, 5, 1, 1, 70, 1, 0),
+        shape(1, 5, 5, 2, 3, 3, 2, 4, 0),
+        shape(70, 6, 6, 3, 3, 3, 8, 1, 1),
+    ]
+}
+
+fn pool(threads: usize) -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+}
+
+/// All three roles of `s` on `isa`: (y, dx, dw), each added to what was there if `accumulate`.
+fn all_roles<T: Real>(isa: Isa, s: &ConvShape, accumulate: bool) -> [Vec<T>; 3] {
+    let (x, w, dy) = (noise::<T>(s.x_len(), 1), noise::<T>(s.w_len(), 2), noise::<T>(s.y_len(), 3));
+    let mut out = [noise(s.y_len(), 4), noise(s.x_len(), 5), noise(s.w_len(), 6)];
+    // Scratch starts as NaN: a kernel that reads what it did not write shows it.
+    let ws = |role| vec![T::from_f64(f64::NAN); workspace_len::<T>(s, role)];
+    forward_on(isa, s, &x, &w, &mut out[0], accumulate, &mut ws(Role::C));
+    data_gradient_on(isa, s, &w, &dy, &mut out[1], accumulate, &mut ws(Role::A));
+    weight_gradient_on(isa, s, &x, &dy, &mut out[2], accumulate, &mut ws(Role::B));
+    out
+}
+
+fn against_naive<T: Real>(tolerance: f64) {
+    for s in shapes() {
+        let (x, w, dy) = (noise::<T>(s.x_len(), 1), noise::<T>(s.w_len(), 2), noise::<T>(s.y_len(), 3));
+        for accumulate in [false, true] {
+            let keep = if accumulate { 1.0 } else { 0.0 };
+            let start = |n, seed| noise::<T>(n, seed).iter().map(|v| keep * v.to_f64()).collect::<Vec<_>>();
+            let mut want = [start(s.y_len(), 4), start(s.x_len(), 5), start(s.w_len(), 6)];
+            each_product(&s, |xi, wi, yi| {
+                want[0][yi] += x[xi].to_f64() * w[wi].to_f64();
+                want[1][xi] += w[wi].to_f64() * dy[yi].to_f64();
+                want[2][wi] += x[xi].to_f64() * dy[yi].to_f64();
+            });
+            for isa in Isa::available() {
+                let got = all_roles::<T>(isa, &s, accumulate);
+                for ((got, want), role) in got.iter().zip(&want).zip(["forward", "data", "weight"]) {
+                    let scale = want.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+                    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+                        let error = (g.to_f64() - w).abs() / scale;
+                        assert!(error < tolerance, "{isa:?} {role} {accumulate} {s:?} [{i}]: {g} for {w}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn f64_is_the_sum() {
+    against_naive::<f64>(1e-13);
+}
+
+#[test]
+fn f32_is_the_sum() {
+    against_naive::<f32>(1e-5);
+}
+
+#[test]
+fn roles_are_adjoint() {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    for s in shapes() {
+        let [y, dx, dw] = all_roles::<f64>(Isa::best(), &s, false);
+        let (x, w, dy) = (noise(s.x_len(), 1), noise(s.w_len(), 2), noise(s.y_len(), 3));
+        let form = dot(&dy, &y);
+        let scale = dot(&y, &y).sqrt() * dot(&dy, &dy).sqrt();
+        assert!((form - dot(&x, &dx)).abs() < 1e-12 * scale, "{s:?}: {form} {}", dot(&x, &dx));
+        assert!((form - dot(&w, &dw)).abs() < 1e-12 * scale, "{s:?}: {form} {}", dot(&w, &dw));
+    }
+}
+
+#[test]
+fn same_bits_on_any_number_of_threads() {
+    for s in shapes() {
+        let one = pool(1).install(|| all_roles::<f32>(Isa::best(), &s, true));
+        for threads in [2, 3] {
+            let many = pool(threads).install(|| all_roles::<f32>(Isa::best(), &s, true));
+            assert!(one == many, "{s:?} on {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn nothing_to_multiply_gives_zero() {
+    let s = ConvShape { n: 1, h: 2, w: 2, ci: 3, kh: 5, kw: 5, co: 4, stride: 1, pad: 0 };
+    assert_eq!((s.oh(), s.ow()), (0, 0));
+    let [y, dx, dw] = all_roles::<f32>(Isa::best(), &s, false);
+    assert!(y.is_empty() && dx.iter().chain(&dw).all(|v| *v == 0.0));
+}

@@ -1,0 +1,236 @@
+//! Weight gradient: for every tap and block of input channels, a sum of outer products over all pixels.
+
+use super::pack::folds;
+use super::padded::Padded;
+use super::tile::{self, Pixels, nearly_equal, rows};
+use super::{BLOCK, ConvShape, aligned, with_alignment};
+use crate::backend::cpu::isa::{Isa, Simd};
+use crate::backend::cpu::par;
+use crate::backend::cpu::real::Real;
+
+/// Bytes of x and dy that all taps read in turn: inside the first-level cache.
+const PIXEL_BYTES: usize = 32 << 10;
+/// Bytes of padded source that a task works on.
+const TASK_BYTES: usize = 1 << 20;
+/// Bytes of scratch over all lanes, unless one lane needs more.
+const SCRATCH_BYTES: usize = 64 << 20;
+/// Tasks wanted: enough for many threads, few enough that summing their results stays cheap.
+const TASKS: usize = 32;
+
+/// How the sum is cut into tasks. A function of shapes only.
+///
+/// A task is one block of input channels × one of `parts` fixed ranges of *units*; a unit is an image, or a band of
+/// rows of one that is very large. Its result is a piece `[taps][BLOCK][co]` of the workspace; pieces are then added
+/// up in order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    shape: ConvShape,
+    /// One unit of scratch, of which a task holds one block.
+    padded: Padded,
+    taps: usize,
+    band: usize,
+    bands: usize,
+    /// Units that a task pads and works on together.
+    group: usize,
+    parts: usize,
+    lanes: usize,
+}
+
+impl Plan {
+    pub fn new(s: &ConvShape, number: usize) -> Plan {
+        let fold = if folds(s) { s.kw } else { 1 };
+        let cols = if fold > 1 { s.ow() } else { s.ow() + (s.kw - 1) / s.stride };
+        let halo = (s.kh - 1) / s.stride;
+        let mut padded =
+            Padded { h: s.h, w: s.w, c: s.ci, step: s.stride, top: s.pad, left: s.pad, rows: 0, cols, fold };
+        let oh = s.oh();
+        let bytes = |band: usize| padded.planes() * (band + halo) * cols * BLOCK * number;
+        let mut bands = 1;
+        while bands < oh && bytes(oh.div_ceil(bands)) > TASK_BYTES {
+            bands += 1;
+        }
+        let band = oh.div_ceil(bands);
+        let bands = oh.div_ceil(band);
+        // Small images: as many as the first-level cache holds, so that a tile's sums stay in registers longer.
+        let dy_bytes = band * s.ow() * 2 * BLOCK * number;
+        let units = s.n * bands;
+        let group = if bands > 1 { 1 } else { PIXEL_BYTES / (bytes(band) + dy_bytes) }.clamp(1, units);
+        let scratch = group * bytes(band);
+        padded.rows = band + halo;
+        let parts = TASKS.div_ceil(padded.blocks()).min(units.div_ceil(group));
+        let lanes = (SCRATCH_BYTES / scratch).clamp(1, (parts * padded.blocks()).min(256));
+        let taps = if fold > 1 { s.kh } else { s.kh * s.kw };
+        Plan { shape: *s, padded, taps, band, bands, group, parts, lanes }
+    }
+
+    /// Numbers in one task's result.
+    fn piece(&self) -> usize {
+        self.taps * BLOCK * self.shape.co
+    }
+    fn tasks(&self) -> usize {
+        self.parts * self.padded.blocks()
+    }
+    fn per_lane(&self) -> usize {
+        self.group * self.padded.block_len()
+    }
+    pub fn workspace_len(&self) -> usize {
+        with_alignment(self.lanes * self.per_lane() + self.tasks() * self.piece())
+    }
+
+    pub fn run<T: Real>(
+        &self,
+        isa: Isa,
+        x: &[T],
+        dy: &[T],
+        dw: &mut [T],
+        accumulate: bool,
+        workspace: &mut [T],
+    ) {
+        assert!(workspace.len() >= self.workspace_len(), "convolution {:?}: workspace too small", self.shape);
+        let (scratch, pieces) = aligned(workspace).split_at_mut(self.lanes * self.per_lane());
+        let pieces = &mut pieces[..self.tasks() * self.piece()];
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => self.run_on::<T::Avx512>(isa, x, dy, pieces, scratch),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => self.run_on::<T::Avx2>(isa, x, dy, pieces, scratch),
+            Isa::Portable => self.run_on::<T::Portable>(isa, x, dy, pieces, scratch),
+        }
+        self.add_up(pieces, dw, accumulate);
+    }
+
+    fn run_on<S: Simd>(
+        &self,
+        isa: Isa,
+        x: &[S::Elem],
+        dy: &[S::Elem],
+        pieces: &mut [S::Elem],
+        scratch: &mut [S::Elem],
+    ) {
+        let start = |i| i * self.piece();
+        par::for_each_part_with(
+            pieces,
+            scratch,
+            self.per_lane(),
+            self.lanes,
+            self.tasks(),
+            &start,
+            &|i, out, scratch| {
+                isa.run(|| self.task::<S>(i, x, dy, out, scratch));
+            },
+        );
+    }
+
+    #[inline(always)]
+    fn task<S: Simd>(
+        &self,
+        task: usize,
+        x: &[S::Elem],
+        dy: &[S::Elem],
+        out: &mut [S::Elem],
+        scratch: &mut [S::Elem],
+    ) {
+        let (s, p) = (&self.shape, &self.padded);
+        let (part, cb) = (task / p.blocks(), task % p.blocks());
+        out.fill(S::Elem::ZERO);
+        let units = s.n * self.bands;
+        let (from, to) = (units * part / self.parts, units * (part + 1) / self.parts);
+        let x_image = s.h * s.w * s.ci;
+        let dy_row = s.ow() * s.co;
+        // Rows of a unit that fit in the first-level cache with the rows of x they touch.
+        let row_bytes = (p.planes() * p.cols + 2 * s.ow()) * BLOCK * size_of::<S::Elem>();
+        let most_rows = (PIXEL_BYTES / row_bytes).saturating_sub((s.kh - 1) / s.stride).max(4);
+        for first in (from..to).step_by(self.group) {
+            let units = self.group.min(to - first);
+            for (unit, scratch) in scratch.chunks_exact_mut(p.block_len()).enumerate().take(units) {
+                let (image, band) = ((first + unit) / self.bands, (first + unit) % self.bands);
+                p.fill(&x[image * x_image..][..x_image], band * self.band, cb, scratch);
+            }
+            let row0 = first % self.bands * self.band;
+            let rows = self.band.min(s.oh() - row0);
+            let dy = &dy[(first / self.bands * s.oh() + row0) * dy_row..][..units * rows * dy_row];
+            nearly_equal(rows, most_rows, |row, rows| {
+                let pixels = Pixels {
+                    units,
+                    x_unit: p.block_len(),
+                    dy_unit: s.oh() * dy_row,
+                    rows,
+                    x_row: p.cols * BLOCK,
+                    dy_row,
+                    cols: s.ow(),
+                    dy_pixel: s.co,
+                    lanes: S::LANES,
+                };
+                // SAFETY: `isa.run` entered the instruction set; rows row..row + rows of all units are in the scratch and
+                // in dy; out is the task's own piece.
+                unsafe {
+                    let x = scratch.as_ptr().add(row * p.cols * BLOCK);
+                    self.all_taps::<S>(pixels, p.block_channels(cb), x, dy.as_ptr().add(row * dy_row), out);
+                }
+            });
+        }
+    }
+
+    /// # Safety
+    /// As for [`tile::outer`] with every tap, every one of `channels` and all of dy's channels.
+    #[inline(always)]
+    unsafe fn all_taps<S: Simd>(
+        &self,
+        mut pixels: Pixels,
+        channels: usize,
+        x: *const S::Elem,
+        dy: *const S::Elem,
+        out: &mut [S::Elem],
+    ) {
+        let (s, p) = (&self.shape, &self.padded);
+        let kw = if p.fold > 1 { 1 } else { s.kw };
+        let vectors = s.co.div_ceil(S::LANES);
+        for v in (0..vectors).step_by(2) {
+            let nv = (vectors - v).min(2);
+            let o = v * S::LANES;
+            pixels.lanes = (s.co - o - (nv - 1) * S::LANES).min(S::LANES);
+            for t in 0..self.taps {
+                let offset = p.tap_offset(t / kw, t % kw);
+                nearly_equal(channels, S::TILE_ROWS[nv - 1], |i, len| {
+                    // SAFETY: within what the caller vouches for; `out` is `[taps][BLOCK][co]`.
+                    unsafe {
+                        let x = x.add(offset + i);
+                        let dy = dy.add(o);
+                        let dw = out.as_mut_ptr().add((t * BLOCK + i) * s.co + o);
+                        let full = pixels.lanes == S::LANES;
+                        match (nv, full) {
+                            (2, true) => rows!(len, [1 2 3 4 5 6 7 8],
+                                R => tile::outer::<S, R, 2, true>(&pixels, x, dy, dw, s.co)),
+                            (2, false) => rows!(len, [1 2 3 4 5 6 7 8],
+                                R => tile::outer::<S, R, 2, false>(&pixels, x, dy, dw, s.co)),
+                            (_, true) => rows!(len, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
+                                R => tile::outer::<S, R, 1, true>(&pixels, x, dy, dw, s.co)),
+                            (_, false) => rows!(len, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
+                                R => tile::outer::<S, R, 1, false>(&pixels, x, dy, dw, s.co)),
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    /// dw (+)= Σ over parts, in order.
+    fn add_up<T: Real>(&self, pieces: &[T], dw: &mut [T], accumulate: bool) {
+        let (k, co) = (self.padded.channels(), self.shape.co);
+        let rows = (4096 / co).max(1);
+        par::for_each_chunk(dw, rows * co, &|chunk, dw| {
+            for (i, dw) in dw.chunks_exact_mut(co).enumerate() {
+                let (tap, channel) = ((chunk * rows + i) / k, (chunk * rows + i) % k);
+                let at = channel / BLOCK * self.piece() + (tap * BLOCK + channel % BLOCK) * co;
+                for part in 0..self.parts {
+                    let piece = &pieces[part * self.padded.blocks() * self.piece() + at..][..co];
+                    if part == 0 && !accumulate {
+                        dw.copy_from_slice(piece);
+                    } else {
+                        dw.iter_mut().zip(piece).for_each(|(to, from)| *to += *from);
+                    }
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,257 @@
+//! The clean, balanced meta set and the biased training set, both from the training images, never overlapping.
+
+use rand::seq::SliceRandom;
+
+use super::{Dataset, Noise, Stream, rng};
+use crate::{Error, Result};
+
+/// How to split and to corrupt the training images.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SplitConfig {
+    /// Applied to the labels of the training set, after the long tail.
+    pub noise: Noise,
+    /// The imbalance factor, at least 1: how many times more images the first class has than the last.
+    pub imbalance: Option<f64>,
+    /// Images of the meta set in all, the same number of each class.
+    pub meta_size: usize,
+    /// One seed decides meta set, long tail and noise, each from random numbers of its own.
+    pub seed: u64,
+}
+
+/// Images by their place in [`Dataset::train`], with labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    /// Ascending.
+    pub indices: Vec<u32>,
+    /// The true ones.
+    pub labels: Vec<i32>,
+}
+
+/// The biased training set; all four have one length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrainSet {
+    /// Places in [`Dataset::train`], ascending.
+    pub indices: Vec<u32>,
+    /// The labels that training sees.
+    pub labels: Vec<i32>,
+    /// The true labels, for reports only.
+    pub original_labels: Vec<i32>,
+    /// Whether the two differ.
+    pub corrupted: Vec<bool>,
+}
+
+/// What [`split`] makes of the training images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Biased.
+    pub train: TrainSet,
+    /// Clean and balanced.
+    pub meta: Labelled,
+}
+
+/// How many images each class of a long tail keeps: ⌊n_max · (1/factor)^{c/(classes−1)}⌋ (Cui et al. 2019, as used by the
+/// paper). A quotient within 1e-9 below a whole number counts as that number, as it is meant.
+pub fn long_tail_counts(n_max: usize, classes: usize, factor: f64) -> Vec<usize> {
+    let last = classes.saturating_sub(1).max(1) as f64;
+    (0..classes)
+        .map(|class| (n_max as f64 / factor.powf(class as f64 / last) + 1e-9).floor() as usize)
+        .collect()
+}
+
+/// Sets `meta_size` images apart, balanced and with their true labels; thins the rest to a long tail if asked; then applies
+/// the noise to its labels.
+///
+/// The two sets are disjoint for every seed because there is one draw: training gets what the meta set left. n_max of the
+/// long tail is the count of the smallest class after the meta set was taken, so that every class can keep its share and
+/// the factor is exact; on a balanced data set it is the published code's (N − meta)/C. Class 0 is the largest.
+///
+/// # Errors
+/// [`Error::Usage`] for a meta size of 0 or not a multiple of the classes and for a factor that is not a number ≥ 1;
+/// [`Error::Data`] if the meta set would leave some class without training images, or the long tail empties a class.
+pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Split> {
+    let (classes, labels) = (dataset.classes(), &dataset.train.labels);
+    let SplitConfig { noise, imbalance, meta_size, seed } = *config;
+    if meta_size == 0 || !meta_size.is_multiple_of(classes) {
+        return Err(Error::Usage(format!(
+            "--meta-size {meta_size} is not a positive multiple of the {classes} classes of {}: \
+             the meta set holds the same number of each class",
+            dataset.name
+        )));
+    }
+    let mut members = vec![Vec::new(); classes];
+    for (index, &label) in labels.iter().enumerate() {
+        members[label as usize].push(index as u32);
+    }
+    let each = meta_size / classes;
+    if let Some((class, short)) = members.iter().enumerate().find(|(_, images)| images.len() <= each) {
+        return Err(Error::Data(format!(
+            "--meta-size {meta_size} takes {each} images of each class and must leave some to train on, but class {class} \
+             ({}) of the {} has {} (of {} images in all): choose a smaller meta set",
+            dataset.class_names[class],
+            dataset.train.name,
+            short.len(),
+            labels.len()
+        )));
+    }
+    // From here on `members` holds what is left for training.
+    let mut meta = Vec::with_capacity(meta_size);
+    for (class, images) in members.iter_mut().enumerate() {
+        let (taken, left) = images.partial_shuffle(&mut rng(seed, Stream::MetaSplit, class as u64), each);
+        meta.extend_from_slice(taken);
+        *images = left.to_vec();
+        images.sort_unstable();
+    }
+    if let Some(factor) = imbalance {
+        thin(dataset, &mut members, factor, seed)?;
+    }
+    let labelled = |mut indices: Vec<u32>| {
+        indices.sort_unstable();
+        let labels = indices.iter().map(|&index| labels[index as usize]).collect();
+        Labelled { indices, labels }
+    };
+    let Labelled { indices, labels: original_labels } = labelled(members.concat());
+    let noisy = noise.corrupt(&original_labels, classes, seed)?;
+    let train = TrainSet { indices, labels: noisy.labels, original_labels, corrupted: noisy.corrupted };
+    Ok(Split { train, meta: labelled(meta) })
+}
+
+/// Leaves of each class only its share of a long tail.
+fn thin(dataset: &Dataset, members: &mut [Vec<u32>], factor: f64, seed: u64) -> Result<()> {
+    if !(factor >= 1.0 && factor.is_finite()) {
+        return Err(Error::Usage(format!(
+            "--imbalance {factor} is no imbalance factor: give a number of at least 1 (1 is balanced)"
+        )));
+    }
+    let n_max = members.iter().map(Vec::len).min().unwrap_or(0);
+    let counts = long_tail_counts(n_max, members.len(), factor);
+    for (class, (images, count)) in members.iter_mut().zip(counts).enumerate() {
+        if count == 0 {
+            return Err(Error::Data(format!(
+                "--imbalance {factor} empties class {class} ({}): its share of at most {n_max} images a class is below one; \
+                 choose a smaller factor",
+                dataset.class_names[class]
+            )));
+        }
+        let (kept, _) = images.partial_shuffle(&mut rng(seed, Stream::LongTail, class as u64), count);
+        *images = kept.to_vec();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::super::{DatasetKind, Images, load};
+    use super::*;
+
+    /// A data set of 1×1 images with `counts[c]` images of class c, interleaved.
+    fn dataset(counts: &[usize]) -> Dataset {
+        let most = counts.iter().copied().max().unwrap_or(0);
+        let labels: Vec<i32> = (0..most)
+            .flat_map(|i| (0..counts.len()).filter(move |&class| i < counts[class]).map(|class| class as i32))
+            .collect();
+        let pixels = (0..labels.len()).map(|i| i as u8).collect();
+        let train =
+            Images { name: "toy training set".into(), height: 1, width: 1, channels: 1, pixels, labels };
+        let names = (0..counts.len()).map(|class| format!("name{class}")).collect();
+        Dataset::new("toy", train.clone(), train, names, None).unwrap()
+    }
+
+    fn config(noise: Noise, imbalance: Option<f64>, meta_size: usize, seed: u64) -> SplitConfig {
+        SplitConfig { noise, imbalance, meta_size, seed }
+    }
+
+    #[test]
+    fn meta_is_clean_balanced_and_disjoint_for_every_seed() {
+        let data = load(DatasetKind::FashionMnistMini, None).unwrap();
+        let mut metas = HashSet::new();
+        for seed in 0..20 {
+            for imbalance in [None, Some(50.0)] {
+                let split = split(&data, &config(Noise::Uniform(0.6), imbalance, 1000, seed)).unwrap();
+                let train: HashSet<u32> = split.train.indices.iter().copied().collect();
+                let meta: HashSet<u32> = split.meta.indices.iter().copied().collect();
+                assert_eq!((train.len(), meta.len()), (split.train.indices.len(), 1000));
+                assert!(train.is_disjoint(&meta));
+                if imbalance.is_none() {
+                    assert_eq!(train.len() + meta.len(), data.train.len());
+                    metas.insert(split.meta.indices.clone());
+                }
+                for (index, label) in split.meta.indices.iter().zip(&split.meta.labels) {
+                    assert_eq!(data.train.labels[*index as usize], *label);
+                }
+                for (index, label) in split.train.indices.iter().zip(&split.train.original_labels) {
+                    assert_eq!(data.train.labels[*index as usize], *label);
+                }
+                for class in 0..10 {
+                    assert_eq!(split.meta.labels.iter().filter(|&&label| label == class).count(), 100);
+                }
+            }
+        }
+        assert_eq!(metas.len(), 20, "each seed has its own meta set");
+    }
+
+    #[test]
+    fn noise_and_tail_leave_the_meta_set_alone() {
+        let data = dataset(&[60, 50, 55]);
+        let plain = split(&data, &config(Noise::None, None, 9, 4)).unwrap();
+        let both = split(&data, &config(Noise::Flip(0.5), Some(4.0), 9, 4)).unwrap();
+        assert_eq!(plain.meta, both.meta);
+        assert!(!plain.train.corrupted.contains(&true) && both.train.corrupted.contains(&true));
+        assert_eq!(plain.train.labels, plain.train.original_labels);
+        for i in 0..both.train.labels.len() {
+            assert_eq!(both.train.corrupted[i], both.train.labels[i] != both.train.original_labels[i]);
+        }
+        assert_eq!(both, split(&data, &config(Noise::Flip(0.5), Some(4.0), 9, 4)).unwrap());
+    }
+
+    #[test]
+    fn long_tail_counts_by_the_formula() {
+        // The published counts for CIFAR-10 (5000 a class) at factor 100.
+        assert_eq!(long_tail_counts(5000, 10, 100.0), [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]);
+        assert_eq!(long_tail_counts(5000, 10, 1.0), [5000; 10]);
+        assert_eq!(long_tail_counts(3, 1, 10.0), [3]);
+        // Whole quotients, of which floating point puts some just below.
+        for n in 1..2000 {
+            for factor in [2.0, 3.0, 7.0, 10.0, 49.0] {
+                assert_eq!(*long_tail_counts(n * factor as usize, 5, factor).last().unwrap(), n);
+            }
+        }
+    }
+
+    #[test]
+    fn long_tail_of_an_uneven_set_starts_from_its_smallest_class() {
+        let data = dataset(&[60, 48, 70, 55]);
+        for seed in 0..20 {
+            let split = split(&data, &config(Noise::None, Some(8.0), 32, seed)).unwrap();
+            let count = |class| split.train.original_labels.iter().filter(|&&label| label == class).count();
+            assert_eq!([0, 1, 2, 3].map(count), [40, 20, 10, 5]); // 48 − 8 = 40, halved each time
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        let data = dataset(&[60, 20, 70]);
+        let fails = |config: SplitConfig, code: u8, expected: &str| {
+            let error = split(&data, &config).unwrap_err();
+            assert_eq!(error.exit_code(), code);
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        fails(
+            config(Noise::None, None, 10, 1),
+            2,
+            "--meta-size 10 is not a positive multiple of the 3 classes of toy",
+        );
+        fails(config(Noise::None, None, 0, 1), 2, "--meta-size 0");
+        let short = "takes 20 images of each class and must leave some to train on, but class 1 (name1) of the toy \
+                     training set has 20 (of 150 images in all)";
+        fails(config(Noise::None, None, 60, 1), 1, short);
+        fails(config(Noise::None, None, 3000, 1), 1, "takes 1000 images of each class");
+        assert!(split(&data, &config(Noise::None, None, 57, 1)).is_ok());
+        fails(config(Noise::None, Some(12.0), 30, 1), 1, "--imbalance 12 empties class 2 (name2)");
+        assert!(split(&data, &config(Noise::None, Some(10.0), 30, 1)).is_ok());
+        for factor in [0.5, f64::NAN, f64::INFINITY, -3.0] {
+            fails(config(Noise::None, Some(factor), 30, 1), 2, "is no imbalance factor");
+        }
+    }
+}

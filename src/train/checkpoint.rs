@@ -1,0 +1,123 @@
+//! One file with everything that a run needs to go on: all states, bit for bit, and the history so far.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use super::history::History;
+use crate::error::{Error, Result};
+use crate::program::{Session, Values};
+use crate::tape::Kind;
+
+/// What stands beside the tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// The network that the states belong to.
+    pub network: String,
+    /// `f32` or `f64`.
+    pub precision: String,
+    /// Epochs that all methods have done.
+    pub epochs: usize,
+    /// By method.
+    pub histories: Vec<(String, History)>,
+}
+
+/// Writes a file so that at any moment, a crash included, the old or the new content is there, never a part.
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = Path::new(&partial);
+    let mut file = std::fs::File::create(partial).map_err(Error::io(partial, "create the file"))?;
+    file.write_all(bytes).map_err(Error::io(partial, "write"))?;
+    file.sync_all().map_err(Error::io(partial, "write"))?;
+    std::fs::rename(partial, path).map_err(Error::io(path, "replace the file"))
+}
+
+/// Writes the sessions' floating-point states (each under its name's prefix) and the progress.
+pub(super) fn save(path: &Path, sessions: &[(String, &Session)], progress: &Progress) -> Result<()> {
+    let wide = progress.precision == "f64";
+    let dtype = if wide { Dtype::F64 } else { Dtype::F32 };
+    let mut tensors = Vec::new();
+    for (prefix, session) in sessions {
+        for state in session.states().iter().filter(|s| s.kind == Kind::Float) {
+            let values = session.read_state(&state.name)?;
+            // An f32 state comes as f64 and goes back without loss.
+            let bytes: Vec<u8> = match wide {
+                true => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                false => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
+            };
+            tensors.push((format!("{prefix}/{}", state.name), state.shape.to_vec(), bytes));
+        }
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name.clone(), TensorView::new(dtype, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
+    let json = serde_json::to_string(progress).map_err(|e| Error::Program(e.to_string()))?;
+    let metadata = HashMap::from([("progress".to_owned(), json)]);
+    let bytes = views.and_then(|views| safetensors::serialize(views, Some(metadata)));
+    let bytes = bytes.map_err(|e| Error::Program(format!("{}: cannot be put together: {e}", path.display())))?;
+    write_atomically(path, &bytes)
+}
+
+/// A checkpoint that has been read.
+pub(super) struct Saved {
+    path: std::path::PathBuf,
+    bytes: Vec<u8>,
+    pub progress: Progress,
+}
+
+impl Saved {
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// If the file is missing, cut short or not a checkpoint of this program.
+    pub fn read(path: &Path) -> Result<Saved> {
+        let bytes = std::fs::read(path).map_err(Error::io(path, "read the checkpoint"))?;
+        let bad = |detail: String| Error::Format { path: path.to_path_buf(), byte: 0, detail };
+        let (_, metadata) =
+            SafeTensors::read_metadata(&bytes).map_err(|e| bad(format!("is not a whole checkpoint ({e})")))?;
+        SafeTensors::deserialize(&bytes).map_err(|e| bad(format!("is not a whole checkpoint ({e})")))?;
+        let json = metadata.metadata().as_ref().and_then(|m| m.get("progress"));
+        let json = json.ok_or_else(|| bad("is a safetensors file but not a checkpoint of metatape".into()))?;
+        let progress = serde_json::from_str(json)
+            .map_err(|e| bad(format!("has progress that this version cannot read ({e})")))?;
+        Ok(Saved { path: path.to_path_buf(), bytes, progress })
+    }
+
+    /// Writes the states with `prefix` into a session.
+    ///
+    /// # Errors
+    /// If one is missing or has another shape: a checkpoint of another model.
+    pub fn restore(&self, prefix: &str, session: &mut Session) -> Result<()> {
+        let tensors = SafeTensors::deserialize(&self.bytes).map_err(|e| Error::Program(e.to_string()))?;
+        for state in session.states().to_vec().into_iter().filter(|s| s.kind == Kind::Float) {
+            let name = format!("{prefix}/{}", state.name);
+            let view = tensors.tensor(&name).map_err(|_| {
+                Error::Data(format!("{}: has no `{name}`; it is of another model or method", self.path.display()))
+            })?;
+            if view.shape() != &state.shape[..] {
+                return Err(Error::Data(format!(
+                    "{}: `{name}` is {:?} there and {} here; it is of another model",
+                    self.path.display(),
+                    view.shape(),
+                    state.shape
+                )));
+            }
+            let values: Vec<f64> = match view.dtype() {
+                Dtype::F64 => numbers(view.data(), f64::from_le_bytes),
+                _ => numbers(view.data(), |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
+            };
+            session.write_state(&state.name, Values::Float(&values))?;
+        }
+        Ok(())
+    }
+}
+
+fn numbers<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    chunks.iter().map(|c| f(*c)).collect()
+}

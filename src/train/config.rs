@@ -1,0 +1,185 @@
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{DatasetKind, Noise};
+use crate::error::{Error, Result};
+use crate::meta::{Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights};
+use crate::nn::{WeightNet, WeightNetInit};
+
+/// What is trained.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Method {
+    /// Meta-Weight-Net.
+    MwNet,
+    /// Every sample has the same weight.
+    Uniform,
+}
+
+impl FromStr for Method {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Method> {
+        match name {
+            "mwnet" => Ok(Method::MwNet),
+            "uniform" => Ok(Method::Uniform),
+            _ => Err(Error::Usage(format!("there is no method `{name}`; choose one of mwnet, uniform"))),
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Method::MwNet => "mwnet",
+            Method::Uniform => "uniform",
+        })
+    }
+}
+
+/// Everything that decides a run's results. Two runs of one configuration have the same bits, on any number of threads.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which data set.
+    #[serde(with = "text")]
+    pub dataset: DatasetKind,
+    /// Where it lies, unless it is built in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Label noise.
+    #[serde(with = "text")]
+    pub noise: Noise,
+    /// Imbalance factor of a long tail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imbalance: Option<f64>,
+    /// Images of the meta set.
+    pub meta_size: usize,
+    /// The classifier, by name.
+    pub model: String,
+    /// What is trained first; the baseline is always uniform.
+    #[serde(with = "text")]
+    pub method: Method,
+    /// Whether the uniform baseline is trained beside it.
+    pub baseline: bool,
+    /// How the hypergradient is computed.
+    #[serde(with = "text")]
+    pub route: Route,
+    /// Mean or normalised weights.
+    #[serde(with = "text")]
+    pub weights: Weights,
+    /// Whether the loss that V reads is differentiated through.
+    pub undetached: bool,
+    /// The virtual step's rule.
+    #[serde(rename = "virtual", with = "text")]
+    pub virtual_step: VirtualStep,
+    /// V's optimiser.
+    #[serde(with = "text")]
+    pub weight_net_preset: Preset,
+    /// Where V's parameters begin.
+    #[serde(with = "text")]
+    pub weight_net_init: WeightNetInit,
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Images of a training batch, and of a meta batch.
+    pub batch: usize,
+    /// Learning rate of the first epoch.
+    pub lr: f64,
+    /// Epochs (from 0) at whose start the learning rate is divided by 10.
+    pub milestones: Vec<usize>,
+    /// Momentum of the classifier's SGD.
+    pub momentum: f64,
+    /// Nesterov's form of it.
+    pub nesterov: bool,
+    /// L2 coefficient of the classifier, batch norm's scales and biases included.
+    pub weight_decay: f64,
+    /// Decides the split, the noise, the first parameters and the order of batches.
+    pub seed: u64,
+    /// `f32` or `f64`.
+    pub precision: String,
+}
+
+impl Config {
+    /// The meta step's options.
+    pub fn step(&self) -> StepConfig {
+        StepConfig {
+            weights: self.weights,
+            undetached: self.undetached,
+            virtual_step: self.virtual_step,
+            route: self.route,
+            classifier: self.classifier(),
+            weight_net: self.weight_net_preset.optimiser().0,
+            probe: if self.precision == "f64" { 1e-4 } else { 1e-2 },
+        }
+    }
+
+    /// The classifier's rule.
+    pub fn classifier(&self) -> Sgd {
+        Sgd { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay }
+    }
+
+    /// The weight net, 1–100–1 as published.
+    pub fn weight_net(&self) -> WeightNet {
+        WeightNet { hidden: 100, init: self.weight_net_init }
+    }
+
+    /// V's rule and learning rate.
+    pub fn weight_net_rule(&self) -> (Optimiser, f64) {
+        self.weight_net_preset.optimiser()
+    }
+
+    /// The classifier's learning rate in an epoch (from 0): divided by 10 at every milestone.
+    pub fn lr_at(&self, epoch: usize) -> f64 {
+        let drops = self.milestones.iter().filter(|m| epoch >= **m).count();
+        self.lr / 10f64.powi(drops as i32)
+    }
+
+    /// The methods of the run, the main one first.
+    pub fn methods(&self) -> Vec<Method> {
+        match (self.method, self.baseline) {
+            (Method::MwNet, true) => vec![Method::MwNet, Method::Uniform],
+            (method, _) => vec![method],
+        }
+    }
+
+    /// Checks what no single field shows.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the flag.
+    pub fn check(&self) -> Result<()> {
+        let usage = |sentence: String| Err(Error::Usage(sentence));
+        if self.epochs == 0 {
+            return usage("--epochs 0 trains nothing; give at least 1".into());
+        }
+        if self.batch == 0 {
+            return usage("--batch 0 holds no sample; give at least 1".into());
+        }
+        if !(self.lr.is_finite() && self.lr > 0.0) {
+            return usage(format!("--lr {} is not a positive number", self.lr));
+        }
+        if self.precision != "f32" && self.precision != "f64" {
+            return usage(format!("--precision `{}` is not known; choose one of f32, f64", self.precision));
+        }
+        if !self.milestones.is_sorted() {
+            return usage(format!("--milestones {:?} must not decrease", self.milestones));
+        }
+        Ok(())
+    }
+}
+
+/// Fields that are written as people type them.
+mod text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
