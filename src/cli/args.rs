@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use metatape::Result;
 use metatape::data::{Dataset, DatasetKind, Noise, Split, SplitConfig, load, split};
 use metatape::meta::{Preset, Route, StepConfig, VirtualStep, Weights};
 use metatape::nn::{WeightNet, WeightNetInit};
-use metatape::Result;
 
 use super::values::{
     DeviceChoice, Method, Precision, WEIGHT_NET_INITS, factor, model, positive, rate, weight_net_init,
@@ -101,7 +101,7 @@ impl DataArgs {
 #[command(next_help_heading = "Meta step")]
 pub struct StepArgs {
     /// Weights of a batch: mean (V/n) or normalised (V over the sum of V)
-    #[arg(long, value_name = "mean|normalised", default_value_t = Weights::Mean, hide_possible_values = true)]
+    #[arg(long, value_name = "mean|normalised", default_value_t = Weights::Mean)]
     pub weights: Weights,
     /// Differentiate the loss that the weight net reads, too
     #[arg(long)]
@@ -122,19 +122,17 @@ pub struct StepArgs {
 }
 
 impl StepArgs {
-    /// The step's options, and the weight net's learning rate.
-    pub fn config(&self, route: Route, precision: Precision) -> (StepConfig, f64) {
-        let (weight_net, lr_theta) = self.weight_net_preset.optimiser();
-        let config = StepConfig {
+    /// The step's options.
+    pub fn config(&self, route: Route, precision: Precision) -> StepConfig {
+        StepConfig {
             weights: self.weights,
             undetached: self.undetached,
             virtual_step: self.virtual_step,
             route,
-            weight_net,
+            weight_net: self.weight_net_preset.optimiser().0,
             probe: if precision == Precision::F64 { 1e-4 } else { 1e-2 },
             ..StepConfig::default()
-        };
-        (config, lr_theta)
+        }
     }
 
     /// The weight net 1–100–1.
@@ -216,7 +214,8 @@ impl TrainArgs {
     /// Epochs after which the learning rate is divided by 10, ascending: as given, or ⌊66%⌋ and ⌊85%⌋ of all, where that is not
     /// before the first.
     pub fn milestones(&self) -> Vec<usize> {
-        let default = || [66, 85].map(|percent| self.epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
+        let default =
+            || [66, 85].map(|percent| self.epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
         let mut milestones = self.milestones.clone().unwrap_or_else(default);
         milestones.sort_unstable();
         milestones
@@ -269,11 +268,13 @@ pub struct HypergradArgs {
 
 /// `metatape bench`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Random images in memory, optimisers included: 32x32 colour for resnet32 and wrn28-10, 28x28 grey for the others.
+#[command(
+    after_help = "Random images in memory, optimisers included: 32x32 colour for resnet32 and wrn28-10, 28x28 grey for the others.
 
 Examples:
   metatape bench --model lenet --batch 100 --steps 50
-  metatape bench --model resnet32 --route reverse --threads 1 --json")]
+  metatape bench --model resnet32 --route reverse --threads 1 --json"
+)]
 pub struct BenchArgs {
     /// The classifier
     #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]

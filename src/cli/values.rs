@@ -49,7 +49,7 @@ pub fn factor(text: &str) -> Result<f64> {
     }
 }
 
-/// Whether each of `text`'s forms is one of a few names.
+/// A type of a few names, with `FromStr` and `Display`.
 macro_rules! choice {
     ($(#[$doc:meta])* $type:ident, $what:literal, $($(#[$case_doc:meta])* $case:ident = $name:literal),+) => {
         $(#[$doc])*
@@ -94,6 +94,16 @@ choice!(
     F64 = "f64"
 );
 
+impl Precision {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Precision::F32 => 4,
+            Precision::F64 => 8,
+        }
+    }
+}
+
 /// Where to compute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceChoice {
@@ -109,7 +119,8 @@ impl FromStr for DeviceChoice {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<DeviceChoice> {
-        let unknown = || Error::Usage(format!("there is no device `{name}`; choose one of auto, cpu, cuda, cuda:N"));
+        let unknown =
+            || Error::Usage(format!("there is no device `{name}`; choose one of auto, cpu, cuda, cuda:N"));
         match name {
             "auto" => Ok(DeviceChoice::Auto),
             "cpu" => Ok(DeviceChoice::Cpu),
