@@ -6,8 +6,5 @@ pub mod meta;
 pub mod nn;
 pub mod program;
 pub mod tape;
-/// Training.
-pub mod train {
-    pub mod setup;
-}
+pub mod train;
 pub use error::{Error, Result};

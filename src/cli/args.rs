@@ -7,10 +7,9 @@ use metatape::Result;
 use metatape::data::{Dataset, DatasetKind, Noise, Split, SplitConfig, load, split};
 use metatape::meta::{Preset, Route, StepConfig, VirtualStep, Weights};
 use metatape::nn::{WeightNet, WeightNetInit};
+use metatape::train::Method;
 
-use super::values::{
-    DeviceChoice, Method, Precision, WEIGHT_NET_INITS, factor, model, positive, rate, weight_net_init,
-};
+use super::values::{DeviceChoice, Precision, WEIGHT_NET_INIT, factor, model, positive, rate};
 
 const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
 const ROUTES: &str = "jvp|reverse|finite-difference|per-sample";
@@ -114,7 +113,7 @@ pub struct StepArgs {
     #[arg(long, value_name = "PRESET", default_value_t = Preset::Adam)]
     pub weight_net_preset: Preset,
     /// Where the weight net begins
-    #[arg(long, value_name = "INIT", value_parser = weight_net_init, default_value = WEIGHT_NET_INITS[0].0)]
+    #[arg(long, value_name = "INIT", default_value_t = WEIGHT_NET_INIT)]
     pub weight_net_init: WeightNetInit,
     /// The classifier's learning rate
     #[arg(long, value_name = "LR", default_value_t = 0.05, value_parser = rate)]
@@ -172,7 +171,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
     pub model: String,
     /// mwnet, or uniform: every sample with the same weight
-    #[arg(long, value_name = "mwnet|uniform", default_value_t = Method::Mwnet)]
+    #[arg(long, value_name = "mwnet|uniform", default_value_t = Method::MwNet)]
     pub method: Method,
     /// Without the uniform baseline that otherwise runs beside mwnet, on the same schedule
     #[arg(long)]

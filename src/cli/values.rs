@@ -6,17 +6,8 @@ use std::str::FromStr;
 use metatape::nn::{Network, WeightNetInit};
 use metatape::{Error, Result};
 
-/// The weight net's first values by name, the default first.
-pub const WEIGHT_NET_INITS: [(&str, WeightNetInit); 1] = [("faithful", WeightNetInit::Faithful)];
-
-/// `--weight-net-init`.
-pub fn weight_net_init(name: &str) -> Result<WeightNetInit> {
-    let found = WEIGHT_NET_INITS.iter().find(|(known, _)| *known == name);
-    found.map(|(_, init)| *init).ok_or_else(|| {
-        let names = WEIGHT_NET_INITS.map(|(known, _)| known).join(", ");
-        Error::Usage(format!("there is no weight-net initialisation `{name}`; choose one of {names}"))
-    })
-}
+/// Where the weight net begins unless it is told otherwise.
+pub const WEIGHT_NET_INIT: WeightNetInit = WeightNetInit::Faithful;
 
 /// `--model`: a name that [`Network::named`] knows.
 pub fn model(name: &str) -> Result<String> {
@@ -49,50 +40,35 @@ pub fn factor(text: &str) -> Result<f64> {
     }
 }
 
-/// A type of a few names, with `FromStr` and `Display`.
-macro_rules! choice {
-    ($(#[$doc:meta])* $type:ident, $what:literal, $($(#[$case_doc:meta])* $case:ident = $name:literal),+) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum $type { $($(#[$case_doc])* $case),+ }
-
-        impl FromStr for $type {
-            type Err = Error;
-            fn from_str(name: &str) -> Result<$type> {
-                match name {
-                    $($name => Ok($type::$case),)+
-                    _ => Err(Error::Usage(format!(
-                        "there is no {} `{name}`; choose one of {}", $what, [$($name),+].join(", ")
-                    ))),
-                }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(match self { $($type::$case => $name),+ })
-            }
-        }
-    };
+/// The floating-point numbers of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// Single.
+    F32,
+    /// Double.
+    F64,
 }
 
-choice!(
-    /// What is trained.
-    Method, "method",
-    /// Meta-Weight-Net.
-    Mwnet = "mwnet",
-    /// Every sample with the same weight: the baseline.
-    Uniform = "uniform"
-);
+impl FromStr for Precision {
+    type Err = Error;
 
-choice!(
-    /// The floating-point numbers of a run.
-    Precision, "precision",
-    /// Single.
-    F32 = "f32",
-    /// Double.
-    F64 = "f64"
-);
+    fn from_str(name: &str) -> Result<Precision> {
+        match name {
+            "f32" => Ok(Precision::F32),
+            "f64" => Ok(Precision::F64),
+            _ => Err(Error::Usage(format!("there is no precision `{name}`; choose one of f32, f64"))),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Precision::F32 => "f32",
+            Precision::F64 => "f64",
+        })
+    }
+}
 
 impl Precision {
     /// Bytes of a number.

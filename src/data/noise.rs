@@ -39,8 +39,8 @@ impl Noise {
     /// Applies the noise to `labels` `[n]`, each in `0..classes`. The same arguments give the same result.
     ///
     /// # Errors
-    /// [`Error::Data`] if `flip` is asked of fewer than 2 classes, or `flip2` of fewer than 3; [`Error::Usage`] for a
-    /// probability that is none.
+    /// [`Error::Data`] if `flip` is asked of fewer than 2 classes, or `flip2` of fewer than 3, and for a label out of
+    /// range; [`Error::Usage`] for a probability that is none.
     pub fn corrupt(self, labels: &[i32], classes: usize, seed: u64) -> Result<Corrupted> {
         let (p, needed) = match self {
             Noise::None => (0.0, 1),
@@ -55,6 +55,9 @@ impl Noise {
             return Err(Error::Data(format!(
                 "--noise {self} needs at least {needed} classes, here are {classes}"
             )));
+        }
+        if let Some(label) = labels.iter().find(|&&label| label < 0 || label as usize >= classes) {
+            return Err(Error::Data(format!("label {label} is out of range: there are {classes} classes")));
         }
         let wrong = wrong_classes(classes, needed - 1, seed);
         let mut rng = rng(seed, Stream::Noise, 0);
@@ -221,6 +224,8 @@ mod tests {
         assert_eq!(few.to_string(), "--noise flip2:0.5 needs at least 3 classes, here are 2");
         assert!(Noise::Flip(0.5).corrupt(&[0, 0], 1, 1).is_err());
         assert!(Noise::Uniform(f64::NAN).corrupt(&[0, 0], 1, 1).is_err());
+        assert!(Noise::Uniform(0.5).corrupt(&[0, 2], 2, 1).is_err());
+        assert!(Noise::None.corrupt(&[0, -1], 2, 1).is_err());
     }
 
     #[test]

@@ -80,7 +80,13 @@ pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Split> {
     }
     let mut members = vec![Vec::new(); classes];
     for (index, &label) in labels.iter().enumerate() {
-        members[label as usize].push(index as u32);
+        let Some(images) = usize::try_from(label).ok().and_then(|class| members.get_mut(class)) else {
+            return Err(Error::Data(format!(
+                "label {label} of image {index} of the {} is out of range: there are {classes} classes",
+                dataset.train.name
+            )));
+        };
+        images.push(index as u32);
     }
     let each = meta_size / classes;
     if let Some((class, short)) = members.iter().enumerate().find(|(_, images)| images.len() <= each) {
@@ -248,6 +254,10 @@ mod tests {
         fails(config(Noise::None, None, 60, 1), 1, short);
         fails(config(Noise::None, None, 3000, 1), 1, "takes 1000 images of each class");
         assert!(split(&data, &config(Noise::None, None, 57, 1)).is_ok());
+        let mut wrong = dataset(&[5, 5]);
+        wrong.train.labels[3] = 2;
+        let error = split(&wrong, &config(Noise::None, None, 2, 1)).unwrap_err().to_string();
+        assert!(error.starts_with("label 2 of image 3 of the toy training set is out of range"), "{error}");
         fails(config(Noise::None, Some(12.0), 30, 1), 1, "--imbalance 12 empties class 2 (name2)");
         assert!(split(&data, &config(Noise::None, Some(10.0), 30, 1)).is_ok());
         for factor in [0.5, f64::NAN, f64::INFINITY, -3.0] {

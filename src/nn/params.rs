@@ -1,6 +1,5 @@
-use rand::SeedableRng;
+use rand::Rng;
 use rand_distr::{Distribution, Normal, Uniform};
-use rand_pcg::Pcg64;
 
 use crate::error::{Error, Result};
 use crate::tape::{Kind, Shape, Tape, Var};
@@ -57,20 +56,18 @@ impl Param {
         ]
     }
 
-    /// The parameter's first value. Each parameter has its own stream of random numbers, number `index` of `seed`.
-    pub fn initial(&self, seed: u64, index: u64) -> Vec<f64> {
-        // Pcg64's stream makes parameters independent of each other's sizes.
-        let mut rng = Pcg64::seed_from_u64(seed ^ index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    /// The parameter's first value.
+    pub fn initial(&self, rng: &mut impl Rng) -> Vec<f64> {
         let count = self.shape.count();
         match &self.init {
             Init::Constant(c) => vec![*c; count],
             Init::Given(values) => values.clone(),
             Init::Uniform(bound) => match Uniform::new_inclusive(-bound, *bound) {
-                Ok(uniform) => uniform.sample_iter(&mut rng).take(count).collect(),
+                Ok(uniform) => uniform.sample_iter(rng).take(count).collect(),
                 Err(_) => vec![0.0; count],
             },
             Init::Normal(std) => match Normal::new(0.0, *std) {
-                Ok(normal) => normal.sample_iter(&mut rng).take(count).collect(),
+                Ok(normal) => normal.sample_iter(rng).take(count).collect(),
                 Err(_) => vec![0.0; count],
             },
         }

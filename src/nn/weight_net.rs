@@ -1,7 +1,10 @@
 //! The weight net `V(ℓ; θ)`: 1 – hidden – 1, ReLU, sigmoid. A sample's loss goes in, its weight in (0, 1) comes out.
 
 use super::params::{Param, Params};
-use crate::error::Result;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
 use crate::tape::{Tape, Var};
 
 /// The weight net's width and first values.
@@ -18,6 +21,26 @@ pub struct WeightNet {
 pub enum WeightNetInit {
     /// PyTorch's default: U(±1) in the first layer, U(±1/√hidden) in the second.
     Faithful,
+}
+
+impl FromStr for WeightNetInit {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<WeightNetInit> {
+        match name {
+            "faithful" => Ok(WeightNetInit::Faithful),
+            _ => Err(Error::Usage(format!(
+                "there is no weight-net initialisation `{name}`; choose one of faithful"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for WeightNetInit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WeightNetInit::Faithful => f.pad("faithful"),
+        }
+    }
 }
 
 impl WeightNet {

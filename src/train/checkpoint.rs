@@ -59,7 +59,8 @@ pub(super) fn save(path: &Path, sessions: &[(String, &Session)], progress: &Prog
     let json = serde_json::to_string(progress).map_err(|e| Error::Program(e.to_string()))?;
     let metadata = HashMap::from([("progress".to_owned(), json)]);
     let bytes = views.and_then(|views| safetensors::serialize(views, Some(metadata)));
-    let bytes = bytes.map_err(|e| Error::Program(format!("{}: cannot be put together: {e}", path.display())))?;
+    let bytes =
+        bytes.map_err(|e| Error::Program(format!("{}: cannot be put together: {e}", path.display())))?;
     write_atomically(path, &bytes)
 }
 
@@ -78,11 +79,12 @@ impl Saved {
     pub fn read(path: &Path) -> Result<Saved> {
         let bytes = std::fs::read(path).map_err(Error::io(path, "read the checkpoint"))?;
         let bad = |detail: String| Error::Format { path: path.to_path_buf(), byte: 0, detail };
-        let (_, metadata) =
-            SafeTensors::read_metadata(&bytes).map_err(|e| bad(format!("is not a whole checkpoint ({e})")))?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes)
+            .map_err(|e| bad(format!("is not a whole checkpoint ({e})")))?;
         SafeTensors::deserialize(&bytes).map_err(|e| bad(format!("is not a whole checkpoint ({e})")))?;
         let json = metadata.metadata().as_ref().and_then(|m| m.get("progress"));
-        let json = json.ok_or_else(|| bad("is a safetensors file but not a checkpoint of metatape".into()))?;
+        let json =
+            json.ok_or_else(|| bad("is a safetensors file but not a checkpoint of metatape".into()))?;
         let progress = serde_json::from_str(json)
             .map_err(|e| bad(format!("has progress that this version cannot read ({e})")))?;
         Ok(Saved { path: path.to_path_buf(), bytes, progress })
@@ -97,7 +99,10 @@ impl Saved {
         for state in session.states().to_vec().into_iter().filter(|s| s.kind == Kind::Float) {
             let name = format!("{prefix}/{}", state.name);
             let view = tensors.tensor(&name).map_err(|_| {
-                Error::Data(format!("{}: has no `{name}`; it is of another model or method", self.path.display()))
+                Error::Data(format!(
+                    "{}: has no `{name}`; it is of another model or method",
+                    self.path.display()
+                ))
             })?;
             if view.shape() != &state.shape[..] {
                 return Err(Error::Data(format!(

@@ -140,7 +140,9 @@ impl Learner {
         Evaluation { net, data: &plain, batch: EVALUATED_AT_ONCE }.record(&mut tape)?;
         let evaluate = session.compile(&tape, Options::default())?;
         let curve = match method.is_meta() {
-            true => Some(session.compile(&weight_program(&weight_net, EVALUATED_AT_ONCE)?, Options::default())?),
+            true => {
+                Some(session.compile(&weight_program(&weight_net, EVALUATED_AT_ONCE)?, Options::default())?)
+            }
             false => None,
         };
         setup::initialise(&mut session, net, &weight_net, config.seed)?;
@@ -227,7 +229,11 @@ impl Learner {
             if !(loss + meta_loss[0]).is_finite() {
                 return Err(Error::Numeric(format!(
                     "{}: the loss is {loss} and the meta loss {} at step {} of epoch {}; train again with a smaller --lr than {}",
-                    self.method, meta_loss[0], i + 1, epoch + 1, data.config.lr
+                    self.method,
+                    meta_loss[0],
+                    i + 1,
+                    epoch + 1,
+                    data.config.lr
                 )));
             }
             (loss_sum, hit_sum, meta_sum) = (loss_sum + loss, hit_sum + hit, meta_sum + meta_loss[0]);

@@ -39,7 +39,9 @@ impl Run {
     /// # Errors
     /// If `out` holds a run already or cannot be written to; as [`Prepared::new`] and [`Learner::new`].
     pub fn start(config: Config, out: &Path, session: &dyn Fn() -> Result<Session>) -> Result<Run> {
-        if let Some(file) = [CONFIG, CHECKPOINT, "metrics.csv", "summary.json"].iter().find(|f| out.join(f).exists()) {
+        if let Some(file) =
+            [CONFIG, CHECKPOINT, "metrics.csv", "summary.json"].iter().find(|f| out.join(f).exists())
+        {
             return Err(Error::Usage(format!(
                 "{} holds a run already (it has {file}); continue it with --resume, or give another --out",
                 out.display()
