@@ -18,12 +18,13 @@ const ROUTES: &str = "jvp|reverse|finite-difference|per-sample";
 #[derive(Parser, Debug)]
 #[command(
     name = "metatape",
+    bin_name = "metatape",
     version,
     propagate_version = true,
     max_term_width = 110,
     arg_required_else_help = true,
     after_help = "Examples:
-  metatape train                                    Fashion-MNIST (built in) with 60% noise, and the baseline beside it
+  metatape train                                    built-in images with 60% noise, and the baseline beside
   metatape train --model lenet --noise flip2:0.4    another network, another noise
   metatape hypergrad --model lenet --precision f64  every way to compute the hypergradient, compared
   metatape bench --model resnet32                   milliseconds of a plain step and of a meta step
@@ -63,11 +64,11 @@ pub struct DataArgs {
     #[arg(long, value_name = "NOISE")]
     pub noise: Option<Noise>,
     /// Long tail: the largest class has IF times the images of the smallest
-    #[arg(long, value_name = "IF", value_parser = factor)]
+    #[arg(long, value_name = "IF", value_parser = factor, allow_negative_numbers = true)]
     pub imbalance: Option<f64>,
     /// Clean images set apart for the meta set, the same number of each class [default: 1000; 10 a class for a
     /// long tail without noise]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub meta_size: Option<usize>,
 }
 
@@ -116,7 +117,7 @@ pub struct StepArgs {
     #[arg(long, value_name = "INIT", default_value_t = WEIGHT_NET_INIT)]
     pub weight_net_init: WeightNetInit,
     /// The classifier's learning rate
-    #[arg(long, value_name = "LR", default_value_t = 0.05, value_parser = rate)]
+    #[arg(long, value_name = "LR", default_value_t = 0.05, value_parser = rate, allow_negative_numbers = true)]
     pub lr: f64,
 }
 
@@ -145,7 +146,7 @@ impl StepArgs {
 #[command(next_help_heading = "Machine")]
 pub struct DeviceArgs {
     /// CPU threads; results do not depend on them [default: all]
-    #[arg(long, value_name = "T", value_parser = positive)]
+    #[arg(long, value_name = "T", value_parser = positive, allow_negative_numbers = true)]
     pub threads: Option<usize>,
     /// Floating-point numbers
     #[arg(long, value_name = "f32|f64", default_value_t = Precision::F32)]
@@ -161,7 +162,7 @@ pub struct DeviceArgs {
   metatape train
   metatape train --noise flip2:0.4 --weights normalised --seed 3 --out runs/flip
   metatape train --noise none --imbalance 100
-  metatape train --dataset cifar10 --data-dir cifar-10-batches-bin --model resnet32 --epochs 60 --lr 0.1
+  metatape train --dataset cifar10 --data-dir cifar-10-batches-bin --model resnet32 --lr 0.1
   metatape train --out runs/flip --resume")]
 pub struct TrainArgs {
     /// Data set, noise, long tail, meta set.
@@ -183,14 +184,14 @@ pub struct TrainArgs {
     #[arg(long, value_name = ROUTES, default_value_t = Route::Jvp, help_heading = "Meta step")]
     pub route: Route,
     /// Passes over the training set
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive, help_heading = "Schedule")]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub epochs: usize,
     /// Samples of a batch, and of a meta batch
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, help_heading = "Schedule")]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub batch: usize,
     /// Numbers of epochs, separated by commas, after which the learning rate is divided by 10 [default: 66% and 85% of
     /// --epochs]
-    #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = positive, help_heading = "Schedule")]
+    #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub milestones: Option<Vec<usize>>,
     /// Decides meta set, noise, first parameters and order of batches
     #[arg(long, value_name = "SEED", default_value_t = 1, help_heading = "Schedule")]
@@ -233,7 +234,7 @@ pub struct HypergradArgs {
     #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
     pub model: String,
     /// Samples of the batch, and of the meta batch
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
     pub batch: usize,
     /// Decides meta set, noise, first parameters and the batch
     #[arg(long, value_name = "SEED", default_value_t = 1)]
@@ -279,10 +280,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
     pub model: String,
     /// Samples of the batch, and of the meta batch
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
     pub batch: usize,
     /// Steps of each kind that are timed
-    #[arg(long, value_name = "K", default_value_t = 20, value_parser = positive)]
+    #[arg(long, value_name = "K", default_value_t = 20, value_parser = positive, allow_negative_numbers = true)]
     pub steps: usize,
     /// How the hypergradient is computed
     #[arg(long, value_name = ROUTES, default_value_t = Route::Jvp)]

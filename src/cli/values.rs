@@ -14,11 +14,14 @@ pub fn model(name: &str) -> Result<String> {
     Network::named(name, [32, 32, 3], 10).map(|_| name.to_owned())
 }
 
-/// A count of at least 1.
+/// Counts above this are slips of the finger, and would leave the range of sizes when multiplied.
+const LARGEST_COUNT: usize = 1_000_000;
+
+/// A count from 1 to a million.
 pub fn positive(text: &str) -> Result<usize> {
     match text.parse::<usize>() {
-        Ok(count) if count > 0 => Ok(count),
-        _ => Err(Error::Usage(format!("`{text}` is not a whole number of at least 1"))),
+        Ok(count) if (1..=LARGEST_COUNT).contains(&count) => Ok(count),
+        _ => Err(Error::Usage(format!("`{text}` is not a whole number from 1 to {LARGEST_COUNT}"))),
     }
 }
 
