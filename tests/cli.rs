@@ -218,6 +218,15 @@ fn check_dump(path: &Path, net: &Network, batch: usize) {
         ("jvp", "7", "0.001")
     );
 
+    for (note, value) in [
+        ("classifier.momentum", 0.9),
+        ("classifier.weight-decay", 5e-4),
+        ("weight-net.eps", 1e-8),
+        ("batch-norm eps", 1e-5),
+    ] {
+        assert_eq!(notes[note].parse(), Ok(value), "{note}");
+    }
+
     let theta = WeightNet { hidden: 100, init: WeightNetInit::Faithful }.params();
     let [h, w, c] = net.image;
     let mut count = 2 + 3 + 4;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use metatape::data::{BatchConfig, Batcher, Dataset, Split, Stream};
-use metatape::meta::{Adam, Batch, MetaStep, Optimiser, Route, StepConfig, adam_corrections};
+use metatape::meta::{Adam, Batch, MetaStep, Optimiser, Route, Sgd, StepConfig, adam_corrections};
 use metatape::nn::{NORM_EPS, Network, WeightNet};
 use metatape::program::{Options, Program, Session, Values};
 use metatape::tape::{GatherSpec, Kind, Scalar, Tape};
@@ -255,8 +255,8 @@ impl Setting<'_> {
         dump.note("weights", config.weights);
         dump.note("undetached", config.undetached);
         dump.note("virtual", config.virtual_step);
-        dump.note("classifier optimiser", describe(&Optimiser::Sgd(config.classifier)));
-        dump.note("weight-net optimiser", describe(&config.weight_net));
+        note_optimiser(dump, "classifier", &Optimiser::Sgd(config.classifier));
+        note_optimiser(dump, "weight-net", &config.weight_net);
         dump.note("lr.theta", self.lr_theta);
         dump.note("step", "the first: all momentum buffers and moments are 0 before it");
         dump.note("batch-norm eps", NORM_EPS);
@@ -267,18 +267,22 @@ impl Setting<'_> {
     }
 }
 
-/// An optimiser with its constants.
-fn describe(optimiser: &Optimiser) -> String {
-    match optimiser {
-        Optimiser::Sgd(sgd) => format!(
-            "SGD, momentum {}{}, weight decay {}",
-            sgd.momentum,
-            if sgd.nesterov { " (Nesterov)" } else { "" },
-            sgd.weight_decay
-        ),
-        Optimiser::Adam(Adam { beta1, beta2, eps, weight_decay }) => {
-            format!("Adam, beta1 {beta1}, beta2 {beta2}, eps {eps}, L2 {weight_decay}")
+/// An optimiser and its constants, a line of metadata each.
+fn note_optimiser(dump: &mut Dump, whose: &str, optimiser: &Optimiser) {
+    let (name, constants) = match *optimiser {
+        Optimiser::Sgd(Sgd { momentum, nesterov, weight_decay }) => {
+            let name = if nesterov { "sgd with nesterov's momentum" } else { "sgd" };
+            (name, vec![("momentum", momentum), ("weight-decay", weight_decay)])
         }
+        Optimiser::Adam(Adam { beta1, beta2, eps, weight_decay }) => {
+            let constants =
+                [("beta1", beta1), ("beta2", beta2), ("eps", eps), ("weight-decay", weight_decay)];
+            ("adam", constants.to_vec())
+        }
+    };
+    dump.note(&format!("{whose}.optimiser"), name);
+    for (constant, value) in constants {
+        dump.note(&format!("{whose}.{constant}"), value);
     }
 }
 
