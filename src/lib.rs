@@ -1,14 +1,11 @@
 //! metatape: one tape, Jacobian blocks as data, three walks.
 pub mod backend;
 pub mod data;
-<<<<<<< HEAD
 pub mod error;
 pub mod meta;
 pub mod nn;
 pub mod program;
 pub mod tape;
 pub mod train;
+
 pub use error::{Error, Result};
-=======
-pub mod train;
->>>>>>> data

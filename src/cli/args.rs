@@ -1,0 +1,320 @@
+//! All flags, their defaults and their help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use metatape::data::{Dataset, DatasetKind, Noise, Split, SplitConfig, default_meta_size, load, split};
+use metatape::meta::{Preset, Route, Sgd, StepConfig, VirtualStep, Weights};
+use metatape::nn::{WeightNet, WeightNetInit};
+use metatape::train::Method;
+use metatape::Result;
+
+use super::values::{
+    DeviceChoice, Precision, WEIGHT_NET_INITS, factor, model, positive, rate, share, weight_net_init,
+};
+
+const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
+const ROUTES: &str = "jvp|reverse|finite-difference|per-sample";
+
+/// Meta-Weight-Net on a hand-written autodiff tape: learns, from a small clean set, which losses to trust.
+#[derive(Parser, Debug)]
+#[command(
+    name = "metatape",
+    version,
+    propagate_version = true,
+    max_term_width = 110,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  metatape train                                    Fashion-MNIST (built in) with 60% noise, and the baseline beside it
+  metatape train --model lenet --noise flip2:0.4    another network, another noise
+  metatape hypergrad --model lenet --precision f64  every way to compute the hypergradient, compared
+  metatape bench --model resnet32                   milliseconds of a plain step and of a meta step
+  metatape info                                     what this machine offers"
+)]
+pub struct Metatape {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Train on biased data, with weights learned from a small clean meta set
+    Train(TrainArgs),
+    /// Compute one meta step's hypergradient by every route; compare and dump
+    Hypergrad(HypergradArgs),
+    /// Time a plain training step and a whole meta step
+    Bench(BenchArgs),
+    /// Show version, CPU features, threads and GPUs
+    Info(InfoArgs),
+}
+
+/// Which data, and how they are spoilt.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Data")]
+pub struct DataArgs {
+    /// fashion-mnist-mini (built in), mnist, fashion-mnist, cifar10, cifar100, or folder (train/<class>/*.jpg|png, test/...)
+    #[arg(long, value_name = "NAME", default_value_t = DatasetKind::FashionMnistMini)]
+    pub dataset: DatasetKind,
+    /// Folder with the data set's files; all but the built-in one need it
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Label noise of the training set: none, or with a probability P uniform:P (a label drawn anew from all classes), flip:P
+    /// (one wrong class for each), flip2:P (two) [default: uniform:0.6, or none beside --imbalance]
+    #[arg(long, value_name = "NOISE")]
+    pub noise: Option<Noise>,
+    /// Long tail: the largest class has IF times the images of the smallest
+    #[arg(long, value_name = "IF", value_parser = factor)]
+    pub imbalance: Option<f64>,
+    /// Clean images set apart for the meta set, the same number of each class [default: 1000; 10 a class for a
+    /// long tail without noise]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub meta_size: Option<usize>,
+}
+
+impl DataArgs {
+    /// The noise, with its default.
+    pub fn noise(&self) -> Noise {
+        self.noise.unwrap_or(if self.imbalance.is_some() { Noise::None } else { Noise::Uniform(0.6) })
+    }
+
+    /// Reads the data set and splits its training images.
+    pub fn load(&self, seed: u64) -> Result<(Dataset, Split)> {
+        let dataset = load(self.dataset, self.data_dir.as_deref())?;
+        let default = || default_meta_size(dataset.classes(), self.noise(), self.imbalance);
+        let meta_size = self.meta_size.unwrap_or_else(default);
+        let config = SplitConfig { noise: self.noise(), imbalance: self.imbalance, meta_size, seed };
+        let split = split(&dataset, &config)?;
+        Ok((dataset, split))
+    }
+}
+
+/// What a meta step is made of, but for its route.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Meta step")]
+pub struct StepArgs {
+    /// Weights of a batch: mean (V/n) or normalised (V over the sum of V)
+    #[arg(long, value_name = "mean|normalised", default_value_t = Weights::Mean, hide_possible_values = true)]
+    pub weights: Weights,
+    /// Differentiate the loss that the weight net reads, too
+    #[arg(long)]
+    pub undetached: bool,
+    /// The virtual step's rule: plain SGD, or momentum and weight decay as in the real step
+    #[arg(long = "virtual", value_name = "plain|momentum", default_value_t = VirtualStep::Plain)]
+    pub virtual_step: VirtualStep,
+    /// The weight net's optimiser: adam (1e-3, L2 1e-4), sgd-noise (1e-3, Nesterov 0.9, weight decay 5e-4) or
+    /// sgd-imbalance (1e-5, the same)
+    #[arg(long, value_name = "PRESET", default_value_t = Preset::Adam)]
+    pub weight_net_preset: Preset,
+    /// Where the weight net begins
+    #[arg(long, value_name = "INIT", value_parser = weight_net_init, default_value = WEIGHT_NET_INITS[0].0)]
+    pub weight_net_init: WeightNetInit,
+    /// Momentum of the classifier's SGD
+    #[arg(long, value_name = "MU", default_value_t = 0.9, value_parser = share)]
+    pub momentum: f64,
+    /// Nesterov's form of that momentum
+    #[arg(long)]
+    pub nesterov: bool,
+    /// L2 coefficient of the classifier, batch norm's scales and biases included
+    #[arg(long, value_name = "L2", default_value_t = 5e-4, value_parser = share)]
+    pub weight_decay: f64,
+    /// The classifier's learning rate
+    #[arg(long, value_name = "LR", default_value_t = 0.05, value_parser = rate)]
+    pub lr: f64,
+}
+
+impl StepArgs {
+    /// The step's options, and the weight net's learning rate.
+    pub fn config(&self, route: Route, precision: Precision) -> (StepConfig, f64) {
+        let (weight_net, lr_theta) = self.weight_net_preset.optimiser();
+        let config = StepConfig {
+            weights: self.weights,
+            undetached: self.undetached,
+            virtual_step: self.virtual_step,
+            route,
+            classifier: self.classifier(),
+            weight_net,
+            probe: if precision == Precision::F64 { 1e-4 } else { 1e-2 },
+        };
+        (config, lr_theta)
+    }
+
+    /// The classifier's rule.
+    pub fn classifier(&self) -> Sgd {
+        Sgd { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay }
+    }
+
+    /// The weight net 1–100–1.
+    pub fn weight_net(&self) -> WeightNet {
+        WeightNet { hidden: 100, init: self.weight_net_init }
+    }
+}
+
+/// Where and how to compute.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Machine")]
+pub struct DeviceArgs {
+    /// CPU threads; results do not depend on them [default: all]
+    #[arg(long, value_name = "T", value_parser = positive)]
+    pub threads: Option<usize>,
+    /// Floating-point numbers
+    #[arg(long, value_name = "f32|f64", default_value_t = Precision::F32)]
+    pub precision: Precision,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
+    pub device: DeviceChoice,
+}
+
+/// `metatape train`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  metatape train
+  metatape train --noise flip2:0.4 --weights normalised --seed 3 --out runs/flip
+  metatape train --noise none --imbalance 100
+  metatape train --dataset cifar10 --data-dir cifar-10-batches-bin --model resnet32 --epochs 60 --lr 0.1
+  metatape train --out runs/flip --resume")]
+pub struct TrainArgs {
+    /// Data set, noise, long tail, meta set.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// The classifier
+    #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
+    pub model: String,
+    /// mwnet, or uniform: every sample with the same weight
+    #[arg(long, value_name = "mwnet|uniform", default_value_t = Method::MwNet)]
+    pub method: Method,
+    /// Without the uniform baseline that otherwise runs beside mwnet, on the same schedule
+    #[arg(long)]
+    pub no_baseline: bool,
+    /// Options of the meta step, and the learning rate.
+    #[command(flatten)]
+    pub step: StepArgs,
+    /// How the hypergradient is computed
+    #[arg(long, value_name = ROUTES, default_value_t = Route::Jvp, help_heading = "Meta step")]
+    pub route: Route,
+    /// Passes over the training set
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive, help_heading = "Schedule")]
+    pub epochs: usize,
+    /// Samples of a batch, and of a meta batch
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, help_heading = "Schedule")]
+    pub batch: usize,
+    /// Numbers of epochs, separated by commas, after which the learning rate is divided by 10 [default: 66% and 85% of
+    /// --epochs]
+    #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = positive, help_heading = "Schedule")]
+    pub milestones: Option<Vec<usize>>,
+    /// Decides meta set, noise, first parameters and order of batches
+    #[arg(long, value_name = "SEED", default_value_t = 1, help_heading = "Schedule")]
+    pub seed: u64,
+    /// Threads, precision, device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Folder for the run's files [default: runs/<date-name>]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Continue the run in --out from its checkpoint, as if it had never stopped
+    #[arg(long, requires = "out", help_heading = "Output")]
+    pub resume: bool,
+    /// Print the summary as JSON instead of tables
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+impl TrainArgs {
+    /// What the command would be without any flag but those that say where to run: the defaults.
+    pub fn defaults() -> TrainArgs {
+        match Metatape::parse_from(["metatape", "train"]).command {
+            Command::Train(args) => args,
+            _ => unreachable!("`train` parses as `train`"),
+        }
+    }
+
+    /// Epochs after which the learning rate is divided by 10, ascending: as given, or ⌊66%⌋ and ⌊85%⌋ of all, where that is not
+    /// before the first.
+    pub fn milestones(&self) -> Vec<usize> {
+        let default = || [66, 85].map(|percent| self.epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
+        let mut milestones = self.milestones.clone().unwrap_or_else(default);
+        milestones.sort_unstable();
+        milestones
+    }
+}
+
+/// `metatape hypergrad`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  metatape hypergrad --model lenet --precision f64
+  metatape hypergrad --model resnet32 --batch 16 --route jvp --json
+  metatape hypergrad --batch 8 --dump step.safetensors
+  metatape hypergrad --batch 4 --route jvp --print-tape | less")]
+pub struct HypergradArgs {
+    /// The classifier
+    #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
+    pub model: String,
+    /// Samples of the batch, and of the meta batch
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
+    pub batch: usize,
+    /// Decides meta set, noise, first parameters and the batch
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+    /// Only this route, beside the reference `reverse` [default: all; per-sample only where it takes less than 200 GFLOP and
+    /// its matrices less than 2 GiB]
+    #[arg(long, value_name = ROUTES)]
+    pub route: Option<Route>,
+    /// Data set, noise, long tail, meta set.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Options of the meta step.
+    #[command(flatten)]
+    pub step: StepArgs,
+    /// Threads, precision, device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Write all tensors of the step, by the route given (or jvp), to this file
+    #[arg(long, value_name = "FILE.safetensors", help_heading = "Output")]
+    pub dump: Option<PathBuf>,
+    /// Overwrite the dump if it exists
+    #[arg(long, requires = "dump", help_heading = "Output")]
+    pub force: bool,
+    /// Print the recorded program of the route given (or jvp) instead of running it
+    #[arg(long, conflicts_with_all = ["dump", "json"], help_heading = "Output")]
+    pub print_tape: bool,
+    /// Print JSON instead of a table
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// `metatape bench`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Random images in memory, optimisers included: 32x32 colour for resnet32 and wrn28-10, 28x28 grey for the others.
+
+Examples:
+  metatape bench --model lenet --batch 100 --steps 50
+  metatape bench --model resnet32 --route reverse --threads 1 --json")]
+pub struct BenchArgs {
+    /// The classifier
+    #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
+    pub model: String,
+    /// Samples of the batch, and of the meta batch
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
+    pub batch: usize,
+    /// Steps of each kind that are timed
+    #[arg(long, value_name = "K", default_value_t = 20, value_parser = positive)]
+    pub steps: usize,
+    /// How the hypergradient is computed
+    #[arg(long, value_name = ROUTES, default_value_t = Route::Jvp)]
+    pub route: Route,
+    /// Threads, precision, device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print JSON instead of a table
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// `metatape info`.
+#[derive(Args, Clone, Debug)]
+pub struct InfoArgs {
+    /// Print JSON instead of lines
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,71 @@
+//! `metatape info`: what this machine offers.
+
+use metatape::Result;
+use metatape::backend::cpu::isa::Isa;
+use serde_json::json;
+
+use super::args::InfoArgs;
+use super::device::{available_threads, gpus};
+use super::report;
+
+/// Prints version, CPU, threads and GPUs.
+pub fn run(args: &InfoArgs) -> Result<()> {
+    let (model, features) = (cpu_model(), cpu_features());
+    let (kernels, threads, gpus) = (kernels(), available_threads(), gpus());
+    let version = env!("CARGO_PKG_VERSION");
+    if args.json {
+        return report::print_json(&json!({
+            "version": version,
+            "cpu": { "model": model, "features": features, "kernels": kernels },
+            "threads": threads,
+            "gpus": gpus,
+        }));
+    }
+    let listed = |items: &[String]| if items.is_empty() { "none found".to_owned() } else { items.join("; ") };
+    let features: Vec<String> = features.iter().map(ToString::to_string).collect();
+    report::print(format_args!(
+        "metatape      {version}\nCPU           {model}\nCPU features  {}\nkernels       {kernels}\nthreads       {threads}\n\
+         GPUs          {}",
+        if features.is_empty() { "none that the kernels ask for".to_owned() } else { features.join(" ") },
+        listed(&gpus),
+    ))
+}
+
+/// The processor's name as the system gives it, or its architecture.
+fn cpu_model() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = cpuinfo.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == "model name").then(|| value.trim().to_owned())
+    });
+    name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+/// Of the features that the kernels ask for, those that are here.
+fn cpu_features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let asked = [
+            ("avx2", is_x86_feature_detected!("avx2")),
+            ("fma", is_x86_feature_detected!("fma")),
+            ("avx512f", is_x86_feature_detected!("avx512f")),
+            ("avx512vl", is_x86_feature_detected!("avx512vl")),
+            ("avx512dq", is_x86_feature_detected!("avx512dq")),
+            ("avx512bw", is_x86_feature_detected!("avx512bw")),
+        ];
+        asked.into_iter().filter(|(_, here)| *here).map(|(name, _)| name).collect()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    Vec::new()
+}
+
+/// The instruction set that the kernels run with.
+fn kernels() -> &'static str {
+    match Isa::best() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => "AVX-512",
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => "AVX2 and FMA",
+        Isa::Portable => "portable",
+    }
+}

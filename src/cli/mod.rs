@@ -1,0 +1,98 @@
+//! The command line: one file a subcommand.
+//!
+//! | file | the one thing that happens there |
+//! |---|---|
+//! | `args.rs` | all flags, their defaults and their help |
+//! | `values.rs` | parsers of single values, each error one sentence |
+//! | `device.rs` | from `--device`, `--precision`, `--threads` to a backend; which GPUs there are |
+//! | `report.rs` | standard output: text, tables, JSON |
+//! | `train.rs` | `metatape train` |
+//! | `hypergrad.rs`, `dump.rs` | `metatape hypergrad`, and the file that it writes |
+//! | `bench.rs` | `metatape bench` |
+//! | `info.rs` | `metatape info` |
+
+mod args;
+mod bench;
+mod device;
+mod dump;
+mod hypergrad;
+mod info;
+mod report;
+mod train;
+mod values;
+
+use std::error::Error as _;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use metatape::Result;
+
+use args::{Command, Metatape};
+
+/// Runs the command; errors go to standard error as `metatape: <sentence>`, with exit code 2 for usage and 1 otherwise.
+pub fn main() -> ExitCode {
+    let command = match Metatape::try_parse() {
+        Ok(parsed) => parsed.command,
+        Err(error) => return answer(&error),
+    };
+    match run(&command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("metatape: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Train(args) => train::run(args),
+        Command::Hypergrad(args) => hypergrad::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Info(args) => info::run(args),
+    }
+}
+
+/// Help and version as clap prints them; a mistake as one sentence.
+fn answer(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Nobody is there to be told that the help could not be printed.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(2)
+        }
+        _ => {
+            eprintln!("metatape: {}", sentence(error));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A usage error in one line: which flag, which value, and what there is to choose from.
+fn sentence(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    // The library's own sentence about a value.
+    if let (Some(source), Some(flag)) = (error.source(), context(ContextKind::InvalidArg)) {
+        let flag = flag.split(' ').next().unwrap_or_default();
+        let source = source.to_string();
+        return if source.starts_with("--") { source } else { format!("{flag}: {source}") };
+    }
+    // The first paragraph of clap's text, less its `error: `.
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+    let text = lines.collect::<Vec<_>>().join(" ");
+    let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
+    match context(ContextKind::SuggestedArg).or_else(|| context(ContextKind::SuggestedSubcommand)) {
+        Some(similar) => format!("{text}; did you mean `{similar}`?"),
+        None => format!("{text}; `metatape --help` and `metatape COMMAND --help` list what there is"),
+    }
+}
