@@ -7,4 +7,5 @@ pub mod nn;
 pub mod program;
 pub mod tape;
 pub mod train;
+
 pub use error::{Error, Result};

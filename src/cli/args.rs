@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use metatape::Result;
-use metatape::data::{Dataset, DatasetKind, Noise, Split, SplitConfig, load, split};
-use metatape::meta::{Preset, Route, StepConfig, VirtualStep, Weights};
+use metatape::data::{Dataset, DatasetKind, Noise, Split, SplitConfig, default_meta_size, load, split};
+use metatape::meta::{Preset, Route, Sgd, StepConfig, VirtualStep, Weights};
 use metatape::nn::{WeightNet, WeightNetInit};
 use metatape::train::Method;
 
-use super::values::{DeviceChoice, Precision, WEIGHT_NET_INIT, factor, model, positive, rate};
+use super::values::{DeviceChoice, Precision, WEIGHT_NET_INIT, factor, model, positive, rate, share};
 
 const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
 const ROUTES: &str = "jvp|reverse|finite-difference|per-sample";
@@ -78,18 +78,11 @@ impl DataArgs {
         self.noise.unwrap_or(if self.imbalance.is_some() { Noise::None } else { Noise::Uniform(0.6) })
     }
 
-    /// The size of the meta set, with its default: the multiple of the classes at or below 1000 (one image a class at
-    /// least), or 10 a class where the only bias is a long tail.
-    pub fn meta_size(&self, classes: usize) -> usize {
-        let long_tail_alone = self.imbalance.is_some() && self.noise() == Noise::None;
-        let default = if long_tail_alone { 10 } else { (1000 / classes.max(1)).max(1) };
-        self.meta_size.unwrap_or(default * classes)
-    }
-
     /// Reads the data set and splits its training images.
     pub fn load(&self, seed: u64) -> Result<(Dataset, Split)> {
         let dataset = load(self.dataset, self.data_dir.as_deref())?;
-        let meta_size = self.meta_size(dataset.classes());
+        let default = || default_meta_size(dataset.classes(), self.noise(), self.imbalance);
+        let meta_size = self.meta_size.unwrap_or_else(default);
         let config = SplitConfig { noise: self.noise(), imbalance: self.imbalance, meta_size, seed };
         let split = split(&dataset, &config)?;
         Ok((dataset, split))
@@ -116,6 +109,15 @@ pub struct StepArgs {
     /// Where the weight net begins
     #[arg(long, value_name = "INIT", default_value_t = WEIGHT_NET_INIT)]
     pub weight_net_init: WeightNetInit,
+    /// Momentum of the classifier's SGD
+    #[arg(long, value_name = "MU", default_value_t = 0.9, value_parser = share, allow_negative_numbers = true)]
+    pub momentum: f64,
+    /// Nesterov's form of that momentum
+    #[arg(long)]
+    pub nesterov: bool,
+    /// L2 coefficient of the classifier, batch norm's scales and biases included
+    #[arg(long, value_name = "L2", default_value_t = 5e-4, value_parser = share, allow_negative_numbers = true)]
+    pub weight_decay: f64,
     /// The classifier's learning rate
     #[arg(long, value_name = "LR", default_value_t = 0.05, value_parser = rate, allow_negative_numbers = true)]
     pub lr: f64,
@@ -129,10 +131,15 @@ impl StepArgs {
             undetached: self.undetached,
             virtual_step: self.virtual_step,
             route,
+            classifier: self.classifier(),
             weight_net: self.weight_net_preset.optimiser().0,
             probe: if precision == Precision::F64 { 1e-4 } else { 1e-2 },
-            ..StepConfig::default()
         }
+    }
+
+    /// The classifier's rule.
+    pub fn classifier(&self) -> Sgd {
+        Sgd { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay }
     }
 
     /// The weight net 1–100–1.
@@ -211,6 +218,14 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
+    /// What the command would be without any flag but those that say where to run: the defaults.
+    pub fn defaults() -> TrainArgs {
+        match Metatape::parse_from(["metatape", "train"]).command {
+            Command::Train(args) => args,
+            _ => unreachable!("`train` parses as `train`"),
+        }
+    }
+
     /// Epochs after which the learning rate is divided by 10, ascending: as given, or ⌊66%⌋ and ⌊85%⌋ of all, where that is not
     /// before the first.
     pub fn milestones(&self) -> Vec<usize> {

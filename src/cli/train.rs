@@ -1,10 +1,243 @@
-//! `metatape train`.
+//! `metatape train`: from flags to a [`Run`], and what it shows while it goes on and at its end.
 
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use metatape::program::Session;
+use metatape::train::{Config, EpochRow, Method, Observer, Run, StepReport, Summary};
 use metatape::{Error, Result};
 
 use super::args::TrainArgs;
+use super::report::{print, table};
 
-/// Trains.
-pub fn run(_args: &TrainArgs) -> Result<()> {
-    Err(Error::Program("this build has no training loop; build a later version".into()))
+/// Trains, or goes on training.
+pub fn run(args: &TrainArgs) -> Result<()> {
+    let session = || Ok(Session::new(args.device.backend()?));
+    let mut run = match (&args.out, args.resume) {
+        (Some(out), true) => {
+            agree(args, &Run::stored_config(out)?)?;
+            Run::resume(out, &session)?
+        }
+        (out, _) => {
+            let config = config(args);
+            let out = out.clone().unwrap_or_else(|| default_out(&config));
+            Run::start(config, &out, &session)?
+        }
+    };
+    let mut watcher = Watcher::new(&run, args.json);
+    let summary = run.train(&mut watcher)?;
+    watcher.finish();
+    if args.json {
+        let json = serde_json::to_string_pretty(&summary).map_err(|e| Error::Program(e.to_string()))?;
+        return print(json);
+    }
+    print(report(&run, &summary))
+}
+
+/// The run that flags ask for.
+fn config(args: &TrainArgs) -> Config {
+    Config {
+        dataset: args.data.dataset,
+        data_dir: args.data.data_dir.clone(),
+        noise: args.data.noise(),
+        imbalance: args.data.imbalance,
+        meta_size: args.data.meta_size,
+        model: args.model.clone(),
+        method: args.method,
+        baseline: !args.no_baseline && args.method == Method::MwNet,
+        route: args.route,
+        weights: args.step.weights,
+        undetached: args.step.undetached,
+        virtual_step: args.step.virtual_step,
+        weight_net_preset: args.step.weight_net_preset,
+        weight_net_init: args.step.weight_net_init,
+        epochs: args.epochs,
+        batch: args.batch,
+        lr: args.step.lr,
+        milestones: args.milestones(),
+        momentum: args.step.momentum,
+        nesterov: args.step.nesterov,
+        weight_decay: args.step.weight_decay,
+        seed: args.seed,
+        precision: args.device.precision.to_string(),
+    }
+}
+
+/// A resumed run keeps its configuration: a flag that says otherwise is an error, one that is left at its default is not.
+fn agree(args: &TrainArgs, stored: &Config) -> Result<()> {
+    let text = |config: &Config| toml::Table::try_from(config).map_err(|e| Error::Program(e.to_string()));
+    let default = config(&TrainArgs::defaults());
+    let (asked, stored, default) = (text(&config(args))?, text(stored)?, text(&default)?);
+    for (key, value) in &asked {
+        if default.get(key) != Some(value) && stored.get(key) != Some(value) {
+            let had = stored.get(key).map_or("none".to_owned(), |v| v.to_string());
+            let flag = key.replace('_', "-");
+            return Err(Error::Usage(format!(
+                "--{flag} {value} does not fit the run to resume, which was started with {had}; leave the flag out, or start \
+                 a new run in another --out"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `runs/<date-name>`, with a number behind it if that is taken.
+fn default_out(config: &Config) -> PathBuf {
+    let date = jiff::ZonedDateTime::now().strftime("%Y-%m-%d-%H%M%S").to_string();
+    let name = format!("{date}-{}-{}-{}", config.method, config.model, config.dataset);
+    let first = Path::new("runs").join(&name);
+    let numbered = (2..).map(|i| Path::new("runs").join(format!("{name}-{i}")));
+    std::iter::once(first)
+        .chain(numbered)
+        .find(|p| !p.exists())
+        .unwrap_or_else(|| Path::new("runs").join(name))
+}
+
+/// Progress bars on a terminal, a line an epoch elsewhere.
+struct Watcher {
+    bars: Vec<ProgressBar>,
+    /// Keeps the bars together.
+    _all: MultiProgress,
+    methods: Vec<Method>,
+    lines: bool,
+    json: bool,
+    line: String,
+    steps: u64,
+    epochs: usize,
+    began: Instant,
+}
+
+impl Watcher {
+    fn new(run: &Run, json: bool) -> Watcher {
+        let methods = run.data.config.methods();
+        let (steps, epochs) = (run.steps_per_epoch(), run.data.config.epochs);
+        let all = MultiProgress::new();
+        let lines = !std::io::stderr().is_terminal();
+        let mut bars = Vec::new();
+        for method in methods.iter().filter(|_| !lines) {
+            let template = "{prefix:>8} {bar:24} {pos}/{len} steps  {per_sec}  {eta} left  {msg}";
+            let bar = all.add(ProgressBar::new(steps * epochs as u64));
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar.set_prefix(method.to_string());
+            bars.push(bar);
+        }
+        let line = String::new();
+        Watcher { bars, _all: all, methods, lines, json, line, steps, epochs, began: Instant::now() }
+    }
+
+    fn bar(&self, method: Method) -> Option<&ProgressBar> {
+        self.bars.get(self.methods.iter().position(|m| *m == method)?)
+    }
+
+    fn finish(&self) {
+        self.bars.iter().for_each(ProgressBar::finish);
+    }
+
+    /// A line of progress: on standard output, unless that is for JSON.
+    fn say(&self, line: &str) {
+        if self.json {
+            eprintln!("{line}");
+        } else {
+            // A reader that has gone away is no reason to stop training.
+            let _ = print(line);
+        }
+    }
+}
+
+impl Observer for Watcher {
+    fn begin(&mut self, run: &Run, done: usize) {
+        let (data, train) = (&run.data, &run.data.split.train);
+        let corrupted = train.corrupted.iter().filter(|c| **c).count();
+        let begun = format!(
+            "{} on {} ({}): {} training images, {corrupted} with a wrong label, {} clean meta images; {}",
+            data.config.model,
+            data.dataset.name,
+            data.config.noise,
+            train.indices.len(),
+            data.split.meta.indices.len(),
+            run.machine(),
+        );
+        self.say(&begun);
+        if done > 0 {
+            self.say(&format!("resumed after epoch {done} of {}", self.epochs));
+        }
+        for bar in &self.bars {
+            bar.set_position(done as u64 * self.steps);
+            bar.reset_eta();
+        }
+        self.began = Instant::now();
+    }
+
+    fn step(&mut self, method: Method, epoch: usize, report: StepReport) {
+        let Some(bar) = self.bar(method) else { return };
+        bar.set_position(epoch as u64 * self.steps + report.step);
+        // Text is costly beside a step of a small network.
+        if report.step % 16 == 0 {
+            let meta = report.meta_loss.map_or(String::new(), |m| format!("  meta {m:.3}"));
+            bar.set_message(format!("loss {:.3}{meta}  accuracy {:.0}%", report.loss, report.accuracy));
+        }
+    }
+
+    fn epoch(&mut self, row: &EpochRow) {
+        if !self.lines {
+            return;
+        }
+        let meta = row.meta_loss.map_or(String::new(), |m| format!(", meta loss {m:.3}"));
+        let part = format!(
+            "  {}: loss {:.3}{meta}, test {:.2}%, {:.0} steps/s",
+            row.method, row.train_loss, row.test_accuracy, row.steps_per_second
+        );
+        self.line.push_str(&part);
+        if self.methods.last().is_some_and(|m| m.to_string() == row.method) {
+            let seconds = self.began.elapsed().as_secs_f64();
+            let line = format!("epoch {}/{}{}  ({seconds:.1} s)", row.epoch, self.epochs, self.line);
+            self.say(&line);
+            self.line.clear();
+        }
+    }
+}
+
+/// The table at the end.
+fn report(run: &Run, summary: &Summary) -> String {
+    let percent = |v: f64| format!("{v:.2}%");
+    let row = |name: &str, cells: [String; 2]| {
+        let [a, b] = cells;
+        vec![name.to_owned(), a, b]
+    };
+    let mut rows = vec![row("test accuracy", ["final".into(), "best".into()])];
+    rows.push(row(
+        &summary.method,
+        [percent(summary.final_test_accuracy), percent(summary.best_test_accuracy)],
+    ));
+    if let (Some(last), Some(best)) =
+        (summary.baseline_final_test_accuracy, summary.baseline_best_test_accuracy)
+    {
+        rows.push(row("uniform", [percent(last), percent(best)]));
+    }
+    let mut text = format!("\n{}\n", table(&rows));
+    if let Some(clean) = summary.mean_weight_clean {
+        let corrupted =
+            summary.mean_weight_corrupted.map_or("none are corrupted".into(), |w| format!("{w:.3}"));
+        text.push_str(&format!(
+            "\nmean weight of clean samples {clean:.3}, of corrupted samples {corrupted}\n"
+        ));
+    }
+    if !summary.weight_curve.is_empty() {
+        let shown = [0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0];
+        let points: Vec<_> = summary.weight_curve.iter().filter(|p| shown.contains(&p.0)).collect();
+        let mut losses = vec!["loss".to_owned()];
+        losses.extend(points.iter().map(|p| p.0.to_string()));
+        let mut values = vec!["V(loss)".to_owned()];
+        values.extend(points.iter().map(|p| format!("{:.3}", p.1)));
+        text.push_str(&format!("\n{}\n", table(&[losses, values])));
+    }
+    if let Some(speed) = summary.meta_steps_per_second {
+        text.push_str(&format!("\n{speed:.0} meta steps a second, {:.1} s in all", summary.seconds));
+    }
+    text.push_str(&format!("\nfiles: {}", run.out.display()));
+    text
 }

@@ -33,6 +33,14 @@ pub fn rate(text: &str) -> Result<f64> {
     }
 }
 
+/// A number of at least 0 and below 1.
+pub fn share(text: &str) -> Result<f64> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
+        _ => Err(Error::Usage(format!("`{text}` is not a number of at least 0 and below 1"))),
+    }
+}
+
 /// A finite number of at least 1.
 pub fn factor(text: &str) -> Result<f64> {
     match text.parse::<f64>() {

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 pub use batch::{Batch, BatchConfig, Batcher, in_order};
 pub use noise::{Corrupted, Noise};
 pub use seed::{Stream, rng};
-pub use split::{Labelled, Split, SplitConfig, TrainSet, long_tail_counts, split};
+pub use split::{Labelled, Split, SplitConfig, TrainSet, default_meta_size, long_tail_counts, split};
 
 use crate::{Error, Result};
 

@@ -58,6 +58,13 @@ pub fn long_tail_counts(n_max: usize, classes: usize, factor: f64) -> Vec<usize>
         .collect()
 }
 
+/// The size of the meta set where none is asked for: 1000 images, or 10 a class where a long tail is the only bias; as many
+/// as are the same number of each class.
+pub fn default_meta_size(classes: usize, noise: Noise, imbalance: Option<f64>) -> usize {
+    let long_tail_alone = imbalance.is_some() && noise == Noise::None;
+    classes * if long_tail_alone { 10 } else { (1000 / classes.max(1)).max(1) }
+}
+
 /// Sets `meta_size` images apart, balanced and with their true labels; thins the rest to a long tail if asked; then applies
 /// the noise to its labels.
 ///

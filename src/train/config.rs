@@ -54,8 +54,9 @@ pub struct Config {
     /// Imbalance factor of a long tail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imbalance: Option<f64>,
-    /// Images of the meta set.
-    pub meta_size: usize,
+    /// Images of the meta set, if not [`crate::data::default_meta_size`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta_size: Option<usize>,
     /// The classifier, by name.
     pub model: String,
     /// What is trained first; the baseline is always uniform.

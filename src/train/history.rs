@@ -36,7 +36,7 @@ pub struct EpochRow {
 pub struct WeightPicture {
     /// Epochs done.
     pub epoch: usize,
-    /// (loss, V(loss)) for losses 0, 0.25, … 8.
+    /// (loss, V(loss)) for losses 0, 0.05, … 8.
     pub curve: Vec<(f64, f64)>,
     /// Per training sample, its loss.
     pub losses: Vec<f64>,

@@ -12,9 +12,11 @@ use crate::tape::{GatherSpec, Kind, Scalar, Tape};
 
 /// Images of one evaluation pass.
 const EVALUATED_AT_ONCE: usize = 250;
-/// Losses at which the curve of V is drawn: 0, 0.25, … 8.
-const CURVE_POINTS: usize = 33;
-const CURVE_STEP: f64 = 0.25;
+/// Losses at which the curve of V is drawn: 0, 0.05, … 8.
+const CURVE_POINTS: usize = 161;
+const CURVE_POINTS_PER_UNIT: f64 = 20.0;
+/// Of these, the summary shows every fifth: 0, 0.25, … 8.
+pub(super) const SUMMARY_STRIDE: usize = 5;
 
 /// The data of a run, ready for training: shared by all methods.
 pub struct Prepared {
@@ -41,7 +43,9 @@ impl Prepared {
         let how = SplitConfig {
             noise: config.noise,
             imbalance: config.imbalance,
-            meta_size: config.meta_size,
+            meta_size: config.meta_size.unwrap_or_else(|| {
+                data::default_meta_size(dataset.classes(), config.noise, config.imbalance)
+            }),
             seed: config.seed,
         };
         let split = data::split(&dataset, &how)?;
@@ -312,7 +316,7 @@ impl Learner {
         let train = &data.split.train;
         let (losses, _) = self.evaluate(&train.indices, &train.labels)?;
         let weights = self.weights(&losses)?;
-        let points: Vec<f64> = (0..CURVE_POINTS).map(|i| i as f64 * CURVE_STEP).collect();
+        let points: Vec<f64> = (0..CURVE_POINTS).map(|i| i as f64 / CURVE_POINTS_PER_UNIT).collect();
         let values = self.weights(&points)?;
         Ok(Some(WeightPicture { epoch, curve: points.into_iter().zip(values).collect(), losses, weights }))
     }

@@ -8,16 +8,19 @@
 //! | `history.rs` | what was measured: rows, curves, the summary |
 //! | `checkpoint.rs` | states and history in one file, written atomically |
 //! | `run.rs` | [`Run`]: all methods side by side, with the files of the run's folder |
-//! | `plots/` | the pictures |
+//! | `pictures.rs` | which plots a run draws, from its history |
+//! | `plots/` | how a plot is drawn |
 
 mod checkpoint;
 mod config;
 mod history;
 mod learner;
+mod pictures;
+pub mod plots;
 mod run;
 pub mod setup;
 
 pub use config::{Config, Method};
 pub use history::{EpochRow, History, Summary, WeightPicture};
-pub use learner::{Learner, Prepared};
+pub use learner::{Learner, Prepared, StepReport};
 pub use run::{Observer, Run};

@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{Progress, Saved, save, write_atomically};
 use super::config::{Config, Method};
 use super::history::{EpochRow, History, Summary, mean_where};
-use super::learner::{Learner, Prepared, StepReport};
+use super::learner::{Learner, Prepared, SUMMARY_STRIDE, StepReport};
+use super::pictures;
 use crate::error::{Error, Result};
 use crate::program::Session;
 
@@ -159,6 +160,7 @@ impl Run {
         let summary = self.summary();
         let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Program(e.to_string()))?;
         write_atomically(&self.out.join("summary.json"), text.as_bytes())?;
+        pictures::draw(&self.data, &self.histories, &self.out)?;
         Ok(summary)
     }
 
@@ -217,7 +219,9 @@ impl Run {
             baseline_best_test_accuracy: baseline.and_then(History::best_accuracy),
             mean_weight_clean: mean(false),
             mean_weight_corrupted: mean(true),
-            weight_curve: last.map(|p| p.curve.clone()).unwrap_or_default(),
+            weight_curve: last
+                .map(|p| p.curve.iter().step_by(SUMMARY_STRIDE).copied().collect())
+                .unwrap_or_default(),
             meta_steps_per_second: config.method.is_meta().then(|| meta_speed(main)),
             seconds: self.histories.iter().map(History::seconds).sum(),
             epochs: self.done,

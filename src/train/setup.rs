@@ -1,32 +1,40 @@
-//! A session with its first parameters.
+//! A session's states before the first step.
 
 use crate::data::{Stream, rng};
 use crate::error::Result;
 use crate::nn::{Network, Param, WeightNet};
 use crate::program::{Session, Values};
 
-/// Writes first values into all states of a session that its programs have declared: `w.*` and `theta.*` from `seed` (each
-/// parameter from random numbers of its own), running variances 1, everything else (moments, running means) 0.
+/// Gives every state of the session's programs its first value: `w.*` and `theta.*` from their initialisations (a function of
+/// `seed` alone), running means 0, running variances 1, all moments 0. Other states (`pixels`) stay. Again after
+/// steps, it undoes them.
 ///
 /// # Errors
-/// None for sessions whose programs are those of this crate.
+/// If the session's parameters have other shapes than the networks'.
 pub fn initialise(session: &mut Session, net: &Network, weight_net: &WeightNet, seed: u64) -> Result<()> {
-    let declared: Vec<_> =
-        session.states().iter().map(|s| (s.name.clone(), s.kind, s.shape.count())).collect();
-    for (name, _, count) in declared.iter().filter(|s| s.1 == crate::tape::Kind::Float) {
-        let first = if name.starts_with("stats.") && name.ends_with(".var") { 1.0 } else { 0.0 };
-        session.write_state(name, Values::Float(&vec![first; *count]))?;
+    let (classifier, theta) = (net.params(), weight_net.params());
+    for state in session.states().to_vec() {
+        let name = state.name.as_str();
+        let count = state.shape.count();
+        let drawn = drawn(name, "w.", &classifier, seed, Stream::Classifier)
+            .or_else(|| drawn(name, "theta.", &theta, seed, Stream::WeightNet));
+        let values = if let Some(values) = drawn {
+            values
+        } else if ["momentum.", "theta.moment"].iter().any(|p| name.starts_with(p)) {
+            vec![0.0; count]
+        } else if name.starts_with("stats.") {
+            vec![if name.ends_with(".var") { 1.0 } else { 0.0 }; count]
+        } else {
+            continue;
+        };
+        session.write_state(name, Values::Float(&values))?;
     }
-    let mut write = |prefix: &str, params: Vec<Param>, stream: Stream| -> Result<()> {
-        for (i, param) in params.iter().enumerate() {
-            let name = format!("{prefix}.{}", param.name);
-            if declared.iter().any(|d| d.0 == name) {
-                let values = param.initial(&mut rng(seed, stream, i as u64));
-                session.write_state(&name, Values::Float(&values))?;
-            }
-        }
-        Ok(())
-    };
-    write("w", net.params(), Stream::Classifier)?;
-    write("theta", weight_net.params(), Stream::WeightNet)
+    Ok(())
+}
+
+/// The first value of the parameter whose state is called `name`, if it is one of `params`.
+fn drawn(name: &str, prefix: &str, params: &[Param], seed: u64, stream: Stream) -> Option<Vec<f64>> {
+    let name = name.strip_prefix(prefix)?;
+    let at = params.iter().position(|p| p.name == name)?;
+    Some(params[at].initial(&mut rng(seed, stream, at as u64)))
 }
