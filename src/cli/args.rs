@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use metatape::Result;
 use metatape::data::{Dataset, DatasetKind, Noise, Split, SplitConfig, default_meta_size, load, split};
 use metatape::meta::{Preset, Route, Sgd, StepConfig, VirtualStep, Weights};
 use metatape::nn::{WeightNet, WeightNetInit};
 use metatape::train::Method;
-use metatape::Result;
 
-use super::values::{
-    DeviceChoice, Precision, WEIGHT_NET_INITS, factor, model, positive, rate, share, weight_net_init,
-};
+use super::values::{DeviceChoice, Precision, factor, model, positive, rate, share};
 
 const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
 const ROUTES: &str = "jvp|reverse|finite-difference|per-sample";
@@ -20,12 +18,13 @@ const ROUTES: &str = "jvp|reverse|finite-difference|per-sample";
 #[derive(Parser, Debug)]
 #[command(
     name = "metatape",
+    bin_name = "metatape",
     version,
     propagate_version = true,
     max_term_width = 110,
     arg_required_else_help = true,
     after_help = "Examples:
-  metatape train                                    Fashion-MNIST (built in) with 60% noise, and the baseline beside it
+  metatape train                                    built-in images with 60% noise, and the baseline beside
   metatape train --model lenet --noise flip2:0.4    another network, another noise
   metatape hypergrad --model lenet --precision f64  every way to compute the hypergradient, compared
   metatape bench --model resnet32                   milliseconds of a plain step and of a meta step
@@ -65,11 +64,11 @@ pub struct DataArgs {
     #[arg(long, value_name = "NOISE")]
     pub noise: Option<Noise>,
     /// Long tail: the largest class has IF times the images of the smallest
-    #[arg(long, value_name = "IF", value_parser = factor)]
+    #[arg(long, value_name = "IF", value_parser = factor, allow_negative_numbers = true)]
     pub imbalance: Option<f64>,
     /// Clean images set apart for the meta set, the same number of each class [default: 1000; 10 a class for a
     /// long tail without noise]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub meta_size: Option<usize>,
 }
 
@@ -95,7 +94,7 @@ impl DataArgs {
 #[command(next_help_heading = "Meta step")]
 pub struct StepArgs {
     /// Weights of a batch: mean (V/n) or normalised (V over the sum of V)
-    #[arg(long, value_name = "mean|normalised", default_value_t = Weights::Mean, hide_possible_values = true)]
+    #[arg(long, value_name = "mean|normalised", default_value_t = Weights::Mean)]
     pub weights: Weights,
     /// Differentiate the loss that the weight net reads, too
     #[arg(long)]
@@ -107,37 +106,36 @@ pub struct StepArgs {
     /// sgd-imbalance (1e-5, the same)
     #[arg(long, value_name = "PRESET", default_value_t = Preset::Adam)]
     pub weight_net_preset: Preset,
-    /// Where the weight net begins
-    #[arg(long, value_name = "INIT", value_parser = weight_net_init, default_value = WEIGHT_NET_INITS[0].0)]
+    /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5 everywhere), or faithful
+    /// (PyTorch's default, as published)
+    #[arg(long, value_name = "INIT", default_value_t = WeightNetInit::Kinks)]
     pub weight_net_init: WeightNetInit,
     /// Momentum of the classifier's SGD
-    #[arg(long, value_name = "MU", default_value_t = 0.9, value_parser = share)]
+    #[arg(long, value_name = "MU", default_value_t = 0.9, value_parser = share, allow_negative_numbers = true)]
     pub momentum: f64,
     /// Nesterov's form of that momentum
     #[arg(long)]
     pub nesterov: bool,
     /// L2 coefficient of the classifier, batch norm's scales and biases included
-    #[arg(long, value_name = "L2", default_value_t = 5e-4, value_parser = share)]
+    #[arg(long, value_name = "L2", default_value_t = 5e-4, value_parser = share, allow_negative_numbers = true)]
     pub weight_decay: f64,
     /// The classifier's learning rate
-    #[arg(long, value_name = "LR", default_value_t = 0.05, value_parser = rate)]
+    #[arg(long, value_name = "LR", default_value_t = 0.05, value_parser = rate, allow_negative_numbers = true)]
     pub lr: f64,
 }
 
 impl StepArgs {
-    /// The step's options, and the weight net's learning rate.
-    pub fn config(&self, route: Route, precision: Precision) -> (StepConfig, f64) {
-        let (weight_net, lr_theta) = self.weight_net_preset.optimiser();
-        let config = StepConfig {
+    /// The step's options.
+    pub fn config(&self, route: Route, precision: Precision) -> StepConfig {
+        StepConfig {
             weights: self.weights,
             undetached: self.undetached,
             virtual_step: self.virtual_step,
             route,
             classifier: self.classifier(),
-            weight_net,
+            weight_net: self.weight_net_preset.optimiser().0,
             probe: if precision == Precision::F64 { 1e-4 } else { 1e-2 },
-        };
-        (config, lr_theta)
+        }
     }
 
     /// The classifier's rule.
@@ -147,7 +145,7 @@ impl StepArgs {
 
     /// The weight net 1–100–1.
     pub fn weight_net(&self) -> WeightNet {
-        WeightNet { hidden: 100, init: self.weight_net_init }
+        WeightNet { hidden: 100, init: self.weight_net_init, slope: self.weight_net_preset.slope() }
     }
 }
 
@@ -156,7 +154,7 @@ impl StepArgs {
 #[command(next_help_heading = "Machine")]
 pub struct DeviceArgs {
     /// CPU threads; results do not depend on them [default: all]
-    #[arg(long, value_name = "T", value_parser = positive)]
+    #[arg(long, value_name = "T", value_parser = positive, allow_negative_numbers = true)]
     pub threads: Option<usize>,
     /// Floating-point numbers
     #[arg(long, value_name = "f32|f64", default_value_t = Precision::F32)]
@@ -172,7 +170,7 @@ pub struct DeviceArgs {
   metatape train
   metatape train --noise flip2:0.4 --weights normalised --seed 3 --out runs/flip
   metatape train --noise none --imbalance 100
-  metatape train --dataset cifar10 --data-dir cifar-10-batches-bin --model resnet32 --epochs 60 --lr 0.1
+  metatape train --dataset cifar10 --data-dir cifar-10-batches-bin --model resnet32 --lr 0.1
   metatape train --out runs/flip --resume")]
 pub struct TrainArgs {
     /// Data set, noise, long tail, meta set.
@@ -194,14 +192,14 @@ pub struct TrainArgs {
     #[arg(long, value_name = ROUTES, default_value_t = Route::Jvp, help_heading = "Meta step")]
     pub route: Route,
     /// Passes over the training set
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive, help_heading = "Schedule")]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub epochs: usize,
     /// Samples of a batch, and of a meta batch
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, help_heading = "Schedule")]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub batch: usize,
     /// Numbers of epochs, separated by commas, after which the learning rate is divided by 10 [default: 66% and 85% of
     /// --epochs]
-    #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = positive, help_heading = "Schedule")]
+    #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub milestones: Option<Vec<usize>>,
     /// Decides meta set, noise, first parameters and order of batches
     #[arg(long, value_name = "SEED", default_value_t = 1, help_heading = "Schedule")]
@@ -221,7 +219,7 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
-    /// What the command would be without any flag but those that say where to run: the defaults.
+    /// `metatape train` without any flag: the defaults.
     pub fn defaults() -> TrainArgs {
         match Metatape::parse_from(["metatape", "train"]).command {
             Command::Train(args) => args,
@@ -232,7 +230,8 @@ impl TrainArgs {
     /// Epochs after which the learning rate is divided by 10, ascending: as given, or ⌊66%⌋ and ⌊85%⌋ of all, where that is not
     /// before the first.
     pub fn milestones(&self) -> Vec<usize> {
-        let default = || [66, 85].map(|percent| self.epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
+        let default =
+            || [66, 85].map(|percent| self.epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
         let mut milestones = self.milestones.clone().unwrap_or_else(default);
         milestones.sort_unstable();
         milestones
@@ -251,7 +250,7 @@ pub struct HypergradArgs {
     #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
     pub model: String,
     /// Samples of the batch, and of the meta batch
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
     pub batch: usize,
     /// Decides meta set, noise, first parameters and the batch
     #[arg(long, value_name = "SEED", default_value_t = 1)]
@@ -285,20 +284,22 @@ pub struct HypergradArgs {
 
 /// `metatape bench`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Random images in memory, optimisers included: 32x32 colour for resnet32 and wrn28-10, 28x28 grey for the others.
+#[command(
+    after_help = "Random images in memory, optimisers included: 32x32 colour for resnet32 and wrn28-10, 28x28 grey for the others.
 
 Examples:
   metatape bench --model lenet --batch 100 --steps 50
-  metatape bench --model resnet32 --route reverse --threads 1 --json")]
+  metatape bench --model resnet32 --route reverse --threads 1 --json"
+)]
 pub struct BenchArgs {
     /// The classifier
     #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
     pub model: String,
     /// Samples of the batch, and of the meta batch
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
     pub batch: usize,
     /// Steps of each kind that are timed
-    #[arg(long, value_name = "K", default_value_t = 20, value_parser = positive)]
+    #[arg(long, value_name = "K", default_value_t = 20, value_parser = positive, allow_negative_numbers = true)]
     pub steps: usize,
     /// How the hypergradient is computed
     #[arg(long, value_name = ROUTES, default_value_t = Route::Jvp)]

@@ -86,6 +86,10 @@ fn sentence(error: &clap::Error) -> String {
         let source = source.to_string();
         return if source.starts_with("--") { source } else { format!("{flag}: {source}") };
     }
+    if let (ErrorKind::MissingRequiredArgument, Some(flag)) = (error.kind(), context(ContextKind::InvalidArg))
+    {
+        return format!("{flag} must be given, too, with these flags");
+    }
     // The first paragraph of clap's text, less its `error: `.
     let text = error.to_string();
     let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);

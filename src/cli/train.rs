@@ -89,7 +89,10 @@ fn default_out(config: &Config) -> PathBuf {
     let name = format!("{date}-{}-{}-{}", config.method, config.model, config.dataset);
     let first = Path::new("runs").join(&name);
     let numbered = (2..).map(|i| Path::new("runs").join(format!("{name}-{i}")));
-    std::iter::once(first).chain(numbered).find(|p| !p.exists()).unwrap_or_else(|| Path::new("runs").join(name))
+    std::iter::once(first)
+        .chain(numbered)
+        .find(|p| !p.exists())
+        .unwrap_or_else(|| Path::new("runs").join(name))
 }
 
 /// Progress bars on a terminal, a line an epoch elsewhere.
@@ -206,14 +209,22 @@ fn report(run: &Run, summary: &Summary) -> String {
         vec![name.to_owned(), a, b]
     };
     let mut rows = vec![row("test accuracy", ["final".into(), "best".into()])];
-    rows.push(row(&summary.method, [percent(summary.final_test_accuracy), percent(summary.best_test_accuracy)]));
-    if let (Some(last), Some(best)) = (summary.baseline_final_test_accuracy, summary.baseline_best_test_accuracy) {
+    rows.push(row(
+        &summary.method,
+        [percent(summary.final_test_accuracy), percent(summary.best_test_accuracy)],
+    ));
+    if let (Some(last), Some(best)) =
+        (summary.baseline_final_test_accuracy, summary.baseline_best_test_accuracy)
+    {
         rows.push(row("uniform", [percent(last), percent(best)]));
     }
     let mut text = format!("\n{}\n", table(&rows));
     if let Some(clean) = summary.mean_weight_clean {
-        let corrupted = summary.mean_weight_corrupted.map_or("none are corrupted".into(), |w| format!("{w:.3}"));
-        text.push_str(&format!("\nmean weight of clean samples {clean:.3}, of corrupted samples {corrupted}\n"));
+        let corrupted =
+            summary.mean_weight_corrupted.map_or("none are corrupted".into(), |w| format!("{w:.3}"));
+        text.push_str(&format!(
+            "\nmean weight of clean samples {clean:.3}, of corrupted samples {corrupted}\n"
+        ));
     }
     if !summary.weight_curve.is_empty() {
         let shown = [0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0];

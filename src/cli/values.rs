@@ -3,31 +3,22 @@
 use std::fmt;
 use std::str::FromStr;
 
-use metatape::nn::{Network, WeightNetInit};
+use metatape::nn::Network;
 use metatape::{Error, Result};
-
-/// The weight net's first values by name, the default first.
-pub const WEIGHT_NET_INITS: [(&str, WeightNetInit); 1] = [("faithful", WeightNetInit::Faithful)];
-
-/// `--weight-net-init`.
-pub fn weight_net_init(name: &str) -> Result<WeightNetInit> {
-    let found = WEIGHT_NET_INITS.iter().find(|(known, _)| *known == name);
-    found.map(|(_, init)| *init).ok_or_else(|| {
-        let names = WEIGHT_NET_INITS.map(|(known, _)| known).join(", ");
-        Error::Usage(format!("there is no weight-net initialisation `{name}`; choose one of {names}"))
-    })
-}
 
 /// `--model`: a name that [`Network::named`] knows.
 pub fn model(name: &str) -> Result<String> {
     Network::named(name, [32, 32, 3], 10).map(|_| name.to_owned())
 }
 
-/// A count of at least 1.
+/// Counts above this are slips of the finger, and would leave the range of sizes when multiplied.
+const LARGEST_COUNT: usize = 1_000_000;
+
+/// A count from 1 to a million.
 pub fn positive(text: &str) -> Result<usize> {
     match text.parse::<usize>() {
-        Ok(count) if count > 0 => Ok(count),
-        _ => Err(Error::Usage(format!("`{text}` is not a whole number of at least 1"))),
+        Ok(count) if (1..=LARGEST_COUNT).contains(&count) => Ok(count),
+        _ => Err(Error::Usage(format!("`{text}` is not a whole number from 1 to {LARGEST_COUNT}"))),
     }
 }
 
@@ -57,41 +48,45 @@ pub fn factor(text: &str) -> Result<f64> {
     }
 }
 
-/// Whether each of `text`'s forms is one of a few names.
-macro_rules! choice {
-    ($(#[$doc:meta])* $type:ident, $what:literal, $($(#[$case_doc:meta])* $case:ident = $name:literal),+) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum $type { $($(#[$case_doc])* $case),+ }
-
-        impl FromStr for $type {
-            type Err = Error;
-            fn from_str(name: &str) -> Result<$type> {
-                match name {
-                    $($name => Ok($type::$case),)+
-                    _ => Err(Error::Usage(format!(
-                        "there is no {} `{name}`; choose one of {}", $what, [$($name),+].join(", ")
-                    ))),
-                }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(match self { $($type::$case => $name),+ })
-            }
-        }
-    };
+/// The floating-point numbers of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// Single.
+    F32,
+    /// Double.
+    F64,
 }
 
-choice!(
-    /// The floating-point numbers of a run.
-    Precision, "precision",
-    /// Single.
-    F32 = "f32",
-    /// Double.
-    F64 = "f64"
-);
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Precision> {
+        match name {
+            "f32" => Ok(Precision::F32),
+            "f64" => Ok(Precision::F64),
+            _ => Err(Error::Usage(format!("there is no precision `{name}`; choose one of f32, f64"))),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Precision::F32 => "f32",
+            Precision::F64 => "f64",
+        })
+    }
+}
+
+impl Precision {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Precision::F32 => 4,
+            Precision::F64 => 8,
+        }
+    }
+}
 
 /// Where to compute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,7 +103,8 @@ impl FromStr for DeviceChoice {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<DeviceChoice> {
-        let unknown = || Error::Usage(format!("there is no device `{name}`; choose one of auto, cpu, cuda, cuda:N"));
+        let unknown =
+            || Error::Usage(format!("there is no device `{name}`; choose one of auto, cpu, cuda, cuda:N"));
         match name {
             "auto" => Ok(DeviceChoice::Auto),
             "cpu" => Ok(DeviceChoice::Cpu),

@@ -17,7 +17,7 @@ mod resnet;
 mod weight_net;
 mod wide_resnet;
 
-pub use layers::{Forward, Moments, Normalisation};
+pub use layers::{Forward, Moments, NORM_EPS, Normalisation};
 pub use params::{Init, Param, Params};
 pub use weight_net::{WeightNet, WeightNetInit};
 

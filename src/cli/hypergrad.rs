@@ -1,0 +1,399 @@
+//! `metatape hypergrad`: one meta step on real data from a fresh network, by every route.
+
+use std::time::{Duration, Instant};
+
+use metatape::data::{BatchConfig, Batcher, Dataset, Split, Stream};
+use metatape::meta::{Adam, Batch, MetaStep, Optimiser, Route, StepConfig, adam_corrections};
+use metatape::nn::{NORM_EPS, Network, WeightNet};
+use metatape::program::{Options, Program, Session, Values};
+use metatape::tape::{GatherSpec, Kind, Scalar, Tape};
+use metatape::train::setup;
+use metatape::{Error, Result};
+use serde_json::json;
+
+use super::args::HypergradArgs;
+use super::dump::{Dump, check_free};
+use super::report;
+
+/// The explicit matrix is left out of "all routes" where it needs more work than this …
+const MOST_PER_SAMPLE_FLOPS: f64 = 200e9;
+/// … or where its per-sample gradients take more memory than this.
+const MOST_PER_SAMPLE_BYTES: f64 = (1_u64 << 31) as f64;
+/// A route is timed this often after a warm-up …
+const TIMED_RUNS: usize = 5;
+/// … or until this time is over, but once at least.
+const TIMED_FOR: Duration = Duration::from_secs(3);
+
+/// One step's data and everything that decides its results.
+struct Setting<'a> {
+    args: &'a HypergradArgs,
+    net: Network,
+    weight_net: WeightNet,
+    lr_theta: f64,
+    train: Samples,
+    meta: Samples,
+}
+
+/// A batch as the step takes it.
+struct Samples {
+    /// Normalised, `[n,h,w,c]`, row-major, as the machine rounds them.
+    images: Vec<f64>,
+    /// `[n]`.
+    labels: Vec<i32>,
+}
+
+/// What a route gave.
+struct Outcome {
+    route: Route,
+    /// All of θ's gradient, parameter after parameter.
+    hypergrad: Vec<f64>,
+    loss: f64,
+    meta_loss: f64,
+    times: Vec<f64>,
+    operations: usize,
+    flops: u64,
+    buffer_bytes: usize,
+}
+
+/// Prints the table of routes; writes the dump if asked.
+pub fn run(args: &HypergradArgs) -> Result<()> {
+    if let Some(path) = &args.dump {
+        check_free(path, args.force)?;
+    }
+    // A machine that is not there is told before the data are read.
+    let device = args.device.backend()?.describe();
+    let (dataset, split) = args.data.load(args.seed)?;
+    let setting = Setting::new(args, &dataset, &split)?;
+    let main = args.route.unwrap_or(Route::Jvp);
+    if args.print_tape {
+        let mut tape = Tape::new();
+        let config = setting.config(main);
+        setting.step(&config).record(&mut tape, false)?;
+        return report::print(tape.to_string().trim_end());
+    }
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut skipped = None;
+    for route in Route::ALL {
+        let asked = args.route.is_none_or(|r| r == route || route == Route::Reverse);
+        if !asked {
+            continue;
+        }
+        if route == Route::PerSample && args.route.is_none() {
+            let jvp = outcomes.iter().find(|o| o.route == Route::Jvp);
+            skipped = setting.too_large(jvp.map_or(0, |o| o.flops));
+            if skipped.is_some() {
+                continue;
+            }
+        }
+        let mut dump = args.dump.as_ref().filter(|_| route == main).map(|_| Dump::new(args.device.precision));
+        outcomes.push(setting.outcome(route, dump.as_mut())?);
+        if let (Some(dump), Some(path)) = (dump, &args.dump) {
+            dump.write(path, args.force)?;
+        }
+    }
+    if args.json {
+        print_json(&setting, &device, &outcomes, skipped)
+    } else {
+        print_table(&setting, &device, &outcomes, skipped)
+    }
+}
+
+impl Setting<'_> {
+    fn new<'a>(args: &'a HypergradArgs, dataset: &Dataset, split: &Split) -> Result<Setting<'a>> {
+        let image = [dataset.train.height, dataset.train.width, dataset.train.channels];
+        let net = Network::named(&args.model, image, dataset.classes())?;
+        let how =
+            |stream| BatchConfig { size: args.batch, seed: args.seed, stream, augment: dataset.augment };
+        let (train, meta) = (&split.train, &split.meta);
+        let mut train = Batcher::per_epoch(&train.indices, &train.labels, how(Stream::TrainBatches))?;
+        let mut meta = Batcher::endless(&meta.indices, &meta.labels, how(Stream::MetaBatches))?;
+        Ok(Setting {
+            args,
+            net,
+            weight_net: args.step.weight_net(),
+            lr_theta: args.step.weight_net_preset.optimiser().1,
+            train: gather(args, dataset, train.batch(0))?,
+            meta: gather(args, dataset, meta.batch(0))?,
+        })
+    }
+
+    fn config(&self, route: Route) -> StepConfig {
+        self.args.step.config(route, self.args.device.precision)
+    }
+
+    fn step<'s>(&'s self, config: &'s StepConfig) -> MetaStep<'s> {
+        let batch = [self.args.batch; 2];
+        MetaStep { net: &self.net, weight_net: &self.weight_net, config, data: &Batch::Given, batch }
+    }
+
+    /// Why the explicit matrix is not computed unasked, from the work of a step by the jvp.
+    fn too_large(&self, jvp_flops: u64) -> Option<String> {
+        let n = self.args.batch as f64;
+        let params: usize = self.net.params().iter().map(|p| p.shape.count()).sum();
+        let bytes = 2.0 * n * params as f64 * self.args.device.precision.bytes() as f64;
+        // With F one forward pass of the batch, a step by `jvp` is 10F, and each of the 2n reverse walks 2F.
+        let flops = jvp_flops as f64 / 10.0 * 4.0 * n;
+        (bytes > MOST_PER_SAMPLE_BYTES || flops > MOST_PER_SAMPLE_FLOPS).then(|| {
+            format!(
+                "left out: about {:.0} GFLOP and {:.1} GiB of per-sample gradients; ask for it by --route per-sample",
+                flops / 1e9,
+                bytes / f64::from(1 << 30)
+            )
+        })
+    }
+
+    /// A session with one program of the step, all states at their first values and all inputs given.
+    fn session(&self, route: Route, everything: bool) -> Result<(Session, Program)> {
+        let mut tape = Tape::new();
+        let config = self.config(route);
+        self.step(&config).record(&mut tape, everything)?;
+        let mut session = Session::new(self.args.device.backend()?);
+        let program = session.compile(&tape, Options::default())?;
+        setup::initialise(&mut session, &self.net, &self.weight_net, self.args.seed)?;
+        session.feed(&program, "x", Values::Float(&self.train.images))?;
+        session.feed(&program, "y", Values::Int(&self.train.labels))?;
+        session.feed(&program, "x_meta", Values::Float(&self.meta.images))?;
+        session.feed(&program, "y_meta", Values::Int(&self.meta.labels))?;
+        session.feed(&program, "lr", Values::Float(&[self.args.step.lr]))?;
+        session.feed(&program, "lr.theta", Values::Float(&[self.lr_theta]))?;
+        if let Optimiser::Adam(adam) = &config.weight_net {
+            let [first, second] = adam_corrections(adam, 1);
+            session.feed(&program, "adam.correction1", Values::Float(&[first]))?;
+            session.feed(&program, "adam.correction2", Values::Float(&[second]))?;
+        }
+        Ok((session, program))
+    }
+
+    /// One route's values, from a program that keeps them all, and its time and size, from one that keeps what
+    /// training does.
+    fn outcome(&self, route: Route, dump: Option<&mut Dump>) -> Result<Outcome> {
+        let (mut session, program) = self.session(route, true)?;
+        if let Some(dump) = dump {
+            self.dump_inputs(&session, dump)?;
+            session.run(&program)?;
+            self.dump_results(route, &session, &program, dump)?;
+        } else {
+            session.run(&program)?;
+        }
+        let losses = session.fetch(&program, "loss")?;
+        let meta_loss = session.fetch(&program, "meta_loss")?[0];
+        let loss = losses.iter().sum::<f64>() / losses.len() as f64;
+        if !(loss.is_finite() && meta_loss.is_finite()) {
+            return Err(Error::Numeric(format!(
+                "route {route}: the loss is {loss} and the meta loss {meta_loss}, no finite numbers; try a smaller --lr"
+            )));
+        }
+        let mut hypergrad = Vec::new();
+        for p in self.weight_net.params() {
+            hypergrad.extend(session.fetch(&program, &format!("hypergrad.{}", p.name))?);
+        }
+        drop(session);
+
+        let (mut session, program) = self.session(route, false)?;
+        session.run(&program)?;
+        let mut times = Vec::new();
+        let start = Instant::now();
+        while times.is_empty() || (times.len() < TIMED_RUNS && start.elapsed() < TIMED_FOR) {
+            let start = Instant::now();
+            session.run(&program)?;
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(Outcome {
+            route,
+            hypergrad,
+            loss,
+            meta_loss,
+            times,
+            operations: program.kernels,
+            flops: program.flops,
+            buffer_bytes: program.arena_bytes,
+        })
+    }
+
+    fn dump_inputs(&self, session: &Session, dump: &mut Dump) -> Result<()> {
+        let [h, w, c] = self.net.image;
+        for (suffix, samples) in [("", &self.train), ("_meta", &self.meta)] {
+            let n = samples.labels.len();
+            dump.floats(format!("x{suffix}"), &[n, h, w, c], &samples.images);
+            dump.labels(&format!("y{suffix}"), &samples.labels);
+        }
+        dump.floats("lr", &[], &[self.args.step.lr]);
+        for (prefix, params) in [("w", self.net.params()), ("theta", self.weight_net.params())] {
+            for p in params {
+                let name = format!("{prefix}.{}", p.name);
+                let values = session.read_state(&name)?;
+                dump.floats(name, &p.shape, &values);
+            }
+        }
+        Ok(())
+    }
+
+    fn dump_results(
+        &self,
+        route: Route,
+        session: &Session,
+        program: &Program,
+        dump: &mut Dump,
+    ) -> Result<()> {
+        let mut names: Vec<String> = ["loss", "weight", "meta_loss", "u"].map(str::to_owned).to_vec();
+        for p in self.net.params() {
+            names.extend(["virtual", "meta_grad", "w_next"].map(|prefix| format!("{prefix}.{}", p.name)));
+        }
+        for p in self.weight_net.params() {
+            names.extend(["hypergrad", "theta_next"].map(|prefix| format!("{prefix}.{}", p.name)));
+        }
+        for output in program.outputs().filter(|o| names.contains(&o.name)) {
+            dump.floats(output.name.clone(), &output.shape, &session.fetch(program, &output.name)?);
+        }
+        let config = self.config(route);
+        dump.note("program", format!("metatape {}", env!("CARGO_PKG_VERSION")));
+        dump.note("model", self.net.signature());
+        dump.note("seed", self.args.seed);
+        dump.note("dataset", self.args.data.dataset);
+        dump.note("noise", self.args.data.noise());
+        dump.note("route", route);
+        dump.note("weights", config.weights);
+        dump.note("undetached", config.undetached);
+        dump.note("virtual", config.virtual_step);
+        dump.note("classifier optimiser", describe(&Optimiser::Sgd(config.classifier)));
+        dump.note("weight-net optimiser", describe(&config.weight_net));
+        dump.note("lr.theta", self.lr_theta);
+        dump.note("step", "the first: all momentum buffers and moments are 0 before it");
+        dump.note("batch-norm eps", NORM_EPS);
+        if route == Route::FiniteDifference {
+            dump.note("finite-difference probe", config.probe);
+        }
+        Ok(())
+    }
+}
+
+/// An optimiser with its constants.
+fn describe(optimiser: &Optimiser) -> String {
+    match optimiser {
+        Optimiser::Sgd(sgd) => format!(
+            "SGD, momentum {}{}, weight decay {}",
+            sgd.momentum,
+            if sgd.nesterov { " (Nesterov)" } else { "" },
+            sgd.weight_decay
+        ),
+        Optimiser::Adam(Adam { beta1, beta2, eps, weight_decay }) => {
+            format!("Adam, beta1 {beta1}, beta2 {beta2}, eps {eps}, L2 {weight_decay}")
+        }
+    }
+}
+
+/// A batch's images as the step's own gathering gives them, normalised and augmented, in the machine's precision.
+fn gather(args: &HypergradArgs, dataset: &Dataset, batch: &metatape::data::Batch) -> Result<Samples> {
+    let images = &dataset.train;
+    let shape = [batch.picks.len(), images.height, images.width, images.channels];
+    // Only the batch's own images go to the machine: pick i is image i there.
+    let mut pixels = Vec::with_capacity(shape.iter().product());
+    let mut picks = Vec::with_capacity(4 * batch.picks.len());
+    for (i, [index, dx, dy, flip]) in batch.picks.iter().enumerate() {
+        pixels.extend_from_slice(images.image(*index as usize));
+        picks.extend([i as i32, *dx, *dy, *flip]);
+    }
+    let scalars = |values: &[f64]| values.iter().copied().map(Scalar).collect();
+    let pad = dataset.augment.map_or(0, |a| a.pad);
+    let spec = GatherSpec { mean: scalars(&dataset.mean), std: scalars(&dataset.std), pad };
+
+    let mut tape = Tape::new();
+    let all = tape.state("pixels", Kind::Byte, shape)?;
+    let chosen = tape.input("picks", Kind::Int, [batch.picks.len(), 4])?;
+    let gathered = tape.gather(all, chosen, spec)?;
+    tape.output("x", gathered);
+    let mut session = Session::new(args.device.backend()?);
+    let program = session.compile(&tape, Options::default())?;
+    session.write_state("pixels", Values::Byte(&pixels))?;
+    session.feed(&program, "picks", Values::Int(&picks))?;
+    session.run(&program)?;
+    Ok(Samples { images: session.fetch(&program, "x")?, labels: batch.labels.clone() })
+}
+
+/// ‖h − reference‖ / ‖reference‖ over all of θ; where the reference is 0, the distance itself.
+fn relative_error(hypergrad: &[f64], reference: &[f64]) -> f64 {
+    let difference: Vec<f64> = hypergrad.iter().zip(reference).map(|(a, b)| a - b).collect();
+    match norm(reference) {
+        0.0 => norm(&difference),
+        length => norm(&difference) / length,
+    }
+}
+
+fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|v| v * v).sum::<f64>().sqrt()
+}
+
+fn print_table(setting: &Setting, device: &str, outcomes: &[Outcome], skipped: Option<String>) -> Result<()> {
+    let Some(reference) = outcomes.first() else { return Ok(()) };
+    let args = setting.args;
+    report::print(format_args!(
+        "{}, batch {}, seed {}, {}; {}, noise {}; mean loss {:.6}, meta loss {:.6}\n",
+        args.model,
+        args.batch,
+        args.seed,
+        device,
+        args.data.dataset,
+        args.data.noise(),
+        reference.loss,
+        reference.meta_loss
+    ))?;
+    let heading = ["route", "relative error", "ms", "operations", "GFLOP", "peak buffers"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    for o in outcomes {
+        let error = match o.route {
+            Route::Reverse => "reference".to_owned(),
+            _ => format!("{:.1e}", relative_error(&o.hypergrad, &reference.hypergrad)),
+        };
+        rows.push(vec![
+            o.route.to_string(),
+            error,
+            report::ms(report::median(&o.times)),
+            o.operations.to_string(),
+            format!("{:.3}", o.flops as f64 / 1e9),
+            report::mib(o.buffer_bytes),
+        ]);
+    }
+    report::print(report::table(&rows))?;
+    if let Some(reason) = skipped {
+        report::print(format_args!("{}  {reason}", Route::PerSample))?;
+    }
+    match &args.dump {
+        Some(path) => report::print(format_args!("\nwritten: {}", path.display())),
+        None => Ok(()),
+    }
+}
+
+fn print_json(setting: &Setting, device: &str, outcomes: &[Outcome], skipped: Option<String>) -> Result<()> {
+    let Some(reference) = outcomes.first() else { return Ok(()) };
+    let args = setting.args;
+    let row = |o: &Outcome| {
+        json!({
+            "route": o.route.to_string(),
+            "relative_error": relative_error(&o.hypergrad, &reference.hypergrad),
+            "ms": report::median(&o.times),
+            "timed_runs": o.times.len(),
+            "operations": o.operations,
+            "gflop": o.flops as f64 / 1e9,
+            "peak_buffer_bytes": o.buffer_bytes,
+        })
+    };
+    let skipped: Vec<_> = skipped
+        .iter()
+        .map(|reason| json!({ "route": Route::PerSample.to_string(), "reason": reason }))
+        .collect();
+    report::print_json(&json!({
+        "model": args.model,
+        "batch": args.batch,
+        "seed": args.seed,
+        "precision": args.device.precision.to_string(),
+        "device": device,
+        "dataset": args.data.dataset.to_string(),
+        "noise": args.data.noise().to_string(),
+        "loss": reference.loss,
+        "meta_loss": reference.meta_loss,
+        "hypergrad_norm": norm(&reference.hypergrad),
+        "routes": outcomes.iter().map(row).collect::<Vec<_>>(),
+        "skipped": skipped,
+        "dump": args.dump,
+    }))
+}

@@ -1,0 +1,323 @@
+//! The command from outside: what it prints, what it writes, and that bad input is one sentence and an exit code.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use assert_cmd::Command;
+use metatape::nn::{Network, Param, WeightNet, WeightNetInit};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+fn metatape(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("metatape").unwrap();
+    command.args(args);
+    command
+}
+
+/// Standard output of a command that succeeds, as JSON.
+fn json(args: &[&str]) -> Value {
+    let output = metatape(args).assert().success().get_output().clone();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// That the command fails with `code`, prints nothing, and says one sentence with all of `parts` in it.
+fn fails(args: &[&str], code: i32, parts: &[&str]) {
+    let output = metatape(args).assert().code(code).get_output().clone();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.starts_with("metatape: ") && message.ends_with('\n'), "{args:?}: {message}");
+    assert_eq!(message.lines().count(), 1, "{args:?}: {message}");
+    assert!(!message.contains("panicked"), "{args:?}: {message}");
+    for part in parts {
+        assert!(message.contains(part), "{args:?}: `{part}` is not in: {message}");
+    }
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "{args:?}");
+}
+
+#[test]
+fn wrong_flags_are_one_sentence_and_code_2() {
+    fails(&["trian"], 2, &["trian", "`train`"]);
+    fails(&["hypergrad", "--bath", "3"], 2, &["--bath", "`--batch`"]);
+    fails(&["info", "more"], 2, &["more"]);
+    fails(&["bench", "--steps"], 2, &["--steps"]);
+    fails(&["train", "--resume"], 2, &["--out"]);
+    fails(&["hypergrad", "--print-tape", "--json"], 2, &["--print-tape", "--json"]);
+    fails(&["hypergrad", "--force"], 2, &["--dump"]);
+}
+
+#[test]
+fn wrong_values_name_the_flag_the_value_and_the_choices() {
+    fails(&["hypergrad", "--model", "vgg"], 2, &["--model", "`vgg`", "mlp, lenet, resnet32, wrn28-10"]);
+    fails(&["hypergrad", "--route", "fast"], 2, &["--route", "`fast`", "jvp, reverse, finite-difference"]);
+    fails(&["train", "--dataset", "mnits"], 2, &["--dataset", "`mnits`", "fashion-mnist-mini, mnist"]);
+    fails(&["train", "--noise", "uniform:2"], 2, &["--noise", "`2`", "flip2:P"]);
+    fails(&["train", "--noise", "gauss"], 2, &["--noise", "`gauss`", "uniform:P"]);
+    fails(&["train", "--method", "focal"], 2, &["--method", "`focal`", "mwnet, uniform"]);
+    fails(&["train", "--weights", "sum"], 2, &["--weights", "`sum`", "mean, normalised"]);
+    fails(&["train", "--virtual", "adam"], 2, &["--virtual", "`adam`", "plain, momentum"]);
+    fails(&["train", "--weight-net-preset", "x"], 2, &["--weight-net-preset", "`x`", "sgd-noise"]);
+    fails(&["train", "--weight-net-init", "x"], 2, &["--weight-net-init", "`x`", "faithful"]);
+    fails(&["train", "--milestones", "3,x"], 2, &["--milestones", "`x`"]);
+    fails(&["train", "--epochs", "0"], 2, &["--epochs", "`0`", "from 1"]);
+    fails(&["train", "--lr", "-1"], 2, &["--lr", "`-1`", "above 0"]);
+    fails(&["train", "--lr", "nan"], 2, &["--lr", "`nan`"]);
+    fails(&["train", "--imbalance", "0.5"], 2, &["--imbalance", "`0.5`", "at least 1"]);
+    fails(&["bench", "--batch", "x"], 2, &["--batch", "`x`"]);
+    fails(&["bench", "--threads", "0"], 2, &["--threads", "`0`"]);
+    fails(&["bench", "--threads", "100000"], 2, &["--threads", "100000"]);
+    fails(&["bench", "--precision", "f16"], 2, &["--precision", "`f16`", "f32, f64"]);
+    fails(&["bench", "--device", "gpu"], 2, &["--device", "`gpu`", "auto, cpu, cuda"]);
+}
+
+#[test]
+fn what_the_machine_or_the_data_lack_is_one_sentence() {
+    fails(&["bench", "--device", "cuda:7"], 1, &["cuda:7", "no CUDA backend yet", "--device cpu"]);
+    fails(&["hypergrad", "--dataset", "mnist"], 2, &["--data-dir", "train-images-idx3-ubyte"]);
+    fails(&["hypergrad", "--dataset", "mnist", "--data-dir", "not/here"], 1, &["not/here"]);
+    fails(&["hypergrad", "--meta-size", "7"], 2, &["--meta-size 7", "10 classes"]);
+    fails(&["hypergrad", "--meta-size", "10000"], 1, &["--meta-size 10000", "smaller meta set"]);
+    fails(&["hypergrad", "--batch", "20000"], 2, &["--batch 20000", "9000"]);
+    fails(&["hypergrad", "--imbalance", "1000000"], 1, &["--imbalance 1000000", "empties class"]);
+    fails(&["hypergrad", "--dump", "not/here.safetensors"], 1, &["not", "folder"]);
+}
+
+#[test]
+fn help_tells_of_everything() {
+    for command in ["train", "hypergrad", "bench"] {
+        let output = metatape(&[command, "--help"]).assert().success().get_output().clone();
+        let text = String::from_utf8(output.stdout).unwrap();
+        for part in
+            ["Usage: metatape", "Examples:", "--model", "--threads", "[default: mlp]", "[default: jvp]"]
+        {
+            // The default of `hypergrad --route` is all of them.
+            assert!(
+                text.contains(part) || (command, part) == ("hypergrad", "[default: jvp]"),
+                "{command}: {part}"
+            );
+        }
+    }
+    metatape(&[]).assert().code(2);
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("metatape"));
+    let output = command.arg("info").stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn info_knows_the_machine() {
+    let info = json(&["info", "--json"]);
+    assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
+    assert!(info["threads"].as_u64().unwrap() >= 1);
+    assert!(info["gpus"].is_array() && info["cpu"]["model"].is_string());
+    let text = metatape(&["info"]).assert().success().get_output().stdout.clone();
+    assert_eq!(String::from_utf8(text).unwrap().lines().count(), 6);
+}
+
+/// The relative error of a route in `hypergrad --json`.
+fn error_of(result: &Value, route: &str) -> f64 {
+    let routes = result["routes"].as_array().unwrap();
+    let row =
+        routes.iter().find(|r| r["route"] == route).unwrap_or_else(|| panic!("{route} is not in {result}"));
+    for field in ["ms", "operations", "peak_buffer_bytes"] {
+        assert!(row[field].as_f64().unwrap() > 0.0, "{field} in {row}");
+    }
+    row["relative_error"].as_f64().unwrap()
+}
+
+#[test]
+fn routes_agree_on_real_data() {
+    for (model, batch, options) in [
+        ("mlp", "16", &["--weights", "normalised", "--undetached"][..]),
+        ("lenet", "4", &["--virtual", "momentum"][..]),
+        ("resnet32", "4", &["--route", "jvp"][..]),
+    ] {
+        let mut args = vec!["hypergrad", "--model", model, "--batch", batch, "--precision", "f64", "--json"];
+        args.extend(options);
+        let result = json(&args);
+        assert_eq!(error_of(&result, "reverse"), 0.0);
+        assert!(error_of(&result, "jvp") < 1e-10, "{result}");
+        assert!(result["hypergrad_norm"].as_f64().unwrap() > 0.0);
+        if model != "resnet32" {
+            assert!(error_of(&result, "per-sample") < 1e-10, "{result}");
+            let difference = error_of(&result, "finite-difference");
+            assert!(difference > 0.0 && difference < 0.05, "{result}");
+        }
+    }
+}
+
+#[test]
+fn threads_change_nothing_but_time() {
+    let run = |threads| {
+        let result = json(&[
+            "hypergrad",
+            "--model",
+            "lenet",
+            "--batch",
+            "4",
+            "--route",
+            "jvp",
+            "--json",
+            "--threads",
+            threads,
+        ]);
+        ["loss", "meta_loss", "hypergrad_norm"].map(|field| result[field].as_f64().unwrap().to_bits())
+    };
+    assert_eq!(run("1"), run("3"));
+}
+
+#[test]
+fn a_large_explicit_matrix_is_left_out_unless_asked_for() {
+    let result = json(&["hypergrad", "--model", "lenet", "--batch", "100", "--json", "--device", "cpu"]);
+    assert_eq!(result["routes"].as_array().unwrap().len(), 3);
+    assert_eq!(result["skipped"][0]["route"], "per-sample");
+    assert!(result["skipped"][0]["reason"].as_str().unwrap().contains("--route per-sample"));
+}
+
+#[test]
+fn the_printed_tape_has_its_sections() {
+    let output =
+        metatape(&["hypergrad", "--batch", "4", "--print-tape"]).assert().success().get_output().clone();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "# losses at w",
+        "# virtual step",
+        "# hypergradient",
+        "# real step",
+        "cross-entropy",
+        "update w.fc1.weight",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+}
+
+/// The tensor's shape and numbers.
+fn tensor(file: &SafeTensors, name: &str) -> (Vec<usize>, Vec<f64>) {
+    let view = file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(view.dtype(), Dtype::F64, "{name}");
+    let (numbers, _) = view.data().as_chunks::<8>();
+    (view.shape().to_vec(), numbers.iter().map(|b| f64::from_le_bytes(*b)).collect())
+}
+
+fn check_dump(path: &Path, net: &Network, batch: usize) {
+    let bytes = fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let notes = header.metadata().clone().unwrap();
+    assert!(
+        notes["layout"].contains("NHWC")
+            && notes["layout"].contains("HWIO")
+            && notes["layout"].contains("[in, out]")
+    );
+    assert_eq!(
+        (notes["route"].as_str(), notes["seed"].as_str(), notes["lr.theta"].as_str()),
+        ("jvp", "7", "0.001")
+    );
+
+    let theta = WeightNet { hidden: 100, init: WeightNetInit::Faithful }.params();
+    let [h, w, c] = net.image;
+    let mut count = 2 + 3 + 4;
+    for (name, shape) in [("x", vec![batch, h, w, c]), ("x_meta", vec![batch, h, w, c]), ("lr", vec![])] {
+        assert_eq!(tensor(&file, name).0, shape, "{name}");
+    }
+    for name in ["y", "y_meta"] {
+        let labels = file.tensor(name).unwrap();
+        assert_eq!((labels.dtype(), labels.shape()), (Dtype::I64, &[batch][..]), "{name}");
+    }
+    for (name, shape) in
+        [("loss", vec![batch]), ("weight", vec![batch]), ("u", vec![batch]), ("meta_loss", vec![])]
+    {
+        assert_eq!(tensor(&file, name).0, shape, "{name}");
+    }
+    let mut check = |prefixes: &[&str], params: &[Param]| {
+        for p in params {
+            for prefix in prefixes {
+                let (shape, values) = tensor(&file, &format!("{prefix}.{}", p.name));
+                assert_eq!(shape[..], p.shape[..], "{prefix}.{}", p.name);
+                assert!(values.iter().all(|v| v.is_finite()), "{prefix}.{}", p.name);
+                count += 1;
+            }
+        }
+    };
+    check(&["w", "virtual", "meta_grad", "w_next"], &net.params());
+    check(&["theta", "hypergrad", "theta_next"], &theta);
+    assert_eq!(file.len(), count, "{:?}", file.names());
+
+    // The file is of one step: Adam's first, and u = J g, so that ŵ and θ⁺ fit what stands beside them.
+    for p in &theta {
+        let [before, h, after] =
+            ["theta", "hypergrad", "theta_next"].map(|x| tensor(&file, &format!("{x}.{}", p.name)).1);
+        for ((before, h), after) in before.iter().zip(&h).zip(&after) {
+            let g = h + 1e-4 * before;
+            assert!((before - 1e-3 * g / (g.abs() + 1e-8) - after).abs() < 1e-12, "{}", p.name);
+        }
+    }
+    // fc2.bias adds to every V's logit: ∂L/∂bias = −(α/n) Σ u V (1 − V).
+    let [u, v, lr, bias] = ["u", "weight", "lr", "hypergrad.fc2.bias"].map(|name| tensor(&file, name).1);
+    let sum: f64 = u.iter().zip(&v).map(|(u, v)| u * v * (1.0 - v)).sum();
+    let expected = -lr[0] / batch as f64 * sum;
+    assert!((bias[0] - expected).abs() <= 1e-10 * expected.abs(), "{} {expected}", bias[0]);
+}
+
+#[test]
+fn the_dump_has_every_tensor_of_the_step() {
+    let folder = tempfile::tempdir().unwrap();
+    for (model, batch) in [("mlp", 6), ("resnet32", 2)] {
+        let path = folder.path().join(format!("{model}.safetensors"));
+        let (file, n) = (path.to_str().unwrap(), batch.to_string());
+        let args = [
+            "hypergrad",
+            "--model",
+            model,
+            "--batch",
+            &n,
+            "--seed",
+            "7",
+            "--precision",
+            "f64",
+            "--route",
+            "jvp",
+        ];
+        let args = [&args[..], &["--dump", file]].concat();
+        metatape(&args).assert().success();
+        check_dump(&path, &Network::named(model, [28, 28, 1], 10).unwrap(), batch);
+        if model == "mlp" {
+            let before = fs::read(&path).unwrap();
+            fails(&args, 2, &["mlp.safetensors", "--force"]);
+            assert_eq!(fs::read(&path).unwrap(), before);
+            metatape(&[&args[..], &["--force", "--lr", "0.1"]].concat()).assert().success();
+            assert_ne!(fs::read(&path).unwrap(), before);
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn bench_reports_both_steps() {
+    let result =
+        json(&["bench", "--model", "mlp", "--batch", "10", "--steps", "7", "--threads", "1", "--json"]);
+    for kind in ["plain_ms", "meta_ms"] {
+        let [min, median, max] = ["min", "median", "max"].map(|field| result[kind][field].as_f64().unwrap());
+        assert!(0.0 < min && min <= median && median <= max, "{result}");
+    }
+    for field in ["ratio", "peak_memory_bytes", "operations", "plain_operations", "gflop", "plain_gflop"] {
+        assert!(result[field].as_f64().unwrap() > 0.0, "{field} in {result}");
+    }
+    assert_eq!(
+        (&result["model"], &result["batch"], &result["steps"]),
+        (&"mlp".into(), &10.into(), &7.into())
+    );
+    assert_eq!(
+        (&result["route"], &result["threads"], &result["precision"]),
+        (&"jvp".into(), &1.into(), &"f32".into())
+    );
+    assert!(result["device"].as_str().unwrap().starts_with("cpu"));
+    // 3 products a linear layer's step, less the first layer's data gradient, of 10 images: forward and weight gradients of
+    // 784×256 and 256×10, data gradient of the latter.
+    let products = 2.0 * (784.0 * 256.0 + 256.0 * 10.0) + 256.0 * 10.0;
+    assert_eq!((result["plain_gflop"].as_f64().unwrap() * 1e9).round(), 2.0 * 10.0 * products);
+}
