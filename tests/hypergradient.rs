@@ -24,7 +24,7 @@ fn networks() -> Vec<Network> {
 
 /// A session with everything that a meta step reads set to numbers of seed 1.
 fn run(net: &Network, config: &StepConfig, options: Options, threads: usize) -> (Session, Program) {
-    let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Faithful };
+    let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0 };
     let mut tape = Tape::new();
     let step = MetaStep { net, weight_net: &weight_net, config, data: &Batch::Given, batch: [N, M] };
     step.record(&mut tape, true).unwrap();

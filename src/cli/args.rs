@@ -9,7 +9,7 @@ use metatape::meta::{Preset, Route, Sgd, StepConfig, VirtualStep, Weights};
 use metatape::nn::{WeightNet, WeightNetInit};
 use metatape::train::Method;
 
-use super::values::{DeviceChoice, Precision, WEIGHT_NET_INIT, factor, model, positive, rate, share};
+use super::values::{DeviceChoice, Precision, factor, model, positive, rate, share};
 
 const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
 const ROUTES: &str = "jvp|reverse|finite-difference|per-sample";
@@ -106,8 +106,9 @@ pub struct StepArgs {
     /// sgd-imbalance (1e-5, the same)
     #[arg(long, value_name = "PRESET", default_value_t = Preset::Adam)]
     pub weight_net_preset: Preset,
-    /// Where the weight net begins
-    #[arg(long, value_name = "INIT", default_value_t = WEIGHT_NET_INIT)]
+    /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5 everywhere), or faithful
+    /// (PyTorch's default, as published)
+    #[arg(long, value_name = "INIT", default_value_t = WeightNetInit::Kinks)]
     pub weight_net_init: WeightNetInit,
     /// Momentum of the classifier's SGD
     #[arg(long, value_name = "MU", default_value_t = 0.9, value_parser = share, allow_negative_numbers = true)]
@@ -144,7 +145,7 @@ impl StepArgs {
 
     /// The weight net 1–100–1.
     pub fn weight_net(&self) -> WeightNet {
-        WeightNet { hidden: 100, init: self.weight_net_init }
+        WeightNet { hidden: 100, init: self.weight_net_init, slope: self.weight_net_preset.slope() }
     }
 }
 
@@ -218,7 +219,7 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
-    /// What the command would be without any flag but those that say where to run: the defaults.
+    /// `metatape train` without any flag: the defaults.
     pub fn defaults() -> TrainArgs {
         match Metatape::parse_from(["metatape", "train"]).command {
             Command::Train(args) => args,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use metatape::meta::{Adam, Batch, MetaStep, Optimiser, PlainStep, Preset, StepConfig, adam_corrections};
-use metatape::nn::{Network, WeightNet};
+use metatape::nn::{Network, WeightNet, WeightNetInit};
 use metatape::program::{Options, Program, Session, Values};
 use metatape::tape::{GatherSpec, Scalar, Tape};
 use metatape::train::setup;
@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use super::args::BenchArgs;
 use super::report;
-use super::values::WEIGHT_NET_INIT;
 
 /// Random images in memory, from which batches are gathered.
 const IMAGES: usize = 1000;
@@ -41,7 +40,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let grey = matches!(args.model.as_str(), "mlp" | "lenet");
     let image = if grey { [28, 28, 1] } else { [32, 32, 3] };
     let net = Network::named(&args.model, image, CLASSES)?;
-    let weight_net = WeightNet { hidden: 100, init: WEIGHT_NET_INIT };
+    let weight_net = WeightNet { hidden: 100, init: WeightNetInit::Kinks, slope: Preset::Adam.slope() };
     let mut session = Session::new(args.device.backend()?);
     let mut rng = Pcg64::seed_from_u64(1);
     let data = images(image);

@@ -258,6 +258,7 @@ impl Setting<'_> {
         note_optimiser(dump, "classifier", &Optimiser::Sgd(config.classifier));
         note_optimiser(dump, "weight-net", &config.weight_net);
         dump.note("lr.theta", self.lr_theta);
+        dump.note("weight-net.init", self.weight_net.init);
         dump.note("step", "the first: all momentum buffers and moments are 0 before it");
         dump.note("batch-norm eps", NORM_EPS);
         if route == Route::FiniteDifference {

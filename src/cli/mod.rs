@@ -24,16 +24,16 @@ mod values;
 use std::error::Error as _;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, FromArgMatches};
 use metatape::Result;
 
 use args::{Command, Metatape};
 
 /// Runs the command; errors go to standard error as `metatape: <sentence>`, with exit code 2 for usage and 1 otherwise.
 pub fn main() -> ExitCode {
-    let command = match Metatape::try_parse() {
-        Ok(parsed) => parsed.command,
+    let command = match parse() {
+        Ok(command) => command,
         Err(error) => return answer(&error),
     };
     match run(&command) {
@@ -43,6 +43,15 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The command line as typed. `hypergrad` compares gradients of all of θ, so there the weight net begins as published: with the
+/// output layer at zero, as training begins, the first layer's part would be nothing but zeros.
+fn parse() -> clap::error::Result<Command> {
+    let command = Metatape::command().mut_subcommand("hypergrad", |hypergrad| {
+        hypergrad.mut_arg("weight_net_init", |arg| arg.default_value("faithful"))
+    });
+    Ok(Metatape::from_arg_matches(&command.try_get_matches()?)?.command)
 }
 
 fn run(command: &Command) -> Result<()> {

@@ -3,11 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use metatape::nn::{Network, WeightNetInit};
+use metatape::nn::Network;
 use metatape::{Error, Result};
-
-/// Where the weight net begins unless it is told otherwise.
-pub const WEIGHT_NET_INIT: WeightNetInit = WeightNetInit::Faithful;
 
 /// `--model`: a name that [`Network::named`] knows.
 pub fn model(name: &str) -> Result<String> {

@@ -98,6 +98,18 @@ impl Preset {
     }
 }
 
+impl Preset {
+    /// The slope that suits the rule in the weight net's first values ([`crate::nn::WeightNet::slope`]). Adam's steps have one
+    /// size whatever the gradient's, so units begin flat; SGD needs them as steep as the loss itself. Measured over seeds 1 to 15
+    /// by `benches/peers/weight_net_init.py`.
+    pub fn slope(self) -> f64 {
+        match self {
+            Preset::Adam => 0.04,
+            Preset::SgdNoise | Preset::SgdImbalance => 1.0,
+        }
+    }
+}
+
 /// The options of a meta step.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StepConfig {

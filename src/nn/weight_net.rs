@@ -1,6 +1,6 @@
 //! The weight net `V(ℓ; θ)`: 1 – hidden – 1, ReLU, sigmoid. A sample's loss goes in, its weight in (0, 1) comes out.
 
-use super::params::{Param, Params};
+use super::params::{Init, Param, Params};
 use std::fmt;
 use std::str::FromStr;
 
@@ -14,22 +14,38 @@ pub struct WeightNet {
     pub hidden: usize,
     /// Where θ begins.
     pub init: WeightNetInit,
+    /// With [`WeightNetInit::Kinks`], the slope of the hidden units: small for an optimiser whose steps do not depend on the
+    /// gradient's size (Adam), 1 for SGD.
+    pub slope: f64,
 }
 
 /// Where θ begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WeightNetInit {
-    /// PyTorch's default: U(±1) in the first layer, U(±1/√hidden) in the second.
+    /// Half of the hidden units rise and half fall, with their kinks spread evenly over losses 0 to 6, so that some units see
+    /// only the high losses and some only the low ones. The output layer starts at zero: V = 0.5 everywhere, and no direction
+    /// is preferred.
+    ///
+    /// Why not [`WeightNetInit::Faithful`]: its units all but share one direction (most of them grow with the loss), so that
+    /// a push which should raise V for everyone raises it most where losses are high. There the sigmoid then saturates, and the
+    /// corrupted samples' own signal, which says "down", is multiplied by a vanishing slope: an increasing curve feeds on
+    /// itself. `benches/peers/weight_net_init.py` measures it.
+    Kinks,
+    /// PyTorch's default, as published: U(±1) in the first layer, U(±1/√hidden) in the second.
     Faithful,
 }
+
+/// Losses over which the kinks are spread: up to where a sample is as good as hopeless (e^{−6} = 0.25% probability).
+const LAST_KINK: f64 = 6.0;
 
 impl FromStr for WeightNetInit {
     type Err = Error;
     fn from_str(name: &str) -> Result<WeightNetInit> {
         match name {
+            "kinks" => Ok(WeightNetInit::Kinks),
             "faithful" => Ok(WeightNetInit::Faithful),
             _ => Err(Error::Usage(format!(
-                "there is no weight-net initialisation `{name}`; choose one of faithful"
+                "there is no weight-net initialisation `{name}`; choose one of kinks, faithful"
             ))),
         }
     }
@@ -38,6 +54,7 @@ impl FromStr for WeightNetInit {
 impl fmt::Display for WeightNetInit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            WeightNetInit::Kinks => f.pad("kinks"),
             WeightNetInit::Faithful => f.pad("faithful"),
         }
     }
@@ -46,7 +63,30 @@ impl fmt::Display for WeightNetInit {
 impl WeightNet {
     /// All parameters of θ.
     pub fn params(&self) -> Vec<Param> {
-        [Param::linear("fc1", 1, self.hidden), Param::linear("fc2", self.hidden, 1)].concat()
+        let mut params =
+            [Param::linear("fc1", 1, self.hidden), Param::linear("fc2", self.hidden, 1)].concat();
+        if self.init == WeightNetInit::Kinks {
+            let (slopes, offsets) = self.kinks();
+            let zero = Init::Constant(0.0);
+            for (param, init) in
+                params.iter_mut().zip([Init::Given(slopes), Init::Given(offsets), zero.clone(), zero])
+            {
+                param.init = init;
+            }
+        }
+        params
+    }
+
+    /// Slopes and offsets of the hidden units: `relu(±slope·(ℓ − t))` for t evenly from 0 to [`LAST_KINK`].
+    fn kinks(&self) -> (Vec<f64>, Vec<f64>) {
+        let rising = self.hidden.div_ceil(2);
+        let unit = |i: usize| {
+            let (sign, i, count) =
+                if i < rising { (1.0, i, rising) } else { (-1.0, i - rising, self.hidden - rising) };
+            let kink = LAST_KINK * i as f64 / (count - 1).max(1) as f64;
+            (sign * self.slope, -sign * self.slope * kink)
+        };
+        (0..self.hidden).map(unit).unzip()
     }
 
     /// Weights `[n]` of losses `[n]`.

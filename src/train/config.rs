@@ -122,7 +122,7 @@ impl Config {
 
     /// The weight net, 1–100–1 as published.
     pub fn weight_net(&self) -> WeightNet {
-        WeightNet { hidden: 100, init: self.weight_net_init }
+        WeightNet { hidden: 100, init: self.weight_net_init, slope: self.weight_net_preset.slope() }
     }
 
     /// V's rule and learning rate.
