@@ -1,9 +1,8 @@
 //! Instruction sets: which one this machine has (asked at run time), and the few vector operations that the
 //! convolution kernels are written in.
 //!
-//! Code that wants an instruction set is an `#[inline(always)]` generic over [`Simd`], entered through a small
-//! function that carries the matching `#[target_feature]`. Loops that LLVM vectorises by itself go through
-//! [`vectorise`]. Neither changes the order of any sum.
+//! Code that wants an instruction set is an `#[inline(always)]` generic over [`Simd`], entered as a [`Kernel`] through
+//! a small function that carries the matching `#[target_feature]`.
 
 use super::real::Real;
 
@@ -49,21 +48,21 @@ impl Isa {
         Isa::Portable
     }
 
-    /// Runs `body` compiled for this instruction set.
+    /// Runs `kernel` compiled for this instruction set.
     ///
     /// # Panics
     /// If this machine does not have it.
     #[inline(always)]
-    pub fn run<R>(self, body: impl FnOnce() -> R) -> R {
+    pub fn run(self, kernel: impl Kernel) {
         assert!(self.is_here(), "this machine has no {self:?}");
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: asserted above.
-            Isa::Avx512 => unsafe { with_avx512(body) },
+            Isa::Avx512 => unsafe { with_avx512(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: asserted above.
-            Isa::Avx2 => unsafe { with_avx2(body) },
-            Isa::Portable => body(),
+            Isa::Avx2 => unsafe { with_avx2(kernel) },
+            Isa::Portable => kernel.run(),
         }
     }
 
@@ -86,24 +85,25 @@ impl Isa {
     }
 }
 
-/// Runs `body` compiled for the best instruction set of this machine, for loops that LLVM vectorises.
+/// Code to compile for an instruction set: mark `run` (and what it calls) `#[inline(always)]`.
 ///
-/// No fused multiply-add and no reassociation come of it: the result has the same bits on every machine.
-#[inline(always)]
-pub fn vectorise<R>(body: impl FnOnce() -> R) -> R {
-    Isa::best().run(body)
+/// Not a closure, because a closure cannot be made to inline, and code that is not inlined into the function
+/// with the `#[target_feature]` is compiled without it: every vector operation becomes a call.
+pub trait Kernel {
+    /// Does the work.
+    fn run(self);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn with_avx512<R>(body: impl FnOnce() -> R) -> R {
-    body()
+unsafe fn with_avx512(kernel: impl Kernel) {
+    kernel.run();
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
-    body()
+unsafe fn with_avx2(kernel: impl Kernel) {
+    kernel.run();
 }
 
 /// A vector of numbers: just what a register-tiled product needs.
@@ -306,7 +306,9 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn store_first(self, to: *mut f64, n: usize) {
-            unsafe { _mm256_maskstore_pd(to, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast()), self) }
+            unsafe {
+                _mm256_maskstore_pd(to, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast()), self)
+            }
         }
         #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {

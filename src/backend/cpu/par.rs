@@ -30,7 +30,9 @@ pub fn for_each_part<T: Send>(
     f: &(impl Fn(usize, &mut [T]) + Sync),
 ) {
     let lanes = parts;
-    for_each_part_with(out, &mut [] as &mut [u8], 0, lanes, parts, start, &|i, part, _: &mut [u8]| f(i, part));
+    for_each_part_with(out, &mut [] as &mut [u8], 0, lanes, parts, start, &|i, part, _: &mut [u8]| {
+        f(i, part)
+    });
 }
 
 /// The same with parts of `len` elements each, the last one perhaps shorter.

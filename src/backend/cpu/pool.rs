@@ -57,7 +57,11 @@ impl PoolShape {
     }
     fn check(&self, x: usize, y: usize, v: usize, ct: usize) {
         assert!(self.k > 0 && self.stride > 0, "max-pooling {self:?}: empty windows or no step");
-        assert_eq!((x, y), (self.x_len(), self.y_len()), "max-pooling {self:?}: lengths of x and of the selection");
+        assert_eq!(
+            (x, y),
+            (self.x_len(), self.y_len()),
+            "max-pooling {self:?}: lengths of x and of the selection"
+        );
         assert_eq!((v, ct), (x, y), "max-pooling {self:?}: lengths of the arguments");
     }
 }

@@ -128,7 +128,11 @@ pub fn gather<T: Real>(
     par::for_each_chunk(x, image, &|n, x| {
         let [index, dx, dy, flip] = samples[n];
         let range = 0..=2 * s.pad as i32;
-        assert!(range.contains(&dx) && range.contains(&dy), "gather: crop ({dx}, {dy}) with padding {}", s.pad);
+        assert!(
+            range.contains(&dx) && range.contains(&dy),
+            "gather: crop ({dx}, {dy}) with padding {}",
+            s.pad
+        );
         let at = usize::try_from(index).expect("gather: a negative index") * image;
         let from = &images[at..][..image];
         // Row-major loops; the two conversions are per pixel and cheap against the memory traffic.

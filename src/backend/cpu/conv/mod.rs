@@ -141,7 +141,15 @@ fn forward_on<T: Real>(isa: Isa, s: &ConvShape, x: &[T], w: &[T], y: &mut [T], a
     plan.run(isa, x, w, y, acc, ws);
 }
 
-fn data_gradient_on<T: Real>(isa: Isa, s: &ConvShape, w: &[T], dy: &[T], dx: &mut [T], acc: bool, ws: &mut [T]) {
+fn data_gradient_on<T: Real>(
+    isa: Isa,
+    s: &ConvShape,
+    w: &[T],
+    dy: &[T],
+    dx: &mut [T],
+    acc: bool,
+    ws: &mut [T],
+) {
     check(s, dx.len(), w.len(), dy.len());
     if s.is_empty() {
         return clear(dx, acc);

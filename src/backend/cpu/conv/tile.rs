@@ -89,7 +89,7 @@ pub(super) struct Pixels {
 ///
 /// # Safety
 /// The machine has `S`; `x` and `dy` are good for all the pixels with `R` channels and `NV` vectors; `dw` for `R` rows
-/// `dw_row` apart, with `lanes` in the last vector.
+/// `dw_row` apart; all lanes of them are channels if `FULL`, otherwise NV is 1 and `lanes` are.
 #[inline(always)]
 pub(super) unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL: bool>(
     p: &Pixels,
@@ -112,7 +112,7 @@ pub(super) unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL:
                     let mut v = [S::splat(S::Elem::ZERO); NV];
                     for (k, v) in v.iter_mut().enumerate() {
                         let from = dy.add(k * S::LANES);
-                        *v = if FULL || k + 1 < NV { S::load(from) } else { S::load_first(from, p.lanes) };
+                        *v = if FULL { S::load(from) } else { S::load_first(from, p.lanes) };
                     }
                     for (i, acc) in acc.iter_mut().enumerate() {
                         let xi = S::splat(*x.add(i));
@@ -155,28 +155,24 @@ unsafe fn write<S: Simd, const NV: usize>(v: &[S; NV], to: *mut S::Elem, lanes: 
     }
 }
 
-/// Cuts `n` into the fewest, nearly equal pieces of at most `most`; calls `f(start, len)`.
+/// Cuts `n` into the fewest, nearly equal pieces of at most `most`: (start, length) of each.
+///
+/// An iterator and not a callback: what a closure calls is not sure to be inlined into the function that carries the
+/// instruction set.
 #[inline(always)]
-pub(super) fn nearly_equal(n: usize, most: usize, mut f: impl FnMut(usize, usize)) {
-    if n == 0 {
-        return;
-    }
-    let pieces = n.div_ceil(most);
+pub(super) fn nearly_equal(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let pieces = n.div_ceil(most).max(1);
     let (len, longer) = (n / pieces, n % pieces);
-    let mut start = 0;
-    for piece in 0..pieces {
-        let len = len + usize::from(piece < longer);
-        f(start, len);
-        start += len;
-    }
+    (0..pieces).map(move |i| (i * len + i.min(longer), len + usize::from(i < longer)))
 }
 
-/// Calls the instance of a tile for a number of rows known only at run time: `rows!(r, R => expression in R)`.
+/// Runs the instance of a tile for a number of rows known only at run time.
 macro_rules! rows {
-    ($r:expr, [$($n:literal)*], $R:ident => $body:expr) => {
+    ($r:expr, $most:expr, [$($n:literal)*], $R:ident => $body:expr) => {
         match $r {
-            $($n => { const $R: usize = $n; $body })*
-            _ => unreachable!("a tile of {} rows", $r),
+            // The inner test is constant: tiles that the register file has no room for are never compiled.
+            $($n => if const { $n <= $most } { const $R: usize = $n; $body })*
+            _ => {}
         }
     };
 }
