@@ -69,7 +69,8 @@ fn strip<T: Real, const A: usize, const Q: usize>(
     while at < len {
         let width = width.min(len - at);
         if width == WIDTH {
-            let rows = inputs.map(|x| -> &[T; WIDTH] { x[at..at + WIDTH].try_into().expect("WIDTH numbers") });
+            let rows =
+                inputs.map(|x| -> &[T; WIDTH] { x[at..at + WIDTH].try_into().expect("WIDTH numbers") });
             for l in 0..WIDTH {
                 let terms = term(rows.map(|x| x[l].to_f64()), [p[0][l], p[1][l]]);
                 for q in 0..Q {
@@ -113,7 +114,8 @@ pub(super) fn map_columns<T: Real, const A: usize, const P: usize>(
         while at < out.len() {
             let width = width.min(out.len() - at);
             if width == WIDTH {
-                let rows = inputs.map(|x| -> &[T; WIDTH] { x[at..at + WIDTH].try_into().expect("WIDTH numbers") });
+                let rows =
+                    inputs.map(|x| -> &[T; WIDTH] { x[at..at + WIDTH].try_into().expect("WIDTH numbers") });
                 let out: &mut [T; WIDTH] = (&mut out[at..at + WIDTH]).try_into().expect("WIDTH numbers");
                 for l in 0..WIDTH {
                     out[l] = f(rows.map(|x| x[l]), p.map(|p| p[l]));
@@ -157,7 +159,9 @@ pub(super) fn reduce_blocks<T: Real, const Q: usize>(
     if c == 0 {
         return;
     }
-    par::for_each_chunk(partials, 2 * Q * c, &|i, partial| block(i * len..((i + 1) * len).min(rows), partial));
+    par::for_each_chunk(partials, 2 * Q * c, &|i, partial| {
+        block(i * len..((i + 1) * len).min(rows), partial)
+    });
     for column in 0..c {
         total(
             column,

@@ -96,12 +96,14 @@ pub trait Kernel {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+#[inline(never)]
 unsafe fn with_avx512(kernel: impl Kernel) {
     kernel.run();
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
+#[inline(never)]
 unsafe fn with_avx2(kernel: impl Kernel) {
     kernel.run();
 }
@@ -120,6 +122,8 @@ pub unsafe trait Simd: Copy {
     /// vectors of the other factor and a broadcast fit in the register file.
     const TILE_ROWS: [usize; 2];
 
+    /// Runs `kernel` compiled for this instruction set, as a function of its own.
+    unsafe fn enter(kernel: impl Kernel);
     /// All lanes `value`.
     unsafe fn splat(value: Self::Elem) -> Self;
     /// Reads all lanes.
@@ -142,8 +146,12 @@ pub struct Portable<T, const N: usize>([T; N]);
 unsafe impl<T: Real, const N: usize> Simd for Portable<T, N> {
     type Elem = T;
     const LANES: usize = N;
-    const TILE_ROWS: [usize; 2] = [8, 4];
+    const TILE_ROWS: [usize; 2] = [4, 4];
 
+    #[inline(never)]
+    unsafe fn enter(kernel: impl Kernel) {
+        kernel.run();
+    }
     #[inline(always)]
     unsafe fn splat(value: T) -> Self {
         Portable([value; N])
@@ -183,7 +191,7 @@ unsafe impl<T: Real, const N: usize> Simd for Portable<T, N> {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Simd;
+    use super::{Kernel, Simd};
     use std::arch::x86_64::*;
 
     // SAFETY: thin wrappers; masks name exactly the lanes that are touched.
@@ -191,6 +199,10 @@ mod x86 {
         type Elem = f32;
         const LANES: usize = 16;
         const TILE_ROWS: [usize; 2] = [16, 8];
+        #[inline(always)]
+        unsafe fn enter(kernel: impl Kernel) {
+            unsafe { super::with_avx512(kernel) }
+        }
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
             unsafe { _mm512_set1_ps(value) }
@@ -222,6 +234,10 @@ mod x86 {
         type Elem = f64;
         const LANES: usize = 8;
         const TILE_ROWS: [usize; 2] = [16, 8];
+        #[inline(always)]
+        unsafe fn enter(kernel: impl Kernel) {
+            unsafe { super::with_avx512(kernel) }
+        }
         #[inline(always)]
         unsafe fn splat(value: f64) -> Self {
             unsafe { _mm512_set1_pd(value) }
@@ -256,7 +272,11 @@ mod x86 {
     unsafe impl Simd for __m256 {
         type Elem = f32;
         const LANES: usize = 8;
-        const TILE_ROWS: [usize; 2] = [12, 6];
+        const TILE_ROWS: [usize; 2] = [8, 6];
+        #[inline(always)]
+        unsafe fn enter(kernel: impl Kernel) {
+            unsafe { super::with_avx2(kernel) }
+        }
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
             unsafe { _mm256_set1_ps(value) }
@@ -287,7 +307,11 @@ mod x86 {
     unsafe impl Simd for __m256d {
         type Elem = f64;
         const LANES: usize = 4;
-        const TILE_ROWS: [usize; 2] = [12, 6];
+        const TILE_ROWS: [usize; 2] = [8, 6];
+        #[inline(always)]
+        unsafe fn enter(kernel: impl Kernel) {
+            unsafe { super::with_avx2(kernel) }
+        }
         #[inline(always)]
         unsafe fn splat(value: f64) -> Self {
             unsafe { _mm256_set1_pd(value) }

@@ -49,7 +49,11 @@ pub fn normalise<T: Real>(x: &[T], moments: &[T], out: &mut [T]) {
 /// J is symmetric (Ioffe & Szegedy 2015, section 3, gathered): the same call is the tangent and the cotangent rule.
 pub fn jacobian<T: Real>(x: &[T], moments: &[T], v: &[T], out: &mut [T], workspace: &mut [T]) {
     let (rows, c) = rows_and_columns(x, moments);
-    assert_eq!((x.len(), x.len()), (v.len(), out.len()), "batch norm's Jacobian: lengths of x, v and the output");
+    assert_eq!(
+        (x.len(), x.len()),
+        (v.len(), out.len()),
+        "batch norm's Jacobian: lengths of x, v and the output"
+    );
     if x.is_empty() {
         return;
     }
@@ -74,7 +78,10 @@ pub fn jacobian<T: Real>(x: &[T], moments: &[T], v: &[T], out: &mut [T], workspa
 
 fn rows_and_columns<T>(x: &[T], moments: &[T]) -> (usize, usize) {
     let c = moments.len() / 2;
-    assert!(moments.len() == 2 * c && (x.is_empty() || c > 0), "batch norm: moments are two numbers a channel");
+    assert!(
+        moments.len() == 2 * c && (x.is_empty() || c > 0),
+        "batch norm: moments are two numbers a channel"
+    );
     assert!(x.is_empty() || x.len().is_multiple_of(c), "batch norm: x is not whole rows of {c} channels");
     (x.len() / c.max(1), c)
 }
@@ -94,10 +101,16 @@ impl<T: Real> Kernel for Moments<'_, T> {
             let d = x - shift;
             [d, d * d]
         };
-        column_sums([self.x], c, |i| [self.shift[i].to_f64(), 0.0], term, |i, [d, d2]: [f64; 2]| {
-            self.partial[4 * i..4 * i + 2].copy_from_slice(&split(d));
-            self.partial[4 * i + 2..4 * i + 4].copy_from_slice(&split(d2));
-        });
+        column_sums(
+            [self.x],
+            c,
+            |i| [self.shift[i].to_f64(), 0.0],
+            term,
+            |i, [d, d2]: [f64; 2]| {
+                self.partial[4 * i..4 * i + 2].copy_from_slice(&split(d));
+                self.partial[4 * i + 2..4 * i + 4].copy_from_slice(&split(d2));
+            },
+        );
     }
 }
 

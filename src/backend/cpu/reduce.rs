@@ -26,7 +26,12 @@ pub fn sum<T: Real>(pre: usize, mid: usize, post: usize, x: &[T], out: &mut [T],
     if blocks(mid, post).1 > 1 {
         for (x, out) in x.chunks_exact(mid * post).zip(out.chunks_exact_mut(post)) {
             let block = |rows: std::ops::Range<usize>, partial: &mut [T]| {
-                Isa::best().run(Sum { x: &x[rows.start * post..rows.end * post], post, out: partial, split: true });
+                Isa::best().run(Sum {
+                    x: &x[rows.start * post..rows.end * post],
+                    post,
+                    out: partial,
+                    split: true,
+                });
             };
             reduce_blocks::<T, 1>(mid, post, workspace, &block, |i, [total]| out[i] = T::from_f64(total));
         }
@@ -80,12 +85,18 @@ impl<T: Real> Kernel for Sum<'_, T> {
     #[inline(always)]
     fn run(self) {
         let Sum { x, post, out, split: in_two } = self;
-        column_sums([x], post, |_| [0.0; 2], |[x]: [f64; 1], _| [x], |i, [total]: [f64; 1]| {
-            if in_two {
-                out[2 * i..2 * i + 2].copy_from_slice(&split(total));
-            } else {
-                out[i] = T::from_f64(total);
-            }
-        });
+        column_sums(
+            [x],
+            post,
+            |_| [0.0; 2],
+            |[x]: [f64; 1], _| [x],
+            |i, [total]: [f64; 1]| {
+                if in_two {
+                    out[2 * i..2 * i + 2].copy_from_slice(&split(total));
+                } else {
+                    out[i] = T::from_f64(total);
+                }
+            },
+        );
     }
 }

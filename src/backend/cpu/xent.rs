@@ -65,12 +65,7 @@ fn residual_row<T: Real>(y: i32, weight: f64, z: &[T], top: T, total: f64, out: 
 }
 
 /// Calls `f(sample, its logits, the largest, Σ exp(z − largest), its row of out)`.
-fn rows<T: Real>(
-    n: usize,
-    z: &[T],
-    out: &mut [T],
-    f: impl Fn(usize, &[T], T, f64, &mut [T]) + Sync,
-) {
+fn rows<T: Real>(n: usize, z: &[T], out: &mut [T], f: impl Fn(usize, &[T], T, f64, &mut [T]) + Sync) {
     let k = classes(z, n);
     assert_eq!(z.len(), out.len(), "cross-entropy: lengths of logits and output");
     if z.is_empty() {
@@ -112,5 +107,8 @@ fn classes<T>(z: &[T], n: usize) -> usize {
 }
 
 fn label(y: i32, k: usize) -> usize {
-    usize::try_from(y).ok().filter(|y| *y < k).unwrap_or_else(|| panic!("cross-entropy: label {y} of {k} classes"))
+    usize::try_from(y)
+        .ok()
+        .filter(|y| *y < k)
+        .unwrap_or_else(|| panic!("cross-entropy: label {y} of {k} classes"))
 }

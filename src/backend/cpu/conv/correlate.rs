@@ -2,7 +2,7 @@
 
 use super::pack::{Panels, folds};
 use super::padded::Padded;
-use super::tile::{self, Correlate, Tap, nearly_equal, rows};
+use super::tile::{Correlate, CorrelateTile, Tap, nearly_equal, rows};
 use super::{BLOCK, ConvShape, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
@@ -327,7 +327,7 @@ struct Pass<T> {
 
 impl<T: Real> Pass<T> {
     /// # Safety
-    /// As for [`tile::correlate`], for every unit, row and column.
+    /// As for [`CorrelateTile`], for every unit, row and column.
     #[inline(always)]
     unsafe fn run<S: Simd<Elem = T>, const NV: usize>(&self, taps: &[Tap], x: *const T, y: *mut T) {
         let t = Correlate {
@@ -346,7 +346,7 @@ impl<T: Real> Pass<T> {
                         let x = x.add(unit * self.x_unit + row * self.x_row + col * BLOCK);
                         let y = y.add(unit * self.y_unit + row * self.y_row + col * self.y_pixel);
                         rows!(len, S::TILE_ROWS[NV - 1], [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
-                            R => tile::correlate::<S, R, NV>(&t, x, y));
+                            R => S::enter(CorrelateTile::<S, R, NV> { t: &t, x, y }));
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::pack::folds;
 use super::padded::Padded;
-use super::tile::{self, Pixels, nearly_equal, rows};
+use super::tile::{OuterTile, Pixels, nearly_equal, rows};
 use super::{BLOCK, ConvShape, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
@@ -16,6 +16,9 @@ const TASK_BYTES: usize = 1 << 20;
 const SCRATCH_BYTES: usize = 64 << 20;
 /// Tasks wanted: enough for many threads, few enough that summing their results stays cheap.
 const TASKS: usize = 32;
+
+/// Most rows of a tile for the rest of a vector, which is rare: fewer sizes to compile.
+const PARTIAL_ROWS: usize = 4;
 
 /// How the sum is cut into tasks. A function of shapes only.
 ///
@@ -122,7 +125,7 @@ impl Plan {
     }
 
     /// # Safety
-    /// As for [`tile::outer`] with every tap, every one of `channels` and all of dy's channels.
+    /// As for [`OuterTile`] with every tap, every one of `channels` and all of dy's channels.
     #[inline(always)]
     unsafe fn all_taps<S: Simd>(
         &self,
@@ -139,22 +142,23 @@ impl Plan {
             // Two whole vectors, or one, or the rest of one.
             let nv = if o + 2 * S::LANES <= s.co { 2 } else { 1 };
             pixels.lanes = (s.co - o).min(S::LANES);
+            let most = if pixels.lanes == S::LANES { S::TILE_ROWS[nv - 1] } else { PARTIAL_ROWS };
             for t in 0..self.taps {
                 let offset = p.tap_offset(t / kw, t % kw);
-                for (i, len) in nearly_equal(channels, S::TILE_ROWS[nv - 1]) {
+                for (i, len) in nearly_equal(channels, most) {
                     // SAFETY: within what the caller vouches for; `out` is `[taps][BLOCK][co]`.
                     unsafe {
                         let (x, dy) = (x.add(offset + i), dy.add(o));
                         let dw = out.as_mut_ptr().add((t * BLOCK + i) * s.co + o);
                         if nv == 2 {
                             rows!(len, S::TILE_ROWS[1], [1 2 3 4 5 6 7 8],
-                                R => tile::outer::<S, R, 2, true>(&pixels, x, dy, dw, s.co));
+                                R => S::enter(OuterTile::<S, R, 2, true> { p: &pixels, x, dy, dw, dw_row: s.co }));
                         } else if pixels.lanes == S::LANES {
                             rows!(len, S::TILE_ROWS[0], [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
-                                R => tile::outer::<S, R, 1, true>(&pixels, x, dy, dw, s.co));
+                                R => S::enter(OuterTile::<S, R, 1, true> { p: &pixels, x, dy, dw, dw_row: s.co }));
                         } else {
-                            rows!(len, S::TILE_ROWS[0], [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
-                                R => tile::outer::<S, R, 1, false>(&pixels, x, dy, dw, s.co));
+                            rows!(len, PARTIAL_ROWS, [1 2 3 4],
+                                R => S::enter(OuterTile::<S, R, 1, false> { p: &pixels, x, dy, dw, dw_row: s.co }));
                         }
                     }
                 }
