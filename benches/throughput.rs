@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use metatape::backend::cpu::conv::{ConvShape, Role, data_gradient, forward, weight_gradient, workspace_len};
 use metatape::backend::cpu::gemm::gemm;
+use metatape::backend::cpu::{norm, reduce};
 
 /// Least seconds of a call, over about half a second of calls.
 fn best(mut f: impl FnMut()) -> f64 {
@@ -55,6 +56,11 @@ fn main() {
                 println!("{name:28} {:7.1}", 2.0 * (m * n * k) as f64 / t / 1e9);
             }
         }
+        if "norm".contains(&filter) {
+            for c in [16, 32, 64] {
+                normalisation(102_400 * 16 / c / (c / 16), c);
+            }
+        }
     });
 }
 
@@ -95,4 +101,19 @@ fn convolution(name: &str, s: &ConvShape) {
         ws_a.len() as f64 * 4e-6,
         ws_b.len() as f64 * 4e-6
     );
+}
+
+/// Batch norm's three kernels and a bias gradient, in GB/s of reads and writes that they cannot do without.
+fn normalisation(rows: usize, c: usize) {
+    let len = rows * c;
+    let (x, v, mut out) = (vec![0.5f32; len], vec![0.25f32; len], vec![0f32; len]);
+    let mut moments = vec![0f32; 2 * c];
+    let mut ws = vec![0f32; norm::workspace_len(rows, c)];
+    let rate = |passes: usize, t: f64| (passes * len * 4) as f64 / t / 1e9;
+    let m = rate(1, best(|| norm::moments(&x, 1e-5, &mut moments, &mut ws)));
+    let n = rate(2, best(|| norm::normalise(&x, &moments, &mut out)));
+    let j = rate(5, best(|| norm::jacobian(&x, &moments, &v, &mut out, &mut ws)));
+    let mut ws = vec![0f32; reduce::workspace_len(1, rows, c)];
+    let s = rate(1, best(|| reduce::sum(1, rows, c, &x, &mut moments[..c], &mut ws)));
+    println!("[{rows}, {c}] GB/s: moments {m:.1}, normalise {n:.1}, Jacobian {j:.1}, sum {s:.1}");
 }

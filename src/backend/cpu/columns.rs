@@ -3,6 +3,8 @@
 //! A narrow matrix is read as one `WIDTH` columns wide (c divides it, so the columns just repeat): loops are then of
 //! constant length and vectorise for every c. Sums run in f64, in an order that depends on the shape only.
 
+#![allow(clippy::needless_range_loop, reason = "lanes of several arrays go together")]
+
 use super::par;
 use super::real::Real;
 

@@ -113,6 +113,7 @@ unsafe fn with_avx2(kernel: impl Kernel) {
 /// # Safety
 /// Every method must be called on a machine that has the instruction set, and pointers must be good for the
 /// lanes that are read or written (no alignment is asked for).
+#[allow(clippy::missing_safety_doc, reason = "the section above covers every method")]
 pub unsafe trait Simd: Copy {
     /// The number in a lane.
     type Elem: Real;

@@ -67,7 +67,7 @@ impl Plan {
         // dx row h takes dy rows p = (h + pad − a) / s: from −before up to (h_last + pad) / s.
         let before = |k: usize| (k - 1).saturating_sub(s.pad) / s.stride;
         // Rows beyond the band's own: `before`, and as many after as the last phase's first tap reaches.
-        let after = (s.stride - 1 + s.pad) / s.stride;
+        let after = s.pad.div_ceil(s.stride);
         let phase_cols = s.w.div_ceil(s.stride);
         let padded = Padded {
             h: s.oh(),
@@ -252,6 +252,9 @@ impl<S: Simd> Kernel for Task<'_, S> {
             // Rows and columns of this phase, within the part.
             let rows = (y_unit / (plan.w * plan.m)).saturating_sub(f).div_ceil(plan.phases);
             let cols = plan.w.saturating_sub(g).div_ceil(plan.phases);
+            if rows == 0 || cols == 0 {
+                continue;
+            }
             for group in 0..panels.groups() {
                 let nv = panels.group_vectors(group);
                 let most_taps = (PANEL_BYTES / (nv * S::LANES * size_of::<S::Elem>() * plan.k.min(BLOCK)))
@@ -272,34 +275,32 @@ impl<S: Simd> Kernel for Task<'_, S> {
                     y_row: plan.phases * plan.w * plan.m,
                     cols,
                 };
+                let (source, y) = (scratch.as_ptr(), y[y_at..].as_mut_ptr());
+                let count = plan.phase_taps(f, g);
+                if count == 0 {
+                    // SAFETY: as below. No tap reaches this phase: its sums are empty.
+                    unsafe { pass.run::<S>(nv, &[], source, y) };
+                    continue;
+                }
                 // Taps of all blocks in a row, as many at a time as the budget allows; a pass has blocks of one size.
                 let (mut taps, mut n) = ([Tap::default(); MAX_TAPS], 0);
-                let count = plan.phase_taps(f, g);
-                for i in 0..(p.blocks() * count).max(1) {
-                    if count > 0 {
-                        let (cb, (x, t)) = (i / count, plan.tap(f, g, i % count));
-                        pass.channels = panels.block_channels(cb);
-                        let row = pass.channels * nv * S::LANES;
+                for cb in 0..p.blocks() {
+                    pass.channels = panels.block_channels(cb);
+                    let row = pass.channels * nv * S::LANES;
+                    let next_like_it = cb + 1 < p.blocks() && panels.block_channels(cb + 1) == pass.channels;
+                    for i in 0..count {
+                        let (x, t) = plan.tap(f, g, i);
                         taps[n] = Tap { x: cb * p.block_len() + x, w: panels.start(group, cb) + t * row };
                         n += 1;
-                        let next = (i + 1) / count;
-                        let goes_on = next < p.blocks() && panels.block_channels(next) == pass.channels;
-                        if n < most_taps && goes_on {
+                        if n < most_taps && (i + 1 < count || next_like_it) {
                             continue;
                         }
+                        // SAFETY: `isa.run` entered the instruction set; the scratch holds `units` units, good for every
+                        // tap, row and column of the phase by `Plan`'s choice of rows and cols; y is the part's own.
+                        unsafe { pass.run::<S>(nv, &taps[..n], source, y) };
+                        pass.accumulate = true;
+                        n = 0;
                     }
-                    // SAFETY: `isa.run` entered the instruction set; the scratch holds `units` units, good for every
-                    // tap, row and column of the phase by `Plan`'s choice of rows and cols; y is the part's own.
-                    unsafe {
-                        let (x, y) = (scratch.as_ptr(), y.as_mut_ptr().add(y_at));
-                        if nv == 2 {
-                            pass.run::<S, 2>(&taps[..n], x, y);
-                        } else {
-                            pass.run::<S, 1>(&taps[..n], x, y);
-                        }
-                    }
-                    pass.accumulate = true;
-                    n = 0;
                 }
             }
         }
@@ -329,7 +330,20 @@ impl<T: Real> Pass<T> {
     /// # Safety
     /// As for [`CorrelateTile`], for every unit, row and column.
     #[inline(always)]
-    unsafe fn run<S: Simd<Elem = T>, const NV: usize>(&self, taps: &[Tap], x: *const T, y: *mut T) {
+    unsafe fn run<S: Simd<Elem = T>>(&self, vectors: usize, taps: &[Tap], x: *const T, y: *mut T) {
+        // SAFETY: the caller's.
+        unsafe {
+            if vectors == 2 {
+                self.run_wide::<S, 2>(taps, x, y);
+            } else {
+                self.run_wide::<S, 1>(taps, x, y);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::run`].
+    unsafe fn run_wide<S: Simd<Elem = T>, const NV: usize>(&self, taps: &[Tap], x: *const T, y: *mut T) {
         let t = Correlate {
             taps,
             channels: self.channels,

@@ -202,9 +202,9 @@ impl<S: Simd, const R: usize, const NV: usize, const FULL: bool> Kernel for Oute
 macro_rules! rows {
     ($r:expr, $most:expr, [$($n:literal)*], $R:ident => $body:expr) => {
         match $r {
-            // The inner test is constant: tiles that the register file has no room for are never compiled.
-            $($n => if const { $n <= $most } { const $R: usize = $n; $body })*
-            _ => {}
+            // The guard is constant: tiles that the register file has no room for are never compiled.
+            $($n if const { $n <= $most } => { const $R: usize = $n; $body })*
+            rows => unreachable!("a tile of {rows} rows"),
         }
     };
 }
