@@ -120,11 +120,11 @@ pub(super) fn map_columns<T: Real, const A: usize, const P: usize>(
                     inputs.map(|x| -> &[T; WIDTH] { x[at..at + WIDTH].try_into().expect("WIDTH numbers") });
                 let out: &mut [T; WIDTH] = (&mut out[at..at + WIDTH]).try_into().expect("WIDTH numbers");
                 for l in 0..WIDTH {
-                    out[l] = f(rows.map(|x| x[l]), p.map(|p| p[l]));
+                    out[l] = f(rows.map(|x| x[l]), std::array::from_fn(|q| p[q][l]));
                 }
             } else {
                 for l in 0..width {
-                    out[at + l] = f(inputs.map(|x| x[at + l]), p.map(|p| p[l]));
+                    out[at + l] = f(inputs.map(|x| x[at + l]), std::array::from_fn(|q| p[q][l]));
                 }
             }
             at += stride;
