@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use metatape::backend::cpu::conv::{ConvShape, Role, data_gradient, forward, weight_gradient, workspace_len};
 use metatape::backend::cpu::gemm::gemm;
+use metatape::backend::cpu::pool::{PoolShape, select, unselect};
 use metatape::backend::cpu::{norm, reduce};
 
 /// Least seconds of a call, over about half a second of calls.
@@ -54,6 +55,11 @@ fn main() {
                 let (a, b, mut c) = (vec![0.5f32; m * k], vec![0.25f32; k * n], vec![0f32; m * n]);
                 let t = best(|| gemm(ta, tb, m, n, k, &a, &b, &mut c, false));
                 println!("{name:28} {:7.1}", 2.0 * (m * n * k) as f64 / t / 1e9);
+            }
+        }
+        if "pool".contains(&filter) {
+            for (hw, c) in [(28, 32), (14, 64)] {
+                pooling(PoolShape { n: 100, h: hw, w: hw, c, k: 2, stride: 2 });
             }
         }
         if "norm".contains(&filter) {
@@ -116,4 +122,13 @@ fn normalisation(rows: usize, c: usize) {
     let mut ws = vec![0f32; reduce::workspace_len(1, rows, c)];
     let s = rate(1, best(|| reduce::sum(1, rows, c, &x, &mut moments[..c], &mut ws)));
     println!("[{rows}, {c}] GB/s: moments {m:.1}, normalise {n:.1}, Jacobian {j:.1}, sum {s:.1}");
+}
+
+/// Max-pooling and its transpose, in milliseconds.
+fn pooling(s: PoolShape) {
+    let (x, mut y) = (vec![0.5f32; s.x_len()], vec![0f32; s.y_len()]);
+    let mut out = x.clone();
+    let forward = best(|| select(&s, &x, &x, &mut y));
+    let back = best(|| unselect(&s, &y, &x, &mut out));
+    println!("max-pool {}x{}x{} ms: select {:.3}, unselect {:.3}", s.h, s.w, s.c, forward * 1e3, back * 1e3);
 }
