@@ -218,7 +218,7 @@ fn check_dump(path: &Path, net: &Network, batch: usize) {
         ("jvp", "7", "0.001")
     );
 
-    let theta = WeightNet { hidden: 100, init: WeightNetInit::Faithful }.params();
+    let theta = WeightNet { hidden: 100, init: WeightNetInit::Faithful, slope: 1.0 }.params();
     let [h, w, c] = net.image;
     let mut count = 2 + 3 + 4;
     for (name, shape) in [("x", vec![batch, h, w, c]), ("x_meta", vec![batch, h, w, c]), ("lr", vec![])] {
