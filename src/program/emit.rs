@@ -70,9 +70,10 @@ fn kernel(tape: &Tape, var: Var, accumulate: bool) -> Kernel {
         Op::Normalise(eps) => Kernel::Normalise(last(arg(0)), *eps),
         Op::NormJacobian(eps) => Kernel::NormJacobian(last(arg(0)), *eps),
         Op::Softmax => Kernel::Softmax(last(arg(0))),
-        Op::CrossEntropy => Kernel::CrossEntropy(last(arg(0))),
-        Op::Residual => Kernel::Residual(last(arg(0))),
-        Op::Correct => Kernel::Correct(last(arg(0))),
+        Op::CrossEntropy => Kernel::CrossEntropy,
+        Op::Residual => Kernel::Residual,
+        Op::WeightedResidual => Kernel::WeightedResidual,
+        Op::Correct => Kernel::Correct,
         Op::Gather(spec) => {
             let s = arg(0);
             Kernel::Gather(spec.clone(), [s[1], s[2], s[3]])

@@ -90,12 +90,14 @@ pub enum Kernel {
     NormJacobian(usize, Scalar),
     /// Over this many classes.
     Softmax(usize),
-    /// Over this many classes.
-    CrossEntropy(usize),
-    /// Over this many classes; with a third argument, times a weight per sample.
-    Residual(usize),
-    /// Over this many classes.
-    Correct(usize),
+    /// Of logits and labels.
+    CrossEntropy,
+    /// Of logits and labels.
+    Residual,
+    /// Of logits, labels and a weight per sample.
+    WeightedResidual,
+    /// Of logits and labels.
+    Correct,
     /// `[h,w,c]` of an image.
     Gather(GatherSpec, [usize; 3]),
     /// The argument, as it is.
@@ -184,9 +186,10 @@ impl Kernel {
             Kernel::Normalise(..) => "normalise",
             Kernel::NormJacobian(..) => "norm-jacobian",
             Kernel::Softmax(_) => "softmax",
-            Kernel::CrossEntropy(_) => "cross-entropy",
-            Kernel::Residual(_) => "residual",
-            Kernel::Correct(_) => "correct",
+            Kernel::CrossEntropy => "cross-entropy",
+            Kernel::Residual => "residual",
+            Kernel::WeightedResidual => "weighted residual",
+            Kernel::Correct => "correct",
             Kernel::Gather(..) => "gather",
             Kernel::Copy => "copy",
         }

@@ -70,9 +70,22 @@ impl Lowering {
             Op::Normalise(eps) if rewrite => self.normalised(args[0], *eps),
             Op::NormJacobian(eps) if rewrite => self.norm_jacobian(args[0], args[1], *eps),
             Op::Sum { from: 0, to } if rewrite && *to > 0 => self.channel_sum(&args[..1], *to),
+            Op::Contract { form: Form::Mul, .. } if rewrite => self.product(args[0], args[1]),
             Op::Constant(c) => Ok(self.out.constant(c.0, node.shape.clone())),
             op => self.out.push(op.clone(), &args, Some(&node.shape)),
         }
+    }
+
+    /// `residual(z, y) ∘ broadcast(v) => weighted-residual(z, y, v)`: the weighted cross-entropy's gradient in one kernel.
+    fn product(&mut self, a: Var, b: Var) -> Result<Var> {
+        for (residual, weights) in [(a, b), (b, a)] {
+            let (r, v) = (self.out.node(residual), self.out.node(weights));
+            if let (Op::Residual, Op::Broadcast { from: 1, to: 2 }) = (&r.op, &v.op) {
+                let args = [r.args[0], r.args[1], v.args[0]];
+                return self.out.push(Op::WeightedResidual, &args, None);
+            }
+        }
+        self.out.mul(a, b)
     }
 
     /// `r = (var + ε)^{-1/2}` `[c]`, and the mean.

@@ -45,7 +45,7 @@ pub(crate) fn infer(
         Error::shape(name, format!("{why}, got {}", list.join(" and ")))
     };
     let ints = match op {
-        Op::CrossEntropy | Op::Residual | Op::Correct | Op::Gather(_) => 1,
+        Op::CrossEntropy | Op::Residual | Op::WeightedResidual | Op::Correct | Op::Gather(_) => 1,
         _ => usize::MAX,
     };
     for (i, (kind, _)) in args.iter().enumerate() {
@@ -115,7 +115,8 @@ pub(crate) fn infer(
         (Op::NormJacobian(_), _) => return Err(bad("both arguments must have one shape")),
         (Op::CrossEntropy | Op::Correct, [z, y]) if z.len() == 2 && y[..] == z[..1] => (*y).clone(),
         (Op::Residual, [z, y]) if z.len() == 2 && y[..] == z[..1] => (*z).clone(),
-        (Op::CrossEntropy | Op::Correct | Op::Residual, _) => {
+        (Op::WeightedResidual, [z, y, v]) if z.len() == 2 && y[..] == z[..1] && y == v => (*z).clone(),
+        (Op::CrossEntropy | Op::Correct | Op::Residual | Op::WeightedResidual, _) => {
             return Err(bad("logits must be [n, k] and labels [n]"));
         }
         (Op::Gather(spec), [images, picks]) => match (&images[..], &picks[..]) {

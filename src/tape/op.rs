@@ -190,6 +190,8 @@ pub enum Op {
     CrossEntropy,
     /// `softmax − one-hot` `(logits [n,k], labels [n])`: cross-entropy's gradient.
     Residual,
+    /// `weight_i · (softmax − one-hot)` `(logits [n,k], labels [n], weights [n])`. Made by fusion only, so it has no derivative rule.
+    WeightedResidual,
     /// 1 where the largest logit is the label's, else 0 `(logits [n,k], labels [n])`; no derivative.
     Correct,
     /// A normalised, cropped and flipped batch `(pixels [N,h,w,c] bytes, picks [n,4])` as `[n,h,w,c]`; each pick
@@ -203,7 +205,7 @@ impl Op {
     pub(crate) fn steers(&self, arg: usize) -> bool {
         match self {
             Op::Mask | Op::Select(_) | Op::Unselect(_) => arg == 1,
-            Op::CrossEntropy | Op::Residual => arg == 1,
+            Op::CrossEntropy | Op::Residual | Op::WeightedResidual => arg == 1,
             Op::Detach | Op::Correct | Op::Gather(_) => true,
             Op::Input(_) | Op::State(_) | Op::Constant(_) | Op::Add | Op::Scale(_) | Op::Offset(_) => false,
             Op::Unary(_) | Op::Contract { .. } | Op::Sum { .. } | Op::Broadcast { .. } | Op::Reshape => false,

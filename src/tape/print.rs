@@ -53,6 +53,7 @@ impl Op {
             Op::Softmax => "softmax".into(),
             Op::CrossEntropy => "cross-entropy".into(),
             Op::Residual => "residual".into(),
+            Op::WeightedResidual => "weighted residual".into(),
             Op::Correct => "correct".into(),
             Op::Gather(_) => "gather".into(),
         }

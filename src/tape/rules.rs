@@ -73,6 +73,7 @@ impl Tape {
                 let sum = LinearMap { block: Block::Sum(1, 2), from, to };
                 return Ok(LinearMap::chain(vec![LinearMap::times(self, residual), sum]));
             }
+            Op::WeightedResidual => return Err(missing("it is a fused form; differentiate before fusion")),
             Op::Detach | Op::Correct | Op::Gather(_) => return Err(missing("it is constant by definition")),
         };
         Ok(LinearMap { block, from, to })

@@ -1,7 +1,7 @@
 //! Groups of entrywise work: a small interpreter that runs a group's program over blocks of about a thousand entries, so
 //! that everything between operands and results stays in the first-level cache.
 
-use super::isa::vectorise;
+use super::isa::{Isa, Kernel};
 use super::par;
 use super::real::Real;
 use crate::program::{Function, Group, Operand, Outcome};
@@ -136,10 +136,7 @@ impl Entrywise {
             unsafe {
                 let scratch = shared.scratch.add(thread * self.scratch_len());
                 let partials = shared.partials.add(i * self.partials_per_task());
-                vectorise(
-                    #[inline(always)]
-                    || self.task(i, shared, scratch, partials),
-                )
+                Isa::best().run(Task { group: self, index: i, shared, scratch, partials });
             }
         };
         if self.tasks <= 1 {
@@ -235,6 +232,23 @@ impl Entrywise {
                 }
             }
         }
+    }
+}
+
+/// A task, compiled for the machine's instruction set.
+struct Task<'a, T> {
+    group: &'a Entrywise,
+    index: usize,
+    shared: &'a Shared<'a, T>,
+    scratch: *mut T,
+    partials: *mut T,
+}
+
+impl<T: Real> Kernel for Task<'_, T> {
+    #[inline(always)]
+    fn run(self) {
+        // SAFETY: made by `Entrywise::run` alone, which gives each task scratch and partial sums of its own.
+        unsafe { self.group.task(self.index, self.shared, self.scratch, self.partials) }
     }
 }
 

@@ -3,12 +3,15 @@
 use super::par;
 use super::real::Real;
 
-/// Multiply-adds below which a product is not worth cutting in two.
-const CHUNK_WORK: usize = 1 << 19;
-/// Most chunks.
+/// Most chunks of an ordinary product: every chunk packs its own operands, which costs a deep and narrow product
+/// up to half its speed with many chunks, and nothing much with these.
+const CHUNKS: usize = 8;
+/// Most chunks of a very large one.
 const MAX_CHUNKS: usize = 64;
 
 /// C `[m,n]` (+)= op(A) · op(B), all row-major: A is `[m,k]`, or `[k,m]` if `ta`; B is `[k,n]`, or `[n,k]` if `tb`.
+///
+/// The `gemm` crate allocates its packing buffers at every call (up to some megabytes a chunk).
 ///
 /// The result is cut into rectangles by shape alone, each computed by one task, so that the bits do not depend on
 /// the number of threads.
@@ -94,7 +97,8 @@ fn cut(n: usize, chunks: usize, i: usize) -> usize {
 
 /// How many chunks of rows and of columns. A function of the shape only.
 fn chunks(m: usize, n: usize, k: usize) -> (usize, usize) {
-    let wanted = (m * n / 64 * k / (CHUNK_WORK / 64)).clamp(1, MAX_CHUNKS).next_power_of_two();
+    let work = m.saturating_mul(n).saturating_mul(k);
+    let wanted = (work >> 19).clamp(1, CHUNKS).max(work >> 29).min(MAX_CHUNKS);
     let (mut rows, mut cols) = (1, 1);
     while rows * cols < wanted {
         // Halve the longer side of a chunk: squares share most.

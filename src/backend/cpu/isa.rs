@@ -1,9 +1,8 @@
 //! Instruction sets: which one this machine has (asked at run time), and the few vector operations that the
 //! convolution kernels are written in.
 //!
-//! Code that wants an instruction set is an `#[inline(always)]` generic over [`Simd`], entered through a small
-//! function that carries the matching `#[target_feature]`. Loops that LLVM vectorises by itself go through
-//! [`vectorise`]. Neither changes the order of any sum.
+//! Code that wants an instruction set is an `#[inline(always)]` generic over [`Simd`], entered as a [`Kernel`] through
+//! a small function that carries the matching `#[target_feature]`.
 
 use super::real::Real;
 
@@ -49,21 +48,21 @@ impl Isa {
         Isa::Portable
     }
 
-    /// Runs `body` compiled for this instruction set.
+    /// Runs `kernel` compiled for this instruction set.
     ///
     /// # Panics
     /// If this machine does not have it.
     #[inline(always)]
-    pub fn run<R>(self, body: impl FnOnce() -> R) -> R {
+    pub fn run(self, kernel: impl Kernel) {
         assert!(self.is_here(), "this machine has no {self:?}");
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: asserted above.
-            Isa::Avx512 => unsafe { with_avx512(body) },
+            Isa::Avx512 => unsafe { with_avx512(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: asserted above.
-            Isa::Avx2 => unsafe { with_avx2(body) },
-            Isa::Portable => body(),
+            Isa::Avx2 => unsafe { with_avx2(kernel) },
+            Isa::Portable => kernel.run(),
         }
     }
 
@@ -86,24 +85,27 @@ impl Isa {
     }
 }
 
-/// Runs `body` compiled for the best instruction set of this machine, for loops that LLVM vectorises.
+/// Code to compile for an instruction set: mark `run` (and what it calls) `#[inline(always)]`.
 ///
-/// No fused multiply-add and no reassociation come of it: the result has the same bits on every machine.
-#[inline(always)]
-pub fn vectorise<R>(body: impl FnOnce() -> R) -> R {
-    Isa::best().run(body)
+/// Not a closure, because a closure cannot be made to inline, and code that is not inlined into the function
+/// with the `#[target_feature]` is compiled without it: every vector operation becomes a call.
+pub trait Kernel {
+    /// Does the work.
+    fn run(self);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn with_avx512<R>(body: impl FnOnce() -> R) -> R {
-    body()
+#[inline(never)]
+unsafe fn with_avx512(kernel: impl Kernel) {
+    kernel.run();
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
-    body()
+#[inline(never)]
+unsafe fn with_avx2(kernel: impl Kernel) {
+    kernel.run();
 }
 
 /// A vector of numbers: just what a register-tiled product needs.
@@ -111,6 +113,7 @@ unsafe fn with_avx2<R>(body: impl FnOnce() -> R) -> R {
 /// # Safety
 /// Every method must be called on a machine that has the instruction set, and pointers must be good for the
 /// lanes that are read or written (no alignment is asked for).
+#[allow(clippy::missing_safety_doc, reason = "the section above covers every method")]
 pub unsafe trait Simd: Copy {
     /// The number in a lane.
     type Elem: Real;
@@ -120,6 +123,8 @@ pub unsafe trait Simd: Copy {
     /// vectors of the other factor and a broadcast fit in the register file.
     const TILE_ROWS: [usize; 2];
 
+    /// Runs `kernel` compiled for this instruction set, as a function of its own.
+    unsafe fn enter(kernel: impl Kernel);
     /// All lanes `value`.
     unsafe fn splat(value: Self::Elem) -> Self;
     /// Reads all lanes.
@@ -142,8 +147,12 @@ pub struct Portable<T, const N: usize>([T; N]);
 unsafe impl<T: Real, const N: usize> Simd for Portable<T, N> {
     type Elem = T;
     const LANES: usize = N;
-    const TILE_ROWS: [usize; 2] = [8, 4];
+    const TILE_ROWS: [usize; 2] = [4, 4];
 
+    #[inline(never)]
+    unsafe fn enter(kernel: impl Kernel) {
+        kernel.run();
+    }
     #[inline(always)]
     unsafe fn splat(value: T) -> Self {
         Portable([value; N])
@@ -183,7 +192,7 @@ unsafe impl<T: Real, const N: usize> Simd for Portable<T, N> {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Simd;
+    use super::{Kernel, Simd};
     use std::arch::x86_64::*;
 
     // SAFETY: thin wrappers; masks name exactly the lanes that are touched.
@@ -191,6 +200,10 @@ mod x86 {
         type Elem = f32;
         const LANES: usize = 16;
         const TILE_ROWS: [usize; 2] = [16, 8];
+        #[inline(always)]
+        unsafe fn enter(kernel: impl Kernel) {
+            unsafe { super::with_avx512(kernel) }
+        }
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
             unsafe { _mm512_set1_ps(value) }
@@ -222,6 +235,10 @@ mod x86 {
         type Elem = f64;
         const LANES: usize = 8;
         const TILE_ROWS: [usize; 2] = [16, 8];
+        #[inline(always)]
+        unsafe fn enter(kernel: impl Kernel) {
+            unsafe { super::with_avx512(kernel) }
+        }
         #[inline(always)]
         unsafe fn splat(value: f64) -> Self {
             unsafe { _mm512_set1_pd(value) }
@@ -256,7 +273,11 @@ mod x86 {
     unsafe impl Simd for __m256 {
         type Elem = f32;
         const LANES: usize = 8;
-        const TILE_ROWS: [usize; 2] = [12, 6];
+        const TILE_ROWS: [usize; 2] = [8, 6];
+        #[inline(always)]
+        unsafe fn enter(kernel: impl Kernel) {
+            unsafe { super::with_avx2(kernel) }
+        }
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
             unsafe { _mm256_set1_ps(value) }
@@ -287,7 +308,11 @@ mod x86 {
     unsafe impl Simd for __m256d {
         type Elem = f64;
         const LANES: usize = 4;
-        const TILE_ROWS: [usize; 2] = [12, 6];
+        const TILE_ROWS: [usize; 2] = [8, 6];
+        #[inline(always)]
+        unsafe fn enter(kernel: impl Kernel) {
+            unsafe { super::with_avx2(kernel) }
+        }
         #[inline(always)]
         unsafe fn splat(value: f64) -> Self {
             unsafe { _mm256_set1_pd(value) }

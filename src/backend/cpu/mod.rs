@@ -9,6 +9,7 @@
 //! | `norm.rs`, `pool.rs`, `xent.rs`, `reduce.rs`, `structure.rs` | the rest, a family each |
 //! | `run.rs` | one instruction: its operands' slices and the kernel that takes them |
 
+mod columns;
 pub mod conv;
 mod entrywise;
 pub mod gemm;
@@ -20,6 +21,8 @@ pub mod real;
 pub mod reduce;
 mod run;
 pub mod structure;
+#[cfg(test)]
+mod tests;
 pub mod xent;
 
 use crate::error::{Error, Result};

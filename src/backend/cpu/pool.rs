@@ -1,5 +1,6 @@
 //! Max-pooling as a linear map: select the elements at the positions of the maxima, and its transpose.
 
+use super::isa::{Isa, Kernel};
 use super::par;
 use super::real::Real;
 
@@ -37,24 +38,6 @@ impl PoolShape {
     pub fn y_len(&self) -> usize {
         self.n * self.oh() * self.ow() * self.c
     }
-    /// The maximum's place in channel `c` of the window at (p, q) of an image: the first in row-major order, as in
-    /// PyTorch; a NaN counts as larger than any number.
-    #[inline(always)]
-    fn argmax<T: Real>(&self, image: &[T], p: usize, q: usize, c: usize) -> usize {
-        let first = ((p * self.stride) * self.w + q * self.stride) * self.c + c;
-        let mut best = first;
-        for a in 0..self.k {
-            for b in 0..self.k {
-                let at = first + (a * self.w + b) * self.c;
-                let (v, max) = (image[at], image[best]);
-                #[allow(clippy::eq_op)]
-                if v > max || (v != v && max == max) {
-                    best = at;
-                }
-            }
-        }
-        best
-    }
     fn check(&self, x: usize, y: usize, v: usize, ct: usize) {
         assert!(self.k > 0 && self.stride > 0, "max-pooling {self:?}: empty windows or no step");
         assert_eq!(
@@ -75,12 +58,7 @@ pub fn select<T: Real>(s: &PoolShape, v: &[T], x: &[T], out: &mut [T]) {
     let image = s.h * s.w * s.c;
     par::for_each_chunk(out, s.oh() * s.ow() * s.c, &|n, out| {
         let (v, x) = (&v[n * image..][..image], &x[n * image..][..image]);
-        for (window, out) in out.chunks_exact_mut(s.c).enumerate() {
-            let (p, q) = (window / s.ow(), window % s.ow());
-            for (c, out) in out.iter_mut().enumerate() {
-                *out = v[s.argmax(x, p, q, c)];
-            }
-        }
+        Isa::best().run(Select { s, v, x, out });
     });
 }
 
@@ -94,12 +72,103 @@ pub fn unselect<T: Real>(s: &PoolShape, ct: &[T], x: &[T], out: &mut [T]) {
     }
     par::for_each_chunk(out, image, &|n, out| {
         let (ct, x) = (&ct[n * windows..][..windows], &x[n * image..][..image]);
-        out.fill(T::ZERO);
-        for (window, ct) in ct.chunks_exact(s.c).enumerate() {
-            let (p, q) = (window / s.ow(), window % s.ow());
-            for (c, ct) in ct.iter().enumerate() {
-                out[s.argmax(x, p, q, c)] += *ct;
+        Isa::best().run(Unselect { s, ct, x, out });
+    });
+}
+
+/// Channels that a task looks at together: loops over lanes, without branches, become vector instructions.
+const LANES: usize = 16;
+
+/// Calls `f(place in x of its first pixel, place in the selection, channels)` for every window of an image and every group
+/// of channels.
+#[inline(always)]
+fn each_group(s: &PoolShape, mut f: impl FnMut(usize, usize, usize)) {
+    for p in 0..s.oh() {
+        for q in 0..s.ow() {
+            let from = (p * s.stride * s.w + q * s.stride) * s.c;
+            for c in (0..s.c).step_by(LANES) {
+                f(from + c, (p * s.ow() + q) * s.c + c, LANES.min(s.c - c));
             }
         }
-    });
+    }
+}
+
+/// Up to [`LANES`] numbers from `at` on; the rest stay zero. Of constant length where it can be.
+#[inline(always)]
+fn lanes<T: Real>(x: &[T], at: usize, n: usize) -> [T; LANES] {
+    if n == LANES {
+        return x[at..at + LANES].try_into().expect("LANES numbers");
+    }
+    let mut out = [T::ZERO; LANES];
+    out[..n].copy_from_slice(&x[at..at + n]);
+    out
+}
+
+/// Whether `v` takes the place of `max`: larger, or the first NaN.
+#[inline(always)]
+#[allow(clippy::eq_op)]
+fn takes<T: Real>(v: T, max: T) -> bool {
+    (v > max) | ((v != v) & (max == max))
+}
+
+struct Select<'a, T> {
+    s: &'a PoolShape,
+    v: &'a [T],
+    x: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Select<'_, T> {
+    #[inline(always)]
+    fn run(self) {
+        let Select { s, v, x, out } = self;
+        each_group(s, |from, to, n| {
+            let (mut max, mut best) = (lanes(x, from, n), lanes(v, from, n));
+            for t in 1..s.k * s.k {
+                let at = from + (t / s.k * s.w + t % s.k) * s.c;
+                let (x, v) = (lanes(x, at, n), lanes(v, at, n));
+                for l in 0..LANES {
+                    let better = takes(x[l], max[l]);
+                    max[l] = if better { x[l] } else { max[l] };
+                    best[l] = if better { v[l] } else { best[l] };
+                }
+            }
+            out[to..to + n].copy_from_slice(&best[..n]);
+        });
+    }
+}
+
+struct Unselect<'a, T> {
+    s: &'a PoolShape,
+    ct: &'a [T],
+    x: &'a [T],
+    out: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Unselect<'_, T> {
+    #[inline(always)]
+    fn run(self) {
+        let Unselect { s, ct, x, out } = self;
+        out.fill(T::ZERO);
+        each_group(s, |from, to, n| {
+            let (mut max, mut arg) = (lanes(x, from, n), [0u32; LANES]);
+            for t in 1..s.k * s.k {
+                let x = lanes(x, from + (t / s.k * s.w + t % s.k) * s.c, n);
+                for l in 0..LANES {
+                    let better = takes(x[l], max[l]);
+                    max[l] = if better { x[l] } else { max[l] };
+                    arg[l] = if better { t as u32 } else { arg[l] };
+                }
+            }
+            let ct = lanes(ct, to, n);
+            for t in 0..s.k * s.k {
+                let at = from + (t / s.k * s.w + t % s.k) * s.c;
+                let mut sum = lanes(out, at, n);
+                for l in 0..LANES {
+                    sum[l] += if arg[l] == t as u32 { ct[l] } else { T::ZERO };
+                }
+                out[at..at + n].copy_from_slice(&sum[..n]);
+            }
+        });
+    }
 }

@@ -16,8 +16,10 @@ pub(super) fn workspace_len<T: Real>(kernel: &Kernel, args: &[Tensor]) -> usize 
             Some(shape) => conv::workspace_len::<T>(&shape, conv_role(*out)),
             None => 0,
         },
+        Kernel::Sum(view) => reduce::workspace_len(view.pre, view.mid, view.post),
+        // Batch norm in one kernel keeps its moments there, too.
         Kernel::Moments(c) | Kernel::Normalise(c, _) | Kernel::NormJacobian(c, _) => {
-            norm::workspace_len(args[0].len, *c) + 4 * c
+            norm::workspace_len(args[0].len / (*c).max(1), *c) + 2 * c
         }
         _ => 0,
     }
@@ -156,7 +158,7 @@ fn kernel<T: Real>(
             }
         }
         Kernel::Group(_) => unreachable!("groups are prepared and run apart"),
-        Kernel::Sum(view) => reduce::sum(view.pre, view.mid, view.post, arg(memory, 0), out),
+        Kernel::Sum(view) => reduce::sum(view.pre, view.mid, view.post, arg(memory, 0), out, workspace),
         Kernel::Select(window, shape) => {
             let v = arg(memory, 0);
             let x = if args.len() > 1 { arg(memory, 1) } else { v };
@@ -180,21 +182,25 @@ fn kernel<T: Real>(
                 row.copy_from_slice(arg(memory, i));
             }
         }
-        Kernel::Moments(c) => norm::moments(arg(memory, 0), *c, out, workspace),
-        Kernel::Normalise(c, Scalar(eps)) => norm::normalise(arg(memory, 0), *c, *eps, out, workspace),
-        Kernel::NormJacobian(c, Scalar(eps)) => {
-            norm::jacobian(arg(memory, 0), *c, *eps, arg(memory, 1), out, workspace);
+        Kernel::Moments(_) => norm::mean_and_variance(arg(memory, 0), out, workspace),
+        Kernel::Normalise(c, Scalar(eps)) => {
+            let (moments, workspace) = workspace.split_at_mut(2 * c);
+            norm::moments(arg(memory, 0), *eps, moments, workspace);
+            norm::normalise(arg(memory, 0), moments, out);
         }
-        Kernel::Softmax(k) => xent::softmax(*k, arg(memory, 0), out),
-        Kernel::CrossEntropy(k) => xent::cross_entropy(*k, arg(memory, 0), memory.ints(&args[1]), out),
-        Kernel::Residual(k) => match args.get(2) {
-            Some(weight) => {
-                let weight = memory.read(weight);
-                xent::weighted_residual(*k, arg(memory, 0), memory.ints(&args[1]), weight, out);
-            }
-            None => xent::residual(*k, arg(memory, 0), memory.ints(&args[1]), out),
-        },
-        Kernel::Correct(k) => xent::correct(*k, arg(memory, 0), memory.ints(&args[1]), out),
+        Kernel::NormJacobian(c, Scalar(eps)) => {
+            let (moments, workspace) = workspace.split_at_mut(2 * c);
+            norm::moments(arg(memory, 0), *eps, moments, workspace);
+            norm::jacobian(arg(memory, 0), moments, arg(memory, 1), out, workspace);
+        }
+        Kernel::Softmax(k) => xent::softmax(args[0].len / k, arg(memory, 0), out),
+        Kernel::CrossEntropy => xent::cross_entropy(arg(memory, 0), memory.ints(&args[1]), out),
+        Kernel::Residual => xent::residual(arg(memory, 0), memory.ints(&args[1]), out),
+        Kernel::WeightedResidual => {
+            let weights = arg(memory, 2);
+            xent::weighted_residual(arg(memory, 0), memory.ints(&args[1]), weights, out);
+        }
+        Kernel::Correct => xent::correct(arg(memory, 0), memory.ints(&args[1]), out),
         Kernel::Gather(spec, [h, w, c]) => {
             let shape = GatherShape { h: *h, w: *w, c: *c, pad: spec.pad };
             let picks: &[[i32; 4]] = bytemuck::cast_slice(memory.ints(&args[1]));

@@ -2,9 +2,9 @@
 
 use super::pack::{Panels, folds};
 use super::padded::Padded;
-use super::tile::{self, Correlate, Tap, nearly_equal, rows};
+use super::tile::{Correlate, CorrelateTile, Tap, nearly_equal, rows};
 use super::{BLOCK, ConvShape, aligned, with_alignment};
-use crate::backend::cpu::isa::{Isa, Simd};
+use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
 use crate::backend::cpu::real::Real;
 
@@ -67,7 +67,7 @@ impl Plan {
         // dx row h takes dy rows p = (h + pad − a) / s: from −before up to (h_last + pad) / s.
         let before = |k: usize| (k - 1).saturating_sub(s.pad) / s.stride;
         // Rows beyond the band's own: `before`, and as many after as the last phase's first tap reaches.
-        let after = (s.stride - 1 + s.pad) / s.stride;
+        let after = s.pad.div_ceil(s.stride);
         let phase_cols = s.w.div_ceil(s.stride);
         let padded = Padded {
             h: s.oh(),
@@ -179,123 +179,144 @@ impl Plan {
             tasks,
             &|i| self.start(i),
             &|i, y, scratch| {
-                isa.run(|| self.task::<S>(&panels, i, x, packed, y, accumulate, scratch));
+                isa.run(Task::<S> { plan: self, panels: &panels, i, x, packed, y, accumulate, scratch });
             },
         );
     }
 
-    /// Task `i`: `y` is its part of the output.
+    /// Tap `i` of phase (f, g), of `phase_taps(f, g)`: where it finds the phase's pixel 0 in a block, and its number
+    /// in HWIO order.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn task<S: Simd>(
-        &self,
-        panels: &Panels,
-        i: usize,
-        x: &[S::Elem],
-        packed: &[S::Elem],
-        y: &mut [S::Elem],
-        accumulate: bool,
-        scratch: &mut [S::Elem],
-    ) {
-        let p = &self.padded;
+    fn tap(&self, f: usize, g: usize, i: usize) -> (usize, usize) {
+        let (s, p) = (&self.shape, &self.padded);
+        if !self.transposed {
+            let kw = if p.fold > 1 { 1 } else { s.kw };
+            return (p.tap_offset(i / kw, i % kw), i);
+        }
+        let across = self.taps_along(g, s.kw);
+        let a = (f + s.pad) % s.stride + i / across * s.stride;
+        let b = (g + s.pad) % s.stride + i % across * s.stride;
+        // p = (s·u + f + pad − a) / s, counted from `top` rows above the image; the division is exact.
+        let row = (f + s.pad + p.top * s.stride - a) / s.stride;
+        let col = (g + s.pad + p.left * s.stride - b) / s.stride;
+        ((row * p.cols + col) * BLOCK, a * s.kw + b)
+    }
+
+    #[inline(always)]
+    fn phase_taps(&self, f: usize, g: usize) -> usize {
+        if !self.transposed {
+            return self.taps;
+        }
+        self.taps_along(f, self.shape.kh) * self.taps_along(g, self.shape.kw)
+    }
+
+    /// Taps a < k with a ≡ phase + pad (mod stride).
+    #[inline(always)]
+    fn taps_along(&self, phase: usize, k: usize) -> usize {
+        let s = &self.shape;
+        k.saturating_sub((phase + s.pad) % s.stride).div_ceil(s.stride)
+    }
+}
+
+/// One task of a plan: `y` is its part of the output.
+struct Task<'a, S: Simd> {
+    plan: &'a Plan,
+    panels: &'a Panels,
+    i: usize,
+    x: &'a [S::Elem],
+    packed: &'a [S::Elem],
+    y: &'a mut [S::Elem],
+    accumulate: bool,
+    scratch: &'a mut [S::Elem],
+}
+
+impl<S: Simd> Kernel for Task<'_, S> {
+    #[inline(always)]
+    fn run(self) {
+        let Task { plan, panels, i, x, packed, y, accumulate, scratch } = self;
+        let p = &plan.padded;
         let (image, band) =
-            if self.bands > 1 { (i / self.bands, i % self.bands) } else { (i * self.group, 0) };
-        let units = if self.bands > 1 { 1 } else { self.group.min(self.shape.n - image) };
+            if plan.bands > 1 { (i / plan.bands, i % plan.bands) } else { (i * plan.group, 0) };
+        let units = if plan.bands > 1 { 1 } else { plan.group.min(plan.shape.n - image) };
         let x_image = p.h * p.w * p.c;
         let unit_len = p.blocks() * p.block_len();
         for (unit, scratch) in scratch.chunks_exact_mut(unit_len).enumerate().take(units) {
             let source = &x[(image + unit) * x_image..][..x_image];
             for (cb, out) in scratch.chunks_exact_mut(p.block_len()).enumerate() {
-                p.fill(source, band * self.band, cb, out);
+                p.fill(source, band * plan.band, cb, out);
             }
         }
         let y_unit = y.len() / units;
-        let mut taps = [Tap::default(); MAX_TAPS];
-        for phase in 0..self.phases * self.phases {
-            let (f, g) = (phase / self.phases, phase % self.phases);
+        for phase in 0..plan.phases * plan.phases {
+            let (f, g) = (phase / plan.phases, phase % plan.phases);
             // Rows and columns of this phase, within the part.
-            let rows = (y_unit / (self.w * self.m)).saturating_sub(f).div_ceil(self.phases);
-            let cols = self.w.saturating_sub(g).div_ceil(self.phases);
+            let rows = (y_unit / (plan.w * plan.m)).saturating_sub(f).div_ceil(plan.phases);
+            let cols = plan.w.saturating_sub(g).div_ceil(plan.phases);
+            if rows == 0 || cols == 0 {
+                continue;
+            }
             for group in 0..panels.groups() {
                 let nv = panels.group_vectors(group);
-                let most_taps = (PANEL_BYTES / (nv * S::LANES * size_of::<S::Elem>() * self.k.min(BLOCK)))
+                let most_taps = (PANEL_BYTES / (nv * S::LANES * size_of::<S::Elem>() * plan.k.min(BLOCK)))
                     .clamp(1, MAX_TAPS);
                 let m0 = 2 * group * S::LANES;
-                let y_at = (f * self.w + g) * self.m + m0;
+                let y_at = (f * plan.w + g) * plan.m + m0;
                 let mut pass = Pass {
-                    tile: Correlate {
-                        taps: &[],
-                        channels: 0,
-                        panel: packed.as_ptr(),
-                        y_pixel: self.phases * self.m,
-                        lanes: (self.m - m0 - (nv - 1) * S::LANES).min(S::LANES),
-                        accumulate,
-                    },
+                    channels: 0,
+                    panel: packed.as_ptr(),
+                    y_pixel: plan.phases * plan.m,
+                    lanes: (plan.m - m0 - (nv - 1) * S::LANES).min(S::LANES),
+                    accumulate,
                     units,
                     x_unit: unit_len,
                     y_unit,
                     rows,
                     x_row: p.cols * BLOCK,
-                    y_row: self.phases * self.w * self.m,
+                    y_row: plan.phases * plan.w * plan.m,
                     cols,
                 };
-                for cb in 0..p.blocks() {
-                    pass.tile.channels = panels.block_channels(cb);
-                    let row = pass.tile.channels * nv * S::LANES;
-                    let start = panels.start(group, cb);
-                    let mut n = 0;
-                    let mut flush = |taps: &[Tap]| {
-                        let now = Pass { tile: Correlate { taps, ..pass.tile }, ..pass };
-                        pass.tile.accumulate = true;
-                        // SAFETY: `isa.run` entered the instruction set; the scratch holds `units` units, of which block
-                        // `cb` is good for every tap, row and column of the phase by `Plan`'s choice of rows and
-                        // cols; y is the part's own.
-                        unsafe {
-                            let x = scratch.as_ptr().add(cb * p.block_len());
-                            let y = y.as_mut_ptr().add(y_at);
-                            if nv == 2 { now.run::<S, 2>(x, y) } else { now.run::<S, 1>(x, y) }
-                        }
-                    };
-                    self.each_tap(f, g, |x, t| {
-                        if n == most_taps {
-                            flush(&taps[..n]);
-                            n = 0;
-                        }
-                        taps[n] = Tap { x, w: start + t * row };
-                        n += 1;
-                    });
-                    flush(&taps[..n]);
+                let (source, y) = (scratch.as_ptr(), y[y_at..].as_mut_ptr());
+                let count = plan.phase_taps(f, g);
+                if count == 0 {
+                    // SAFETY: as below. No tap reaches this phase: its sums are empty.
+                    unsafe { pass.run::<S>(nv, &[], source, y) };
+                    continue;
                 }
-            }
-        }
-    }
-
-    /// The taps of phase (f, g): where each finds the phase's pixel 0 in a block, and its number in HWIO order.
-    #[inline(always)]
-    fn each_tap(&self, f: usize, g: usize, mut each: impl FnMut(usize, usize)) {
-        let (s, p) = (&self.shape, &self.padded);
-        if !self.transposed {
-            for t in 0..self.taps {
-                let kw = if p.fold > 1 { 1 } else { s.kw };
-                each(p.tap_offset(t / kw, t % kw), t);
-            }
-            return;
-        }
-        for a in ((f + s.pad) % s.stride..s.kh).step_by(s.stride) {
-            for b in ((g + s.pad) % s.stride..s.kw).step_by(s.stride) {
-                // p = (s·u + f + pad − a) / s, counted from `top` rows above the image; the division is exact.
-                let row = (f + s.pad + p.top * s.stride - a) / s.stride;
-                let col = (g + s.pad + p.left * s.stride - b) / s.stride;
-                each((row * p.cols + col) * BLOCK, a * s.kw + b);
+                // Taps of all blocks in a row, as many at a time as the budget allows; a pass has blocks of one size.
+                let (mut taps, mut n) = ([Tap::default(); MAX_TAPS], 0);
+                for cb in 0..p.blocks() {
+                    pass.channels = panels.block_channels(cb);
+                    let row = pass.channels * nv * S::LANES;
+                    let next_like_it = cb + 1 < p.blocks() && panels.block_channels(cb + 1) == pass.channels;
+                    for i in 0..count {
+                        let (x, t) = plan.tap(f, g, i);
+                        taps[n] = Tap { x: cb * p.block_len() + x, w: panels.start(group, cb) + t * row };
+                        n += 1;
+                        if n < most_taps && (i + 1 < count || next_like_it) {
+                            continue;
+                        }
+                        // SAFETY: `isa.run` entered the instruction set; the scratch holds `units` units, good for every
+                        // tap, row and column of the phase by `Plan`'s choice of rows and cols; y is the part's own.
+                        unsafe { pass.run::<S>(nv, &taps[..n], source, y) };
+                        pass.accumulate = true;
+                        n = 0;
+                    }
+                }
             }
         }
     }
 }
 
-/// One pass over all pixels of a phase with some taps of one block.
+/// One pass over all pixels of a phase, for one group of output channels.
 #[derive(Clone, Copy)]
-struct Pass<'a, T> {
-    tile: Correlate<'a, T>,
+struct Pass<T> {
+    /// Channels of the taps' blocks.
+    channels: usize,
+    panel: *const T,
+    y_pixel: usize,
+    /// Lanes of the last vector that are channels of the output.
+    lanes: usize,
+    accumulate: bool,
     units: usize,
     x_unit: usize,
     y_unit: usize,
@@ -305,34 +326,43 @@ struct Pass<'a, T> {
     cols: usize,
 }
 
-impl<T: Real> Pass<'_, T> {
+impl<T: Real> Pass<T> {
     /// # Safety
-    /// As for [`tile::correlate`], for every unit, row and column.
+    /// As for [`CorrelateTile`], for every unit, row and column.
     #[inline(always)]
-    unsafe fn run<S: Simd<Elem = T>, const NV: usize>(&self, x: *const T, y: *mut T) {
-        let most = S::TILE_ROWS[NV - 1];
+    unsafe fn run<S: Simd<Elem = T>>(&self, vectors: usize, taps: &[Tap], x: *const T, y: *mut T) {
+        // SAFETY: the caller's.
+        unsafe {
+            if vectors == 2 {
+                self.run_wide::<S, 2>(taps, x, y);
+            } else {
+                self.run_wide::<S, 1>(taps, x, y);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::run`].
+    unsafe fn run_wide<S: Simd<Elem = T>, const NV: usize>(&self, taps: &[Tap], x: *const T, y: *mut T) {
+        let t = Correlate {
+            taps,
+            channels: self.channels,
+            panel: self.panel,
+            y_pixel: self.y_pixel,
+            lanes: self.lanes,
+            accumulate: self.accumulate,
+        };
         for unit in 0..self.units {
             for row in 0..self.rows {
-                // SAFETY: within what the caller vouches for.
-                let (x, y) = unsafe {
-                    (
-                        x.add(unit * self.x_unit + row * self.x_row),
-                        y.add(unit * self.y_unit + row * self.y_row),
-                    )
-                };
-                nearly_equal(self.cols, most, |col, len| {
-                    // SAFETY: as above.
+                for (col, len) in nearly_equal(self.cols, S::TILE_ROWS[NV - 1]) {
+                    // SAFETY: within what the caller vouches for.
                     unsafe {
-                        let x = x.add(col * BLOCK);
-                        let y = y.add(col * self.tile.y_pixel);
-                        if NV == 2 {
-                            rows!(len, [1 2 3 4 5 6 7 8], R => tile::correlate::<S, R, NV>(&self.tile, x, y));
-                        } else {
-                            rows!(len, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
-                                R => tile::correlate::<S, R, NV>(&self.tile, x, y));
-                        }
+                        let x = x.add(unit * self.x_unit + row * self.x_row + col * BLOCK);
+                        let y = y.add(unit * self.y_unit + row * self.y_row + col * self.y_pixel);
+                        rows!(len, S::TILE_ROWS[NV - 1], [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
+                            R => S::enter(CorrelateTile::<S, R, NV> { t: &t, x, y }));
                     }
-                });
+                }
             }
         }
     }

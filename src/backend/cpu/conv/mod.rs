@@ -7,8 +7,8 @@
 //! (zero outside the image). Producing C = y is the forward pass, A = x the data gradient, B = w the weight
 //! gradient; each is linear in the two others, so derivatives of any order are these three again.
 //!
-//! All are implicit matrix products on register tiles ([`tile`]) over a zero-padded copy of a few images that stays
-//! in cache ([`padded`]), whose channels come in blocks of [`BLOCK`]: neighbouring pixels are then a constant
+//! All are implicit matrix products on register tiles (`tile.rs`) over a zero-padded copy of a few images that stays
+//! in cache (`padded.rs`), whose channels come in blocks of 16: neighbouring pixels are then a constant
 //! distance apart whatever the shape, and a stride only means more planes. Work is cut by shape alone, every output
 //! number is summed by one task in a fixed order, so the bits do not depend on the number of threads.
 

@@ -1,17 +1,5 @@
 use super::*;
-
-/// A cheap reproducible sequence in (−1, 1).
-fn noise<T: Real>(n: usize, seed: u64) -> Vec<T> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..n)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            T::from_f64((state >> 11) as f64 / (1u64 << 52) as f64 - 1.0)
-        })
-        .collect()
-}
+use crate::backend::cpu::tests::{dot, noise, on_any_threads};
 
 /// Calls `f(x index, w index, y index)` for every product of the trilinear form.
 fn each_product(s: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
@@ -60,12 +48,10 @@ fn shapes() -> Vec<ConvShape> {
         shape(1, 33, 70, 4, 3, 3, 16, 2, 1),
         shape(2, 1, 1, 5, 1, 1, 70, 1, 0),
         shape(1, 5, 5, 2, 3, 3, 2, 4, 0),
+        shape(2, 1, 2, 3, 1, 1, 4, 2, 0),
+        shape(1, 1, 1, 20, 3, 3, 4, 2, 1),
         shape(70, 6, 6, 3, 3, 3, 8, 1, 1),
     ]
-}
-
-fn pool(threads: usize) -> rayon::ThreadPool {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
 }
 
 /// All three roles of `s` on `isa`: (y, dx, dw), each added to what was there if `accumulate`.
@@ -118,7 +104,6 @@ fn f32_is_the_sum() {
 
 #[test]
 fn roles_are_adjoint() {
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     for s in shapes() {
         let [y, dx, dw] = all_roles::<f64>(Isa::best(), &s, false);
         let (x, w, dy) = (noise(s.x_len(), 1), noise(s.w_len(), 2), noise(s.y_len(), 3));
@@ -132,11 +117,7 @@ fn roles_are_adjoint() {
 #[test]
 fn same_bits_on_any_number_of_threads() {
     for s in shapes() {
-        let one = pool(1).install(|| all_roles::<f32>(Isa::best(), &s, true));
-        for threads in [2, 3] {
-            let many = pool(threads).install(|| all_roles::<f32>(Isa::best(), &s, true));
-            assert!(one == many, "{s:?} on {threads} threads");
-        }
+        on_any_threads(|| all_roles::<f32>(Isa::best(), &s, true));
     }
 }
 

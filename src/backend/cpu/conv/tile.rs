@@ -1,7 +1,7 @@
 //! Register tiles: the two inner loops that all the time goes to.
 
 use super::BLOCK;
-use crate::backend::cpu::isa::Simd;
+use crate::backend::cpu::isa::{Kernel, Simd};
 use crate::backend::cpu::real::Real;
 
 /// One tap: where it finds pixel 0 in the padded copy, and where its weights for the block start in the panel.
@@ -32,7 +32,7 @@ pub(super) struct Correlate<'a, T> {
 /// The machine has `S`; `x` is good for every tap, `R` pixels and `channels`; `panel` for every tap and
 /// `channels` rows; `y` for `R` pixels `y_pixel` apart, of `NV` vectors with `lanes` in the last.
 #[inline(always)]
-pub(super) unsafe fn correlate<S: Simd, const R: usize, const NV: usize>(
+unsafe fn correlate<S: Simd, const R: usize, const NV: usize>(
     t: &Correlate<S::Elem>,
     x: *const S::Elem,
     y: *mut S::Elem,
@@ -89,9 +89,9 @@ pub(super) struct Pixels {
 ///
 /// # Safety
 /// The machine has `S`; `x` and `dy` are good for all the pixels with `R` channels and `NV` vectors; `dw` for `R` rows
-/// `dw_row` apart, with `lanes` in the last vector.
+/// `dw_row` apart; all lanes of them are channels if `FULL`, otherwise NV is 1 and `lanes` are.
 #[inline(always)]
-pub(super) unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL: bool>(
+unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL: bool>(
     p: &Pixels,
     x: *const S::Elem,
     dy: *const S::Elem,
@@ -112,7 +112,7 @@ pub(super) unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL:
                     let mut v = [S::splat(S::Elem::ZERO); NV];
                     for (k, v) in v.iter_mut().enumerate() {
                         let from = dy.add(k * S::LANES);
-                        *v = if FULL || k + 1 < NV { S::load(from) } else { S::load_first(from, p.lanes) };
+                        *v = if FULL { S::load(from) } else { S::load_first(from, p.lanes) };
                     }
                     for (i, acc) in acc.iter_mut().enumerate() {
                         let xi = S::splat(*x.add(i));
@@ -155,28 +155,56 @@ unsafe fn write<S: Simd, const NV: usize>(v: &[S; NV], to: *mut S::Elem, lanes: 
     }
 }
 
-/// Cuts `n` into the fewest, nearly equal pieces of at most `most`; calls `f(start, len)`.
+/// Cuts `n` into the fewest, nearly equal pieces of at most `most`: (start, length) of each.
+///
+/// An iterator and not a callback: what a closure calls is not sure to be inlined into the function that carries the
+/// instruction set.
 #[inline(always)]
-pub(super) fn nearly_equal(n: usize, most: usize, mut f: impl FnMut(usize, usize)) {
-    if n == 0 {
-        return;
-    }
-    let pieces = n.div_ceil(most);
+pub(super) fn nearly_equal(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let pieces = n.div_ceil(most).max(1);
     let (len, longer) = (n / pieces, n % pieces);
-    let mut start = 0;
-    for piece in 0..pieces {
-        let len = len + usize::from(piece < longer);
-        f(start, len);
-        start += len;
+    (0..pieces).map(move |i| (i * len + i.min(longer), len + usize::from(i < longer)))
+}
+
+/// [`correlate`] as a function of its own: inlined side by side, the many tile sizes take minutes to compile.
+pub(super) struct CorrelateTile<'a, S: Simd, const R: usize, const NV: usize> {
+    pub t: &'a Correlate<'a, S::Elem>,
+    pub x: *const S::Elem,
+    pub y: *mut S::Elem,
+}
+
+impl<S: Simd, const R: usize, const NV: usize> Kernel for CorrelateTile<'_, S, R, NV> {
+    #[inline(always)]
+    fn run(self) {
+        // SAFETY: who makes one keeps what `correlate` asks for.
+        unsafe { correlate::<S, R, NV>(self.t, self.x, self.y) }
     }
 }
 
-/// Calls the instance of a tile for a number of rows known only at run time: `rows!(r, R => expression in R)`.
+/// [`outer`] as a function of its own.
+pub(super) struct OuterTile<'a, S: Simd, const R: usize, const NV: usize, const FULL: bool> {
+    pub p: &'a Pixels,
+    pub x: *const S::Elem,
+    pub dy: *const S::Elem,
+    pub dw: *mut S::Elem,
+    pub dw_row: usize,
+}
+
+impl<S: Simd, const R: usize, const NV: usize, const FULL: bool> Kernel for OuterTile<'_, S, R, NV, FULL> {
+    #[inline(always)]
+    fn run(self) {
+        // SAFETY: who makes one keeps what `outer` asks for.
+        unsafe { outer::<S, R, NV, FULL>(self.p, self.x, self.dy, self.dw, self.dw_row) }
+    }
+}
+
+/// Runs the instance of a tile for a number of rows known only at run time.
 macro_rules! rows {
-    ($r:expr, [$($n:literal)*], $R:ident => $body:expr) => {
+    ($r:expr, $most:expr, [$($n:literal)*], $R:ident => $body:expr) => {
         match $r {
-            $($n => { const $R: usize = $n; $body })*
-            _ => unreachable!("a tile of {} rows", $r),
+            // The guard is constant: tiles that the register file has no room for are never compiled.
+            $($n if const { $n <= $most } => { const $R: usize = $n; $body })*
+            rows => unreachable!("a tile of {rows} rows"),
         }
     };
 }

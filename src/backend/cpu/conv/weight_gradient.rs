@@ -2,9 +2,9 @@
 
 use super::pack::folds;
 use super::padded::Padded;
-use super::tile::{self, Pixels, nearly_equal, rows};
+use super::tile::{OuterTile, Pixels, nearly_equal, rows};
 use super::{BLOCK, ConvShape, aligned, with_alignment};
-use crate::backend::cpu::isa::{Isa, Simd};
+use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
 use crate::backend::cpu::real::Real;
 
@@ -16,6 +16,9 @@ const TASK_BYTES: usize = 1 << 20;
 const SCRATCH_BYTES: usize = 64 << 20;
 /// Tasks wanted: enough for many threads, few enough that summing their results stays cheap.
 const TASKS: usize = 32;
+
+/// Most rows of a tile for the rest of a vector, which is rare: fewer sizes to compile.
+const PARTIAL_ROWS: usize = 4;
 
 /// How the sum is cut into tasks. A function of shapes only.
 ///
@@ -116,63 +119,13 @@ impl Plan {
             self.tasks(),
             &start,
             &|i, out, scratch| {
-                isa.run(|| self.task::<S>(i, x, dy, out, scratch));
+                isa.run(Task::<S> { plan: self, task: i, x, dy, out, scratch });
             },
         );
     }
 
-    #[inline(always)]
-    fn task<S: Simd>(
-        &self,
-        task: usize,
-        x: &[S::Elem],
-        dy: &[S::Elem],
-        out: &mut [S::Elem],
-        scratch: &mut [S::Elem],
-    ) {
-        let (s, p) = (&self.shape, &self.padded);
-        let (part, cb) = (task / p.blocks(), task % p.blocks());
-        out.fill(S::Elem::ZERO);
-        let units = s.n * self.bands;
-        let (from, to) = (units * part / self.parts, units * (part + 1) / self.parts);
-        let x_image = s.h * s.w * s.ci;
-        let dy_row = s.ow() * s.co;
-        // Rows of a unit that fit in the first-level cache with the rows of x they touch.
-        let row_bytes = (p.planes() * p.cols + 2 * s.ow()) * BLOCK * size_of::<S::Elem>();
-        let most_rows = (PIXEL_BYTES / row_bytes).saturating_sub((s.kh - 1) / s.stride).max(4);
-        for first in (from..to).step_by(self.group) {
-            let units = self.group.min(to - first);
-            for (unit, scratch) in scratch.chunks_exact_mut(p.block_len()).enumerate().take(units) {
-                let (image, band) = ((first + unit) / self.bands, (first + unit) % self.bands);
-                p.fill(&x[image * x_image..][..x_image], band * self.band, cb, scratch);
-            }
-            let row0 = first % self.bands * self.band;
-            let rows = self.band.min(s.oh() - row0);
-            let dy = &dy[(first / self.bands * s.oh() + row0) * dy_row..][..units * rows * dy_row];
-            nearly_equal(rows, most_rows, |row, rows| {
-                let pixels = Pixels {
-                    units,
-                    x_unit: p.block_len(),
-                    dy_unit: s.oh() * dy_row,
-                    rows,
-                    x_row: p.cols * BLOCK,
-                    dy_row,
-                    cols: s.ow(),
-                    dy_pixel: s.co,
-                    lanes: S::LANES,
-                };
-                // SAFETY: `isa.run` entered the instruction set; rows row..row + rows of all units are in the scratch and
-                // in dy; out is the task's own piece.
-                unsafe {
-                    let x = scratch.as_ptr().add(row * p.cols * BLOCK);
-                    self.all_taps::<S>(pixels, p.block_channels(cb), x, dy.as_ptr().add(row * dy_row), out);
-                }
-            });
-        }
-    }
-
     /// # Safety
-    /// As for [`tile::outer`] with every tap, every one of `channels` and all of dy's channels.
+    /// As for [`OuterTile`] with every tap, every one of `channels` and all of dy's channels.
     #[inline(always)]
     unsafe fn all_taps<S: Simd>(
         &self,
@@ -184,33 +137,33 @@ impl Plan {
     ) {
         let (s, p) = (&self.shape, &self.padded);
         let kw = if p.fold > 1 { 1 } else { s.kw };
-        let vectors = s.co.div_ceil(S::LANES);
-        for v in (0..vectors).step_by(2) {
-            let nv = (vectors - v).min(2);
-            let o = v * S::LANES;
-            pixels.lanes = (s.co - o - (nv - 1) * S::LANES).min(S::LANES);
+        let mut o = 0;
+        while o < s.co {
+            // Two whole vectors, or one, or the rest of one.
+            let nv = if o + 2 * S::LANES <= s.co { 2 } else { 1 };
+            pixels.lanes = (s.co - o).min(S::LANES);
+            let most = if pixels.lanes == S::LANES { S::TILE_ROWS[nv - 1] } else { PARTIAL_ROWS };
             for t in 0..self.taps {
                 let offset = p.tap_offset(t / kw, t % kw);
-                nearly_equal(channels, S::TILE_ROWS[nv - 1], |i, len| {
+                for (i, len) in nearly_equal(channels, most) {
                     // SAFETY: within what the caller vouches for; `out` is `[taps][BLOCK][co]`.
                     unsafe {
-                        let x = x.add(offset + i);
-                        let dy = dy.add(o);
+                        let (x, dy) = (x.add(offset + i), dy.add(o));
                         let dw = out.as_mut_ptr().add((t * BLOCK + i) * s.co + o);
-                        let full = pixels.lanes == S::LANES;
-                        match (nv, full) {
-                            (2, true) => rows!(len, [1 2 3 4 5 6 7 8],
-                                R => tile::outer::<S, R, 2, true>(&pixels, x, dy, dw, s.co)),
-                            (2, false) => rows!(len, [1 2 3 4 5 6 7 8],
-                                R => tile::outer::<S, R, 2, false>(&pixels, x, dy, dw, s.co)),
-                            (_, true) => rows!(len, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
-                                R => tile::outer::<S, R, 1, true>(&pixels, x, dy, dw, s.co)),
-                            (_, false) => rows!(len, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
-                                R => tile::outer::<S, R, 1, false>(&pixels, x, dy, dw, s.co)),
+                        if nv == 2 {
+                            rows!(len, S::TILE_ROWS[1], [1 2 3 4 5 6 7 8],
+                                R => S::enter(OuterTile::<S, R, 2, true> { p: &pixels, x, dy, dw, dw_row: s.co }));
+                        } else if pixels.lanes == S::LANES {
+                            rows!(len, S::TILE_ROWS[0], [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
+                                R => S::enter(OuterTile::<S, R, 1, true> { p: &pixels, x, dy, dw, dw_row: s.co }));
+                        } else {
+                            rows!(len, PARTIAL_ROWS, [1 2 3 4],
+                                R => S::enter(OuterTile::<S, R, 1, false> { p: &pixels, x, dy, dw, dw_row: s.co }));
                         }
                     }
-                });
+                }
             }
+            o += nv * S::LANES;
         }
     }
 
@@ -232,5 +185,61 @@ impl Plan {
                 }
             }
         });
+    }
+}
+
+/// One task of a plan: `out` is its piece `[taps][BLOCK][co]`.
+struct Task<'a, S: Simd> {
+    plan: &'a Plan,
+    task: usize,
+    x: &'a [S::Elem],
+    dy: &'a [S::Elem],
+    out: &'a mut [S::Elem],
+    scratch: &'a mut [S::Elem],
+}
+
+impl<S: Simd> Kernel for Task<'_, S> {
+    #[inline(always)]
+    fn run(self) {
+        let Task { plan, task, x, dy, out, scratch } = self;
+        let (s, p) = (&plan.shape, &plan.padded);
+        let (part, cb) = (task / p.blocks(), task % p.blocks());
+        out.fill(S::Elem::ZERO);
+        let units = s.n * plan.bands;
+        let (from, to) = (units * part / plan.parts, units * (part + 1) / plan.parts);
+        let x_image = s.h * s.w * s.ci;
+        let dy_row = s.ow() * s.co;
+        // Rows of a unit that fit in the first-level cache with the rows of x they touch.
+        let row_bytes = (p.planes() * p.cols + 2 * s.ow()) * BLOCK * size_of::<S::Elem>();
+        let most_rows = (PIXEL_BYTES / row_bytes).saturating_sub((s.kh - 1) / s.stride).max(4);
+        for first in (from..to).step_by(plan.group) {
+            let units = plan.group.min(to - first);
+            for (unit, scratch) in scratch.chunks_exact_mut(p.block_len()).enumerate().take(units) {
+                let (image, band) = ((first + unit) / plan.bands, (first + unit) % plan.bands);
+                p.fill(&x[image * x_image..][..x_image], band * plan.band, cb, scratch);
+            }
+            let row0 = first % plan.bands * plan.band;
+            let rows = plan.band.min(s.oh() - row0);
+            let dy = &dy[(first / plan.bands * s.oh() + row0) * dy_row..][..units * rows * dy_row];
+            for (row, rows) in nearly_equal(rows, most_rows) {
+                let pixels = Pixels {
+                    units,
+                    x_unit: p.block_len(),
+                    dy_unit: s.oh() * dy_row,
+                    rows,
+                    x_row: p.cols * BLOCK,
+                    dy_row,
+                    cols: s.ow(),
+                    dy_pixel: s.co,
+                    lanes: S::LANES,
+                };
+                // SAFETY: `isa.run` entered the instruction set; rows row..row + rows of all units are in the scratch and
+                // in dy; out is the task's own piece.
+                unsafe {
+                    let x = scratch.as_ptr().add(row * p.cols * BLOCK);
+                    plan.all_taps::<S>(pixels, p.block_channels(cb), x, dy.as_ptr().add(row * dy_row), out);
+                }
+            }
+        }
     }
 }
