@@ -307,6 +307,9 @@ pub struct BenchArgs {
     /// Threads, precision, device.
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// Show where a meta step's time goes, kernel by kernel
+    #[arg(long, conflicts_with = "json", help_heading = "Output")]
+    pub profile: bool,
     /// Print JSON instead of a table
     #[arg(long, help_heading = "Output")]
     pub json: bool,

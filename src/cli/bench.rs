@@ -1,5 +1,6 @@
 //! `metatape bench`: milliseconds of a plain step and of a whole meta step, optimisers included.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use metatape::meta::{Adam, Batch, MetaStep, Optimiser, PlainStep, Preset, StepConfig, adam_corrections};
@@ -91,7 +92,28 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             args.model, args.device.precision
         )));
     }
-    print(args, &session.describe(), &plain, &meta, memory)
+    print(args, &session.describe(), &plain, &meta, memory)?;
+    if args.profile { profile(&mut session, &meta.program) } else { Ok(()) }
+}
+
+/// Milliseconds and launches of a meta step by kernel: the mean of a few runs.
+fn profile(session: &mut Session, program: &Program) -> Result<()> {
+    const RUNS: usize = 5;
+    let mut by_name: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+    for _ in 0..RUNS {
+        for (name, seconds) in session.profile(program)? {
+            let entry = by_name.entry(name).or_default();
+            *entry = (entry.0 + seconds * 1e3 / RUNS as f64, entry.1 + 1);
+        }
+    }
+    let mut rows: Vec<_> = by_name.into_iter().collect();
+    rows.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
+    let heading = ["kernel of a meta step", "ms", "launches"].map(str::to_owned).to_vec();
+    let row = |(name, (ms, count)): (&str, (f64, usize))| {
+        vec![name.to_owned(), report::ms(ms), (count / RUNS).to_string()]
+    };
+    let table = std::iter::once(heading).chain(rows.into_iter().map(row)).collect::<Vec<_>>();
+    report::print(format_args!("\n{}", report::table(&table)))
 }
 
 /// Where batches come from: random bytes, with the border for crops where training on such images has one.

@@ -65,6 +65,9 @@ pub trait Backend: Send {
     /// Runs a program.
     fn run(&mut self, program: usize) -> Result<()>;
 
+    /// Runs a program once, timing each kernel: (name, seconds), in the order of running.
+    fn profile(&mut self, program: usize) -> Result<Vec<(&'static str, f64)>>;
+
     /// A tensor's entries after a run.
     fn read(&self, program: usize, tensor: Tensor, out: &mut [f64]) -> Result<()>;
 

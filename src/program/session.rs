@@ -165,6 +165,11 @@ impl Session {
         self.backend.run(program.number)
     }
 
+    /// Runs a program once, timing each kernel: (name, seconds), in the order of running.
+    pub fn profile(&mut self, program: &Program) -> Result<Vec<(&'static str, f64)>> {
+        self.backend.profile(program.number)
+    }
+
     /// An output's entries after a run, row-major.
     pub fn read(&self, program: &Program, output: OutputId) -> Result<Vec<f64>> {
         let mut out = vec![0.0; program.outputs[output.0].1.len];

@@ -154,8 +154,22 @@ impl<T: Real> Backend for Cpu<T> {
     fn run(&mut self, program: usize) -> Result<()> {
         let Cpu { pool, states, programs } = self;
         let program = &mut programs[program];
-        pool.install(|| run::run(program, states));
+        pool.install(|| run::run(program, states, &mut |_| {}));
         Ok(())
+    }
+
+    fn profile(&mut self, program: usize) -> Result<Vec<(&'static str, f64)>> {
+        let Cpu { pool, states, programs } = self;
+        let program = &mut programs[program];
+        let names: Vec<_> = program.plan.instrs.iter().map(|i| i.kernel.name()).collect();
+        let mut seconds = vec![0.0; names.len()];
+        let mut last = std::time::Instant::now();
+        let mut watch = |i: usize| {
+            let now = std::time::Instant::now();
+            seconds[i] = (now - std::mem::replace(&mut last, now)).as_secs_f64();
+        };
+        pool.install(|| run::run(program, states, &mut watch));
+        Ok(names.into_iter().zip(seconds).collect())
     }
 
     fn read(&self, program: usize, tensor: Tensor, out: &mut [f64]) -> Result<()> {

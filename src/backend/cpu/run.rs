@@ -104,11 +104,15 @@ impl<T: Real> Memory<'_, T> {
 /// Most operands that a group takes or gives (`fuse.rs` stays below).
 const MAX_OPERANDS: usize = 128;
 
-/// Runs all instructions in order.
-pub(super) fn run<T: Real>(program: &mut Loaded<T>, states: &mut [Buffer<T>]) {
+/// Runs all instructions in order; `after` is called with the number of each that is done.
+pub(super) fn run<T: Real>(
+    program: &mut Loaded<T>,
+    states: &mut [Buffer<T>],
+    after: &mut (dyn FnMut(usize) + Send),
+) {
     let Loaded { plan, states: state_numbers, inputs, arena, groups, workspace, scratch } = program;
     let mut memory = Memory { arena: arena.as_mut_ptr(), states, state_numbers, inputs };
-    for (instr, group) in plan.instrs.iter().zip(groups) {
+    for (i, (instr, group)) in plan.instrs.iter().zip(groups).enumerate() {
         let (args, outs) = (&instr.args, &instr.outs);
         if let Some(group) = group {
             let mut from = [std::ptr::null(); MAX_OPERANDS];
@@ -123,9 +127,10 @@ pub(super) fn run<T: Real>(program: &mut Loaded<T>, states: &mut [Buffer<T>]) {
             // SAFETY: the plan gives every operand its length and lets outputs overlap arguments only where the group
             // was told so; scratch and workspace have the lengths that the group asked for.
             unsafe { group.run(from, to, scratch.as_mut_ptr(), workspace.as_mut_ptr()) };
-            continue;
+        } else {
+            kernel(&instr.kernel, args, outs, &mut memory, workspace);
         }
-        kernel(&instr.kernel, args, outs, &mut memory, workspace);
+        after(i);
     }
 }
 
