@@ -23,7 +23,7 @@ REFERENCE = "torch official"
 
 
 def run(command, name):
-    """The last line of what a contender prints, as JSON; None (and a line on stderr) when it fails."""
+    """What a contender prints (or the last line of it), as JSON; None (and a line on stderr) when it fails."""
     try:
         done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
     except OSError as e:
@@ -34,11 +34,13 @@ def run(command, name):
         reason = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         print(f"{name}: left out, exit code {done.returncode}: {reason}", file=sys.stderr)
         return None
-    try:
-        return json.loads(lines[-1])
-    except json.JSONDecodeError:
-        print(f"{name}: left out, its last line is no JSON: {lines[-1][:100]}", file=sys.stderr)
-        return None
+    for text in (done.stdout, lines[-1]):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            continue
+    print(f"{name}: left out, what it prints is no JSON: {lines[-1][:100]}", file=sys.stderr)
+    return None
 
 
 def contenders(args, model):
