@@ -16,7 +16,14 @@ pub(super) fn lower(tape: &Tape, rewrite: bool) -> Result<Tape> {
     for var in tape.vars().rev().filter(|v| live[v.index()]).collect::<Vec<_>>() {
         mark(tape, var, &mut live);
     }
-    let mut low = Lowering { out: Tape::new(), of: HashMap::new() };
+    let mut readers = vec![0; tape.len()];
+    for var in tape.vars().filter(|v| live[v.index()]) {
+        tape.node(var).args.iter().for_each(|a| readers[a.index()] += 1);
+    }
+    for root in tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1)) {
+        readers[root.index()] += 1;
+    }
+    let mut low = Lowering { out: Tape::new(), of: HashMap::new(), readers: &readers };
     // Leaves are declared even where they are not used: callers bind them by name.
     for (name, var) in tape.inputs() {
         let new = low.out.input(name, tape.node(*var).kind, tape.shape(*var).clone())?;
@@ -52,12 +59,17 @@ fn mark(tape: &Tape, var: Var, live: &mut [bool]) {
     }
 }
 
-struct Lowering {
-    out: Tape,
-    of: HashMap<Var, Var>,
+/// The rewriting under way.
+pub(super) struct Lowering<'r> {
+    /// The tape that is being written.
+    pub out: Tape,
+    /// From the old tape's values to the new one's.
+    pub of: HashMap<Var, Var>,
+    /// How often each old value is read, as an output or update too.
+    pub readers: &'r [usize],
 }
 
-impl Lowering {
+impl Lowering<'_> {
     fn rewritten(&mut self, tape: &Tape, var: Var, rewrite: bool) -> Result<Var> {
         let node = tape.node(var);
         let args: Vec<Var> = node.args.iter().map(|a| self.of[a]).collect();
@@ -70,6 +82,12 @@ impl Lowering {
             Op::Normalise(eps) if rewrite => self.normalised(args[0], *eps),
             Op::NormJacobian(eps) if rewrite => self.norm_jacobian(args[0], args[1], *eps),
             Op::Sum { from: 0, to } if rewrite && *to > 0 => self.channel_sum(&args[..1], *to),
+            Op::Contract { form: Form::Gemm, out: Role::C } if rewrite => {
+                match self.chained(tape, node.args[0], node.args[1])? {
+                    Some(cheaper) => Ok(cheaper),
+                    None => self.out.matmul(args[0], args[1]),
+                }
+            }
             Op::Contract { form: Form::Mul, .. } if rewrite => self.product(args[0], args[1]),
             Op::Constant(c) => Ok(self.out.constant(c.0, node.shape.clone())),
             op => self.out.push(op.clone(), &args, Some(&node.shape)),

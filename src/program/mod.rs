@@ -3,6 +3,7 @@
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `lower.rs` | rewrites after differentiation, tape to tape: dead code, batch norm as sums and entrywise work, … |
+//! | `chains.rs` | the order of products in matrix chains |
 //! | `fuse.rs` | entrywise operations that go through memory together become one group |
 //! | `emit.rs` | units to kernels |
 //! | `memory.rs` | places in the arena |
@@ -11,6 +12,7 @@
 //! | `session.rs` | bind, run, read; states shared by several programs |
 
 mod backend;
+mod chains;
 mod emit;
 mod fuse;
 mod kernel;

@@ -75,7 +75,8 @@ impl Roots<'_> {
 impl Plan {
     /// Plans a tape's outputs and updates.
     pub fn new(tape: &Tape, options: Options) -> Result<Plan> {
-        let tape = &lower(tape, options.fuse)?;
+        // A second time, for what the rewrites have left without a reader.
+        let tape = &lower(&lower(tape, options.fuse)?, false)?;
         let units = Units::new(tape, options.fuse);
         let drafts: Vec<Draft> = (0..units.units.len()).map(|i| draft(tape, &units, i)).collect();
         // `q` added onto `p`: both the sum and q itself live in p's memory.

@@ -103,6 +103,9 @@ pub struct GatherShape {
     pub pad: usize,
 }
 
+/// Most channels that images have.
+const MAX_CHANNELS: usize = 4;
+
 /// x `[n,h,w,c]` = (v/255 − mean) / std for the n chosen images, cropped and flipped.
 ///
 /// `samples` holds (index, dx, dy, flip) for each: the image is reflected outwards by `pad` pixels (the edge pixel is not
@@ -126,6 +129,15 @@ pub fn gather<T: Real>(
     if x.is_empty() {
         return;
     }
+    // A byte has 256 values: divisions are done once for each.
+    let mut table = [[T::ZERO; 256]; MAX_CHANNELS];
+    assert!(s.c <= MAX_CHANNELS, "gather {s:?}: more than {MAX_CHANNELS} channels");
+    for (table, (mean, std)) in table.iter_mut().zip(mean.iter().zip(std)) {
+        for (v, entry) in table.iter_mut().enumerate() {
+            *entry = T::from_f64((v as f64 / 255.0 - mean.0) / std.0);
+        }
+    }
+    let table = &table;
     par::for_each_chunk(x, image, &|n, x| {
         let [index, dx, dy, flip] = samples[n];
         let range = -(s.pad as i32)..=s.pad as i32;
@@ -136,14 +148,17 @@ pub fn gather<T: Real>(
         );
         let at = usize::try_from(index).expect("gather: a negative index") * image;
         let from = &images[at..][..image];
-        // Row-major loops; the two conversions are per pixel and cheap against the memory traffic.
+        if s.c == 1 && (dx, dy, flip) == (0, 0, 0) {
+            x.iter_mut().zip(from).for_each(|(x, v)| *x = table[0][usize::from(*v)]);
+            return;
+        }
         for (row, x) in x.chunks_exact_mut(s.w * s.c).enumerate() {
             let line = &from[reflect(row as i32 + dy, s.h) * s.w * s.c..][..s.w * s.c];
             for (col, x) in x.chunks_exact_mut(s.c).enumerate() {
                 let col = if flip != 0 { s.w - 1 - col } else { col };
                 let pixel = &line[reflect(col as i32 + dx, s.w) * s.c..][..s.c];
-                for (c, (x, v)) in x.iter_mut().zip(pixel).enumerate() {
-                    *x = T::from_f64((f64::from(*v) / 255.0 - mean[c].0) / std[c].0);
+                for ((x, v), table) in x.iter_mut().zip(pixel).zip(table) {
+                    *x = table[usize::from(*v)];
                 }
             }
         }
