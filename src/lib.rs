@@ -1,4 +1,48 @@
 //! metatape: one tape, Jacobian blocks as data, three walks.
+//!
+//! A training step is a *program*: a list (the [`tape::Tape`]) of operations from one small closed set. Recording infers
+//! shapes; nothing is computed. Each operation says once, per argument, what its Jacobian block is, as a value
+//! ([`tape::LinearMap`]): forward mode (`jvp`) applies the blocks, reverse mode (`vjp`) applies their transposes, and both
+//! record more operations on the same tape, so that they nest. A [`program::Session`] makes a tape ready for a machine and
+//! runs it. On this stand the networks ([`nn`]), the meta step of Meta-Weight-Net with its hypergradient ([`meta`], whose first
+//! page derives it), data ([`data`]) and training runs ([`train`]).
+//!
+//! Modules import those above them only: [`error`], [`tape`], [`program`], [`backend`], [`nn`], [`meta`], [`data`], [`train`].
+//!
+//! # A second derivative
+//!
+//! ```
+//! use metatape::backend::cpu::Cpu;
+//! use metatape::program::{Options, Session, Values};
+//! use metatape::tape::{Kind, Tape};
+//!
+//! let mut tape = Tape::new();
+//! let x = tape.input("x", Kind::Float, [2])?;
+//! let s = tape.sigmoid(x)?;
+//! let y = tape.sum_all(s)?;
+//! let slope = tape.gradient(y, &[x])?[0]; // reverse: σ′(x)
+//! let ones = tape.constant(1.0, [2]);
+//! let bend = tape.jvp(&[(x, ones)], &[slope])?[0]; // forward over reverse: σ″(x)
+//! let bend = tape.or_zero(bend, x);
+//! tape.output("slope", slope);
+//! tape.output("bend", bend);
+//! println!("{tape}"); // a program that a person can read
+//!
+//! let mut session = Session::new(Box::new(Cpu::<f64>::new(1)?));
+//! let program = session.compile(&tape, Options::default())?;
+//! session.feed(&program, "x", Values::Float(&[0.0, 1.0]))?;
+//! session.run(&program)?;
+//!
+//! let sigma = 1.0 / (1.0 + (-1.0f64).exp());
+//! let (slope, bend) = (session.fetch(&program, "slope")?, session.fetch(&program, "bend")?);
+//! assert!((slope[1] - sigma * (1.0 - sigma)).abs() < 1e-15);
+//! assert!((bend[1] - sigma * (1.0 - sigma) * (1.0 - 2.0 * sigma)).abs() < 1e-15);
+//! assert_eq!(bend[0], 0.0);
+//! # Ok::<(), metatape::Error>(())
+//! ```
+
+#![warn(missing_docs)]
+
 pub mod backend;
 pub mod data;
 pub mod error;

@@ -98,7 +98,7 @@ impl<'t> Units<'t> {
                 let op = &self.tape.node(*user).op;
                 match op {
                     Op::Reshape => self.needs_buffer(*user),
-                    op => !entrywise(op) && !(self.fused && leading_sum(op)),
+                    op => !(entrywise(op) || self.fused && leading_sum(op)),
                 }
             })
     }
@@ -317,11 +317,8 @@ impl<'t> Units<'t> {
                     }
                     stack.extend(node.args.iter().map(|a| (*a, true)));
                 }
-                op if made_here => {
-                    if indirect || leading_sum(op) {
-                        return true;
-                    }
-                }
+                op if made_here && (indirect || leading_sum(op)) => return true,
+                _ if made_here => {}
                 _ if self.inline.contains_key(&arg) => {
                     stack.extend(node.args.iter().map(|a| (*a, indirect)));
                 }
