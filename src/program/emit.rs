@@ -35,6 +35,17 @@ pub(super) fn draft(tape: &Tape, units: &Units, index: usize) -> Draft {
     Draft { kernel: kernel(tape, var, unit.onto.is_some()), args, outs: vec![var], onto: unit.onto, order }
 }
 
+/// Groups keep in memory only what `read` says is read from there.
+pub(super) fn forget_unread(drafts: &mut [Draft], read: &HashSet<Var>) {
+    for draft in drafts {
+        if let Kernel::Group(group) = &mut draft.kernel {
+            let mut keep = draft.outs.iter().map(|o| read.contains(o)).collect::<Vec<_>>().into_iter();
+            group.outcomes.retain(|_| keep.next().unwrap_or(true));
+            draft.outs.retain(|o| read.contains(o));
+        }
+    }
+}
+
 fn four(shape: &Shape) -> [usize; 4] {
     [shape[0], shape[1], shape[2], shape[3]]
 }
@@ -140,10 +151,9 @@ fn group(tape: &Tape, units: &Units, index: usize) -> (Group, Vec<Var>, Vec<Var>
         } else {
             let register = if entrywise(&node.op) { b.compute(*member) } else { b.operand(*member) };
             b.registers.insert(*member, register);
-            if units.stored(*member) {
-                outcomes.push((register, None));
-                outs.push(*member);
-            }
+            // Whether anything reads it from memory is known when all kernels are: see `forget_unread`.
+            outcomes.push((register, None));
+            outs.push(*member);
         }
     }
     let number = |r: Register| match r {

@@ -203,6 +203,8 @@ impl<'t> Units<'t> {
             return None;
         }
         let (mut base, mut steps) = (None, 1);
+        // The tensor must be in memory anyway.
+        let in_memory = |v: Var| !entrywise(&self.tape.node(v).op) || self.needs_buffer(v);
         for arg in &node.args {
             let arg = through(self.tape, *arg);
             let of_arg = match self.inline.get(&arg) {
@@ -211,7 +213,8 @@ impl<'t> Units<'t> {
                     *b
                 }
                 None if matches!(self.tape.node(arg).op, Op::Constant(_) | Op::Broadcast { .. }) => None,
-                None => Some(arg),
+                None if in_memory(arg) => Some(arg),
+                None => return None,
             };
             match (base, of_arg) {
                 (Some(a), Some(b)) if a != b => return None,
@@ -339,25 +342,6 @@ impl<'t> Units<'t> {
             stack.extend(self.units[unit].deps.iter().filter(|d| seen.insert(**d)));
         }
         false
-    }
-
-    /// Whether `var` is a value that its unit must write to memory.
-    pub fn stored(&self, var: Var) -> bool {
-        let Some(unit) = self.unit_of(var) else { return false };
-        let node = self.tape.node(var);
-        if !entrywise(&node.op) || self.needs_buffer(var) {
-            return true;
-        }
-        self.readers(var).iter().any(|r| self.read_elsewhere(*r, unit))
-    }
-
-    /// Whether `reader` is (also) computed in another unit than `unit`.
-    fn read_elsewhere(&self, reader: Var, unit: usize) -> bool {
-        if self.inline.contains_key(&reader) {
-            let inner = self.readers(reader).iter().any(|r| self.read_elsewhere(*r, unit));
-            return inner || self.of.get(&reader).is_some_and(|u| *u != unit);
-        }
-        self.of.get(&reader) != Some(&unit)
     }
 }
 

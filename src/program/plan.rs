@@ -1,9 +1,9 @@
 //! The order of the kernels and the places of all tensors.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use super::emit::{Draft, draft};
+use super::emit::{Draft, draft, forget_unread};
 use super::fuse::Units;
 use super::kernel::{Instr, Kernel, Operand, Outcome, Place, Tensor};
 use super::lower::lower;
@@ -78,7 +78,7 @@ impl Plan {
         // A second time, for what the rewrites have left without a reader.
         let tape = &lower(&lower(tape, options.fuse)?, false)?;
         let units = Units::new(tape, options.fuse);
-        let drafts: Vec<Draft> = (0..units.units.len()).map(|i| draft(tape, &units, i)).collect();
+        let mut drafts: Vec<Draft> = (0..units.units.len()).map(|i| draft(tape, &units, i)).collect();
         // `q` added onto `p`: both the sum and q itself live in p's memory.
         let mut onto = HashMap::new();
         for draft in &drafts {
@@ -90,6 +90,10 @@ impl Plan {
             }
         }
         let roots = Roots { tape, onto };
+        let mut read: HashSet<Var> = drafts.iter().flat_map(|d| &d.args).map(|a| roots.of(*a).0).collect();
+        read.extend(tape.outputs().iter().map(|o| roots.of(o.1).0));
+        read.extend(tape.updates().iter().map(|u| roots.of(u.1).0));
+        forget_unread(&mut drafts, &read);
         let drafts = in_order(drafts, &roots);
         Ok(place(tape, drafts, &roots))
     }
