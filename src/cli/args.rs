@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use metatape::Result;
 use metatape::data::{Dataset, DatasetKind, Noise, Split, SplitConfig, default_meta_size, load, split};
-use metatape::meta::{Preset, Route, Sgd, StepConfig, VirtualStep, Weights};
+use metatape::meta::{Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
 use metatape::nn::{WeightNet, WeightNetInit};
 use metatape::train::Method;
 
@@ -134,7 +134,7 @@ impl StepArgs {
             route,
             classifier: self.classifier(),
             weight_net: self.weight_net_preset.optimiser().0,
-            probe: if precision == Precision::F64 { 1e-4 } else { 1e-2 },
+            probe: probe(precision == Precision::F64),
         }
     }
 

@@ -125,9 +125,14 @@ pub struct StepConfig {
     pub classifier: Sgd,
     /// The weight net's rule.
     pub weight_net: Optimiser,
-    /// For the finite-difference route: length of the probe `ε·g`. Small against the network's curvature, large against
-    /// rounding: 1e-2 in f32, 1e-4 in f64.
+    /// For the finite-difference route: length of the probe `ε·g`; see [`probe`].
     pub probe: f64,
+}
+
+/// The length of the finite-difference route's probe that suits a precision: small against the network's curvature and its
+/// kinks, large against rounding. In f32 that of DARTS (Liu et al. 2019).
+pub fn probe(double: bool) -> f64 {
+    if double { 1e-6 } else { 1e-2 }
 }
 
 impl Default for StepConfig {
@@ -140,7 +145,7 @@ impl Default for StepConfig {
             route: Route::Jvp,
             classifier: Sgd { momentum: 0.9, nesterov: false, weight_decay: 5e-4 },
             weight_net: Preset::Adam.optimiser().0,
-            probe: 1e-2,
+            probe: probe(false),
         }
     }
 }

@@ -29,6 +29,6 @@ mod optimiser;
 mod route;
 mod step;
 
-pub use config::{Adam, Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights};
+pub use config::{Adam, Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
 pub use optimiser::{AdamClock, adam_corrections};
 pub use step::{Batch, Evaluation, MetaStep, PlainStep};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{DatasetKind, Noise};
 use crate::error::{Error, Result};
-use crate::meta::{Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights};
+use crate::meta::{Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
 use crate::nn::{WeightNet, WeightNetInit};
 
 /// What is trained.
@@ -111,7 +111,7 @@ impl Config {
             route: self.route,
             classifier: self.classifier(),
             weight_net: self.weight_net_preset.optimiser().0,
-            probe: if self.precision == "f64" { 1e-4 } else { 1e-2 },
+            probe: probe(self.precision == "f64"),
         }
     }
 
