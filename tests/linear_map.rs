@@ -41,8 +41,23 @@ fn kind(block: &Block) -> &'static str {
 
 /// What [`kind`] gives.
 const KINDS: [&str; 17] = [
-    "identity", "scale", "mask", "mul", "gemm", "conv", "sum", "broadcast", "select", "unselect", "subsample", "embed",
-    "row", "unrow", "norm-jacobian", "chain", "plus",
+    "identity",
+    "scale",
+    "mask",
+    "mul",
+    "gemm",
+    "conv",
+    "sum",
+    "broadcast",
+    "select",
+    "unselect",
+    "subsample",
+    "embed",
+    "row",
+    "unrow",
+    "norm-jacobian",
+    "chain",
+    "plus",
 ];
 
 /// A tape with maps on it, their probes and what the two sides of the identity are read from.

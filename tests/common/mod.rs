@@ -159,10 +159,43 @@ pub fn op_kind(op: &Op) -> &'static str {
 
 /// What [`op_kind`] gives, but for leaves.
 pub const OP_KINDS: [&str; 37] = [
-    "add", "scale", "offset", "sigmoid", "recip", "sqrt", "exp", "log", "mul", "gemm A", "gemm B", "gemm C", "conv A",
-    "conv B", "conv C", "mask", "select", "unselect", "sum", "broadcast", "reshape", "detach", "row", "unrow", "stack",
-    "subsample", "embed", "moments", "variance", "normalise", "norm-jacobian", "softmax", "cross-entropy", "residual",
-    "weighted residual", "correct", "gather",
+    "add",
+    "scale",
+    "offset",
+    "sigmoid",
+    "recip",
+    "sqrt",
+    "exp",
+    "log",
+    "mul",
+    "gemm A",
+    "gemm B",
+    "gemm C",
+    "conv A",
+    "conv B",
+    "conv C",
+    "mask",
+    "select",
+    "unselect",
+    "sum",
+    "broadcast",
+    "reshape",
+    "detach",
+    "row",
+    "unrow",
+    "stack",
+    "subsample",
+    "embed",
+    "moments",
+    "variance",
+    "normalise",
+    "norm-jacobian",
+    "softmax",
+    "cross-entropy",
+    "residual",
+    "weighted residual",
+    "correct",
+    "gather",
 ];
 
 fn labels(tape: &mut Tape, n: usize) -> Result<Var> {
@@ -198,13 +231,13 @@ pub fn cases(size: Size) -> Vec<Case> {
 
     let (k, o): (usize, usize) = (h + 2, c + 1);
     let (a, b, p): (Shape, Shape, Shape) = ([n, k].into(), [k, o].into(), [n, o].into());
-    let gemm =
-        |out| -> Build { Box::new(move |t, v| t.contract(Form::Gemm, out, [v[0], v[1]], None)) };
+    let gemm = |out| -> Build { Box::new(move |t, v| t.contract(Form::Gemm, out, [v[0], v[1]], None)) };
     case("gemm", &[(&a, Signed), (&b, Signed)], gemm(Role::C));
     case("gemm to A", &[(&b, Signed), (&p, Signed)], gemm(Role::A));
     case("gemm to B", &[(&a, Signed), (&p, Signed)], gemm(Role::B));
 
-    for (kernel, stride, pad) in [(3, 1, 1), (3, 2, 1), (1, 1, 0), (1, 2, 0), (2, 2, 0), (5, 1, 2), (3, 1, 0)] {
+    for (kernel, stride, pad) in [(3, 1, 1), (3, 2, 1), (1, 1, 0), (1, 2, 0), (2, 2, 0), (5, 1, 2), (3, 1, 0)]
+    {
         let geometry = Geometry { stride, pad };
         let form = Form::Conv(geometry);
         let weight: Shape = [kernel, kernel, c, o].into();
@@ -228,7 +261,9 @@ pub fn cases(size: Size) -> Vec<Case> {
 
     case("mask", &[x, x], Box::new(|t, v| t.mask(v[0], v[1])));
     case("relu", &[x], Box::new(|t, v| t.relu(v[0])));
-    for window in [Window { size: 2, stride: 2 }, Window { size: 3, stride: 2 }, Window { size: 3, stride: 1 }] {
+    for window in
+        [Window { size: 2, stride: 2 }, Window { size: 3, stride: 2 }, Window { size: 3, stride: 1 }]
+    {
         let name = format!("{}x{} stride {}", window.size, window.size, window.stride);
         let d = (&image, Distinct);
         let out = |e: usize| (e - window.size) / window.stride + 1;
