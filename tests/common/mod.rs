@@ -88,7 +88,7 @@ pub fn feed(session: &mut Session, program: &Program, values: &[Vec<f64>]) {
             }
             Kind::Int if input.name == "picks" => {
                 let picks: Vec<i32> =
-                    (0..count as i32 / 4).flat_map(|i| [i % 2, i % 3, (i + 1) % 3, i % 2]).collect();
+                    (0..count as i32 / 4).flat_map(|i| [i % 2, i % 3 - 1, (i + 1) % 3 - 1, i % 2]).collect();
                 session.feed(program, "picks", Values::Int(&picks)).unwrap();
             }
             Kind::Int => {
