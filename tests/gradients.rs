@@ -334,7 +334,10 @@ fn errors_of_the_tape_name_the_operation_and_both_shapes() {
         let message = error.to_string();
         assert!([name, "[2, 3]", "[4, 5]"].iter().all(|part| message.contains(part)), "{message}");
     }
-    assert_eq!(tape.len(), length, "nothing was recorded");
+    let scalar = tape.input("scalar", Kind::Float, []).unwrap();
+    let message = tape.normalise(scalar, 1e-5).unwrap_err().to_string();
+    assert!(message.contains("normalise") && message.contains("axis"), "{message}");
+    assert_eq!(tape.len(), length + 1, "nothing but the scalar was recorded");
     let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
     tape.output("a", a);
     let program = session.compile(&tape, Options::default()).unwrap();
