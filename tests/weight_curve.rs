@@ -59,7 +59,12 @@ fn the_curve_decreases_on_every_seed() {
         let summary = train(reference(seed), &folder.path().join(seed.to_string()));
         let curve = &summary.weight_curve;
         for pair in curve.windows(2) {
-            assert!(pair[1].1 <= pair[0].1 + 1e-6, "seed {seed}: V rises from {:?} to {:?}", pair[0], pair[1]);
+            assert!(
+                pair[1].1 <= pair[0].1 + 1e-6,
+                "seed {seed}: V rises from {:?} to {:?}",
+                pair[0],
+                pair[1]
+            );
         }
         let (first, last) = (curve[0].1, curve[curve.len() - 1].1);
         assert!(first > 0.9 && last < 0.1, "seed {seed}: V(0) = {first}, V(8) = {last}");

@@ -176,7 +176,7 @@ impl Observer for Watcher {
         let Some(bar) = self.bar(method) else { return };
         bar.set_position(epoch as u64 * self.steps + report.step);
         // Text is costly beside a step of a small network.
-        if report.step % 16 == 0 {
+        if report.step.is_multiple_of(16) {
             let meta = report.meta_loss.map_or(String::new(), |m| format!("  meta {m:.3}"));
             bar.set_message(format!("loss {:.3}{meta}  accuracy {:.0}%", report.loss, report.accuracy));
         }

@@ -40,10 +40,12 @@ pub(super) fn lower(tape: &Tape, rewrite: bool) -> Result<Tape> {
         }
     }
     for (name, var) in tape.outputs() {
-        low.out.output(name, low.of[var]);
+        let var = low.before_updates(tape, *var)?;
+        low.out.output(name, var);
     }
     for (slot, var) in tape.updates() {
-        low.out.update(low.of[slot], low.of[var])?;
+        let var = if slot == var { low.of[var] } else { low.before_updates(tape, *var)? };
+        low.out.update(low.of[slot], var)?;
     }
     Ok(low.out)
 }
@@ -70,6 +72,21 @@ pub(super) struct Lowering<'r> {
 }
 
 impl Lowering<'_> {
+    /// The value of `var` at the end of a run. If it is a state, or a part of one, that the run itself updates: a copy of what
+    /// the state held before.
+    fn before_updates(&mut self, tape: &Tape, var: Var) -> Result<Var> {
+        let new = self.of[&var];
+        let mut root = var;
+        while let Op::Reshape | Op::Row(_) | Op::Detach = tape.node(root).op {
+            root = tape.node(root).args[0];
+        }
+        if !tape.updates().iter().any(|(slot, value)| *slot == root && *value != root) {
+            return Ok(new);
+        }
+        let copy = self.out.stack(&[new])?;
+        self.out.reshape(copy, tape.shape(var).clone())
+    }
+
     fn rewritten(&mut self, tape: &Tape, var: Var, rewrite: bool) -> Result<Var> {
         let node = tape.node(var);
         let args: Vec<Var> = node.args.iter().map(|a| self.of[a]).collect();

@@ -63,7 +63,8 @@ pub(crate) fn infer(
         (Op::Input(_) | Op::State(_) | Op::Constant(_), []) => wanted()?,
         (Op::Add | Op::Mask, [a, b]) if a == b => (*a).clone(),
         (Op::Add | Op::Mask, _) => return Err(bad("both arguments must have one shape")),
-        (Op::Scale(_) | Op::Offset(_) | Op::Unary(_) | Op::Detach | Op::Normalise(_), [a]) => (*a).clone(),
+        (Op::Scale(_) | Op::Offset(_) | Op::Unary(_) | Op::Detach, [a]) => (*a).clone(),
+        (Op::Normalise(_), [a]) if !a.is_empty() => (*a).clone(),
         (Op::Softmax, [a]) if a.len() == 2 => (*a).clone(),
         (Op::Softmax, _) => return Err(bad("logits must be [n, k]")),
         (Op::Contract { form, out }, [a, b]) => contracted(*form, *out, a, b, want)?,
@@ -110,9 +111,11 @@ pub(crate) fn infer(
         }
         (Op::Moments, [a]) if !a.is_empty() => [2, a[a.len() - 1]].into(),
         (Op::Variance, [a]) if !a.is_empty() => [a[a.len() - 1]].into(),
-        (Op::Moments | Op::Variance, _) => return Err(bad("at least one axis")),
-        (Op::NormJacobian(_), [x, v]) if x == v => (*x).clone(),
-        (Op::NormJacobian(_), _) => return Err(bad("both arguments must have one shape")),
+        (Op::Moments | Op::Variance | Op::Normalise(_), _) => return Err(bad("at least one axis")),
+        (Op::NormJacobian(_), [x, v]) if x == v && !x.is_empty() => (*x).clone(),
+        (Op::NormJacobian(_), _) => {
+            return Err(bad("both arguments must have one shape, of at least one axis"));
+        }
         (Op::CrossEntropy | Op::Correct, [z, y]) if z.len() == 2 && y[..] == z[..1] => (*y).clone(),
         (Op::Residual, [z, y]) if z.len() == 2 && y[..] == z[..1] => (*z).clone(),
         (Op::WeightedResidual, [z, y, v]) if z.len() == 2 && y[..] == z[..1] && y == v => (*z).clone(),

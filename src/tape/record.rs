@@ -97,11 +97,15 @@ impl Tape {
     /// At the end of a run, `slot` takes the value of `var`.
     ///
     /// # Errors
-    /// If `slot` is not a state or the shapes differ.
+    /// If `slot` is not a state of numbers (labels and pixels are written from outside only) or the shapes differ.
     pub fn update(&mut self, slot: Var, var: Var) -> Result<()> {
         let (to, from) = (self.node(slot), self.node(var));
-        if !matches!(to.op, Op::State(_)) || to.shape != from.shape || to.kind != from.kind {
-            let detail = format!("a state of shape {} cannot take a value of shape {}", to.shape, from.shape);
+        let floats = to.kind == Kind::Float && from.kind == Kind::Float;
+        if !matches!(to.op, Op::State(_)) || to.shape != from.shape || !floats {
+            let detail = format!(
+                "only a floating-point state takes a value of its shape, got {:?} {} for {:?} {}",
+                from.kind, from.shape, to.kind, to.shape
+            );
             return Err(Error::shape("update", detail));
         }
         self.updates.retain(|(s, _)| *s != slot);

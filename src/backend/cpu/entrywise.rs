@@ -206,19 +206,19 @@ impl Entrywise {
                     let to = std::slice::from_raw_parts_mut(register(operands + i).cast_mut(), len);
                     compute(step.function, a, b, to);
                 }
+                // Sums first: a result that is copied over its own operand would change what they add.
                 for (i, after) in self.after.iter().enumerate() {
-                    match after {
-                        After::Nothing => {}
-                        After::Copy(r) => {
-                            let to = shared.outs[i].add(start);
-                            if register(*r) != to.cast_const() {
-                                std::ptr::copy_nonoverlapping(register(*r), to, len);
-                            }
-                        }
-                        After::Sum { register: r, .. } => {
-                            let to = std::slice::from_raw_parts_mut(slot(sums + i), len);
-                            let from = std::slice::from_raw_parts(register(*r), len);
-                            to.iter_mut().zip(from).for_each(|(t, f)| *t += *f);
+                    if let After::Sum { register: r, .. } = after {
+                        let to = std::slice::from_raw_parts_mut(slot(sums + i), len);
+                        let from = std::slice::from_raw_parts(register(*r), len);
+                        to.iter_mut().zip(from).for_each(|(t, f)| *t += *f);
+                    }
+                }
+                for (i, after) in self.after.iter().enumerate() {
+                    if let After::Copy(r) = after {
+                        let to = shared.outs[i].add(start);
+                        if register(*r) != to.cast_const() {
+                            std::ptr::copy_nonoverlapping(register(*r), to, len);
                         }
                     }
                 }

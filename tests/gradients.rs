@@ -1,0 +1,346 @@
+//! Layer 2: derivatives of first and second order against finite differences, over all mixes of forward and reverse mode, for every
+//! operation; and what must not have a derivative. Then what the tape itself promises: sharing and a readable print.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use common::{Domain, OP_KINDS, Size, cases, declare, feed, numbers, op_kind, rng};
+use metatape::backend::cpu::Cpu;
+use metatape::program::{Options, Session, Values};
+use metatape::tape::{Kind, Op, Shape, Tape, Var, Window};
+use metatape::{Error, Result};
+use rand_pcg::Pcg64;
+
+/// Probe of the difference quotient, whose error is of fourth order in it; rounding adds about 1e-16/PROBE.
+const PROBE: f64 = 5e-4;
+/// Relative to the derivative's norm (at least 1).
+const TOLERANCE: f64 = 1e-8;
+
+/// Several values from several values, on a tape.
+type Function = Rc<dyn Fn(&mut Tape, &[Var]) -> Result<Vec<Var>>>;
+
+fn norm(v: &[f64]) -> f64 {
+    v.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+fn dot(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
+    a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| a * b).sum()
+}
+
+fn agree(got: f64, want: f64, size: f64, what: &str) {
+    assert!((got - want).abs() <= TOLERANCE * size.max(1.0), "{what}: {got}, finite differences say {want}");
+}
+
+/// `f` and its derivatives up to `order` at `x`, along random directions; `modes` is the path of walks so far.
+/// In the style of HIPS autograd's `check_grads`: each walk's result is again a function, and checked in turn.
+fn check_grads(f: &Function, x: &[Vec<f64>], shapes: &[Shape], order: usize, modes: &str, rng: &mut Pcg64) {
+    let random = |shapes: &[Shape], rng: &mut Pcg64| -> Vec<Vec<f64>> {
+        shapes.iter().map(|s| numbers(s.count(), Domain::Signed, rng)).collect()
+    };
+    let k = shapes.len();
+    let direction = random(shapes, rng);
+
+    // The difference quotient (8(f(h) − f(−h)) − (f(2h) − f(−2h)))/12h.
+    let mut tape = Tape::new();
+    let vars = declare(&mut tape, shapes).unwrap();
+    let outputs = f(&mut tape, &vars).unwrap_or_else(|e| panic!("{modes}: {e}"));
+    for (i, y) in outputs.iter().enumerate() {
+        tape.output(&format!("y{i}"), *y);
+    }
+    let out_shapes: Vec<Shape> = outputs.iter().map(|y| tape.shape(*y).clone()).collect();
+    let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
+    let program = session.compile(&tape, Options::default()).unwrap();
+    let mut quotient: Vec<Vec<f64>> = out_shapes.iter().map(|s| vec![0.0; s.count()]).collect();
+    for (step, factor) in [(1.0, 8.0), (-1.0, -8.0), (2.0, -1.0), (-2.0, 1.0)] {
+        let moved: Vec<Vec<f64>> = x
+            .iter()
+            .zip(&direction)
+            .map(|(x, d)| x.iter().zip(d).map(|(x, d)| x + step * PROBE * d).collect())
+            .collect();
+        feed(&mut session, &program, &moved);
+        session.run(&program).unwrap();
+        for (i, sum) in quotient.iter_mut().enumerate() {
+            let y = session.fetch(&program, &format!("y{i}")).unwrap();
+            sum.iter_mut().zip(y).for_each(|(s, y)| *s += factor * y / (12.0 * PROBE));
+        }
+    }
+
+    let forward: Function = {
+        let f = f.clone();
+        Rc::new(move |tape, v| {
+            let (x, tangents) = v.split_at(k);
+            let y = f(tape, x)?;
+            let seeds: Vec<(Var, Var)> = x.iter().copied().zip(tangents.iter().copied()).collect();
+            let moved = tape.jvp(&seeds, &y)?;
+            Ok(moved.into_iter().zip(y).map(|(t, y)| tape.or_zero(t, y)).collect())
+        })
+    };
+    let reverse: Function = {
+        let f = f.clone();
+        Rc::new(move |tape, v| {
+            let (x, cotangents) = v.split_at(k);
+            let y = f(tape, x)?;
+            let seeds: Vec<(Var, Var)> = y.into_iter().zip(cotangents.iter().copied()).collect();
+            let back = tape.vjp(&seeds, x)?;
+            Ok(back.into_iter().zip(x).map(|(c, x)| tape.or_zero(c, *x)).collect())
+        })
+    };
+    let value = |f: &Function, x: &[Vec<f64>], shapes: &[Shape]| -> Vec<Vec<f64>> {
+        let mut tape = Tape::new();
+        let vars = declare(&mut tape, shapes).unwrap();
+        for (i, y) in f(&mut tape, &vars).unwrap_or_else(|e| panic!("{modes}: {e}")).into_iter().enumerate() {
+            tape.output(&format!("y{i}"), y);
+        }
+        common::evaluate(Box::new(Cpu::<f64>::new(1).unwrap()), &tape, Options::default(), x)
+    };
+    let both = |a: &[Vec<f64>], b: &[Vec<f64>]| [a, b].concat();
+
+    let tangents = value(&forward, &both(x, &direction), &[shapes, shapes].concat());
+    for (got, want) in tangents.iter().zip(&quotient) {
+        for (g, w) in got.iter().zip(want) {
+            agree(*g, *w, norm(want), &format!("{modes}, jvp"));
+        }
+    }
+    let cotangents = random(&out_shapes, rng);
+    let back = value(&reverse, &both(x, &cotangents), &[shapes, &out_shapes[..]].concat());
+    let size = cotangents.iter().zip(&quotient).map(|(c, q)| norm(c) * norm(q)).sum();
+    agree(dot(&back, &direction), dot(&cotangents, &quotient), size, &format!("{modes}, vjp"));
+
+    if order > 1 {
+        let shapes2 = [shapes, shapes].concat();
+        check_grads(&forward, &both(x, &direction), &shapes2, order - 1, &format!("{modes}, jvp"), rng);
+        let shapes2 = [shapes, &out_shapes[..]].concat();
+        check_grads(&reverse, &both(x, &cotangents), &shapes2, order - 1, &format!("{modes}, vjp"), rng);
+    }
+}
+
+#[test]
+fn every_operation_to_second_order_in_all_mixes_of_modes() {
+    let mut rng = rng(1);
+    for case in cases(Size { n: 2, h: 4, c: 3 }) {
+        if case.smooth {
+            let (x, shapes, name) = (case.values(&mut rng), case.shapes(), case.name);
+            let build = case.build;
+            let f: Function = Rc::new(move |tape, v| Ok(vec![build(tape, v)?]));
+            check_grads(&f, &x, &shapes, 2, &name, &mut rng);
+        }
+    }
+}
+
+#[test]
+fn the_table_holds_every_operation() {
+    let mut seen = BTreeSet::new();
+    for case in cases(Size { n: 2, h: 5, c: 3 }) {
+        let mut tape = Tape::new();
+        let x = declare(&mut tape, &case.shapes()).unwrap();
+        let y = (case.build)(&mut tape, &x).unwrap();
+        // A case is of the operation that it ends in.
+        seen.insert(op_kind(&tape.node(y).op));
+    }
+    let missing: Vec<_> = OP_KINDS.iter().filter(|k| !seen.contains(*k)).collect();
+    assert!(missing.is_empty(), "operations without a case: {missing:?}");
+}
+
+/// Checks that both walks through `y` refuse, and name the operation.
+fn refuses(tape: &mut Tape, x: Var, y: Var, operation: &str) {
+    let (tangent, cotangent) =
+        (tape.constant(1.0, tape.shape(x).clone()), tape.constant(1.0, tape.shape(y).clone()));
+    let errors =
+        [tape.jvp(&[(x, tangent)], &[y]).unwrap_err(), tape.vjp(&[(y, cotangent)], &[x]).unwrap_err()];
+    for error in errors {
+        assert!(matches!(&error, Error::MissingRule { op, .. } if op == operation), "{error:?}");
+        let message = error.to_string();
+        assert!(message.contains(&format!("`{operation}`")) && message.contains(": "), "{message}");
+    }
+}
+
+#[test]
+fn an_operation_without_a_rule_is_an_error_that_names_it() {
+    let mut tape = Tape::new();
+    let x = tape.input("x", Kind::Float, [4, 3]).unwrap();
+    let moments = tape.push(Op::Moments, &[x], None).unwrap();
+    let sum = tape.sum_all(moments).unwrap();
+    refuses(&mut tape, x, sum, "moments");
+
+    let labels = tape.input("labels", Kind::Int, [4]).unwrap();
+    let weights = tape.input("weights", Kind::Float, [4]).unwrap();
+    let residual = tape.push(Op::WeightedResidual, &[x, labels, weights], None).unwrap();
+    let squared = tape.mul(residual, residual).unwrap();
+    refuses(&mut tape, x, squared, "weighted residual");
+    refuses(&mut tape, weights, squared, "weighted residual");
+
+    // Where nothing flows through it, the missing rule is not asked for.
+    let other = tape.scale(x, 2.0).unwrap();
+    let total = tape.sum_all(other).unwrap();
+    assert!(tape.gradient(total, &[x]).is_ok());
+}
+
+#[test]
+fn detach_labels_and_conditions_carry_no_derivative() {
+    let mut tape = Tape::new();
+    let x = tape.input("x", Kind::Float, [2, 4, 4, 3]).unwrap();
+    let v = tape.input("v", Kind::Float, [2, 4, 4, 3]).unwrap();
+    let one = tape.constant(1.0, [2, 4, 4, 3]);
+    let detached = tape.detach(x).unwrap();
+    let masked = tape.mask(v, x).unwrap();
+    let window = Window { size: 2, stride: 2 };
+    let selected = tape.push(Op::Select(window), &[v, x], None).unwrap();
+    let unselected = tape.push(Op::Unselect(window), &[selected, x], None).unwrap();
+    for y in [detached, masked, selected, unselected] {
+        let ones = tape.constant(1.0, tape.shape(y).clone());
+        let name = tape.node(y).op.name();
+        assert_eq!(tape.jvp(&[(x, one)], &[y]).unwrap(), [None], "{name}");
+        assert_eq!(tape.vjp(&[(y, ones)], &[x]).unwrap(), [None], "{name}");
+        let steered = tape.node(y).args.iter().position(|a| *a == x).unwrap();
+        assert!(matches!(tape.jacobian_block(y, steered), Err(Error::MissingRule { .. })), "{name}");
+    }
+    // x ∘ detach(x): the derivative is x, not 2x.
+    let product = tape.mul(x, detached).unwrap();
+    let sum = tape.sum_all(product).unwrap();
+    let gradient = tape.gradient(sum, &[x]).unwrap()[0];
+    assert_eq!(gradient, detached);
+    // A label is no place for a (co)tangent.
+    let labels = tape.input("labels", Kind::Int, [4]).unwrap();
+    let tangent = tape.constant(1.0, [4]);
+    let error = tape.jvp(&[(labels, tangent)], &[sum]).unwrap_err().to_string();
+    assert!(error.contains("Int"), "{error}");
+}
+
+#[test]
+fn relu_has_slope_zero_at_zero() {
+    let mut tape = Tape::new();
+    let x = tape.input("x0", Kind::Float, [4]).unwrap();
+    let y = tape.relu(x).unwrap();
+    let one = tape.constant(1.0, [4]);
+    let (forward, back) =
+        (tape.jvp(&[(x, one)], &[y]).unwrap()[0].unwrap(), tape.vjp(&[(y, one)], &[x]).unwrap()[0].unwrap());
+    tape.output("forward", forward);
+    tape.output("back", back);
+    for fuse in [true, false] {
+        let backend = Box::new(Cpu::<f64>::new(1).unwrap());
+        let values =
+            common::evaluate(backend, &tape, Options { fuse }, &[vec![-1.0, 0.0, -0.0, f64::MIN_POSITIVE]]);
+        assert_eq!(values, [[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]]);
+    }
+}
+
+#[test]
+fn targets_and_seeds_are_independent() {
+    let mut tape = Tape::new();
+    let x = tape.input("x", Kind::Float, []).unwrap();
+    let y = tape.scale(x, 3.0).unwrap();
+    let z = tape.mul(x, y).unwrap();
+    let (one, two) = (tape.constant(1.0, []), tape.constant(2.0, []));
+    // ∂z/∂x with y held, and ∂z/∂y.
+    assert_eq!(tape.vjp(&[(z, one)], &[x, y]).unwrap(), [Some(y), Some(x)]);
+    // y takes its own tangent alone: 1·y + x·2.
+    let moved = tape.jvp(&[(x, one), (y, two)], &[z, y]).unwrap();
+    let twice = tape.scale(x, 2.0).unwrap();
+    let sum = tape.add(y, twice).unwrap();
+    assert_eq!(moved, [Some(sum), Some(two)]);
+    // What does not depend on a target has no cotangent; `gradient` makes zeros of it.
+    let other = tape.input("other", Kind::Float, [3]).unwrap();
+    assert_eq!(tape.vjp(&[(z, one)], &[other]).unwrap(), [None]);
+    let zeros = tape.gradient(z, &[other]).unwrap()[0];
+    assert_eq!((tape.node(zeros).op.name().as_str(), &tape.shape(zeros)[..]), ("constant 0", &[3][..]));
+    let error = tape.gradient(other, &[x]).unwrap_err().to_string();
+    assert!(error.contains("one number") && error.contains("[3]"), "{error}");
+}
+
+#[test]
+fn recording_the_same_operation_twice_gives_the_same_value() {
+    let mut tape = Tape::new();
+    let a = tape.input("a", Kind::Float, [2, 3]).unwrap();
+    let b = tape.input("b", Kind::Float, [2, 3]).unwrap();
+    let sum = tape.add(a, b).unwrap();
+    let product = tape.mul(a, b).unwrap();
+    let length = tape.len();
+    assert_eq!(tape.add(a, b).unwrap(), sum);
+    assert_eq!(tape.add(b, a).unwrap(), sum);
+    assert_eq!(tape.mul(b, a).unwrap(), product);
+    assert_eq!(tape.input("a", Kind::Float, [2, 3]).unwrap(), a);
+    assert_eq!(tape.len(), length, "nothing was recorded again");
+    // Different numbers, shapes and arguments are different values; 0 and −0 too.
+    assert_ne!(tape.scale(a, 2.0).unwrap(), tape.scale(a, 3.0).unwrap());
+    assert_ne!(tape.mask(a, b).unwrap(), tape.mask(b, a).unwrap());
+    assert_ne!(tape.constant(0.0, [2]), tape.constant(-0.0, [2]));
+    let (wide, tall) = (tape.reshape(a, [6, 1]).unwrap(), tape.reshape(a, [1, 6]).unwrap());
+    assert_ne!(wide, tall);
+    let error = tape.input("a", Kind::Float, [3, 2]).unwrap_err().to_string();
+    assert!(error.contains("a") && error.contains("[2, 3]") && error.contains("[3, 2]"), "{error}");
+    // A second derivative walk over the same values adds nothing.
+    let loss = tape.sum_all(product).unwrap();
+    let first = tape.gradient(loss, &[a, b]).unwrap();
+    let length = tape.len();
+    assert_eq!(tape.gradient(loss, &[a, b]).unwrap(), first);
+    assert_eq!(tape.len(), length, "the walk was recorded again");
+}
+
+#[test]
+fn the_printed_tape_reads_as_a_program() {
+    let mut tape = Tape::new();
+    tape.section("losses");
+    let x = tape.input("x", Kind::Float, [4, 3]).unwrap();
+    let w = tape.state("w", Kind::Float, [3, 2]).unwrap();
+    let labels = tape.input("y", Kind::Int, [4]).unwrap();
+    let logits = tape.matmul(x, w).unwrap();
+    let losses = tape.cross_entropy(logits, labels).unwrap();
+    let loss = tape.mean_all(losses).unwrap();
+    tape.section("step");
+    let gradient = tape.gradient(loss, &[w]).unwrap()[0];
+    let step = tape.scale(gradient, -0.1).unwrap();
+    let next = tape.add(w, step).unwrap();
+    tape.output("loss", loss);
+    tape.update(w, next).unwrap();
+    let expected = "\
+# losses
+x = input : [4, 3]
+w = state : [3, 2]
+y = input : [4] ints
+%3 = gemm x, w : [4, 2]
+%4 = cross-entropy %3, y : [4]
+%5 = sum axes 0..1 %4 : []
+%6 = scale 0.25 %5 : []
+# step
+%7 = constant 1 : []
+%8 = constant 0.25 : []
+%9 = constant 0.25 : [4]
+%10 = residual %3, y : [4, 2]
+%11 = constant 0.25 : [4, 2]
+%12 = scale 0.25 %10 : [4, 2]
+%13 = gemm→B (A, C ↦ Aᵀ·C) x, %12 : [3, 2]
+%14 = scale -0.1 %13 : [3, 2]
+%15 = add w, %14 : [3, 2]
+output loss = %6
+update w ← %15
+";
+    assert_eq!(tape.to_string(), expected);
+}
+
+#[test]
+fn errors_of_the_tape_name_the_operation_and_both_shapes() {
+    let mut tape = Tape::new();
+    let a = tape.input("a", Kind::Float, [2, 3]).unwrap();
+    let b = tape.input("b", Kind::Float, [4, 5]).unwrap();
+    let length = tape.len();
+    for (error, name) in [
+        (tape.add(a, b).unwrap_err(), "add"),
+        (tape.matmul(a, b).unwrap_err(), "gemm"),
+        (tape.mul(a, b).unwrap_err(), "mul"),
+        (tape.mask(a, b).unwrap_err(), "mask"),
+    ] {
+        let message = error.to_string();
+        assert!([name, "[2, 3]", "[4, 5]"].iter().all(|part| message.contains(part)), "{message}");
+    }
+    let scalar = tape.input("scalar", Kind::Float, []).unwrap();
+    let message = tape.normalise(scalar, 1e-5).unwrap_err().to_string();
+    assert!(message.contains("normalise") && message.contains("axis"), "{message}");
+    assert_eq!(tape.len(), length + 1, "nothing but the scalar was recorded");
+    let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
+    tape.output("a", a);
+    let program = session.compile(&tape, Options::default()).unwrap();
+    let error = session.feed(&program, "a", Values::Float(&[1.0])).unwrap_err().to_string();
+    assert!(error.contains("`a`") && error.contains("[2, 3]"), "{error}");
+}
