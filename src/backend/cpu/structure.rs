@@ -103,7 +103,7 @@ pub struct GatherShape {
     pub pad: usize,
 }
 
-/// Most channels that images have.
+/// Channels whose 256 possible values are tabulated: as many as images have.
 const MAX_CHANNELS: usize = 4;
 
 /// x `[n,h,w,c]` = (v/255 − mean) / std for the n chosen images, cropped and flipped.
@@ -129,12 +129,12 @@ pub fn gather<T: Real>(
     if x.is_empty() {
         return;
     }
+    let value = |v: u8, c: usize| T::from_f64((f64::from(v) / 255.0 - mean[c].0) / std[c].0);
     // A byte has 256 values: divisions are done once for each.
     let mut table = [[T::ZERO; 256]; MAX_CHANNELS];
-    assert!(s.c <= MAX_CHANNELS, "gather {s:?}: more than {MAX_CHANNELS} channels");
-    for (table, (mean, std)) in table.iter_mut().zip(mean.iter().zip(std)) {
-        for (v, entry) in table.iter_mut().enumerate() {
-            *entry = T::from_f64((v as f64 / 255.0 - mean.0) / std.0);
+    for (c, table) in table.iter_mut().enumerate().take(s.c) {
+        for (v, entry) in (0..=u8::MAX).zip(table) {
+            *entry = value(v, c);
         }
     }
     let table = &table;
@@ -157,8 +157,8 @@ pub fn gather<T: Real>(
             for (col, x) in x.chunks_exact_mut(s.c).enumerate() {
                 let col = if flip != 0 { s.w - 1 - col } else { col };
                 let pixel = &line[reflect(col as i32 + dx, s.w) * s.c..][..s.c];
-                for ((x, v), table) in x.iter_mut().zip(pixel).zip(table) {
-                    *x = table[usize::from(*v)];
+                for (c, (x, v)) in x.iter_mut().zip(pixel).enumerate() {
+                    *x = table.get(c).map_or_else(|| value(*v, c), |table| table[usize::from(*v)]);
                 }
             }
         }
