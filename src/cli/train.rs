@@ -15,16 +15,19 @@ use super::report::{print, table};
 
 /// Trains, or goes on training.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let session = || Ok(Session::new(args.device.backend()?));
+    let mut device = args.device.clone();
     let mut run = match (&args.out, args.resume) {
         (Some(out), true) => {
-            agree(args, &Run::stored_config(out)?)?;
-            Run::resume(out, &session)?
+            let stored = Run::stored_config(out)?;
+            agree(args, &stored)?;
+            // A run keeps its precision, too.
+            device.precision = stored.precision.parse()?;
+            Run::resume(out, &|| Ok(Session::new(device.backend()?)))?
         }
         (out, _) => {
             let config = config(args)?;
             let out = out.clone().unwrap_or_else(|| default_out(&config));
-            Run::start(config, &out, &session)?
+            Run::start(config, &out, &|| Ok(Session::new(device.backend()?)))?
         }
     };
     let mut watcher = Watcher::new(&run, args.json);

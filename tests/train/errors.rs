@@ -148,7 +148,7 @@ fn output_folders_and_checkpoints() {
     for (name, options) in [("other", &["--model", "lenet"][..]), ("wide", &["--precision", "f64"])] {
         train(&[&base[..], options].concat(), &dir(name));
         let other = fs::read(dir(name).join("checkpoint.safetensors")).unwrap();
-        resume(&other, &[if name == "wide" { "f64" } else { "lenet" }, "not of one run"]);
+        resume(&other, &[if name == "wide" { "in f64" } else { "LeNet" }, "not of one run"]);
     }
     train(&[&base[..], &["--method", "uniform"]].concat(), &dir("uniform"));
     resume(&fs::read(dir("uniform").join("checkpoint.safetensors")).unwrap(), &["`mwnet/", "method"]);
