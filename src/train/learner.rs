@@ -123,9 +123,14 @@ impl Learner {
     /// The method's programs on a session, with the first parameters.
     ///
     /// # Errors
-    /// If the batch is larger than the training set, or the device has no room.
+    /// If the batch is larger than the training set, the device has no room, or the session is of another precision.
     pub fn new(method: Method, data: &Prepared, mut session: Session) -> Result<Learner> {
         let Prepared { config, net, .. } = data;
+        // A run of one precision that went on in the other would do so silently.
+        if (session.float_bytes() == 8) != (config.precision == "f64") {
+            let machine = session.describe();
+            return Err(Error::Program(format!("a run in {} cannot use {machine}", config.precision)));
+        }
         let (weight_net, step_config) = (config.weight_net(), config.step());
         let (rule, lr_theta) = config.weight_net_rule();
         // First of all: they refuse a batch that the memory might not hold either.
