@@ -1,8 +1,10 @@
 //! All flags, their defaults and their help.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use metatape::Result;
 use metatape::data::{Dataset, DatasetKind, Noise, Split, SplitConfig, default_meta_size, load, split};
 use metatape::meta::{Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
@@ -197,7 +199,7 @@ pub struct TrainArgs {
     /// Samples of a batch, and of a meta batch
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub batch: usize,
-    /// Numbers of epochs, separated by commas, after which the learning rate is divided by 10 [default: 66% and 85% of
+    /// Numbers of epochs, ascending and separated by commas, after which the learning rate is divided by 10 [default: 66% and 85% of
     /// --epochs]
     #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub milestones: Option<Vec<usize>>,
@@ -219,22 +221,20 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
-    /// `metatape train` without any flag: the defaults.
-    pub fn defaults() -> TrainArgs {
-        match Metatape::parse_from(["metatape", "train"]).command {
-            Command::Train(args) => args,
-            _ => unreachable!("`train` parses as `train`"),
-        }
+    /// The names of the fields whose flags stand on the command line.
+    pub fn given() -> HashSet<String> {
+        let matches = Metatape::command().get_matches();
+        let Some(train) = matches.subcommand_matches("train") else { return HashSet::new() };
+        let typed = |id: &&clap::Id| train.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+        train.ids().filter(typed).map(ToString::to_string).collect()
     }
 
-    /// Epochs after which the learning rate is divided by 10, ascending: as given, or ⌊66%⌋ and ⌊85%⌋ of all, where that is not
+    /// Epochs after which the learning rate is divided by 10: as given, or ⌊66%⌋ and ⌊85%⌋ of all, where that is not
     /// before the first.
     pub fn milestones(&self) -> Vec<usize> {
         let default =
             || [66, 85].map(|percent| self.epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
-        let mut milestones = self.milestones.clone().unwrap_or_else(default);
-        milestones.sort_unstable();
-        milestones
+        self.milestones.clone().unwrap_or_else(default)
     }
 }
 

@@ -8,22 +8,26 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use metatape::program::Session;
 use metatape::train::{Config, EpochRow, Method, Observer, Run, StepReport, Summary};
 use metatape::{Error, Result};
+use serde_json::Value;
 
 use super::args::TrainArgs;
 use super::report::{print, table};
 
 /// Trains, or goes on training.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let session = || Ok(Session::new(args.device.backend()?));
+    let mut device = args.device.clone();
     let mut run = match (&args.out, args.resume) {
         (Some(out), true) => {
-            agree(args, &Run::stored_config(out)?)?;
-            Run::resume(out, &session)?
+            let stored = Run::stored_config(out)?;
+            agree(args, &stored)?;
+            // A run keeps its precision, too.
+            device.precision = stored.precision.parse()?;
+            Run::resume(out, &|| Ok(Session::new(device.backend()?)))?
         }
         (out, _) => {
-            let config = config(args);
+            let config = config(args)?;
             let out = out.clone().unwrap_or_else(|| default_out(&config));
-            Run::start(config, &out, &session)?
+            Run::start(config, &out, &|| Ok(Session::new(device.backend()?)))?
         }
     };
     let mut watcher = Watcher::new(&run, args.json);
@@ -37,10 +41,13 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 }
 
 /// The run that flags ask for.
-fn config(args: &TrainArgs) -> Config {
-    Config {
+fn config(args: &TrainArgs) -> Result<Config> {
+    // So that a run can be resumed from another folder.
+    let data_dir =
+        args.data.data_dir.as_ref().map(|dir| std::path::absolute(dir).map_err(Error::io(dir, "find")));
+    Ok(Config {
         dataset: args.data.dataset,
-        data_dir: args.data.data_dir.clone(),
+        data_dir: data_dir.transpose()?,
         noise: args.data.noise(),
         imbalance: args.data.imbalance,
         meta_size: args.data.meta_size,
@@ -62,25 +69,41 @@ fn config(args: &TrainArgs) -> Config {
         weight_decay: args.step.weight_decay,
         seed: args.seed,
         precision: args.device.precision.to_string(),
-    }
+    })
 }
 
-/// A resumed run keeps its configuration: a flag that says otherwise is an error, one that is left at its default is not.
+/// A resumed run keeps its configuration: a flag on the command line that says otherwise is an error.
 fn agree(args: &TrainArgs, stored: &Config) -> Result<()> {
-    let text = |config: &Config| toml::Table::try_from(config).map_err(|e| Error::Program(e.to_string()));
-    let default = config(&TrainArgs::defaults());
-    let (asked, stored, default) = (text(&config(args))?, text(stored)?, text(&default)?);
-    for (key, value) in &asked {
-        if default.get(key) != Some(value) && stored.get(key) != Some(value) {
-            let had = stored.get(key).map_or("none".to_owned(), |v| v.to_string());
-            let flag = key.replace('_', "-");
+    let fields = |config: &Config| serde_json::to_value(config).map_err(|e| Error::Program(e.to_string()));
+    let (asked, stored) = (fields(&config(args)?)?, fields(stored)?);
+    for field in TrainArgs::given() {
+        // Two fields are called otherwise in a configuration.
+        let (key, flag) = match field.as_str() {
+            "virtual_step" => ("virtual", "--virtual".to_owned()),
+            "no_baseline" => ("baseline", "--no-baseline".to_owned()),
+            key => (key, format!("--{}", key.replace('_', "-"))),
+        };
+        let Some(value) = asked.get(key) else { continue };
+        if stored.get(key) != Some(value) {
+            // A switch says all by its name.
+            let given = if value.is_boolean() { flag } else { format!("{flag} {}", plain(value)) };
+            let had = stored.get(key).map_or("none".to_owned(), plain);
             return Err(Error::Usage(format!(
-                "--{flag} {value} does not fit the run to resume, which was started with {had}; leave the flag out, or start \
-                 a new run in another --out"
+                "{given} does not fit the run to resume, which was started with {key} = {had}; leave the flag out, or start a \
+                 new run in another --out"
             )));
         }
     }
     Ok(())
+}
+
+/// A value as it is typed: strings without quotes, lists without brackets.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
 }
 
 /// `runs/<date-name>`, with a number behind it if that is taken.

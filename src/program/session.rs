@@ -77,6 +77,11 @@ impl Session {
         self.backend.describe()
     }
 
+    /// Bytes of one of the machine's floating-point numbers: 4 or 8.
+    pub fn float_bytes(&self) -> usize {
+        self.backend.float_bytes()
+    }
+
     /// Makes a tape's outputs and updates ready to run. States that the session does not have yet begin as zeros.
     ///
     /// # Errors

@@ -25,15 +25,25 @@ pub(super) struct Progress {
     pub histories: Vec<(String, History)>,
 }
 
-/// Writes a file so that at any moment, a crash included, the old or the new content is there, never a part.
+/// Writes a file so that at any moment, a crash or a full disk included, the old or the new content is there, never a part.
 pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = Path::new(&partial);
     let mut file = std::fs::File::create(partial).map_err(Error::io(partial, "create the file"))?;
-    file.write_all(bytes).map_err(Error::io(partial, "write"))?;
-    file.sync_all().map_err(Error::io(partial, "write"))?;
-    std::fs::rename(partial, path).map_err(Error::io(path, "replace the file"))
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| std::fs::rename(partial, path)) {
+        // What is half written is of no use to anyone. If it cannot be removed either, the first error is the one to tell of.
+        let _ = std::fs::remove_file(partial);
+        return Err(Error::io(path, "write the file")(error));
+    }
+    // The new name is on the disk when its folder is. Not every file system can be asked for that; then it decides.
+    if let Some(folder) = path.parent()
+        && let Ok(folder) = std::fs::File::open(folder)
+    {
+        let _ = folder.sync_all();
+    }
+    Ok(())
 }
 
 /// Writes the sessions' floating-point states (each under its name's prefix) and the progress.
@@ -114,7 +124,13 @@ impl Saved {
             }
             let values: Vec<f64> = match view.dtype() {
                 Dtype::F64 => numbers(view.data(), f64::from_le_bytes),
-                _ => numbers(view.data(), |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
+                Dtype::F32 => numbers(view.data(), |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
+                other => {
+                    return Err(Error::Data(format!(
+                        "{}: `{name}` is of type {other:?}, expected F32 or F64",
+                        self.path.display()
+                    )));
+                }
             };
             session.write_state(&state.name, Values::Float(&values))?;
         }

@@ -123,11 +123,18 @@ impl Learner {
     /// The method's programs on a session, with the first parameters.
     ///
     /// # Errors
-    /// If the batch is larger than the training set, or the device has no room.
+    /// If the batch is larger than the training set, the device has no room, or the session is of another precision.
     pub fn new(method: Method, data: &Prepared, mut session: Session) -> Result<Learner> {
         let Prepared { config, net, .. } = data;
+        // A run of one precision that went on in the other would do so silently.
+        if (session.float_bytes() == 8) != (config.precision == "f64") {
+            let machine = session.describe();
+            return Err(Error::Program(format!("a run in {} cannot use {machine}", config.precision)));
+        }
         let (weight_net, step_config) = (config.weight_net(), config.step());
         let (rule, lr_theta) = config.weight_net_rule();
+        // First of all: they refuse a batch that the memory might not hold either.
+        let (train, meta) = (data.batcher(false)?, data.batcher(true)?);
         let batch = data.batch(true);
         let mut tape = Tape::new();
         if method.is_meta() {
@@ -174,7 +181,6 @@ impl Learner {
                 false => None,
             },
         };
-        let (train, meta) = (data.batcher(false)?, data.batcher(true)?);
         Ok(Learner { method, session, step, inputs, outputs, evaluate, curve, rule, lr_theta, train, meta })
     }
 
@@ -231,14 +237,8 @@ impl Learner {
                 flags.extend(positions.iter().map(|p| data.split.train.corrupted[*p as usize]));
             }
             if !(loss + meta_loss[0]).is_finite() {
-                return Err(Error::Numeric(format!(
-                    "{}: the loss is {loss} and the meta loss {} at step {} of epoch {}; train again with a smaller --lr than {}",
-                    self.method,
-                    meta_loss[0],
-                    i + 1,
-                    epoch + 1,
-                    data.config.lr
-                )));
+                let what = format!("the loss is {loss} and the meta loss {} at step {}", meta_loss[0], i + 1);
+                return Err(self.diverged(data, epoch + 1, &what));
             }
             (loss_sum, hit_sum, meta_sum) = (loss_sum + loss, hit_sum + hit, meta_sum + meta_loss[0]);
             let meta_loss = self.outputs.meta.map(|_| meta_loss[0]);
@@ -246,6 +246,9 @@ impl Learner {
         }
         let training = began.elapsed().as_secs_f64();
         let (test_loss, test_accuracy) = self.test(data)?;
+        if !test_loss.is_finite() {
+            return Err(self.diverged(data, epoch + 1, &format!("the test loss is {test_loss} at the end")));
+        }
         let per_step = 1.0 / steps as f64;
         Ok(EpochRow {
             epoch: epoch + 1,
@@ -261,6 +264,14 @@ impl Learner {
             steps_per_second: steps as f64 / training,
             seconds: began.elapsed().as_secs_f64(),
         })
+    }
+
+    /// The error of a number that is no longer finite; it must not reach a checkpoint.
+    fn diverged(&self, data: &Prepared, epochs: usize, what: &str) -> Error {
+        Error::Numeric(format!(
+            "{}: {what} of epoch {epochs}; train again with a smaller --lr than {}",
+            self.method, data.config.lr
+        ))
     }
 
     fn one_step(&mut self, step: u64, lr: f64) -> Result<()> {
@@ -309,6 +320,9 @@ impl Learner {
     }
 
     /// V over losses and over the training samples, after `epoch` epochs; `None` for a method that learns no weights.
+    ///
+    /// # Errors
+    /// [`Error::Numeric`] if one of them is no longer a finite number.
     pub fn picture(&mut self, data: &Prepared, epoch: usize) -> Result<Option<WeightPicture>> {
         if self.curve.is_none() {
             return Ok(None);
@@ -316,6 +330,10 @@ impl Learner {
         let train = &data.split.train;
         let (losses, _) = self.evaluate(&train.indices, &train.labels)?;
         let weights = self.weights(&losses)?;
+        if let Some(bad) = losses.iter().chain(&weights).find(|v| !v.is_finite()) {
+            let what = format!("a training image has a loss or a weight of {bad} at the end");
+            return Err(self.diverged(data, epoch, &what));
+        }
         let points: Vec<f64> = (0..CURVE_POINTS).map(|i| i as f64 / CURVE_POINTS_PER_UNIT).collect();
         let values = self.weights(&points)?;
         Ok(Some(WeightPicture { epoch, curve: points.into_iter().zip(values).collect(), losses, weights }))

@@ -159,7 +159,7 @@ impl Run {
         }
         let summary = self.summary();
         let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Program(e.to_string()))?;
-        write_atomically(&self.out.join("summary.json"), text.as_bytes())?;
+        write_atomically(&self.out.join("summary.json"), (text + "\n").as_bytes())?;
         pictures::draw(&self.data, &self.histories, &self.out)?;
         Ok(summary)
     }

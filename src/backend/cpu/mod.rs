@@ -45,13 +45,42 @@ enum Buffer<T> {
     Byte(Vec<u8>),
 }
 
+/// Arenas begin at a multiple of this many bytes: a cache line, and the widest vector.
+const ALIGNMENT: usize = 64;
+
+/// `len` zeros, or [`Error::Device`] where the machine has no room for them.
+fn zeros<V: Clone>(len: usize, zero: V) -> Result<Vec<V>> {
+    let bytes = len.saturating_mul(size_of::<V>());
+    let refused = |have: String| {
+        Error::Device(format!(
+            "the CPU backend needs {} MiB of memory in one piece{have}; take a smaller --batch or a smaller model",
+            bytes >> 20
+        ))
+    };
+    // Linux grants addresses freely and ends the process when they are used, so what is really there is asked for first.
+    if let Some(available) = available_bytes().filter(|available| bytes > *available) {
+        return Err(refused(format!(", and {} MiB are available", available >> 20)));
+    }
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(len).map_err(|_| refused(String::new()))?;
+    memory.resize(len, zero);
+    Ok(memory)
+}
+
+/// Memory that the system can give without swapping; `None` where it does not say.
+fn available_bytes() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
+}
+
 impl<T: Real> Buffer<T> {
-    fn zeros(kind: Kind, len: usize) -> Buffer<T> {
-        match kind {
-            Kind::Float => Buffer::Float(vec![T::ZERO; len]),
-            Kind::Int => Buffer::Int(vec![0; len]),
-            Kind::Byte => Buffer::Byte(vec![0; len]),
-        }
+    fn zeros(kind: Kind, len: usize) -> Result<Buffer<T>> {
+        Ok(match kind {
+            Kind::Float => Buffer::Float(zeros(len, T::ZERO)?),
+            Kind::Int => Buffer::Int(zeros(len, 0)?),
+            Kind::Byte => Buffer::Byte(zeros(len, 0)?),
+        })
     }
 
     fn write(&mut self, values: Values) {
@@ -72,6 +101,8 @@ struct Loaded<T> {
     states: Vec<usize>,
     inputs: Vec<Buffer<T>>,
     arena: Vec<T>,
+    /// Where the plan's arena begins in `arena`, for [`ALIGNMENT`].
+    start: usize,
     /// Per instruction, its group prepared for running.
     groups: Vec<Option<Entrywise>>,
     /// A kernel's workspace; a group's partial sums.
@@ -98,7 +129,7 @@ impl<T: Real> Backend for Cpu<T> {
     }
 
     fn add_state(&mut self, kind: Kind, len: usize) -> Result<()> {
-        self.states.push(Buffer::zeros(kind, len));
+        self.states.push(Buffer::zeros(kind, len)?);
         Ok(())
     }
 
@@ -133,16 +164,14 @@ impl<T: Real> Backend for Cpu<T> {
             workspace = workspace.max(run::workspace_len::<T>(&instr.kernel, &instr.args));
             groups.push(prepared);
         }
-        let inputs = plan.inputs.iter().map(|i| Buffer::zeros(i.kind, i.shape.count())).collect();
-        self.programs.push(Loaded {
-            states,
-            inputs,
-            arena: vec![T::ZERO; plan.arena],
-            groups,
-            workspace: vec![T::ZERO; workspace],
-            scratch: vec![T::ZERO; scratch * self.pool.current_num_threads()],
-            plan,
-        });
+        let inputs = plan.inputs.iter().map(|i| Buffer::zeros(i.kind, i.shape.count()));
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let arena = zeros(plan.arena + ALIGNMENT / size_of::<T>(), T::ZERO)?;
+        // Where no such place can be named, none is needed either.
+        let start = arena.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT / size_of::<T>());
+        let workspace = zeros(workspace, T::ZERO)?;
+        let scratch = zeros(scratch * self.pool.current_num_threads(), T::ZERO)?;
+        self.programs.push(Loaded { plan, states, inputs, arena, start, groups, workspace, scratch });
         Ok(())
     }
 
@@ -176,7 +205,7 @@ impl<T: Real> Backend for Cpu<T> {
         let program = &self.programs[program];
         let (buffer, at) = match tensor.place {
             Place::Arena(at) => {
-                let from = &program.arena[at..at + tensor.len];
+                let from = &program.arena[program.start + at..][..tensor.len];
                 out.iter_mut().zip(from).for_each(|(o, f)| *o = f.to_f64());
                 return Ok(());
             }

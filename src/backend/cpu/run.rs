@@ -110,8 +110,9 @@ pub(super) fn run<T: Real>(
     states: &mut [Buffer<T>],
     after: &mut (dyn FnMut(usize) + Send),
 ) {
-    let Loaded { plan, states: state_numbers, inputs, arena, groups, workspace, scratch } = program;
-    let mut memory = Memory { arena: arena.as_mut_ptr(), states, state_numbers, inputs };
+    let Loaded { plan, states: state_numbers, inputs, arena, start, groups, workspace, scratch } = program;
+    let arena = arena[*start..].as_mut_ptr();
+    let mut memory = Memory { arena, states, state_numbers, inputs };
     for (i, (instr, group)) in plan.instrs.iter().zip(groups).enumerate() {
         let (args, outs) = (&instr.args, &instr.outs);
         if let Some(group) = group {

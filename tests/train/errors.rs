@@ -1,0 +1,161 @@
+//! Whatever is wrong is one sentence on standard error that names it, and an exit code.
+
+use std::fs;
+use std::path::Path;
+
+use super::{files, metatape, text, train};
+
+/// That the command fails with `code`, and says one sentence with all of `parts` in it.
+pub fn fails(args: &[&str], code: i32, parts: &[&str]) {
+    let output = metatape(args).assert().code(code).get_output().clone();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.starts_with("metatape: ") && message.ends_with('\n'), "{args:?}: {message}");
+    assert_eq!(message.lines().count(), 1, "{args:?}: {message}");
+    assert!(!message.contains("panicked"), "{args:?}: {message}");
+    for part in parts {
+        assert!(message.contains(part), "{args:?}: `{part}` is not in: {message}");
+    }
+}
+
+/// Changes a file's content.
+fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+/// That training on `data` after a change to one of its files fails; the file is then as before.
+fn spoilt(dataset: &str, data: &Path, file: &str, change: impl FnOnce(&mut Vec<u8>), parts: &[&str]) {
+    let path = data.join(file);
+    let before = fs::read(&path).unwrap();
+    edit(&path, change);
+    let out = data.join("must-not-be-made");
+    let args = ["train", "--dataset", dataset, "--data-dir", text(data), "--out", text(&out)];
+    fails(&args, 1, &[&[file], parts].concat());
+    assert!(!out.exists());
+    fs::write(path, before).unwrap();
+}
+
+#[test]
+fn flags() {
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().join("run");
+    let train = |args: &[&str], code, parts: &[&str]| {
+        fails(&[&["train", "--out", text(&out)], args].concat(), code, parts);
+        assert!(!out.exists(), "{args:?}");
+    };
+    train(&["--epochs", "0"], 2, &["--epochs", "`0`"]);
+    train(&["--milestones", "0"], 2, &["--milestones", "`0`"]);
+    train(&["--milestones", "12,8"], 2, &["--milestones", "12, 8"]);
+    train(&["--route", "forward"], 2, &["--route", "`forward`", "jvp, reverse"]);
+    train(&["--method", "l2rw"], 2, &["--method", "`l2rw`", "mwnet, uniform"]);
+    train(&["--precision", "bf16"], 2, &["--precision", "`bf16`"]);
+    train(&["--batch", "9001"], 2, &["--batch 9001", "9000 training samples"]);
+    train(&["--batch", "1000000", "--model", "wrn28-10"], 2, &["--batch 1000000", "9000"]);
+    train(&["--meta-size", "10010"], 1, &["--meta-size 10010", "smaller meta set"]);
+    train(&["--meta-size", "15"], 2, &["--meta-size 15", "10 classes"]);
+    train(&["--dataset", "cifar10"], 2, &["cifar10", "--data-dir"]);
+    train(&["--dataset", "mnist", "--data-dir", "not/here"], 1, &["not/here"]);
+    train(&["--device", "cuda"], 1, &["cuda", "--device cpu"]);
+}
+
+#[test]
+fn memory_that_no_machine_has() {
+    let args = ["bench", "--model", "wrn28-10", "--batch", "1000000", "--steps", "1"];
+    fails(&args, 1, &["MiB", "--batch"]);
+}
+
+#[test]
+fn a_loss_that_diverges() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    for (name, batch) in [("steps", "20"), ("one-step", "280")] {
+        let out = folder.path().join(name);
+        let args = ["train", "--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20"];
+        let args = [&args[..], &["--lr", "1e30", "--batch", batch, "--out", text(&out)]].concat();
+        fails(&args, 1, &["mwnet", "loss", "epoch 1", "--lr"]);
+        assert!(!out.join("checkpoint.safetensors").exists());
+    }
+}
+
+#[test]
+fn damaged_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let half = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
+    let mnist = files::mnist(&folder.path().join("mnist"), false);
+    spoilt("mnist", &mnist, "train-images-idx3-ubyte", half, &["truncated"]);
+    spoilt("mnist", &mnist, "t10k-labels-idx1-ubyte", |b| b.truncate(6), &["truncated"]);
+    spoilt("mnist", &mnist, "train-labels-idx1-ubyte", |b| b[3] = 3, &["magic number 0x00000803"]);
+    spoilt("mnist", &mnist, "train-labels-idx1-ubyte", |b| b[8 + 77] = 10, &["label 10", "byte 85"]);
+    spoilt("mnist", &mnist, "train-images-idx3-ubyte", Vec::clear, &["truncated"]);
+    let packed = files::mnist(&folder.path().join("packed"), true);
+    spoilt("fashion-mnist", &packed, "train-images-idx3-ubyte.gz", half, &["truncated"]);
+    let cifar = files::cifar10(&folder.path().join("cifar10"));
+    spoilt("cifar10", &cifar, "data_batch_3.bin", |b| b.truncate(5000), &["truncated"]);
+    spoilt("cifar10", &cifar, "test_batch.bin", |b| b[3073] = 10, &["label 10", "byte 3073"]);
+    let cifar = files::cifar100(&folder.path().join("cifar100"));
+    spoilt("cifar100", &cifar, "train.bin", |b| b[1] = 100, &["fine label 100"]);
+    let images = files::folder(&folder.path().join("images"), 8, true);
+    spoilt("folder", &images, "train/bee/3.png", half, &["decode"]);
+    spoilt("folder", &images, "test/cat/13.png", Vec::clear, &["decode"]);
+    fs::create_dir(images.join("train/dog")).unwrap();
+    let args = ["train", "--dataset", "folder", "--data-dir", text(&images)];
+    fails(&args, 1, &["train/dog", "empty class"]);
+    fs::remove_file(mnist.join("t10k-labels-idx1-ubyte")).unwrap();
+    let args = ["train", "--dataset", "mnist", "--data-dir", text(&mnist)];
+    fails(&args, 1, &["t10k-labels-idx1-ubyte"]);
+}
+
+#[test]
+fn output_folders_and_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    let dir = |name: &str| folder.path().join(name);
+    let base = ["--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20", "--batch", "20"];
+    let base = [&base[..], &["--epochs", "1", "--no-baseline"]].concat();
+    let out = dir("run");
+    train(&base, &out);
+    let content = |path: &Path| -> Vec<_> {
+        let mut files: Vec<_> = fs::read_dir(path).unwrap().map(|f| f.unwrap().path()).collect();
+        files.sort();
+        files.into_iter().map(|f| (f.clone(), fs::read(f).unwrap())).collect()
+    };
+    let before = content(&out);
+    let new = |out: &Path, code, parts: &[&str]| {
+        fails(&[&["train"], &base[..], &["--out", text(out)]].concat(), code, parts);
+    };
+    new(&out, 2, &["run holds a run already", "--resume", "--out"]);
+    assert!(content(&out) == before);
+    new(&out.join("metrics.csv"), 1, &["metrics.csv", "folder"]);
+    new(&out.join("metrics.csv/below"), 1, &["metrics.csv/below", "folder"]);
+    if cfg!(target_os = "linux") {
+        new(Path::new("/proc/metatape"), 1, &["/proc/metatape", "folder"]);
+    }
+    assert!(content(&out) == before);
+
+    let checkpoint = out.join("checkpoint.safetensors");
+    let whole = fs::read(&checkpoint).unwrap();
+    let resume = |bytes: &[u8], parts: &[&str]| {
+        fs::write(&checkpoint, bytes).unwrap();
+        fails(&["train", "--resume", "--out", text(&out)], 1, &[&["checkpoint.safetensors"], parts].concat());
+        assert_eq!(fs::read(&checkpoint).unwrap(), bytes);
+    };
+    resume(&whole[..whole.len() - 1], &["whole checkpoint"]);
+    resume(&whole[..100], &["whole checkpoint"]);
+    resume(b"", &["whole checkpoint"]);
+    resume(&[0xff; 4000], &["whole checkpoint"]);
+    resume(b"\x02\0\0\0\0\0\0\0{}", &["not a checkpoint of metatape"]);
+    for (name, options) in [("other", &["--model", "lenet"][..]), ("wide", &["--precision", "f64"])] {
+        train(&[&base[..], options].concat(), &dir(name));
+        let other = fs::read(dir(name).join("checkpoint.safetensors")).unwrap();
+        resume(&other, &[if name == "wide" { "in f64" } else { "LeNet" }, "not of one run"]);
+    }
+    train(&[&base[..], &["--method", "uniform"]].concat(), &dir("uniform"));
+    resume(&fs::read(dir("uniform").join("checkpoint.safetensors")).unwrap(), &["`mwnet/", "method"]);
+
+    fs::write(&checkpoint, &whole).unwrap();
+    edit(&out.join("config.toml"), |bytes| bytes.extend(b"\nfoo = 1\n"));
+    fails(&["train", "--resume", "--out", text(&out)], 1, &["config.toml", "foo"]);
+    edit(&out.join("config.toml"), |bytes| bytes.truncate(30));
+    fails(&["train", "--resume", "--out", text(&out)], 1, &["config.toml"]);
+}

@@ -1,0 +1,141 @@
+//! `metatape train` from outside: what a run leaves behind, that threads and interruptions change nothing in it, that every
+//! kind of data and every option trains, and that whatever is wrong is one sentence.
+
+mod errors;
+mod files;
+mod options;
+mod resume;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+fn metatape(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("metatape").unwrap();
+    command.args(args);
+    command
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// `train … --json --out` with success: what it prints, which is `summary.json`.
+fn train(args: &[&str], out: &Path) -> Value {
+    let args = [&["train"], args, &["--json", "--out", text(out)]].concat();
+    let output = metatape(&args).assert().success().get_output().clone();
+    assert_eq!(output.stdout, fs::read(out.join("summary.json")).unwrap(), "{args:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The states and their bytes.
+fn tensors(out: &Path) -> BTreeMap<String, Vec<u8>> {
+    let bytes = fs::read(out.join("checkpoint.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    file.iter().map(|(name, view)| (name.to_owned(), view.data().to_vec())).collect()
+}
+
+/// The rows of `metrics.csv`, by the names of their columns.
+fn metrics(out: &Path) -> Vec<BTreeMap<String, String>> {
+    csv::Reader::from_path(out.join("metrics.csv")).unwrap().deserialize().map(Result::unwrap).collect()
+}
+
+/// All that a run computed: states, metrics and summary, but for times.
+fn results(out: &Path) -> (BTreeMap<String, Vec<u8>>, Vec<BTreeMap<String, String>>, Value) {
+    let mut rows = metrics(out);
+    for row in &mut rows {
+        assert!(row.remove("seconds").is_some() && row.remove("steps_per_second").is_some());
+    }
+    let mut summary: Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    let fields = summary.as_object_mut().unwrap();
+    assert!(fields.remove("seconds").is_some() && fields.remove("meta_steps_per_second").is_some());
+    (tensors(out), rows, summary)
+}
+
+#[test]
+fn a_run_leaves_all_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("new/run");
+    let summary = train(&["--epochs", "2", "--seed", "5"], &out);
+    assert_eq!((&summary["method"], &summary["seed"]), (&"mwnet".into(), &5.into()));
+    let number = |field: &str| summary[field].as_f64().unwrap_or_else(|| panic!("{field} in {summary}"));
+    for (last, best) in [
+        ("final_test_accuracy", "best_test_accuracy"),
+        ("baseline_final_test_accuracy", "baseline_best_test_accuracy"),
+    ] {
+        // In percent: ten classes are not learned to less than half by anyone.
+        assert!(50.0 < number(last) && number(last) <= number(best) && number(best) < 100.0, "{summary}");
+    }
+    assert!(0.0 < number("mean_weight_corrupted") && number("mean_weight_clean") < 1.0, "{summary}");
+    assert!(number("mean_weight_corrupted") < number("mean_weight_clean"), "{summary}");
+    assert!(number("meta_steps_per_second") > 0.0 && number("seconds") > 0.0);
+    let curve = summary["weight_curve"].as_array().unwrap();
+    assert_eq!(curve.len(), 33);
+    for (i, point) in curve.iter().enumerate() {
+        assert_eq!(point[0].as_f64().unwrap(), 0.25 * i as f64);
+        assert!((0.0..=1.0).contains(&point[1].as_f64().unwrap()));
+    }
+
+    let rows = metrics(&out);
+    let of: Vec<_> = rows.iter().map(|r| (r["epoch"].as_str(), r["method"].as_str())).collect();
+    assert_eq!(of, [("1", "mwnet"), ("1", "uniform"), ("2", "mwnet"), ("2", "uniform")]);
+    assert_eq!(rows[2]["test_accuracy"].parse(), Ok(number("final_test_accuracy")));
+    assert!(rows.iter().all(|r| r["meta_loss"].is_empty() == (r["method"] == "uniform")));
+
+    let config: toml::Table = fs::read_to_string(out.join("config.toml")).unwrap().parse().unwrap();
+    assert_eq!(config["noise"].as_str(), Some("uniform:0.6"));
+    assert_eq!((config["epochs"].as_integer(), config["seed"].as_integer()), (Some(2), Some(5)));
+    assert!(tensors(&out).contains_key("mwnet/w.fc1.weight"));
+
+    let mut names: Vec<_> = fs::read_dir(&out).unwrap().map(|f| f.unwrap().file_name()).collect();
+    names.sort();
+    let mut expected = vec!["checkpoint.safetensors", "config.toml", "metrics.csv", "summary.json"];
+    let figures = ["accuracy", "losses", "weight_curve", "weights"];
+    let pictures: Vec<_> = figures.iter().flat_map(|f| [format!("{f}.png"), format!("{f}.svg")]).collect();
+    expected.extend(pictures.iter().map(String::as_str));
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+    for figure in figures {
+        let png = image::open(out.join(format!("{figure}.png"))).unwrap();
+        assert!(png.width() > 300 && png.height() > 200, "{figure}");
+        let svg = fs::read_to_string(out.join(format!("{figure}.svg"))).unwrap();
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{figure}");
+    }
+}
+
+#[test]
+fn people_get_lines_and_tables() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    let out = folder.path().join("run");
+    let args = ["train", "--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20"];
+    let args = [&args[..], &["--batch", "20", "--epochs", "2", "--out", text(&out)]].concat();
+    let output = metatape(&args).assert().success().get_output().clone();
+    assert!(output.stderr.is_empty());
+    let printed = String::from_utf8(output.stdout).unwrap();
+    for part in ["mlp on mnist (uniform:0.6): 280 training images", "\nepoch 1/2", "\nepoch 2/2", "%\n"] {
+        assert!(printed.contains(part), "`{part}` is not in: {printed}");
+    }
+    for part in ["\ntest accuracy", "\nmwnet ", "\nuniform ", "\nmean weight of clean samples ", "\nV(loss)"]
+    {
+        assert!(printed.contains(part), "`{part}` is not in: {printed}");
+    }
+    assert_eq!(printed.lines().last(), Some(format!("files: {}", out.display()).as_str()));
+}
+
+#[test]
+fn threads_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), true);
+    let run = |threads: &str| {
+        let out = folder.path().join(threads);
+        let args = ["--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20", "--batch", "20"];
+        train(&[&args[..], &["--epochs", "3", "--model", "lenet", "--threads", threads]].concat(), &out);
+        results(&out)
+    };
+    assert!(run("1") == run("2"));
+}

@@ -1,0 +1,97 @@
+//! Every kind of data and every option trains for an epoch.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{files, metrics, text, train};
+
+/// One epoch on a data set; checks what every run's summary has, and returns it.
+fn epoch(dataset: &str, data: &Path, args: &[&str]) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let args = [&["--dataset", dataset, "--data-dir", text(data), "--epochs", "1"], args].concat();
+    let summary = train(&args, &folder.path().join("run"));
+    let accuracy = summary["final_test_accuracy"].as_f64().unwrap();
+    assert!((0.0..=100.0).contains(&accuracy) && summary["epochs"] == 1, "{args:?}: {summary}");
+    let rows = metrics(&folder.path().join("run"));
+    assert_eq!(rows.len(), if summary["baseline_final_test_accuracy"].is_null() { 1 } else { 2 }, "{args:?}");
+    for row in rows {
+        assert!(row["train_loss"].parse::<f64>().unwrap().is_finite(), "{args:?}: {row:?}");
+    }
+    summary
+}
+
+#[test]
+fn every_kind_of_data_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = |name: &str| folder.path().join(name);
+    let small = ["--meta-size", "20", "--batch", "20"];
+    let summary = epoch("mnist", &files::mnist(&dir("mnist"), false), &small);
+    assert_eq!((&summary["train_samples"], &summary["meta_samples"]), (&280.into(), &20.into()));
+    assert_eq!(summary["steps_per_epoch"], 14);
+    let lenet = [&small[..], &["--model", "lenet"]].concat();
+    epoch("fashion-mnist", &files::mnist(&dir("fashion"), true), &lenet);
+    epoch("cifar10", &files::cifar10(&dir("cifar10")), &[&small[..], &["--model", "lenet"]].concat());
+    let cifar100 = ["--meta-size", "100", "--batch", "50", "--noise", "flip:0.2"];
+    assert_eq!(epoch("cifar100", &files::cifar100(&dir("cifar100")), &cifar100)["train_samples"], 200);
+    let six = ["--meta-size", "6", "--batch", "4"];
+    let resnet = [&six[..], &["--model", "resnet32"]].concat();
+    assert_eq!(epoch("folder", &files::folder(&dir("colour"), 8, true), &resnet)["steps_per_epoch"], 7);
+    epoch("folder", &files::folder(&dir("grey"), 9, false), &six);
+}
+
+#[test]
+fn every_option_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(folder.path(), false);
+    let run =
+        |args: &[&str]| epoch("mnist", &data, &[&["--meta-size", "20", "--batch", "20"], args].concat());
+
+    let tail = run(&["--imbalance", "10", "--noise", "none"]);
+    assert!(tail["mean_weight_corrupted"].is_null() && tail["corrupted_percent"] == 0.0, "{tail}");
+    let both = run(&["--imbalance", "10", "--noise", "flip2:0.4"]);
+    assert_eq!(both["train_samples"], tail["train_samples"]);
+    assert!(both["corrupted_percent"].as_f64().unwrap() > 20.0, "{both}");
+    // 28 images in the largest class and 2 in the smallest.
+    assert!(tail["train_samples"].as_u64().unwrap() < 140, "{tail}");
+
+    let uniform = run(&["--method", "uniform"]);
+    assert!(uniform["meta_steps_per_second"].is_null() && uniform["weight_curve"] == serde_json::json!([]));
+    let alone = run(&["--no-baseline"]);
+    assert!(alone["baseline_best_test_accuracy"].is_null());
+    let default = run(&[]);
+    assert_eq!(default["baseline_final_test_accuracy"], uniform["final_test_accuracy"]);
+    assert_eq!(default["weight_curve"], alone["weight_curve"]);
+
+    // What must change the weights that are learned, does.
+    let mut curves = vec![default["weight_curve"].clone()];
+    for options in [
+        &["--weights", "normalised", "--undetached", "--virtual", "momentum", "--nesterov"][..],
+        &["--weight-net-preset", "sgd-noise"],
+        &["--weight-net-init", "faithful"],
+        &["--precision", "f64"],
+    ] {
+        let curve = run(&[&["--no-baseline"], options].concat())["weight_curve"].clone();
+        assert!(!curves.contains(&curve), "{options:?}");
+        curves.push(curve);
+    }
+}
+
+/// In f64 the exact routes learn the same curve, and finite differences one that is close.
+#[test]
+fn every_route_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(folder.path(), false);
+    let curve = |route: &str| -> Vec<f64> {
+        let args = ["--meta-size", "20", "--batch", "20", "--no-baseline", "--precision", "f64"];
+        let summary = epoch("mnist", &data, &[&args[..], &["--route", route]].concat());
+        let points = summary["weight_curve"].as_array().unwrap();
+        points.iter().map(|p| p[1].as_f64().unwrap()).collect()
+    };
+    let jvp = curve("jvp");
+    for (route, tolerance) in [("reverse", 1e-6), ("per-sample", 1e-6), ("finite-difference", 1e-2)] {
+        for (a, b) in jvp.iter().zip(curve(route)) {
+            assert!((a - b).abs() < tolerance, "{route}: {a} {b}");
+        }
+    }
+}
