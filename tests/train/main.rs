@@ -44,8 +44,11 @@ fn metrics(out: &Path) -> Vec<BTreeMap<String, String>> {
     csv::Reader::from_path(out.join("metrics.csv")).unwrap().deserialize().map(Result::unwrap).collect()
 }
 
+/// Tensors by name, rows of metrics, the summary.
+type Results = (BTreeMap<String, Vec<u8>>, Vec<BTreeMap<String, String>>, Value);
+
 /// All that a run computed: states, metrics and summary, but for times.
-fn results(out: &Path) -> (BTreeMap<String, Vec<u8>>, Vec<BTreeMap<String, String>>, Value) {
+fn results(out: &Path) -> Results {
     let mut rows = metrics(out);
     for row in &mut rows {
         assert!(row.remove("seconds").is_some() && row.remove("steps_per_second").is_some());
