@@ -5,8 +5,9 @@
 use std::time::{Duration, Instant};
 
 use metatape::backend::cpu::conv::{ConvShape, Role, data_gradient, forward, weight_gradient, workspace_len};
-use metatape::backend::cpu::gemm::gemm;
+use metatape::backend::cpu::gemm::{self, gemm};
 use metatape::backend::cpu::pool::{PoolShape, select, unselect};
+use metatape::backend::cpu::team::Team;
 use metatape::backend::cpu::{norm, reduce};
 
 /// Least seconds of a call, over about half a second of calls.
@@ -28,9 +29,9 @@ fn main() {
     let mut args = std::env::args().skip(1).filter(|a| !a.starts_with("--")).peekable();
     let threads = args.next_if(|a| a.parse::<usize>().is_ok()).map_or(2, |a| a.parse().unwrap());
     let filter = args.next().unwrap_or_default();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let mut team = Team::new(threads).unwrap();
     println!("GFLOP/s of f32 on {threads} thread(s): forward, data gradient, weight gradient");
-    pool.install(|| {
+    team.lead(|| {
         for (name, s) in shapes() {
             if name.contains(&filter) {
                 convolution(name, &s);
@@ -53,7 +54,8 @@ fn main() {
                 format!("gemm {m}x{k}x{n} {}{}", if ta { "T" } else { "N" }, if tb { "T" } else { "N" });
             if name.contains(&filter) {
                 let (a, b, mut c) = (vec![0.5f32; m * k], vec![0.25f32; k * n], vec![0f32; m * n]);
-                let t = best(|| gemm(ta, tb, m, n, k, &a, &b, &mut c, false));
+                let mut ws = vec![0f32; gemm::workspace_len(m, n, k)];
+                let t = best(|| gemm(ta, tb, m, n, k, &a, &b, &mut c, false, &mut ws));
                 println!("{name:28} {:7.1}", 2.0 * (m * n * k) as f64 / t / 1e9);
             }
         }

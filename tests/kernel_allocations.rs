@@ -1,10 +1,11 @@
-//! The CPU kernels allocate nothing: scratch comes in from outside. (Matrix products do, inside the `gemm` crate.)
+//! The CPU kernels allocate nothing: scratch comes in from outside. (Very large matrix products do, inside the `gemm` crate.)
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use metatape::backend::cpu::conv::{ConvShape, Role, data_gradient, forward, weight_gradient, workspace_len};
 use metatape::backend::cpu::pool::{PoolShape, select, unselect};
+use metatape::backend::cpu::team::Team;
 use metatape::backend::cpu::{norm, reduce, xent};
 
 struct Counting;
@@ -50,8 +51,8 @@ fn kernels_allocate_nothing() {
         unselect(&p, &pooled, &x, &mut out);
         xent::cross_entropy(&v, &labels, &mut loss);
     };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-    let counts = pool.install(|| {
+    let mut team = Team::new(2).unwrap();
+    let counts = team.lead(|| {
         step();
         [(); 3].map(|()| {
             let before = COUNT.load(Relaxed);

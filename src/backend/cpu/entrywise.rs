@@ -4,6 +4,7 @@
 use super::isa::{Isa, Kernel};
 use super::par;
 use super::real::Real;
+use super::team;
 use crate::program::{Function, Group, Operand, Outcome};
 use crate::tape::{Unary, View3};
 
@@ -130,7 +131,7 @@ impl Entrywise {
         let shared = Shared { args, outs, scratch, partials };
         let task = |i: usize| {
             let shared = &shared;
-            let thread = rayon::current_thread_index().unwrap_or(0);
+            let thread = team::member();
             // SAFETY: each thread has its own scratch and runs one task at a time; each task has its own partial sums and
             // its own range of the outputs.
             unsafe {

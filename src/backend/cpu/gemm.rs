@@ -1,7 +1,14 @@
-//! Matrix products, through the `gemm` crate on one thread per fixed chunk of the result.
+//! Matrix products: those of networks at ordinary batches by [`super::product`], larger ones through the `gemm` crate, one
+//! thread per fixed chunk of the result.
 
+use super::isa::Isa;
 use super::par;
+use super::product::Product;
 use super::real::Real;
+
+/// A product all of whose extents reach this goes to the `gemm` crate: its blocking for the caches pays there, and its
+/// allocations (packing buffers at every call, up to some megabytes a chunk) do not matter.
+const LARGE: usize = 768;
 
 /// Most chunks of an ordinary product: every chunk packs its own operands, which costs a deep and narrow product
 /// up to half its speed with many chunks, and nothing much with these.
@@ -11,9 +18,7 @@ const MAX_CHUNKS: usize = 64;
 
 /// C `[m,n]` (+)= op(A) · op(B), all row-major: A is `[m,k]`, or `[k,m]` if `ta`; B is `[k,n]`, or `[n,k]` if `tb`.
 ///
-/// The `gemm` crate allocates its packing buffers at every call (up to some megabytes a chunk).
-///
-/// The result is cut into rectangles by shape alone, each computed by one task, so that the bits do not depend on
+/// `workspace`: [`workspace_len`] numbers, anything in them. The result is cut into rectangles by shape alone, each computed by one task, so that the bits do not depend on
 /// the number of threads.
 ///
 /// # Panics
@@ -29,6 +34,7 @@ pub fn gemm<T: Real>(
     b: &[T],
     c: &mut [T],
     accumulate: bool,
+    workspace: &mut [T],
 ) {
     let lengths = (a.len(), b.len(), c.len());
     assert_eq!(lengths, (m * k, k * n, m * n), "matrix product {m}×{k}×{n}: lengths of A, B, C");
@@ -40,6 +46,9 @@ pub fn gemm<T: Real>(
             c.fill(T::ZERO);
         }
         return;
+    }
+    if !large(m, n, k) {
+        return Product { ta, tb, m, n, k }.run(Isa::best(), a, b, c, accumulate, workspace);
     }
     let (row_chunks, col_chunks) = chunks(m, n, k);
     let out = Out(c.as_mut_ptr());
@@ -74,6 +83,15 @@ pub fn gemm<T: Real>(
             );
         }
     });
+}
+
+/// Numbers of workspace that [`gemm`] needs.
+pub fn workspace_len(m: usize, n: usize, k: usize) -> usize {
+    if large(m, n, k) { 0 } else { Product { ta: false, tb: false, m, n, k }.workspace_len() }
+}
+
+fn large(m: usize, n: usize, k: usize) -> bool {
+    m.min(n).min(k) >= LARGE
 }
 
 /// The result's place, shared by tasks that write disjoint rectangles of it.

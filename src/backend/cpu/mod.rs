@@ -4,7 +4,8 @@
 //! | file | kernels |
 //! |---|---|
 //! | `conv/` | convolution in its three roles |
-//! | `gemm.rs` | matrix products, through the `gemm` crate |
+//! | `gemm.rs`, `product.rs` | matrix products: the `gemm` crate for large ones, register tiles for the others |
+//! | `team.rs`, `par.rs` | threads, and loops that they share |
 //! | `entrywise.rs` | groups of entrywise work with sums |
 //! | `norm.rs`, `pool.rs`, `xent.rs`, `reduce.rs`, `structure.rs` | the rest, a family each |
 //! | `run.rs` | one instruction: its operands' slices and the kernel that takes them |
@@ -17,10 +18,12 @@ pub mod isa;
 pub mod norm;
 pub mod par;
 pub mod pool;
+mod product;
 pub mod real;
 pub mod reduce;
 mod run;
 pub mod structure;
+pub mod team;
 #[cfg(test)]
 mod tests;
 pub mod xent;
@@ -30,10 +33,11 @@ use crate::program::{Backend, Kernel, Place, Plan, Tensor, Values};
 use crate::tape::Kind;
 use entrywise::Entrywise;
 use real::Real;
+use team::Team;
 
 /// The CPU, in one precision.
 pub struct Cpu<T> {
-    pool: rayon::ThreadPool,
+    team: Team,
     states: Vec<Buffer<T>>,
     programs: Vec<Loaded<T>>,
 }
@@ -112,20 +116,18 @@ struct Loaded<T> {
 }
 
 impl<T: Real> Cpu<T> {
-    /// The CPU with a pool of `threads` threads.
+    /// The CPU with a team of `threads` threads, the one that runs a program included.
     ///
     /// # Errors
     /// If the system does not give that many threads.
     pub fn new(threads: usize) -> Result<Cpu<T>> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|e| Error::Device(format!("cannot start {threads} threads: {e}")))?;
-        Ok(Cpu { pool, states: Vec::new(), programs: Vec::new() })
+        Ok(Cpu { team: Team::new(threads)?, states: Vec::new(), programs: Vec::new() })
     }
 }
 
 impl<T: Real> Backend for Cpu<T> {
     fn describe(&self) -> String {
-        format!("cpu, {} threads, {}", self.pool.current_num_threads(), T::NAME)
+        format!("cpu, {} threads, {}", self.team.threads(), T::NAME)
     }
 
     fn add_state(&mut self, kind: Kind, len: usize) -> Result<()> {
@@ -170,7 +172,7 @@ impl<T: Real> Backend for Cpu<T> {
         // Where no such place can be named, none is needed either.
         let start = arena.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT / size_of::<T>());
         let workspace = zeros(workspace, T::ZERO)?;
-        let scratch = zeros(scratch * self.pool.current_num_threads(), T::ZERO)?;
+        let scratch = zeros(scratch * self.team.threads(), T::ZERO)?;
         self.programs.push(Loaded { plan, states, inputs, arena, start, groups, workspace, scratch });
         Ok(())
     }
@@ -181,14 +183,14 @@ impl<T: Real> Backend for Cpu<T> {
     }
 
     fn run(&mut self, program: usize) -> Result<()> {
-        let Cpu { pool, states, programs } = self;
+        let Cpu { team, states, programs } = self;
         let program = &mut programs[program];
-        pool.install(|| run::run(program, states, &mut |_| {}));
+        team.lead(|| run::run(program, states, &mut |_| {}));
         Ok(())
     }
 
     fn profile(&mut self, program: usize) -> Result<Vec<(&'static str, f64)>> {
-        let Cpu { pool, states, programs } = self;
+        let Cpu { team, states, programs } = self;
         let program = &mut programs[program];
         let names: Vec<_> = program.plan.instrs.iter().map(|i| i.kernel.name()).collect();
         let mut seconds = vec![0.0; names.len()];
@@ -197,7 +199,7 @@ impl<T: Real> Backend for Cpu<T> {
             let now = std::time::Instant::now();
             seconds[i] = (now - std::mem::replace(&mut last, now)).as_secs_f64();
         };
-        pool.install(|| run::run(program, states, &mut watch));
+        team.lead(|| run::run(program, states, &mut watch));
         Ok(names.into_iter().zip(seconds).collect())
     }
 

@@ -1,22 +1,14 @@
-//! Parallel loops that allocate nothing: recursive `rayon::join` over index ranges.
+//! Parallel loops that allocate nothing, on the team of threads that runs the program.
 //!
 //! What a task computes never depends on who runs it or on how many threads there are; these helpers only
 //! distribute fixed tasks. A kernel that wants the same bits on any number of threads cuts its work by shape,
 //! gives every piece to one task, and combines pieces in index order.
 
+use super::team;
+
 /// Calls `f(i)` for every `i` in `0..tasks`, in parallel.
 pub fn for_each(tasks: usize, f: &(impl Fn(usize) + Sync)) {
-    fn go(from: usize, to: usize, f: &(impl Fn(usize) + Sync)) {
-        match to - from {
-            0 => {}
-            1 => f(from),
-            n => {
-                let mid = from + n / 2;
-                rayon::join(|| go(from, mid, f), || go(mid, to, f));
-            }
-        }
-    }
-    if rayon::current_num_threads() == 1 { (0..tasks).for_each(f) } else { go(0, tasks, f) }
+    team::share(tasks, f);
 }
 
 /// Cuts `out` into `parts` consecutive parts and calls `f(i, part)` for each, in parallel.
@@ -57,39 +49,36 @@ pub fn for_each_part_with<T: Send, S: Send>(
     if parts == 0 {
         return;
     }
-    let threads = rayon::current_num_threads();
-    // Four pieces a thread are enough for stealing to even out the ends.
+    let threads = team::threads();
+    // Four pieces a thread are enough to even out the ends.
     let lanes = if threads == 1 { 1 } else { lanes.min(4 * threads) }.clamp(1, parts);
-    let work = Work { per_lane, start, f };
-    work.go(0, parts, lanes, out, &mut scratch[..lanes * per_lane]);
-}
-
-struct Work<'a, P, F> {
-    per_lane: usize,
-    start: &'a P,
-    f: &'a F,
-}
-
-impl<P: Fn(usize) -> usize + Sync, F> Work<'_, P, F> {
-    fn go<T: Send, S: Send>(&self, from: usize, to: usize, lanes: usize, mut out: &mut [T], scratch: &mut [S])
-    where
-        F: Fn(usize, &mut [T], &mut [S]) + Sync,
-    {
-        if lanes == 1 {
-            for i in from..to {
-                let (part, rest) = out.split_at_mut((self.start)(i + 1) - (self.start)(i));
-                (self.f)(i, part, scratch);
-                out = rest;
-            }
-            return;
+    let (len, scratch_len) = (out.len(), scratch.len());
+    assert!(start(parts) <= len && lanes * per_lane <= scratch_len, "parts and scratch must fit");
+    let (out, scratch) = (Start(out.as_mut_ptr()), Start(scratch.as_mut_ptr()));
+    for_each(lanes, &|lane| {
+        // SAFETY: lanes have scratch of their own, within its length.
+        let scratch = unsafe { scratch.piece(lane * per_lane, per_lane) };
+        for i in parts * lane / lanes..parts * (lane + 1) / lanes {
+            let (from, to) = (start(i), start(i + 1));
+            assert!(from <= to && to <= len, "part {i} is {from}..{to} of {len}");
+            // SAFETY: within the output; parts do not overlap, since `start` does not decrease.
+            f(i, unsafe { out.piece(from, to - from) }, scratch);
         }
-        let left = lanes / 2;
-        let mid = from + (to - from) * left / lanes;
-        let (out_left, out_right) = out.split_at_mut((self.start)(mid) - (self.start)(from));
-        let (scratch_left, scratch_right) = scratch.split_at_mut(left * self.per_lane);
-        rayon::join(
-            || self.go(from, mid, left, out_left, scratch_left),
-            || self.go(mid, to, lanes - left, out_right, scratch_right),
-        );
+    });
+}
+
+/// Where memory begins that tasks write disjoint pieces of.
+struct Start<T>(*mut T);
+
+// SAFETY: tasks get disjoint pieces.
+unsafe impl<T: Send> Sync for Start<T> {}
+
+impl<T> Start<T> {
+    /// # Safety
+    /// The piece lies in the memory, and nobody else has any of it.
+    #[allow(clippy::mut_from_ref, reason = "pieces are disjoint by the caller's promise")]
+    unsafe fn piece(&self, from: usize, len: usize) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(from), len) }
     }
 }

@@ -1,20 +1,23 @@
 //! One instruction: its operands' slices, and the kernel that takes them.
 
 use super::conv::{self, ConvShape};
-use super::gemm::gemm;
 use super::pool::{self, PoolShape};
 use super::real::Real;
 use super::structure::{self, GatherShape, SubsampleShape};
-use super::{Buffer, Loaded, norm, reduce, xent};
+use super::{Buffer, Loaded, gemm, norm, reduce, xent};
 use crate::program::{Dims, Kernel, Place, Tensor};
 use crate::tape::{Form, Role, Scalar, Strided, Window};
 
 /// Entries of workspace that a kernel asks for (groups ask for theirs themselves).
 pub(super) fn workspace_len<T: Real>(kernel: &Kernel, args: &[Tensor]) -> usize {
     match kernel {
-        Kernel::Contract { dims, out, .. } => match conv_shape(dims) {
-            Some(shape) => conv::workspace_len::<T>(&shape, conv_role(*out)),
-            None => 0,
+        Kernel::Contract { dims, out, .. } => match (dims, conv_shape(dims)) {
+            (_, Some(shape)) => conv::workspace_len::<T>(&shape, conv_role(*out)),
+            (Dims::Gemm { m, n, k }, _) => {
+                let [m, n, k] = product_extents(*out, *m, *n, *k);
+                gemm::workspace_len(m, n, k)
+            }
+            _ => unreachable!("a convolution has a convolution's extents"),
         },
         Kernel::Sum(view) => reduce::workspace_len(view.pre, view.mid, view.post),
         // Batch norm in one kernel keeps its moments there, too.
@@ -22,6 +25,15 @@ pub(super) fn workspace_len<T: Real>(kernel: &Kernel, args: &[Tensor]) -> usize 
             norm::workspace_len(args[0].len / (*c).max(1), *c) + 2 * c
         }
         _ => 0,
+    }
+}
+
+/// Rows, columns and summed extent of the product that gives `out`, of a form with A `[m,k]`, B `[k,n]`.
+fn product_extents(out: Role, m: usize, n: usize, k: usize) -> [usize; 3] {
+    match out {
+        Role::C => [m, n, k],
+        Role::A => [m, k, n],
+        Role::B => [k, n, m],
     }
 }
 
@@ -153,13 +165,17 @@ fn kernel<T: Real>(
                     Role::A => conv::data_gradient(&shape, a, b, out, *accumulate, workspace),
                     Role::B => conv::weight_gradient(&shape, a, b, out, *accumulate, workspace),
                 },
-                (_, Dims::Gemm { m, n, k }, _) => match role {
-                    Role::C => gemm(false, false, *m, *n, *k, a, b, out, *accumulate),
-                    // (B [k,n], C [m,n]): A = C·Bᵀ
-                    Role::A => gemm(false, true, *m, *k, *n, b, a, out, *accumulate),
-                    // (A [m,k], C [m,n]): B = Aᵀ·C
-                    Role::B => gemm(true, false, *k, *n, *m, a, b, out, *accumulate),
-                },
+                (_, Dims::Gemm { m, n, k }, _) => {
+                    let [m, n, k] = product_extents(*role, *m, *n, *k);
+                    let (ta, tb, a, b) = match role {
+                        Role::C => (false, false, a, b),
+                        // (B [k,n], C [m,n]): A = C·Bᵀ
+                        Role::A => (false, true, b, a),
+                        // (A [m,k], C [m,n]): B = Aᵀ·C
+                        Role::B => (true, false, a, b),
+                    };
+                    gemm::gemm(ta, tb, m, n, k, a, b, out, *accumulate, workspace);
+                }
                 _ => unreachable!("a convolution has a convolution's extents"),
             }
         }

@@ -1,9 +1,10 @@
 //! Every kernel against a plain f64 loop, transposes against each other, and the same bits on any number of threads.
 
-use super::gemm::gemm;
+use super::gemm::{self, gemm};
 use super::pool::{PoolShape, select, unselect};
 use super::real::Real;
 use super::structure::{GatherShape, SubsampleShape, embed, gather, subsample};
+use super::team::Team;
 use super::{norm, reduce, xent};
 use crate::tape::Scalar;
 
@@ -24,10 +25,9 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Runs `f` in pools of 1, 2 and 3 threads; the results must be equal bit for bit. Returns one of them.
+/// Runs `f` in teams of 1, 2 and 3 threads; the results must be equal bit for bit. Returns one of them.
 pub(super) fn on_any_threads<R: PartialEq + Send>(f: impl Fn() -> R + Sync) -> R {
-    let [one, two, three] = [1, 2, 3]
-        .map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&f));
+    let [one, two, three] = [1, 2, 3].map(|threads| Team::new(threads).unwrap().lead(&f));
     assert!(one == two && one == three, "the bits depend on the number of threads");
     one
 }
@@ -52,16 +52,25 @@ fn scratch<T: Real>(n: usize) -> Vec<T> {
 }
 
 fn products<T: Real>(tolerance: f64) {
-    for (m, n, k) in
-        [(1, 1, 1), (1, 7, 5), (7, 1, 5), (7, 5, 1), (0, 3, 2), (3, 4, 0), (33, 65, 129), (200, 130, 90)]
-    {
+    for (m, n, k) in [
+        (1, 1, 1),
+        (1, 7, 5),
+        (7, 1, 5),
+        (7, 5, 1),
+        (0, 3, 2),
+        (3, 4, 0),
+        (33, 65, 129),
+        (200, 130, 90),
+        (5, 20, 2100),
+        (800, 790, 770),
+    ] {
         for (ta, tb) in [(false, false), (true, false), (false, true), (true, true)] {
             let (a, b, c) = (noise::<T>(m * k, 1), noise::<T>(k * n, 2), noise::<T>(m * n, 3));
             for accumulate in [false, true] {
                 let mut want = if accumulate { wide(&c) } else { vec![0.0; m * n] };
                 for i in 0..m {
-                    for j in 0..n {
-                        for l in 0..k {
+                    for l in 0..k {
+                        for j in 0..n {
                             let a = a[if ta { l * m + i } else { i * k + l }].to_f64();
                             let b = b[if tb { j * k + l } else { l * n + j }].to_f64();
                             want[i * n + j] += a * b;
@@ -70,7 +79,18 @@ fn products<T: Real>(tolerance: f64) {
                 }
                 let got = on_any_threads(|| {
                     let mut c = c.clone();
-                    gemm(ta, tb, m, n, k, &a, &b, &mut c, accumulate);
+                    gemm(
+                        ta,
+                        tb,
+                        m,
+                        n,
+                        k,
+                        &a,
+                        &b,
+                        &mut c,
+                        accumulate,
+                        &mut scratch(gemm::workspace_len(m, n, k)),
+                    );
                     c
                 });
                 close(&got, &want, tolerance, &format!("{m}×{k}×{n} {ta} {tb} {accumulate}"));

@@ -13,11 +13,11 @@
 //! number is summed by one task in a fixed order, so the bits do not depend on the number of threads.
 
 mod correlate;
-mod pack;
+pub(super) mod pack;
 mod padded;
 #[cfg(test)]
 mod tests;
-mod tile;
+pub(super) mod tile;
 mod weight_gradient;
 
 use super::isa::Isa;

@@ -7,7 +7,7 @@ use crate::backend::cpu::real::Real;
 /// Panels `[group][block][tap][channel in][width]`: a group is two vectors of output channels (the last one perhaps
 /// one), a block is [`BLOCK`] input channels. Output channels are padded with zeros to whole vectors.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Panels {
+pub(in crate::backend::cpu) struct Panels {
     pub taps: usize,
     /// Channels summed over.
     pub k: usize,

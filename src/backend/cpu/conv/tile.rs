@@ -132,7 +132,10 @@ unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL: bool>(
 }
 
 #[inline(always)]
-unsafe fn read<S: Simd, const NV: usize>(from: *const S::Elem, lanes: usize) -> [S; NV] {
+pub(in crate::backend::cpu) unsafe fn read<S: Simd, const NV: usize>(
+    from: *const S::Elem,
+    lanes: usize,
+) -> [S; NV] {
     // SAFETY: the caller vouches for NV vectors with `lanes` in the last.
     unsafe {
         let mut v = [S::splat(S::Elem::ZERO); NV];
@@ -145,7 +148,11 @@ unsafe fn read<S: Simd, const NV: usize>(from: *const S::Elem, lanes: usize) -> 
 }
 
 #[inline(always)]
-unsafe fn write<S: Simd, const NV: usize>(v: &[S; NV], to: *mut S::Elem, lanes: usize) {
+pub(in crate::backend::cpu) unsafe fn write<S: Simd, const NV: usize>(
+    v: &[S; NV],
+    to: *mut S::Elem,
+    lanes: usize,
+) {
     // SAFETY: the caller vouches for NV vectors with `lanes` in the last.
     unsafe {
         for (k, v) in v.iter().enumerate() {
@@ -160,7 +167,7 @@ unsafe fn write<S: Simd, const NV: usize>(v: &[S; NV], to: *mut S::Elem, lanes: 
 /// An iterator and not a callback: what a closure calls is not sure to be inlined into the function that carries the
 /// instruction set.
 #[inline(always)]
-pub(super) fn nearly_equal(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(in crate::backend::cpu) fn nearly_equal(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let pieces = n.div_ceil(most).max(1);
     let (len, longer) = (n / pieces, n % pieces);
     (0..pieces).map(move |i| (i * len + i.min(longer), len + usize::from(i < longer)))
@@ -208,4 +215,4 @@ macro_rules! rows {
         }
     };
 }
-pub(super) use rows;
+pub(in crate::backend::cpu) use rows;
