@@ -6,7 +6,7 @@ mod common;
 use common::{Domain, numbers, rng};
 use metatape::backend::cpu::Cpu;
 use metatape::program::{Kernel, Options, Outcome, Place, Plan, Program, Session, Values};
-use metatape::tape::{Kind, Op, Scalar, Shape, Tape, Unary, Var};
+use metatape::tape::{GatherSpec, Kind, Op, Scalar, Shape, Tape, Unary, Var};
 use rand::RngExt;
 use rand_pcg::Pcg64;
 
@@ -281,6 +281,12 @@ fn wrong_use_is_a_sentence_that_names_the_thing() {
         session.feed(&program, "labels", Values::Float(&six[..2])).unwrap_err(),
         &["`labels`", "Int", "Float"],
     );
+    for bad in [[0, 3], [-1, 0]] {
+        says(
+            session.feed(&program, "labels", Values::Int(&bad)).unwrap_err(),
+            &["`labels`", "3 classes", "0 to 2"],
+        );
+    }
     says(session.write_state("w", Values::Byte(&[0; 6])).unwrap_err(), &["`w`", "Float", "Byte"]);
     says(session.compile(&wider, Options::default()).unwrap_err(), &["`w`", "[2, 3]", "[5]"]);
     let output = program.output("losses").unwrap();
@@ -290,6 +296,31 @@ fn wrong_use_is_a_sentence_that_names_the_thing() {
     says(tape.update(kept, labels).unwrap_err(), &["update", "Int"]);
     let short = tape.sum(w, 0, 1).unwrap();
     says(tape.update(w, short).unwrap_err(), &["update", "[2, 3]", "[3]"]);
+}
+
+#[test]
+fn picks_out_of_range_are_refused_before_they_are_used() {
+    let mut tape = Tape::new();
+    let pixels = tape.state("pixels", Kind::Byte, [5, 4, 4, 1]).unwrap();
+    let picks = tape.input("picks", Kind::Int, [1, 4]).unwrap();
+    let spec = |pad| GatherSpec { mean: vec![Scalar(0.5)], std: vec![Scalar(0.25)], pad };
+    let wide = tape.gather(pixels, picks, spec(4)).unwrap_err().to_string();
+    assert!(wide.contains("narrower than the image"), "{wide}");
+    let x = tape.gather(pixels, picks, spec(2)).unwrap();
+    tape.output("x", x);
+    let mut session = session();
+    let program = session.compile(&tape, Options::default()).unwrap();
+    session.feed(&program, "picks", Values::Int(&[4, -2, 2, 1])).unwrap();
+    session.run(&program).unwrap();
+    for (bad, part) in [
+        ([5, 0, 0, 0], "image 5"),
+        ([-1, 0, 0, 0], "image -1"),
+        ([0, 3, 0, 0], "(3, 0)"),
+        ([0, 0, i32::MIN, 0], "padding"),
+    ] {
+        let message = session.feed(&program, "picks", Values::Int(&bad)).unwrap_err().to_string();
+        assert!(message.contains("`picks`") && message.contains(part), "{message}");
+    }
 }
 
 /// A random program over a few shapes: entrywise work, sums, broadcasts, products, views, updates of states by values and by

@@ -9,6 +9,7 @@
 //! | `memory.rs` | places in the arena |
 //! | `kernel.rs` | what a backend is asked to run: kernels with their operands' places |
 //! | `plan.rs` | the order of the kernels, the places of all tensors, reuse of memory |
+//! | `limits.rs` | the ranges of labels and picks |
 //! | `session.rs` | bind, run, read; states shared by several programs |
 
 mod backend;
@@ -16,6 +17,7 @@ mod chains;
 mod emit;
 mod fuse;
 mod kernel;
+mod limits;
 mod lower;
 mod memory;
 mod plan;

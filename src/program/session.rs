@@ -1,7 +1,8 @@
 use std::collections::HashMap;
 
 use super::backend::{Backend, Values};
-use super::kernel::Tensor;
+use super::kernel::{Place, Tensor};
+use super::limits::{Limit, limits};
 use super::plan::{Named, Options, Plan};
 use crate::error::{Error, Result};
 use crate::tape::Tape;
@@ -10,6 +11,8 @@ use crate::tape::Tape;
 pub struct Session {
     backend: Box<dyn Backend>,
     states: Vec<Named>,
+    /// Per state, what the programs ask of its integers.
+    limits: Vec<Vec<Limit>>,
     by_name: HashMap<String, usize>,
     programs: usize,
 }
@@ -19,6 +22,8 @@ pub struct Session {
 pub struct Program {
     number: usize,
     inputs: Vec<Named>,
+    /// Per input, what is asked of its integers.
+    limits: Vec<Vec<Limit>>,
     outputs: Vec<(Named, Tensor)>,
     /// Kernels that one run launches.
     pub kernels: usize,
@@ -69,7 +74,7 @@ impl Program {
 impl Session {
     /// A session on a machine.
     pub fn new(backend: Box<dyn Backend>) -> Session {
-        Session { backend, states: Vec::new(), by_name: HashMap::new(), programs: 0 }
+        Session { backend, states: Vec::new(), limits: Vec::new(), by_name: HashMap::new(), programs: 0 }
     }
 
     /// The machine, for people.
@@ -92,9 +97,18 @@ impl Session {
         for state in &plan.states {
             states.push(self.declare(state)?);
         }
+        let mut input_limits = vec![Vec::new(); plan.inputs.len()];
+        for (place, limit) in limits(&plan) {
+            match place {
+                Place::Input(i, _) => input_limits[i].push(limit),
+                Place::State(i, _) => self.limits[states[i]].push(limit),
+                Place::Arena(_) => {}
+            }
+        }
         let program = Program {
             number: self.programs,
             inputs: plan.inputs.clone(),
+            limits: input_limits,
             outputs: plan.outputs.clone(),
             kernels: plan.instrs.len(),
             flops: plan.flops(),
@@ -117,6 +131,7 @@ impl Session {
         self.backend.add_state(state.kind, state.shape.count())?;
         self.by_name.insert(state.name.clone(), self.states.len());
         self.states.push(state.clone());
+        self.limits.push(Vec::new());
         Ok(self.states.len() - 1)
     }
 
@@ -133,10 +148,10 @@ impl Session {
     /// Overwrites a state.
     ///
     /// # Errors
-    /// If there is no such state, or kind or length differ.
+    /// If there is no such state, kind or length differ, or a label or pick is out of range.
     pub fn write_state(&mut self, name: &str, values: Values) -> Result<()> {
         let at = self.find(name)?;
-        check(&self.states[at], values)?;
+        check(&self.states[at], &self.limits[at], values)?;
         self.backend.write_state(at, values)
     }
 
@@ -154,9 +169,9 @@ impl Session {
     /// Gives a program an input; it stays until it is overwritten.
     ///
     /// # Errors
-    /// If kind or length differ from the declared ones.
+    /// If kind or length differ from the declared ones, or a label or pick is out of range.
     pub fn write_input(&mut self, program: &Program, input: InputId, values: Values) -> Result<()> {
-        check(&program.inputs[input.0], values)?;
+        check(&program.inputs[input.0], &program.limits[input.0], values)?;
         self.backend.write_input(program.number, input.0, values)
     }
 
@@ -198,7 +213,7 @@ impl Session {
     }
 }
 
-fn check(declared: &Named, values: Values) -> Result<()> {
+fn check(declared: &Named, limits: &[Limit], values: Values) -> Result<()> {
     if values.len() != declared.shape.count() || values.kind() != declared.kind {
         let detail = format!(
             "takes {:?} {}, got {} numbers of kind {:?}",
@@ -208,6 +223,9 @@ fn check(declared: &Named, values: Values) -> Result<()> {
             values.kind()
         );
         return Err(Error::shape(format!("`{}`", declared.name), detail));
+    }
+    if let Values::Int(values) = values {
+        limits.iter().try_for_each(|limit| limit.check(&declared.name, values))?;
     }
     Ok(())
 }

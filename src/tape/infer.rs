@@ -123,7 +123,15 @@ pub(crate) fn infer(
             return Err(bad("logits must be [n, k] and labels [n]"));
         }
         (Op::Gather(spec), [images, picks]) => match (&images[..], &picks[..]) {
-            (&[_, h, w, c], &[n, 4]) if c == spec.mean.len() && c == spec.std.len() => [n, h, w, c].into(),
+            (&[_, h, w, c], &[n, 4]) if c == spec.mean.len() && c == spec.std.len() => {
+                if spec.pad >= h.min(w).max(1) {
+                    return Err(bad(&format!(
+                        "a reflected border of {} must be narrower than the image",
+                        spec.pad
+                    )));
+                }
+                [n, h, w, c].into()
+            }
             _ => return Err(bad("pixels must be [N,h,w,c] with a mean and std per channel, picks [n, 4]")),
         },
         (_, _) => return Err(bad("wrong number of arguments")),
