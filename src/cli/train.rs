@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use metatape::program::Session;
 use metatape::train::{Config, EpochRow, Method, Observer, Run, StepReport, Summary};
 use metatape::{Error, Result};
@@ -121,8 +121,7 @@ fn default_out(config: &Config) -> PathBuf {
 /// Progress bars on a terminal, a line an epoch elsewhere.
 struct Watcher {
     bars: Vec<ProgressBar>,
-    /// Keeps the bars together.
-    _all: MultiProgress,
+    all: MultiProgress,
     methods: Vec<Method>,
     lines: bool,
     json: bool,
@@ -140,16 +139,19 @@ impl Watcher {
         let lines = !std::io::stderr().is_terminal();
         let mut bars = Vec::new();
         for method in methods.iter().filter(|_| !lines) {
-            let template = "{prefix:>8} {bar:24} {pos}/{len} steps  {per_sec}  {eta} left  {msg}";
+            let template = "{prefix:>8} {bar:24} {pos}/{len} steps  {rate}  {eta} left  {msg}";
             let bar = all.add(ProgressBar::new(steps * epochs as u64));
             if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
+                let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+                    let _ = write!(text, "{:.0} steps/s", state.per_sec());
+                };
+                bar.set_style(style.with_key("rate", rate));
             }
             bar.set_prefix(method.to_string());
             bars.push(bar);
         }
         let line = String::new();
-        Watcher { bars, _all: all, methods, lines, json, line, steps, epochs, began: Instant::now() }
+        Watcher { bars, all, methods, lines, json, line, steps, epochs, began: Instant::now() }
     }
 
     fn bar(&self, method: Method) -> Option<&ProgressBar> {
@@ -162,12 +164,15 @@ impl Watcher {
 
     /// A line of progress: on standard output, unless that is for JSON.
     fn say(&self, line: &str) {
-        if self.json {
-            eprintln!("{line}");
-        } else {
-            // A reader that has gone away is no reason to stop training.
-            let _ = print(line);
-        }
+        // Bars that are drawn already step aside, and do not stay behind.
+        self.all.suspend(|| {
+            if self.json {
+                eprintln!("{line}");
+            } else {
+                // A reader that has gone away is no reason to stop training.
+                let _ = print(line);
+            }
+        });
     }
 }
 
