@@ -244,7 +244,9 @@ impl TrainArgs {
   metatape hypergrad --model lenet --precision f64
   metatape hypergrad --model resnet32 --batch 16 --route jvp --json
   metatape hypergrad --batch 8 --dump step.safetensors
-  metatape hypergrad --batch 4 --route jvp --print-tape | less")]
+  metatape hypergrad --batch 4 --route jvp --print-tape | less
+  metatape hypergrad --explain | less
+  metatape hypergrad --explain --steps 900 --csv signal.csv")]
 pub struct HypergradArgs {
     /// The classifier
     #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
@@ -269,11 +271,21 @@ pub struct HypergradArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Write all tensors of the step, by the route given (or jvp), to this file
-    #[arg(long, value_name = "FILE.safetensors", help_heading = "Output")]
+    #[arg(long, value_name = "FILE.safetensors", group = "file", help_heading = "Output")]
     pub dump: Option<PathBuf>,
-    /// Overwrite the dump if it exists
-    #[arg(long, requires = "dump", help_heading = "Output")]
+    /// Overwrite the dump, or the CSV file, if it exists
+    #[arg(long, requires = "file", help_heading = "Output")]
     pub force: bool,
+    /// Walk through one meta step in words and numbers: its program part by part, what every sample asks of its weight and why, and
+    /// what the step costs
+    #[arg(long, conflicts_with_all = ["dump", "print_tape", "route"], help_heading = "Explanation")]
+    pub explain: bool,
+    /// Meta steps to take from fresh networks, of which the last is explained [default: 100]
+    #[arg(long, value_name = "N", requires = "explain", value_parser = positive, allow_negative_numbers = true, help_heading = "Explanation")]
+    pub steps: Option<usize>,
+    /// Write what V learns from to this file: of every step and every sample of its batch the loss, V, u and the way V moves
+    #[arg(long, value_name = "FILE.csv", requires = "explain", group = "file", help_heading = "Explanation")]
+    pub csv: Option<PathBuf>,
     /// Print the recorded program of the route given (or jvp) instead of running it
     #[arg(long, conflicts_with_all = ["dump", "json"], help_heading = "Output")]
     pub print_tape: bool,

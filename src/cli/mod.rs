@@ -8,6 +8,7 @@
 //! | `report.rs` | standard output: text, tables, JSON |
 //! | `train.rs` | `metatape train` |
 //! | `hypergrad.rs`, `dump.rs` | `metatape hypergrad`, and the file that it writes |
+//! | `explain.rs`, `lesson.rs` | `metatape hypergrad --explain`: its numbers, and its words |
 //! | `bench.rs` | `metatape bench` |
 //! | `info.rs` | `metatape info` |
 
@@ -15,8 +16,10 @@ mod args;
 mod bench;
 mod device;
 mod dump;
+mod explain;
 mod hypergrad;
 mod info;
+mod lesson;
 mod report;
 mod train;
 mod values;

@@ -21,13 +21,18 @@ pub fn print_json(value: &serde_json::Value) -> Result<()> {
 
 /// Rows in columns: the first to the left, the others to the right; the first row is the heading.
 pub fn table(rows: &[Vec<String>]) -> String {
+    table_left(rows, &[0])
+}
+
+/// [`table`] with these columns to the left.
+pub fn table_left(rows: &[Vec<String>], left: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|t| t.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(c, (text, width))| match c {
-            0 => format!("{text:<width$}"),
-            _ => format!("{text:>width$}"),
+        let cells = row.iter().zip(&widths).enumerate().map(|(c, (text, width))| match left.contains(&c) {
+            true => format!("{text:<width$}"),
+            false => format!("{text:>width$}"),
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };

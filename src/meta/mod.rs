@@ -24,11 +24,15 @@
 //! | `route.rs` | the hypergradient, a function a route |
 //! | `optimiser.rs` | SGD and Adam as operations |
 
+mod closed_form;
 mod config;
 mod optimiser;
+mod order;
 mod route;
 mod step;
 
+pub use closed_form::{ClosedForm, ThetaValues};
 pub use config::{Adam, Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
 pub use optimiser::{AdamClock, adam_corrections};
+pub use order::Order;
 pub use step::{Batch, Evaluation, MetaStep, PlainStep};

@@ -9,6 +9,7 @@
 //! | `memory.rs` | places in the arena |
 //! | `kernel.rs` | what a backend is asked to run: kernels with their operands' places |
 //! | `plan.rs` | the order of the kernels, the places of all tensors, reuse of memory |
+//! | `parts.rs` | a program by its named parts, for people |
 //! | `session.rs` | bind, run, read; states shared by several programs |
 
 mod backend;
@@ -18,10 +19,12 @@ mod fuse;
 mod kernel;
 mod lower;
 mod memory;
+mod parts;
 mod plan;
 mod session;
 
 pub use backend::{Backend, Values};
 pub use kernel::{Dims, Function, Group, Instr, Kernel, Operand, Outcome, Place, Step, Tensor};
+pub use parts::{Part, parts};
 pub use plan::{Named, Options, Plan};
 pub use session::{InputId, OutputId, Program, Session};
