@@ -42,6 +42,10 @@ pub struct Cost {
     pub running: u64,
     /// Kernels that this launches.
     pub kernels: usize,
+    /// A plain training step, as it runs.
+    pub plain: u64,
+    /// Kernels that this launches.
+    pub plain_kernels: usize,
 }
 
 impl Cost {
@@ -70,7 +74,8 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     let mut walk = Walk::new(&data, Session::new(machine))?;
     let machine = walk.machine();
     let mut numbers = walk.step()?;
-    let broken = |e: &dyn std::fmt::Display| Error::Program(format!("the CSV file cannot be put together: {e}"));
+    let broken =
+        |e: &dyn std::fmt::Display| Error::Program(format!("the CSV file cannot be put together: {e}"));
     for step in 1.. {
         for row in &numbers.samples {
             csv.as_mut().map_or(Ok(()), |csv| csv.serialize(row)).map_err(|e| broken(&e))?;
@@ -125,11 +130,14 @@ fn config(args: &HypergradArgs) -> Config {
 fn cost(args: &HypergradArgs, data: &Prepared, parts: &[Part]) -> Result<Cost> {
     let mut session = Session::new(args.device.backend()?);
     let running = session.compile(&Stepper::lean_tape(data)?, Options::default())?;
+    let plain = session.compile(&Stepper::plain_tape(data)?, Options::default())?;
     Ok(Cost {
         forward: parts.first().map_or(0, |p| p.flops),
         recorded: parts.iter().map(|p| p.flops).sum(),
         running: running.flops,
         kernels: running.kernels,
+        plain: plain.flops,
+        plain_kernels: plain.kernels,
     })
 }
 
@@ -144,7 +152,10 @@ fn json(args: &HypergradArgs, told: &Explained) -> Value {
         })
     };
     let named = |list: &[(String, Vec<f64>)]| -> Value {
-        list.iter().map(|(name, values)| (name.clone(), json!(values))).collect::<serde_json::Map<_, _>>().into()
+        list.iter()
+            .map(|(name, values)| (name.clone(), json!(values)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     };
     json!({
         "model": config.model,
@@ -166,6 +177,7 @@ fn json(args: &HypergradArgs, told: &Explained) -> Value {
         "step_gflop": cost.running as f64 / 1e9,
         "step_forwards": cost.forwards(cost.running),
         "kernels": cost.kernels,
+        "plain_forwards": cost.forwards(cost.plain),
         "samples": numbers.samples,
         "theta": named(&numbers.theta),
         "hypergrad": named(&numbers.hypergrad),

@@ -12,8 +12,12 @@ use super::args::HypergradArgs;
 use super::explain::Explained;
 use super::report;
 
-/// Operations of a part that are printed: small networks have fewer.
-const MOST_OPERATIONS: usize = 30;
+/// Parts with more operations than this are printed in part: those of deep networks, and Adam's.
+const MOST_OPERATIONS: usize = 50;
+/// So many of them, then.
+const FIRST_OPERATIONS: usize = 10;
+/// Columns of the page.
+const WIDTH: usize = 118;
 /// Bands of losses that the batch is cut into.
 const BANDS: usize = 5;
 /// Samples at each end of u that are shown.
@@ -50,6 +54,24 @@ fn opening(told: &Explained) -> String {
     )
 }
 
+/// A paragraph in lines of the page's width.
+fn wrap(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.len() - 1;
+        let line = &mut lines[last];
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= WIDTH {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.join("\n")
+}
+
 /// What a part is for: its title, and its words.
 fn words(part: &Part, told: &Explained) -> (String, String) {
     let config = &told.data.config;
@@ -65,14 +87,14 @@ fn words(part: &Part, told: &Explained) -> (String, String) {
     let (title, text) = match title {
         "losses at w" => (
             "losses at w",
-            "Forward once, on the training batch: one loss a sample. All that follows reads these values; none is\n\
+            "Forward once, on the training batch: one loss a sample. All that follows reads these values; none is \
              computed again."
                 .to_owned(),
         ),
         "virtual step" => (
             "virtual step: ŵ = w − α Σ c_i ∇ℓ_i(w)",
             format!(
-                "{step}, with coefficients {}. V reads each loss{}.\n\
+                "{step}, with coefficients {}. V reads each loss{}. \
                  One backward walk with the coefficients as cotangents: Σ c_i ∇ℓ_i costs the same as a mean gradient.",
                 coefficients(told),
                 if config.undetached { " and is differentiated through it" } else { " as a plain number" }
@@ -85,8 +107,8 @@ fn words(part: &Part, told: &Explained) -> (String, String) {
         ),
         t if t.starts_with("jvp") => (
             "jvp: u_i = ⟨g, ∇ℓ_i(w)⟩, for all samples at once",
-            "One forward walk that carries tangents: move w along g, and see how fast each training loss changes. u_i > 0: a step\n\
-             that lowers sample i's loss lowers the clean loss too. This is the one place where training and meta batch meet,\n\
+            "One forward walk that carries tangents: move w along g, and see how fast each training loss changes. u_i > 0: a step \
+             that lowers sample i's loss lowers the clean loss too. This is the one place where training and meta batch meet, \
              and there is no Hessian in it: only first derivatives, of the losses that are on the tape already."
                 .to_owned(),
         ),
@@ -115,7 +137,9 @@ fn coefficients(told: &Explained) -> &'static str {
         (Weights::Mean, false) => "c_i = V(ℓ_i; θ)/n",
         (Weights::Mean, true) => "c_i = (V_i + V′_i ℓ_i)/n, where V′ = dV/dℓ",
         (Weights::Normalised, false) => "c_i = V(ℓ_i; θ)/S, S = Σ V",
-        (Weights::Normalised, true) => "c_i = (V_i + V′_i (ℓ_i − F))/S, where V′ = dV/dℓ, S = Σ V, F = Σ V ℓ/S",
+        (Weights::Normalised, true) => {
+            "c_i = (V_i + V′_i (ℓ_i − F))/S, where V′ = dV/dℓ, S = Σ V, F = Σ V ℓ/S"
+        }
     }
 }
 
@@ -135,15 +159,21 @@ fn closed_form(told: &Explained) -> String {
 }
 
 fn program(told: &Explained) -> String {
-    let mut text = "THE PROGRAM\nEach line is an operation as recorded: result = operation arguments : shape. Names on the right \
-                    are those of the\nmathematics; `%n` is a value without one."
-        .to_owned();
-    let names: HashMap<Var, String> = told.tape.outputs().iter().map(|(name, v)| (*v, symbol(name))).collect();
+    let mut text = format!(
+        "THE PROGRAM\n{}",
+        wrap(
+            "Each line is an operation as recorded: result = operation arguments : shape. Names on the right are those of the \
+             mathematics; `%n` is a value without one. Derivatives are operations too: gemm→A and gemm→B are the two gradients of \
+             a matrix product, mask is ReLU and its own derivative, residual is softmax − one-hot, the derivative of cross-entropy."
+        )
+    );
+    let names: HashMap<Var, String> =
+        told.tape.outputs().iter().map(|(name, v)| (*v, symbol(name))).collect();
     for (i, part) in told.parts.iter().enumerate() {
         let (title, words) = words(part, told);
-        text.push_str(&format!("\n\n{}. {title}\n   {}", i + 1, words.replace('\n', "\n   ")));
+        text.push_str(&format!("\n\n{}. {title}\n   {}", i + 1, wrap(&words).replace('\n', "\n   ")));
         let shown = match part.operations.len() {
-            n if n > MOST_OPERATIONS => MOST_OPERATIONS / 2,
+            n if n > MOST_OPERATIONS => FIRST_OPERATIONS,
             n => n,
         };
         for var in &part.operations[..shown] {
@@ -199,8 +229,8 @@ fn why(row: &SampleRow, relative: bool) -> &'static str {
         (false, false) if relative => "helps less than the batch's mean: trusted less",
         (true, true) => "a step on it lowers the clean loss: trusted more",
         (false, false) => "a step on it raises the clean loss: trusted less",
-        (true, false) => "asks for more, outvoted: V is one function of the loss",
-        (false, true) => "asks for less, outvoted: V is one function of the loss",
+        (true, false) => "asks for more, and is outvoted",
+        (false, true) => "asks for less, and is outvoted",
     }
 }
 
@@ -212,8 +242,11 @@ fn signal(told: &Explained) -> String {
     let mut shown: Vec<&SampleRow> = order.iter().take(ends).copied().collect();
     // Between the ends: those that move against their own wish, if any, the loudest first.
     let low = order.len().saturating_sub(ends).max(ends);
-    let mut between: Vec<&SampleRow> =
-        order[ends.min(order.len())..low.min(order.len())].iter().filter(|r| r.pull * r.moved < 0.0).copied().collect();
+    let mut between: Vec<&SampleRow> = order[ends.min(order.len())..low.min(order.len())]
+        .iter()
+        .filter(|r| r.pull * r.moved < 0.0)
+        .copied()
+        .collect();
     between.sort_by(|a, b| b.pull.abs().total_cmp(&a.pull.abs()));
     between.truncate(2);
     shown.extend(between);
@@ -225,7 +258,13 @@ fn signal(told: &Explained) -> String {
     let mut table = vec![heading.map(str::to_owned).to_vec()];
     for row in shown {
         let truth = if row.corrupted { format!("wrong: {}", name(row.true_label)) } else { "right".into() };
-        let asks = if row.pull > 0.0 { "more" } else if row.pull < 0.0 { "less" } else { "-" };
+        let asks = if row.pull > 0.0 {
+            "more"
+        } else if row.pull < 0.0 {
+            "less"
+        } else {
+            "-"
+        };
         let cells = [
             row.sample.to_string(),
             name(row.label).to_owned(),
@@ -246,7 +285,11 @@ fn signal(told: &Explained) -> String {
         "A sample asks for more weight where u_i > 0, for less where u_i < 0: −∂L_meta/∂V_i has the sign of u_i."
     };
     format!(
-        "THE NUMBERS OF A FEW SAMPLES\n{what}\nIts weight moves as θ does, and θ listens to all samples at once.\n\n{}\n\n{}",
+        "THE NUMBERS OF A FEW SAMPLES\n{}\n\n{}\n\n{}",
+        wrap(&format!(
+            "{what} Its weight moves as θ does, and θ listens to all samples of the batch, and through its optimiser's memory to \
+             those of earlier steps: V is one function of the loss, so samples of one loss move together, and some are outvoted."
+        )),
         report::table_left(&table, &[0, 1, 2, 8]),
         bands(rows)
     )
@@ -256,8 +299,11 @@ fn signal(told: &Explained) -> String {
 fn bands(rows: &[SampleRow]) -> String {
     let mut order: Vec<&SampleRow> = rows.iter().collect();
     order.sort_by(|a, b| a.loss.total_cmp(&b.loss));
-    let mean = |rows: &[&SampleRow], f: fn(&SampleRow) -> f64| rows.iter().map(|r| f(r)).sum::<f64>() / rows.len() as f64;
-    let heading = ["losses", "samples", "wrong labels", "mean u", "they ask together", "V on average", "moves"];
+    let mean = |rows: &[&SampleRow], f: fn(&SampleRow) -> f64| {
+        rows.iter().map(|r| f(r)).sum::<f64>() / rows.len() as f64
+    };
+    let heading =
+        ["losses", "samples", "wrong labels", "mean u", "they ask together", "V on average", "moves"];
     let mut table = vec![heading.map(str::to_owned).to_vec()];
     for band in order.chunks(order.len().div_ceil(BANDS).max(1)) {
         let (first, last) = (band[0].loss, band[band.len() - 1].loss);
@@ -275,18 +321,26 @@ fn bands(rows: &[SampleRow]) -> String {
     let of = |flag: bool| rows.iter().filter(|r| r.corrupted == flag).collect::<Vec<_>>();
     let (right, wrong) = (of(false), of(true));
     let mut text = format!(
-        "Where V gets its gradient: a vote over losses. V never sees a label; it sees that samples whose losses are alike agree or\n\
-         disagree with the clean gradient. (Asked: Σ −∂L_meta/∂V_i of the band.)\n\n{}",
+        "WHERE V GETS ITS GRADIENT\n{}\n\n{}",
+        wrap(
+            "A vote over losses. V never sees a label, nor whether it is wrong. What reaches it is whether samples whose losses are \
+             alike agree or disagree with the clean gradient. Here is the batch in bands of its losses, with Σ −∂L_meta/∂V_i of each."
+        ),
         report::table(&table)
     );
     if !right.is_empty() && !wrong.is_empty() {
-        text.push_str(&format!(
-            "\n\nMean u of the {} samples with the right label {}, of the {} with a wrong one {}.",
+        let all: Vec<&SampleRow> = rows.iter().collect();
+        let (middle, square) = (mean(&all, |r| r.u), mean(&all, |r| r.u * r.u));
+        text.push_str("\n\n");
+        text.push_str(&wrap(&format!(
+            "Mean u of the {} samples with the right label {}, of the {} with a wrong one {}, and the standard deviation of single \
+             samples {}: one sample's u says little. V learns because it pools them, over losses and over steps.",
             right.len(),
             signed(mean(&right, |r| r.u)),
             wrong.len(),
-            signed(mean(&wrong, |r| r.u))
-        ));
+            signed(mean(&wrong, |r| r.u)),
+            number((square - middle * middle).max(0.0).sqrt())
+        )));
     }
     text
 }
@@ -298,14 +352,17 @@ fn sum(told: &Explained) -> String {
     let by_hand = if config.undetached {
         String::new()
     } else {
-        " For it, ∂V/∂θ = V(1 − V): a pocket\n   calculator and the numbers of --csv do.".to_owned()
+        " For it, ∂V_i/∂θ = V_i (1 − V_i), so that the numbers that --csv writes and a pocket calculator do."
+            .to_owned()
     };
     format!(
-        "THE SUM, DONE AGAIN BY HAND\n∂L_meta/∂θ = {}.\n\
-         One of θ's parameters is the bias of V's last layer.{by_hand}\n\n   \
+        "THE SUM, DONE AGAIN BY HAND\n{}\n\n   \
          the sum over the {} samples    {}\n   what the program computed     {}\n\n\
          Over all parameters of θ the two differ by {:.1e} of the hypergradient's length ({}).",
-        closed_form(told),
+        wrap(&format!(
+            "∂L_meta/∂θ = {}. One of θ's parameters is the bias of V's last layer.{by_hand}",
+            closed_form(told)
+        )),
         numbers.samples.len(),
         signed_long(ours),
         signed_long(own),
@@ -346,46 +403,50 @@ fn cost(told: &Explained) -> String {
         format!("{:.2}", cost.forwards(cost.recorded)),
         "10".into(),
     ]);
-    table.push(vec![
-        "as it runs".into(),
-        format!("{} kernels", cost.kernels),
-        format!("{:.3}", cost.running as f64 / 1e6),
-        format!("{:.2}", cost.forwards(cost.running)),
-        String::new(),
-    ]);
-    format!(
-        "THE COST\nCounted from the program: multiplications and additions of its matrix products and convolutions. F is one forward \
-         pass of\na batch, {:.3} MFLOP. The rule says 10F: a backward or forward-mode walk through a layer is two products, one \
-         for what\ncomes from its input, one for its parameters.\n\n{}\n\n{}",
-        cost.forward as f64 / 1e6,
-        report::table(&table),
-        remark(told)
-    )
+    let mut total = |name: &str, kernels: usize, flops: u64| {
+        let (mflop, forwards) = (flops as f64 / 1e6, cost.forwards(flops));
+        let cells =
+            [format!("{kernels} kernels"), format!("{mflop:.3}"), format!("{forwards:.2}"), String::new()];
+        table.push([&[name.to_owned()], &cells[..]].concat());
+    };
+    total("as it runs", cost.kernels, cost.running);
+    total("a plain step", cost.plain_kernels, cost.plain);
+    let intro = format!(
+        "Counted from the program: multiplications and additions of its matrix products and convolutions. F is one forward pass \
+         of a batch, {:.3} MFLOP. The rule says 10F: a backward or forward-mode walk through a layer is two products, one for \
+         what comes from its input, one for its parameters.",
+        cost.forward as f64 / 1e6
+    );
+    format!("THE COST\n{}\n\n{}\n\n{}", wrap(&intro), report::table(&table), wrap(&remark(told)))
 }
 
 /// What the count says beside the rule.
 fn remark(told: &Explained) -> String {
     let cost = &told.cost;
     let (recorded, running) = (cost.forwards(cost.recorded), cost.forwards(cost.running));
-    let first = if recorded < 9.95 {
+    let count = if recorded < 9.95 {
         format!(
             "{recorded:.2}F are fewer than 10F because nothing has to reach the images: at the first layer each walk needs one \
-             product, not\ntwo, and here that layer is a large part of the work."
+             product, not two, and that layer's share of the work decides how much this saves."
         )
     } else if recorded < 10.05 {
         format!("{recorded:.2}F: the rule holds.")
     } else {
         format!("{recorded:.2}F are more than 10F: the weight net is not small beside this classifier.")
     };
-    if cost.running < cost.recorded {
+    let rewritten = if cost.running < cost.recorded {
         format!(
-            "{first} Rewriting before the run leaves {running:.2}F: products of three matrices take the cheaper order, so that \
-             gradients\nof which only products with a batch are wanted are never formed. A plain training step costs 3F by the \
-             same rule."
+            " Rewriting before the run leaves {running:.2}F: products of three matrices take the cheaper order, so that gradients \
+             of which only products with a batch are wanted are never formed."
         )
     } else {
-        format!("{first} A plain training step costs 3F by the same rule.")
-    }
+        String::new()
+    };
+    format!(
+        "{count}{rewritten} A plain training step without weights, 3F by the rule, is {:.2}F here: a meta step is {:.2} of them.",
+        cost.forwards(cost.plain),
+        cost.running as f64 / cost.plain as f64
+    )
 }
 
 fn closing(args: &HypergradArgs, told: &Explained) -> String {

@@ -42,12 +42,9 @@ impl ThetaValues {
     /// If there are not four of them with the shapes of a 1 – hidden – 1 net.
     pub fn new(params: &[Vec<f64>]) -> Result<ThetaValues> {
         match params {
-            [a, b, p, q] if a.len() == b.len() && b.len() == p.len() && q.len() == 1 => Ok(ThetaValues {
-                slopes: a.clone(),
-                offsets: b.clone(),
-                outer: p.clone(),
-                bias: q[0],
-            }),
+            [a, b, p, q] if a.len() == b.len() && b.len() == p.len() && q.len() == 1 => {
+                Ok(ThetaValues { slopes: a.clone(), offsets: b.clone(), outer: p.clone(), bias: q[0] })
+            }
             _ => Err(Error::Program("the closed form is that of a weight net 1 – hidden – 1".into())),
         }
     }
@@ -98,7 +95,10 @@ impl ThetaValues {
                 let uslope: f64 = samples().map(|((p, _), u)| bends * u * p.slope).sum();
                 samples()
                     .map(|((_, l), u)| {
-                        ((u - uc) / total - (l - mean) / (total * total) * uslope, bends * u * (l - mean) / total)
+                        (
+                            (u - uc) / total - (l - mean) / (total * total) * uslope,
+                            bends * u * (l - mean) / total,
+                        )
                     })
                     .unzip()
             }

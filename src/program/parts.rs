@@ -25,7 +25,8 @@ pub fn parts(tape: &Tape) -> Vec<Part> {
         while let Some((_, title)) = sections.next_if(|(at, _)| *at <= var.index()) {
             parts.push(Part { title: title.clone(), operations: Vec::new(), flops: 0 });
         }
-        let Some(part) = parts.last_mut().filter(|_| live[var.index()] && !tape.node(var).args.is_empty()) else {
+        let Some(part) = parts.last_mut().filter(|_| live[var.index()] && !tape.node(var).args.is_empty())
+        else {
             continue;
         };
         part.operations.push(var);

@@ -1,8 +1,8 @@
 use serde::Serialize;
 
 use super::learner::Prepared;
-use super::stepper::Stepper;
 use super::setup;
+use super::stepper::Stepper;
 use crate::error::{Error, Result};
 use crate::meta::{ClosedForm, Order, ThetaValues};
 use crate::program::{Session, Values};

@@ -1,7 +1,7 @@
 use super::learner::Prepared;
 use crate::data::{BatchConfig, Batcher, Labelled, Stream};
 use crate::error::Result;
-use crate::meta::{MetaStep, Optimiser, Order, adam_corrections};
+use crate::meta::{MetaStep, Optimiser, Order, PlainStep, adam_corrections};
 use crate::program::{Options, Program, Session, Values};
 use crate::tape::Tape;
 
@@ -27,8 +27,7 @@ impl Stepper {
             stream,
             augment: data.dataset.augment,
         };
-        let train =
-            Batcher::per_epoch(&split.train.indices, &split.train.labels, how(Stream::TrainBatches))?;
+        let train = Batcher::per_epoch(&split.train.indices, &split.train.labels, how(Stream::TrainBatches))?;
         let meta = Batcher::endless(&meta.indices, &meta.labels, how(Stream::MetaBatches))?;
         let program = session.compile(&Stepper::tape(data, order)?, Options::default())?;
         let (rule, lr_theta) = config.weight_net_rule();
@@ -56,12 +55,27 @@ impl Stepper {
         Stepper::record(data, |step, tape| step.record(tape, false))
     }
 
+    /// A plain step of the same classifier on the same batches: what a meta step is compared with.
+    ///
+    /// # Errors
+    /// As [`PlainStep::record`].
+    pub fn plain_tape(data: &Prepared) -> Result<Tape> {
+        let Prepared { config, net, .. } = data;
+        let (optimiser, batch) = (Optimiser::Sgd(config.classifier()), data.batch(true));
+        let mut tape = Tape::new();
+        PlainStep { net, optimiser, data: &batch, batch: config.batch }.record(&mut tape)?;
+        Ok(tape)
+    }
+
     fn record(data: &Prepared, how: impl Fn(&MetaStep, &mut Tape) -> Result<()>) -> Result<Tape> {
         let Prepared { config, net, .. } = data;
         let (weight_net, step, batch) = (config.weight_net(), config.step(), data.batch(true));
         let mut tape = Tape::new();
         let sizes = [config.batch; 2];
-        how(&MetaStep { net, weight_net: &weight_net, config: &step, data: &batch, batch: sizes }, &mut tape)?;
+        how(
+            &MetaStep { net, weight_net: &weight_net, config: &step, data: &batch, batch: sizes },
+            &mut tape,
+        )?;
         Ok(tape)
     }
 
