@@ -4,12 +4,13 @@
 use metatape::meta::Order;
 use metatape::program::{Options, Part, Session, parts};
 use metatape::tape::Tape;
-use metatape::train::{Config, Method, Prepared, StepNumbers, Stepper, Walk};
+use metatape::train::{Prepared, StepNumbers, Stepper, Walk};
 use metatape::{Error, Result};
 use serde_json::{Value, json};
 
 use super::args::HypergradArgs;
 use super::dump::{check_free, write_whole};
+use super::run_config::Flags;
 use super::{lesson, report};
 
 /// Steps before and with the one that is explained, where `--steps` does not say: by then the losses of right and wrong labels
@@ -69,7 +70,18 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
         check_free("--csv", path, args.force)?;
     }
     let machine = args.device.backend()?;
-    let data = Prepared::new(config(args))?;
+    // A run that `train` could do, but for the schedule.
+    let flags = Flags {
+        data: &args.data,
+        step: &args.step,
+        device: &args.device,
+        model: &args.model,
+        batch: args.batch,
+        epochs: 1,
+        milestones: Vec::new(),
+        seed: args.seed,
+    };
+    let data = Prepared::new(flags.config()?)?;
     let mut csv = args.csv.as_ref().map(|_| csv::Writer::from_writer(Vec::new()));
     let mut walk = Walk::new(&data, Session::new(machine))?;
     let machine = walk.machine();
@@ -95,35 +107,6 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     let cost = cost(args, &data, &parts)?;
     let explained = Explained { data, machine, tape, parts, numbers, cost };
     if args.json { report::print_json(&json(args, &explained)) } else { lesson::print(args, &explained) }
-}
-
-/// The run whose steps are taken: one that `train` could do, but for the schedule.
-fn config(args: &HypergradArgs) -> Config {
-    Config {
-        dataset: args.data.dataset,
-        data_dir: args.data.data_dir.clone(),
-        noise: args.data.noise(),
-        imbalance: args.data.imbalance,
-        meta_size: args.data.meta_size,
-        model: args.model.clone(),
-        method: Method::MwNet,
-        baseline: false,
-        route: metatape::meta::Route::Jvp,
-        weights: args.step.weights,
-        undetached: args.step.undetached,
-        virtual_step: args.step.virtual_step,
-        weight_net_preset: args.step.weight_net_preset,
-        weight_net_init: args.step.weight_net_init,
-        epochs: 1,
-        batch: args.batch,
-        lr: args.step.lr,
-        milestones: Vec::new(),
-        momentum: args.step.momentum,
-        nesterov: args.step.nesterov,
-        weight_decay: args.step.weight_decay,
-        seed: args.seed,
-        precision: args.device.precision.to_string(),
-    }
 }
 
 /// F from the program of the first part alone; the whole step as the planner makes it for training.

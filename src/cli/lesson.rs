@@ -10,14 +10,12 @@ use metatape::train::SampleRow;
 
 use super::args::HypergradArgs;
 use super::explain::Explained;
-use super::report;
+use super::report::{self, wrap};
 
 /// Parts with more operations than this are printed in part: those of deep networks, and Adam's.
 const MOST_OPERATIONS: usize = 50;
 /// So many of them, then.
 const FIRST_OPERATIONS: usize = 10;
-/// Columns of the page.
-const WIDTH: usize = 118;
 /// Bands of losses that the batch is cut into.
 const BANDS: usize = 5;
 /// Samples at each end of u that are shown.
@@ -52,24 +50,6 @@ fn opening(told: &Explained) -> String {
         count(config.weight_net().params()),
         number(numbers.meta_loss),
     )
-}
-
-/// A paragraph in lines of the page's width.
-fn wrap(text: &str) -> String {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let last = lines.len() - 1;
-        let line = &mut lines[last];
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() <= WIDTH {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines.join("\n")
 }
 
 /// What a part is for: its title, and its words.
@@ -352,19 +332,20 @@ fn sum(told: &Explained) -> String {
     let by_hand = if config.undetached {
         String::new()
     } else {
-        " For it, ∂V_i/∂θ = V_i (1 − V_i), so that the numbers that --csv writes and a pocket calculator do."
+        " For it, ∂V_i/∂θ = V_i·(1−V_i), so that the numbers that --csv writes and a pocket calculator do."
             .to_owned()
     };
     format!(
         "THE SUM, DONE AGAIN BY HAND\n{}\n\n   \
-         the sum over the {} samples    {}\n   what the program computed     {}\n\n\
+         {:<28}  {}\n   {:<28}  {}\n\n\
          Over all parameters of θ the two differ by {:.1e} of the hypergradient's length ({}).",
         wrap(&format!(
             "∂L_meta/∂θ = {}. One of θ's parameters is the bias of V's last layer.{by_hand}",
             closed_form(told)
         )),
-        numbers.samples.len(),
+        format!("the sum over {} samples", numbers.samples.len()),
         signed_long(ours),
+        "what the program computed",
         signed_long(own),
         told.distance(),
         config.precision

@@ -39,6 +39,27 @@ pub fn table_left(rows: &[Vec<String>], left: &[usize]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Columns of running text.
+const WIDTH: usize = 118;
+
+/// A paragraph in lines of the page's width.
+pub fn wrap(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.len() - 1;
+        let line = &mut lines[last];
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= WIDTH {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.join("\n")
+}
+
 /// The middle one, or the mean of the two in the middle; NaN of nothing.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();

@@ -10,11 +10,15 @@
 //! | `history.rs` | what was measured: rows, curves, the summary |
 //! | `checkpoint.rs` | states and history in one file, written atomically |
 //! | `run.rs` | [`Run`]: all methods side by side, with the files of the run's folder |
+//! | `grid.rs` | [`Grid`]: a folder of finished cells, for studies of many runs |
+//! | `ablation/` | [`ablation::Study`]: the method's open questions, answered by experiment |
 //! | `pictures.rs` | which plots a run draws, from its history |
 //! | `plots/` | how a plot is drawn |
 
+pub mod ablation;
 mod checkpoint;
 mod config;
+mod grid;
 mod history;
 mod learner;
 mod pictures;
@@ -25,8 +29,9 @@ mod signal;
 mod stepper;
 
 pub use config::{Config, Method};
+pub use grid::Grid;
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Prepared, StepReport};
 pub use run::{Observer, Run};
 pub use signal::{SampleRow, StepNumbers, Walk};
-pub use stepper::Stepper;
+pub use stepper::{At, Stepper};

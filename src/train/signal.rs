@@ -2,7 +2,7 @@ use serde::Serialize;
 
 use super::learner::Prepared;
 use super::setup;
-use super::stepper::Stepper;
+use super::stepper::{At, Stepper};
 use crate::error::{Error, Result};
 use crate::meta::{ClosedForm, Order, ThetaValues};
 use crate::program::{Session, Values};
@@ -89,7 +89,7 @@ impl<'a> Walk<'a> {
             .iter()
             .map(|n| Ok((n.clone(), session.read_state(&format!("theta.{n}"))?)))
             .collect::<Result<Vec<_>>>()?;
-        stepper.run(session, at, config.lr, at)?;
+        stepper.run(session, At { step: at, meta_step: at, lr: config.lr, theta_steps: at })?;
         *done += 1;
         let fetch = |name: &str| session.fetch(stepper.program(), name);
         let (losses, weights, next) = (fetch("loss")?, fetch("weight")?, fetch("weight_next")?);

@@ -13,13 +13,45 @@ pub struct Stepper {
     rule: Optimiser,
 }
 
+/// Where in a run a step is.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct At {
+    /// From 0; decides the training batch.
+    pub step: u64,
+    /// Decides the meta batch; in training the same.
+    pub meta_step: u64,
+    /// The classifier's learning rate.
+    pub lr: f64,
+    /// Steps that the weight net has taken before.
+    pub theta_steps: u64,
+}
+
 impl Stepper {
-    /// Compiles the step of a run in an order; its states are the session's, by name. Meta batches are drawn from `meta`,
+    /// The step with all of its outputs.
+    ///
+    /// # Errors
+    /// As [`Stepper::for_training`].
+    pub fn new(data: &Prepared, order: Order, meta: &Labelled, session: &mut Session) -> Result<Stepper> {
+        Stepper::compile(data, &Stepper::tape(data, order)?, meta, session)
+    }
+
+    /// The step with the outputs that training reads. States are the session's, by name. Meta batches are drawn from `meta`,
     /// training batches from the run's training set.
     ///
     /// # Errors
     /// If the batch is larger than the training set, or the device has no room.
-    pub fn new(data: &Prepared, order: Order, meta: &Labelled, session: &mut Session) -> Result<Stepper> {
+    pub fn for_training(
+        data: &Prepared,
+        order: Order,
+        meta: &Labelled,
+        session: &mut Session,
+    ) -> Result<Stepper> {
+        let tape =
+            if order == Order::Published { Stepper::lean_tape(data) } else { Stepper::tape(data, order) };
+        Stepper::compile(data, &tape?, meta, session)
+    }
+
+    fn compile(data: &Prepared, tape: &Tape, meta: &Labelled, session: &mut Session) -> Result<Stepper> {
         let Prepared { config, split, .. } = data;
         let how = |stream| BatchConfig {
             size: config.batch,
@@ -29,7 +61,7 @@ impl Stepper {
         };
         let train = Batcher::per_epoch(&split.train.indices, &split.train.labels, how(Stream::TrainBatches))?;
         let meta = Batcher::endless(&meta.indices, &meta.labels, how(Stream::MetaBatches))?;
-        let program = session.compile(&Stepper::tape(data, order)?, Options::default())?;
+        let program = session.compile(tape, Options::default())?;
         let (rule, lr_theta) = config.weight_net_rule();
         let stepper = Stepper { program, train, meta, rule };
         // It does not change from step to step.
@@ -93,26 +125,25 @@ impl Stepper {
         &self.train.batch(step).positions
     }
 
-    /// Takes the step number `step` (from 0), which decides the batches, at the classifier's learning rate `lr`; `theta_steps` are
-    /// the steps that the weight net has taken before.
+    /// Takes a step.
     ///
     /// # Errors
     /// Those of the machine.
-    pub fn run(&mut self, session: &mut Session, step: u64, lr: f64, theta_steps: u64) -> Result<()> {
+    pub fn run(&mut self, session: &mut Session, at: At) -> Result<()> {
         let meta = self.takes("picks_meta");
         let adam = match &self.rule {
             Optimiser::Adam(adam) if self.takes("adam.correction1") => {
-                Some(adam_corrections(adam, theta_steps + 1))
+                Some(adam_corrections(adam, at.theta_steps + 1))
             }
             _ => None,
         };
         let Stepper { program, train, .. } = self;
-        let batch = train.batch(step);
+        let batch = train.batch(at.step);
         session.feed(program, "picks", Values::Int(bytemuck::cast_slice(&batch.picks)))?;
         session.feed(program, "y", Values::Int(&batch.labels))?;
-        session.feed(program, "lr", Values::Float(&[lr]))?;
+        session.feed(program, "lr", Values::Float(&[at.lr]))?;
         if meta {
-            let batch = self.meta.batch(step);
+            let batch = self.meta.batch(at.meta_step);
             session.feed(program, "picks_meta", Values::Int(bytemuck::cast_slice(&batch.picks)))?;
             session.feed(program, "y_meta", Values::Int(&batch.labels))?;
         }
