@@ -10,6 +10,7 @@ use metatape::data::{Dataset, DatasetKind, Noise, Split, SplitConfig, default_me
 use metatape::meta::{Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
 use metatape::nn::{WeightNet, WeightNetInit};
 use metatape::train::Method;
+use metatape::train::ablation::Variant;
 
 use super::values::{DeviceChoice, Precision, factor, model, positive, rate, share};
 
@@ -45,6 +46,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Compute one meta step's hypergradient by every route; compare and dump
     Hypergrad(HypergradArgs),
+    /// Ask by experiment what the method needs: its meta set, its three steps, its exact hypergradient
+    Ablate(AblateArgs),
     /// Time a plain training step and a whole meta step
     Bench(BenchArgs),
     /// Show version, CPU features, threads and GPUs
@@ -223,19 +226,86 @@ pub struct TrainArgs {
 impl TrainArgs {
     /// The names of the fields whose flags stand on the command line.
     pub fn given() -> HashSet<String> {
-        let matches = Metatape::command().get_matches();
-        let Some(train) = matches.subcommand_matches("train") else { return HashSet::new() };
-        let typed = |id: &&clap::Id| train.value_source(id.as_str()) == Some(ValueSource::CommandLine);
-        train.ids().filter(typed).map(ToString::to_string).collect()
+        typed("train")
     }
 
     /// Epochs after which the learning rate is divided by 10: as given, or ⌊66%⌋ and ⌊85%⌋ of all, where that is not
     /// before the first.
     pub fn milestones(&self) -> Vec<usize> {
-        let default =
-            || [66, 85].map(|percent| self.epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
-        self.milestones.clone().unwrap_or_else(default)
+        milestones(self.milestones.as_ref(), self.epochs)
     }
+}
+
+/// The names of a subcommand's fields whose flags stand on the command line.
+pub fn typed(subcommand: &str) -> HashSet<String> {
+    let matches = Metatape::command().get_matches();
+    let Some(matches) = matches.subcommand_matches(subcommand) else { return HashSet::new() };
+    let typed = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    matches.ids().filter(typed).map(ToString::to_string).collect()
+}
+
+/// See [`TrainArgs::milestones`].
+pub fn milestones(given: Option<&Vec<usize>>, epochs: usize) -> Vec<usize> {
+    let default = || [66, 85].map(|percent| epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
+    given.cloned().unwrap_or_else(default)
+}
+
+/// `metatape ablate`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Variants, each one change of the published method:
+  published          clean balanced meta set, three steps, exact hypergradient; always there
+  uniform            no weights
+  clean-N            a meta set of N images
+  noisy-N            the same images with labels as noisy as the training set's
+  imbalanced-N       N clean images in a long tail
+  train-batch        training batches as meta batches
+  two-steps          w is updated for real, then the weight net at the new w; nothing is done again
+  every-K            the weight net takes a step once in K steps
+  finite-difference  the hypergradient by finite differences
+
+Examples:
+  metatape ablate
+  metatape ablate --noise flip2:0.4 --seeds 5 --out runs/flip
+  metatape ablate --variants published,uniform,train-batch,two-steps --epochs 10
+  metatape ablate --out runs/flip --resume")]
+pub struct AblateArgs {
+    /// What is compared, separated by commas [default: all, with meta sets of 10, 100 and 1000 images, and K of 5 and 20]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub variants: Option<Vec<Variant>>,
+    /// Seeds 1 to N of each
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive, allow_negative_numbers = true)]
+    pub seeds: usize,
+    /// Data set, noise, long tail, meta set.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// The classifier
+    #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
+    pub model: String,
+    /// Options of the meta step, and the learning rate.
+    #[command(flatten)]
+    pub step: StepArgs,
+    /// Passes over the training set
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
+    pub epochs: usize,
+    /// Samples of a batch, and of a meta batch
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
+    pub batch: usize,
+    /// Numbers of epochs, ascending and separated by commas, after which the learning rate is divided by 10 [default: 66% and 85% of
+    /// --epochs]
+    #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
+    pub milestones: Option<Vec<usize>>,
+    /// Threads, precision, device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Folder for the study's files [default: runs/<date>-ablate]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Continue the study in --out: finished cells are kept
+    #[arg(long, requires = "out", help_heading = "Output")]
+    pub resume: bool,
+    /// Print the summary as JSON instead of a table
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
 }
 
 /// `metatape hypergrad`.
@@ -244,7 +314,9 @@ impl TrainArgs {
   metatape hypergrad --model lenet --precision f64
   metatape hypergrad --model resnet32 --batch 16 --route jvp --json
   metatape hypergrad --batch 8 --dump step.safetensors
-  metatape hypergrad --batch 4 --route jvp --print-tape | less")]
+  metatape hypergrad --batch 4 --route jvp --print-tape | less
+  metatape hypergrad --explain | less
+  metatape hypergrad --explain --steps 900 --csv signal.csv")]
 pub struct HypergradArgs {
     /// The classifier
     #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
@@ -269,11 +341,21 @@ pub struct HypergradArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Write all tensors of the step, by the route given (or jvp), to this file
-    #[arg(long, value_name = "FILE.safetensors", help_heading = "Output")]
+    #[arg(long, value_name = "FILE.safetensors", group = "file", help_heading = "Output")]
     pub dump: Option<PathBuf>,
-    /// Overwrite the dump if it exists
-    #[arg(long, requires = "dump", help_heading = "Output")]
+    /// Overwrite the dump, or the CSV file, if it exists
+    #[arg(long, requires = "file", help_heading = "Output")]
     pub force: bool,
+    /// Walk through one meta step in words and numbers: its program part by part, what every sample asks of its weight and why, and
+    /// what the step costs
+    #[arg(long, conflicts_with_all = ["dump", "print_tape", "route"], help_heading = "Explanation")]
+    pub explain: bool,
+    /// Meta steps to take from fresh networks, of which the last is explained [default: 100]
+    #[arg(long, value_name = "N", requires = "explain", value_parser = positive, allow_negative_numbers = true, help_heading = "Explanation")]
+    pub steps: Option<usize>,
+    /// Write what V learns from to this file: of every step and every sample of its batch the loss, V, u and the way V moves
+    #[arg(long, value_name = "FILE.csv", requires = "explain", group = "file", help_heading = "Explanation")]
+    pub csv: Option<PathBuf>,
     /// Print the recorded program of the route given (or jvp) instead of running it
     #[arg(long, conflicts_with_all = ["dump", "json"], help_heading = "Output")]
     pub print_tape: bool,

@@ -57,23 +57,31 @@ impl Dump {
     /// # Errors
     /// As [`check_free`], and if the system refuses.
     pub fn write(self, path: &Path, force: bool) -> Result<()> {
-        check_free(path, force)?;
+        check_free("--dump", path, force)?;
         let broken = |e| Error::Program(format!("the dump cannot be put together: {e}"));
         let mut views = Vec::with_capacity(self.tensors.len());
         for (name, shape, dtype, bytes) in &self.tensors {
             views.push((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(broken)?));
         }
         let bytes = safetensors::serialize(views, Some(self.metadata)).map_err(broken)?;
-        let part = partial(path);
-        let written = fs::File::create(&part)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&part, path));
-        written.map_err(|e| {
-            // What is left of a failed attempt; the first error is the one to tell.
-            let _ = fs::remove_file(&part);
-            Error::io(path, "write the dump")(e)
-        })
+        write_whole(path, &bytes, "write the dump")
     }
+}
+
+/// Writes a file: whole or not at all.
+///
+/// # Errors
+/// If the system refuses to do it; `action` says what.
+pub fn write_whole(path: &Path, bytes: &[u8], action: &'static str) -> Result<()> {
+    let part = partial(path);
+    let written = fs::File::create(&part)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&part, path));
+    written.map_err(|e| {
+        // What is left of a failed attempt; the first error is the one to tell.
+        let _ = fs::remove_file(&part);
+        Error::io(path, action)(e)
+    })
 }
 
 /// `path` with `.partial` after it: in the same folder, so that renaming replaces the file at once.
@@ -83,24 +91,24 @@ fn partial(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Asks early for what would go wrong after a long computation.
+/// Asks early for what would go wrong after a long computation, when the file of `flag` is written.
 ///
 /// # Errors
 /// [`Error::Usage`] if the file exists and `force` is not given, or a folder has its name; [`Error::Io`] if its folder is
 /// missing.
-pub fn check_free(path: &Path, force: bool) -> Result<()> {
+pub fn check_free(flag: &str, path: &Path, force: bool) -> Result<()> {
     let shown = path.display();
     if path.is_dir() {
-        return Err(Error::Usage(format!("--dump {shown} is a folder; name a file in it")));
+        return Err(Error::Usage(format!("{flag} {shown} is a folder; name a file in it")));
     }
     if path.exists() && !force {
         return Err(Error::Usage(format!(
-            "--dump {shown} exists already; add --force to overwrite it, or name another file"
+            "{flag} {shown} exists already; add --force to overwrite it, or name another file"
         )));
     }
     match path.parent() {
         Some(folder) if folder != Path::new("") => {
-            fs::metadata(folder).map(drop).map_err(Error::io(folder, "find the dump's folder"))
+            fs::metadata(folder).map(drop).map_err(Error::io(folder, "find the folder for the file"))
         }
         _ => Ok(()),
     }

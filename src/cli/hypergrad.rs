@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::args::HypergradArgs;
 use super::dump::{Dump, check_free};
-use super::report;
+use super::{explain, report};
 
 /// The explicit matrix is left out of "all routes" where it needs more work than this …
 const MOST_PER_SAMPLE_FLOPS: f64 = 200e9;
@@ -58,7 +58,10 @@ struct Outcome {
 /// Prints the table of routes; writes the dump if asked.
 pub fn run(args: &HypergradArgs) -> Result<()> {
     if let Some(path) = &args.dump {
-        check_free(path, args.force)?;
+        check_free("--dump", path, args.force)?;
+    }
+    if args.explain {
+        return explain::run(args);
     }
     // A machine that is not there is told before the data are read.
     let device = args.device.backend()?.describe();
@@ -316,7 +319,7 @@ fn gather(args: &HypergradArgs, dataset: &Dataset, batch: &metatape::data::Batch
 }
 
 /// ‖h − reference‖ / ‖reference‖ over all of θ; where the reference is 0, the distance itself.
-fn relative_error(hypergrad: &[f64], reference: &[f64]) -> f64 {
+pub fn relative_error(hypergrad: &[f64], reference: &[f64]) -> f64 {
     let difference: Vec<f64> = hypergrad.iter().zip(reference).map(|(a, b)| a - b).collect();
     match norm(reference) {
         0.0 => norm(&difference),

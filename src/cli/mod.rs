@@ -7,17 +7,24 @@
 //! | `device.rs` | from `--device`, `--precision`, `--threads` to a backend; which GPUs there are |
 //! | `report.rs` | standard output: text, tables, JSON |
 //! | `train.rs` | `metatape train` |
+//! | `ablate.rs` | `metatape ablate` |
+//! | `run_config.rs` | from flags to a run's configuration |
 //! | `hypergrad.rs`, `dump.rs` | `metatape hypergrad`, and the file that it writes |
+//! | `explain.rs`, `lesson.rs` | `metatape hypergrad --explain`: its numbers, and its words |
 //! | `bench.rs` | `metatape bench` |
 //! | `info.rs` | `metatape info` |
 
+mod ablate;
 mod args;
 mod bench;
 mod device;
 mod dump;
+mod explain;
 mod hypergrad;
 mod info;
+mod lesson;
 mod report;
+mod run_config;
 mod train;
 mod values;
 
@@ -58,6 +65,7 @@ fn run(command: &Command) -> Result<()> {
     match command {
         Command::Train(args) => train::run(args),
         Command::Hypergrad(args) => hypergrad::run(args),
+        Command::Ablate(args) => ablate::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Info(args) => info::run(args),
     }

@@ -21,17 +21,43 @@ pub fn print_json(value: &serde_json::Value) -> Result<()> {
 
 /// Rows in columns: the first to the left, the others to the right; the first row is the heading.
 pub fn table(rows: &[Vec<String>]) -> String {
+    table_left(rows, &[0])
+}
+
+/// [`table`] with these columns to the left.
+pub fn table_left(rows: &[Vec<String>], left: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|t| t.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(c, (text, width))| match c {
-            0 => format!("{text:<width$}"),
-            _ => format!("{text:>width$}"),
+        let cells = row.iter().zip(&widths).enumerate().map(|(c, (text, width))| match left.contains(&c) {
+            true => format!("{text:<width$}"),
+            false => format!("{text:>width$}"),
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Columns of running text.
+const WIDTH: usize = 118;
+
+/// A paragraph in lines of the page's width.
+pub fn wrap(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.len() - 1;
+        let line = &mut lines[last];
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= WIDTH {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines.join("\n")
 }
 
 /// The middle one, or the mean of the two in the middle; NaN of nothing.

@@ -135,6 +135,16 @@ pub fn probe(double: bool) -> f64 {
     if double { 1e-6 } else { 1e-2 }
 }
 
+impl StepConfig {
+    /// How far ŵ moves for a virtual gradient of 1, in learning rates: 1, or the momentum rule's gain.
+    pub(super) fn reach(&self) -> f64 {
+        match self.virtual_step {
+            VirtualStep::Plain => 1.0,
+            VirtualStep::Momentum => self.classifier.gain(),
+        }
+    }
+}
+
 impl Default for StepConfig {
     /// The "stable" noise script: mean weights, detached, plain virtual step, momentum 0.9, weight decay 5e-4, Adam.
     fn default() -> StepConfig {

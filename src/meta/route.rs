@@ -16,6 +16,7 @@ pub(super) fn hypergradient(
 ) -> Result<(Vec<Var>, Option<Var>)> {
     let u = match config.route {
         Route::Reverse => {
+            tape.section("hypergradient");
             let gradients = tape.gradient(step.meta_loss, &step.theta.vars())?;
             let u = if want_u { Some(by_jvp(tape, step)?) } else { None };
             return Ok((gradients, u));
@@ -24,6 +25,7 @@ pub(super) fn hypergradient(
         Route::FiniteDifference => by_difference(tape, net, config.probe, step)?,
         Route::PerSample => by_matrix(tape, step)?,
     };
+    tape.section("hypergradient");
     // −α ∇_θ ⟨u, c(θ)⟩
     let cotangent = tape.scale_by(u, step.reach)?;
     let gradients = tape.vjp(&[(step.coefficients, cotangent)], &step.theta.vars())?;
@@ -33,6 +35,7 @@ pub(super) fn hypergradient(
 
 /// `u = J_ℓ(w) g` in forward mode.
 fn by_jvp(tape: &mut Tape, step: &Recorded) -> Result<Var> {
+    tape.section("jvp: u, the losses' change along the meta gradient");
     let seeds: Vec<(Var, Var)> = step.w.vars().into_iter().zip(step.meta_grad.iter().copied()).collect();
     let u = tape.jvp(&seeds, &[step.losses])?[0];
     Ok(tape.or_zero(u, step.losses))
@@ -40,6 +43,7 @@ fn by_jvp(tape: &mut Tape, step: &Recorded) -> Result<Var> {
 
 /// `u ≈ (ℓ(w + εg) − ℓ(w − εg)) / 2ε` with `ε = probe/‖g‖`.
 fn by_difference(tape: &mut Tape, net: &Network, probe: f64, step: &Recorded) -> Result<Var> {
+    tape.section("u by a finite difference");
     let mut squares = None;
     for g in &step.meta_grad {
         let square = tape.mul(*g, *g)?;
@@ -69,6 +73,7 @@ fn by_difference(tape: &mut Tape, net: &Network, probe: f64, step: &Recorded) ->
 
 /// `u_i = (1/m) Σ_j G_ij` with the explicit matrix `G_ij = ⟨∇ℓ_j^meta(ŵ), ∇ℓ_i(w)⟩`, also the output `G` `[n, m]`.
 fn by_matrix(tape: &mut Tape, step: &Recorded) -> Result<Var> {
+    tape.section("u by the explicit matrix G");
     let train = per_sample_gradients(tape, step.losses, &step.w.vars())?;
     let meta = per_sample_gradients(tape, step.meta_losses, &step.virtual_w.vars())?;
     let mut matrix = None;

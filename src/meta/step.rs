@@ -52,6 +52,32 @@ pub struct MetaStep<'a> {
     pub batch: [usize; 2],
 }
 
+/// How a meta step begins.
+pub(super) struct Start {
+    /// The classifier's learning rate.
+    pub lr: Var,
+    /// Its parameters.
+    pub w: Params,
+    /// The weight net's.
+    pub theta: Params,
+    /// Images and labels.
+    pub batch: (Var, Var),
+    /// `ℓ(w)` `[n]`.
+    pub losses: Var,
+    /// 1 per sample whose largest logit is its label's `[n]`.
+    pub correct: Var,
+}
+
+/// The batch weighed at θ.
+pub(super) struct Weighed {
+    /// `ℓ(w)` as numbers that φ is differentiated in.
+    pub losses: Var,
+    /// `V(ℓ; θ)` `[n]`.
+    pub weights: Var,
+    /// `c = ∇_ℓ φ(ℓ, θ)` `[n]`.
+    pub coefficients: Var,
+}
+
 /// Values of a meta step that its routes and callers want.
 pub(super) struct Recorded {
     /// The classifier's parameters.
@@ -83,9 +109,51 @@ impl MetaStep<'_> {
     /// # Errors
     /// None for networks and options of this crate; the tape's own errors are passed on.
     pub fn record(&self, tape: &mut Tape, everything: bool) -> Result<()> {
-        let [n, m] = self.batch;
-        let lr = tape.input("lr", Kind::Float, [])?;
         let lr_theta = tape.input("lr.theta", Kind::Float, [])?;
+        let start = self.start(tape, true)?;
+
+        tape.section("virtual step");
+        let weighed = self.weigh(tape, &start, self.config.undetached)?;
+        let gradient = tape.vjp(&[(start.losses, weighed.coefficients)], &start.w.vars())?;
+        let (virtual_w, reach) = self.virtual_step(tape, &start.w, &gradient, start.lr)?;
+
+        let recorded = self.meta_gradient(tape, &start, &weighed, virtual_w, reach)?;
+        let (hypergrad, u) = route::hypergradient(tape, self.net, self.config, &recorded, everything)?;
+
+        tape.section("weight-net step");
+        let theta_next =
+            self.config.weight_net.update(tape, &start.theta, &hypergrad, lr_theta, "theta.moment")?;
+
+        tape.section("real step");
+        let weights_next = self.weight_net.weights(tape, &theta_next, weighed.losses)?;
+        let weights_next = tape.detach(weights_next)?;
+        let phi = self.objective(tape, weights_next, weighed.losses)?;
+        let coefficients = tape.gradient(phi, &[weighed.losses])?[0];
+        let rule = Optimiser::Sgd(self.config.classifier);
+        let w_next = real_step(tape, &start.w, start.losses, coefficients, &rule, start.lr)?;
+
+        tape.output("loss", start.losses);
+        tape.output("weight", weighed.weights);
+        tape.output("weight_next", weights_next);
+        tape.output("correct", start.correct);
+        tape.output("meta_loss", recorded.meta_loss);
+        if everything {
+            recorded.virtual_w.output(tape, "virtual");
+            recorded.virtual_w.with(recorded.meta_grad.clone()).output(tape, "meta_grad");
+            start.theta.with(hypergrad).output(tape, "hypergrad");
+            theta_next.output(tape, "theta_next");
+            w_next.output(tape, "w_next");
+            if let Some(u) = u {
+                tape.output("u", u);
+            }
+        }
+        Ok(())
+    }
+
+    /// The losses at w; `train`: the running statistics move.
+    pub(super) fn start(&self, tape: &mut Tape, train: bool) -> Result<Start> {
+        let n = self.batch[0];
+        let lr = tape.input("lr", Kind::Float, [])?;
         let w = Params::states(tape, "w", &self.net.params())?;
         let theta = Params::states(tape, "theta", &self.weight_net.params())?;
 
@@ -95,19 +163,34 @@ impl MetaStep<'_> {
         let mut forward = Forward::new(tape, &w, Normalisation::Batch);
         let logits = self.net.logits(&mut forward, x)?;
         let losses = forward.tape.cross_entropy(logits, y)?;
-        forward.update_running()?;
+        if train {
+            forward.update_running()?;
+        }
         let correct = tape.correct(logits, y)?;
+        Ok(Start { lr, w, theta, batch: (x, y), losses, correct })
+    }
 
-        tape.section("virtual step");
-        let detached = tape.detach(losses)?;
-        let read = if self.config.undetached { detached } else { tape.detach(detached)? };
-        let weights = self.weight_net.weights(tape, &theta, read)?;
-        let phi = self.objective(tape, weights, detached)?;
-        let coefficients = tape.gradient(phi, &[detached])?[0];
-        let gradient = tape.vjp(&[(losses, coefficients)], &w.vars())?;
-        let (virtual_w, reach) = self.virtual_step(tape, &w, &gradient, lr)?;
+    /// V at the losses, and the coefficients that φ gives to the samples' gradients.
+    pub(super) fn weigh(&self, tape: &mut Tape, start: &Start, undetached: bool) -> Result<Weighed> {
+        let losses = tape.detach(start.losses)?;
+        let read = if undetached { losses } else { tape.detach(losses)? };
+        let weights = self.weight_net.weights(tape, &start.theta, read)?;
+        let phi = self.objective(tape, weights, losses)?;
+        let coefficients = tape.gradient(phi, &[losses])?[0];
+        Ok(Weighed { losses, weights, coefficients })
+    }
 
+    /// The meta loss at the classifier that the step with these coefficients leads to, and its gradient there.
+    pub(super) fn meta_gradient(
+        &self,
+        tape: &mut Tape,
+        start: &Start,
+        weighed: &Weighed,
+        virtual_w: Params,
+        reach: Var,
+    ) -> Result<Recorded> {
         tape.section("meta loss and its gradient at ŵ");
+        let m = self.batch[1];
         let x_meta = self.data.images(tape, self.net, m, "_meta")?;
         let y_meta = tape.input("y_meta", Kind::Int, [m])?;
         // The virtual model's running statistics are thrown away.
@@ -116,48 +199,18 @@ impl MetaStep<'_> {
         let meta_losses = tape.cross_entropy(meta_logits, y_meta)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         let meta_grad = tape.gradient(meta_loss, &virtual_w.vars())?;
-
-        tape.section("hypergradient");
-        let recorded = Recorded {
-            w: w.clone(),
-            theta: theta.clone(),
-            losses,
-            coefficients,
+        Ok(Recorded {
+            w: start.w.clone(),
+            theta: start.theta.clone(),
+            losses: start.losses,
+            coefficients: weighed.coefficients,
             virtual_w,
             reach,
             meta_losses,
             meta_loss,
             meta_grad,
-            batch: (x, y),
-        };
-        let (hypergrad, u) = route::hypergradient(tape, self.net, self.config, &recorded, everything)?;
-
-        tape.section("weight-net step");
-        let theta_next = self.config.weight_net.update(tape, &theta, &hypergrad, lr_theta, "theta.moment")?;
-
-        tape.section("real step");
-        let weights_next = self.weight_net.weights(tape, &theta_next, detached)?;
-        let weights_next = tape.detach(weights_next)?;
-        let phi = self.objective(tape, weights_next, detached)?;
-        let coefficients = tape.gradient(phi, &[detached])?[0];
-        let w_next = real_step(tape, &w, losses, coefficients, &Optimiser::Sgd(self.config.classifier), lr)?;
-
-        tape.output("loss", losses);
-        tape.output("weight", weights);
-        tape.output("weight_next", weights_next);
-        tape.output("correct", correct);
-        tape.output("meta_loss", meta_loss);
-        if everything {
-            recorded.virtual_w.output(tape, "virtual");
-            recorded.virtual_w.with(recorded.meta_grad.clone()).output(tape, "meta_grad");
-            theta.with(hypergrad).output(tape, "hypergrad");
-            theta_next.output(tape, "theta_next");
-            w_next.output(tape, "w_next");
-            if let Some(u) = u {
-                tape.output("u", u);
-            }
-        }
-        Ok(())
+            batch: start.batch,
+        })
     }
 
     /// φ: the weighted loss, of which `∇_ℓ` gives the coefficients.
@@ -174,7 +227,7 @@ impl MetaStep<'_> {
     }
 
     /// ŵ, and the factor from a change of the virtual gradient to one of ŵ.
-    fn virtual_step(
+    pub(super) fn virtual_step(
         &self,
         tape: &mut Tape,
         w: &Params,
@@ -195,13 +248,12 @@ impl MetaStep<'_> {
             let step = tape.scale_by(direction, lr)?;
             next.push(tape.sub(*w, step)?);
         }
-        let gain = if plain { 1.0 } else { rule.gain() };
-        Ok((w.with(next), tape.scale(lr, -gain)?))
+        Ok((w.with(next), tape.scale(lr, -self.config.reach())?))
     }
 }
 
 /// `w⁺` from the losses' gradient with the given coefficients.
-fn real_step(
+pub(super) fn real_step(
     tape: &mut Tape,
     w: &Params,
     losses: Var,

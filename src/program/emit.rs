@@ -50,6 +50,11 @@ fn four(shape: &Shape) -> [usize; 4] {
     [shape[0], shape[1], shape[2], shape[3]]
 }
 
+/// Multiplications and additions of `var`'s contraction, 0 if it is none.
+pub(super) fn flops(tape: &Tape, var: Var) -> u64 {
+    contraction(&tape.node(var).op).map_or(0, |_| kernel(tape, var, false).flops())
+}
+
 fn kernel(tape: &Tape, var: Var, accumulate: bool) -> Kernel {
     let node = tape.node(var);
     let arg = |i: usize| tape.shape(node.args[i]);

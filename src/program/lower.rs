@@ -8,14 +8,7 @@ use crate::tape::{Form, Op, Role, Scalar, Shape, Tape, Unary, Var};
 
 /// The tape without dead code; with `rewrite`, batch norm and sums in the form that the kernels want.
 pub(super) fn lower(tape: &Tape, rewrite: bool) -> Result<Tape> {
-    let mut live = vec![false; tape.len()];
-    let roots = tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().flat_map(|u| [u.0, u.1]));
-    for root in roots {
-        live[root.index()] = true;
-    }
-    for var in tape.vars().rev().filter(|v| live[v.index()]).collect::<Vec<_>>() {
-        mark(tape, var, &mut live);
-    }
+    let live = live(tape);
     let mut readers = vec![0; tape.len()];
     for var in tape.vars().filter(|v| live[v.index()]) {
         tape.node(var).args.iter().for_each(|a| readers[a.index()] += 1);
@@ -48,6 +41,19 @@ pub(super) fn lower(tape: &Tape, rewrite: bool) -> Result<Tape> {
         low.out.update(low.of[slot], var)?;
     }
     Ok(low.out)
+}
+
+/// By value, whether an output or update needs it.
+pub(super) fn live(tape: &Tape) -> Vec<bool> {
+    let mut live = vec![false; tape.len()];
+    let roots = tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().flat_map(|u| [u.0, u.1]));
+    for root in roots {
+        live[root.index()] = true;
+    }
+    for var in tape.vars().rev().filter(|v| live[v.index()]).collect::<Vec<_>>() {
+        mark(tape, var, &mut live);
+    }
+    live
 }
 
 fn mark(tape: &Tape, var: Var, live: &mut [bool]) {

@@ -69,6 +69,20 @@ impl Tape {
             _ => format!("%{}", var.index()),
         }
     }
+
+    /// One value's line of the printed program.
+    pub fn line(&self, var: Var) -> String {
+        let node = self.node(var);
+        let kind = match node.kind {
+            Kind::Float => "",
+            Kind::Int => " ints",
+            Kind::Byte => " bytes",
+        };
+        let args: Vec<String> = node.args.iter().map(|a| self.var_name(*a)).collect();
+        let sep = if args.is_empty() { "" } else { " " };
+        let args = args.join(", ");
+        format!("{} = {}{sep}{args} : {}{kind}", self.var_name(var), node.op.name(), node.shape)
+    }
 }
 
 impl fmt::Display for Tape {
@@ -78,16 +92,7 @@ impl fmt::Display for Tape {
             while let Some((_, title)) = sections.next_if(|(at, _)| *at <= var.index()) {
                 writeln!(f, "# {title}")?;
             }
-            let node = self.node(var);
-            let kind = match node.kind {
-                Kind::Float => "",
-                Kind::Int => " ints",
-                Kind::Byte => " bytes",
-            };
-            let args: Vec<String> = node.args.iter().map(|a| self.var_name(*a)).collect();
-            let sep = if args.is_empty() { "" } else { " " };
-            let args = args.join(", ");
-            writeln!(f, "{} = {}{sep}{args} : {}{kind}", self.var_name(var), node.op.name(), node.shape)?;
+            writeln!(f, "{}", self.line(var))?;
         }
         for (name, var) in self.outputs() {
             writeln!(f, "output {name} = {}", self.var_name(*var))?;

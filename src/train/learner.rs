@@ -56,8 +56,13 @@ impl Prepared {
         Ok(Prepared { config, dataset, split, net, pixels })
     }
 
+    /// All images, the training set's first: what lies on the device as `pixels`.
+    pub(super) fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
     /// The images on the device, and their normalisation; `augmented` with the border that crops are taken from.
-    fn batch(&self, augmented: bool) -> Batch {
+    pub(super) fn batch(&self, augmented: bool) -> Batch {
         let scalars = |v: &[f64]| v.iter().copied().map(Scalar).collect();
         let pad = self.dataset.augment.filter(|_| augmented).map_or(0, |a| a.pad);
         let spec = GatherSpec { mean: scalars(&self.dataset.mean), std: scalars(&self.dataset.std), pad };
@@ -295,7 +300,7 @@ impl Learner {
     }
 
     /// Mean loss and accuracy (percent) on the test set.
-    fn test(&mut self, data: &Prepared) -> Result<(f64, f64)> {
+    pub(super) fn test(&mut self, data: &Prepared) -> Result<(f64, f64)> {
         let first = data.dataset.train.len() as u32;
         let labels = &data.dataset.test.labels;
         let indices: Vec<u32> = (first..first + labels.len() as u32).collect();

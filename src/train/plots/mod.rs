@@ -13,6 +13,7 @@
 //! # Ok::<(), metatape::Error>(())
 //! ```
 
+mod dot_rows;
 mod epoch_curves;
 mod frame;
 mod histogram;
@@ -22,6 +23,7 @@ mod text;
 mod weight_curve;
 mod weight_histogram;
 
+pub use dot_rows::{DotRow, DotRows};
 pub use epoch_curves::{EpochCurves, EpochLine};
 pub use render::write;
 pub use weight_curve::WeightCurve;

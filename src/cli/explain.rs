@@ -1,0 +1,170 @@
+//! `metatape hypergrad --explain`: takes meta steps from fresh networks and walks through the last one. What is said stands in
+//! `lesson.rs`; here is what it says it about.
+
+use metatape::meta::Order;
+use metatape::program::{Options, Part, Session, parts};
+use metatape::tape::Tape;
+use metatape::train::{Prepared, StepNumbers, Stepper, Walk};
+use metatape::{Error, Result};
+use serde_json::{Value, json};
+
+use super::args::HypergradArgs;
+use super::dump::{check_free, write_whole};
+use super::run_config::Flags;
+use super::{lesson, report};
+
+/// Steps before and with the one that is explained, where `--steps` does not say: by then the losses of right and wrong labels
+/// have begun to part.
+const STEPS: usize = 100;
+
+/// All that there is to tell of a step.
+pub struct Explained {
+    /// The run.
+    pub data: Prepared,
+    /// The machine, for people.
+    pub machine: String,
+    /// The step as recorded.
+    pub tape: Tape,
+    /// Its parts.
+    pub parts: Vec<Part>,
+    /// What it computed.
+    pub numbers: StepNumbers,
+    /// What it costs.
+    pub cost: Cost,
+}
+
+/// Work in FLOP.
+pub struct Cost {
+    /// F: the losses of one batch, nothing else.
+    pub forward: u64,
+    /// The whole step as recorded, operation by operation.
+    pub recorded: u64,
+    /// The whole step as training runs it: rewritten and fused.
+    pub running: u64,
+    /// Kernels that this launches.
+    pub kernels: usize,
+    /// A plain training step, as it runs.
+    pub plain: u64,
+    /// Kernels that this launches.
+    pub plain_kernels: usize,
+}
+
+impl Cost {
+    /// In forward passes.
+    pub fn forwards(&self, flops: u64) -> f64 {
+        flops as f64 / self.forward as f64
+    }
+}
+
+impl Explained {
+    /// Relative distance of the step's hypergradient from the closed form.
+    pub fn distance(&self) -> f64 {
+        let step: Vec<f64> = self.numbers.hypergrad.iter().flat_map(|h| h.1.iter().copied()).collect();
+        super::hypergrad::relative_error(&step, &self.numbers.closed_form.hypergrad)
+    }
+}
+
+/// Takes the steps, writes the CSV file if asked, and explains.
+pub fn run(args: &HypergradArgs) -> Result<()> {
+    if let Some(path) = &args.csv {
+        check_free("--csv", path, args.force)?;
+    }
+    let machine = args.device.backend()?;
+    // A run that `train` could do, but for the schedule.
+    let flags = Flags {
+        data: &args.data,
+        step: &args.step,
+        device: &args.device,
+        model: &args.model,
+        batch: args.batch,
+        epochs: 1,
+        milestones: Vec::new(),
+        seed: args.seed,
+    };
+    let data = Prepared::new(flags.config()?)?;
+    let mut csv = args.csv.as_ref().map(|_| csv::Writer::from_writer(Vec::new()));
+    let mut walk = Walk::new(&data, Session::new(machine))?;
+    let machine = walk.machine();
+    let mut numbers = walk.step()?;
+    let broken =
+        |e: &dyn std::fmt::Display| Error::Program(format!("the CSV file cannot be put together: {e}"));
+    for step in 1.. {
+        for row in &numbers.samples {
+            csv.as_mut().map_or(Ok(()), |csv| csv.serialize(row)).map_err(|e| broken(&e))?;
+        }
+        if step >= args.steps.unwrap_or(STEPS) {
+            break;
+        }
+        numbers = walk.step()?;
+    }
+    drop(walk);
+    if let (Some(csv), Some(path)) = (csv, &args.csv) {
+        let bytes = csv.into_inner().map_err(|e| broken(&e))?;
+        write_whole(path, &bytes, "write the CSV file")?;
+    }
+    let tape = Stepper::tape(&data, Order::Published)?;
+    let parts: Vec<Part> = parts(&tape).into_iter().filter(|p| !p.operations.is_empty()).collect();
+    let cost = cost(args, &data, &parts)?;
+    let explained = Explained { data, machine, tape, parts, numbers, cost };
+    if args.json { report::print_json(&json(args, &explained)) } else { lesson::print(args, &explained) }
+}
+
+/// F from the program of the first part alone; the whole step as the planner makes it for training.
+fn cost(args: &HypergradArgs, data: &Prepared, parts: &[Part]) -> Result<Cost> {
+    let mut session = Session::new(args.device.backend()?);
+    let running = session.compile(&Stepper::lean_tape(data)?, Options::default())?;
+    let plain = session.compile(&Stepper::plain_tape(data)?, Options::default())?;
+    Ok(Cost {
+        forward: parts.first().map_or(0, |p| p.flops),
+        recorded: parts.iter().map(|p| p.flops).sum(),
+        running: running.flops,
+        kernels: running.kernels,
+        plain: plain.flops,
+        plain_kernels: plain.kernels,
+    })
+}
+
+fn json(args: &HypergradArgs, told: &Explained) -> Value {
+    let (numbers, cost, config) = (&told.numbers, &told.cost, &told.data.config);
+    let part = |p: &Part| {
+        json!({
+            "name": p.title,
+            "operations": p.operations.len(),
+            "gflop": p.flops as f64 / 1e9,
+            "forwards": cost.forwards(p.flops),
+        })
+    };
+    let named = |list: &[(String, Vec<f64>)]| -> Value {
+        list.iter()
+            .map(|(name, values)| (name.clone(), json!(values)))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    json!({
+        "model": config.model,
+        "dataset": told.data.dataset.name,
+        "noise": config.noise.to_string(),
+        "batch": config.batch,
+        "seed": config.seed,
+        "precision": config.precision,
+        "device": told.machine,
+        "weights": config.weights.to_string(),
+        "undetached": config.undetached,
+        "virtual": config.virtual_step.to_string(),
+        "step": numbers.step,
+        "lr": numbers.lr,
+        "meta_loss": numbers.meta_loss,
+        "parts": told.parts.iter().map(part).collect::<Vec<_>>(),
+        "forward_gflop": cost.forward as f64 / 1e9,
+        "recorded_forwards": cost.forwards(cost.recorded),
+        "step_gflop": cost.running as f64 / 1e9,
+        "step_forwards": cost.forwards(cost.running),
+        "kernels": cost.kernels,
+        "plain_forwards": cost.forwards(cost.plain),
+        "samples": numbers.samples,
+        "theta": named(&numbers.theta),
+        "hypergrad": named(&numbers.hypergrad),
+        "closed_form_relative_difference": told.distance(),
+        "csv": args.csv,
+    })
+}

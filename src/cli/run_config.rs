@@ -1,0 +1,60 @@
+//! From flags to the configuration of a run that a study or a walk is made of.
+
+use metatape::meta::Route;
+use metatape::train::{Config, Method};
+use metatape::{Error, Result};
+
+use super::args::{DataArgs, DeviceArgs, StepArgs};
+
+/// What subcommands give.
+pub struct Flags<'a> {
+    /// Data set, noise, long tail, meta set.
+    pub data: &'a DataArgs,
+    /// The meta step.
+    pub step: &'a StepArgs,
+    /// Precision.
+    pub device: &'a DeviceArgs,
+    /// The classifier.
+    pub model: &'a str,
+    /// Samples of a batch.
+    pub batch: usize,
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Where the learning rate is divided by 10.
+    pub milestones: Vec<usize>,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl Flags<'_> {
+    /// Meta-Weight-Net alone, by the jvp route.
+    pub fn config(self) -> Result<Config> {
+        // So that a study can be resumed from another folder.
+        let absolute = |dir| std::path::absolute(dir).map_err(Error::io(dir, "find"));
+        Ok(Config {
+            dataset: self.data.dataset,
+            data_dir: self.data.data_dir.as_ref().map(absolute).transpose()?,
+            noise: self.data.noise(),
+            imbalance: self.data.imbalance,
+            meta_size: self.data.meta_size,
+            model: self.model.to_owned(),
+            method: Method::MwNet,
+            baseline: false,
+            route: Route::Jvp,
+            weights: self.step.weights,
+            undetached: self.step.undetached,
+            virtual_step: self.step.virtual_step,
+            weight_net_preset: self.step.weight_net_preset,
+            weight_net_init: self.step.weight_net_init,
+            epochs: self.epochs,
+            batch: self.batch,
+            lr: self.step.lr,
+            milestones: self.milestones,
+            momentum: self.step.momentum,
+            nesterov: self.step.nesterov,
+            weight_decay: self.step.weight_decay,
+            seed: self.seed,
+            precision: self.device.precision.to_string(),
+        })
+    }
+}

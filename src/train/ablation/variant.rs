@@ -1,0 +1,229 @@
+use std::fmt;
+use std::str::FromStr;
+
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Labelled, Noise, Stream, TrainSet, rng};
+use crate::error::{Error, Result};
+
+/// One change to the published method.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Variant {
+    /// Clean balanced meta set of the full size, the published order, the exact hypergradient.
+    Published,
+    /// No weights at all.
+    Uniform,
+    /// The meta set has so many images: clean and balanced.
+    Clean(usize),
+    /// The same images with labels that are as noisy as the training set's.
+    Noisy(usize),
+    /// As many clean images, in a long tail: the first class has [`IMBALANCE`] times as many as the last.
+    Imbalanced(usize),
+    /// Meta batches are ordinary batches of the biased training set.
+    TrainBatch,
+    /// w is updated for real, then θ at the updated w; no step is done again.
+    TwoSteps,
+    /// θ takes a step in every so many of w's; between them, w moves with the weights of the θ that there is.
+    Every(u64),
+    /// The hypergradient by a central difference of the losses along the meta gradient.
+    FiniteDifference,
+}
+
+/// The imbalance factor of imbalanced meta sets.
+pub const IMBALANCE: f64 = 10.0;
+
+impl Variant {
+    /// Whether it is about the meta set (the first question), or about the three steps (the second).
+    pub fn about_meta_set(self) -> bool {
+        use Variant::{Clean, Imbalanced, Noisy, TrainBatch};
+        matches!(self, Clean(_) | Noisy(_) | Imbalanced(_) | TrainBatch)
+    }
+
+    /// What it changes, for people.
+    pub fn meaning(self) -> String {
+        match self {
+            Variant::Published => "clean balanced meta set, three steps, exact".into(),
+            Variant::Uniform => "no weights".into(),
+            Variant::Clean(n) => format!("meta set of {n} clean, balanced images"),
+            Variant::Noisy(n) => format!("the same {n} images with noisy labels"),
+            Variant::Imbalanced(n) => format!("{n} clean images in a long tail of {IMBALANCE}"),
+            Variant::TrainBatch => "training batches as meta batches".into(),
+            Variant::TwoSteps => "w first, then θ at the new w; no redo".into(),
+            Variant::Every(k) => format!("θ steps once in {k} steps of w"),
+            Variant::FiniteDifference => "hypergradient by finite differences".into(),
+        }
+    }
+
+    /// What a study compares where nobody says: all sizes up to that of the full meta set; noisy labels only where there is noise.
+    pub fn default_list(meta_size: usize, noise: Noise) -> Vec<Variant> {
+        let sizes: Vec<usize> = [10, 100, 1000].into_iter().filter(|n| *n <= meta_size).collect();
+        let mut list = vec![Variant::Published, Variant::Uniform];
+        list.extend(sizes.iter().filter(|n| **n < meta_size).map(|n| Variant::Clean(*n)));
+        if noise != Noise::None {
+            list.extend(sizes.iter().map(|n| Variant::Noisy(*n)));
+        }
+        list.extend(sizes.iter().map(|n| Variant::Imbalanced(*n)));
+        list.extend([
+            Variant::TrainBatch,
+            Variant::TwoSteps,
+            Variant::Every(5),
+            Variant::Every(20),
+            Variant::FiniteDifference,
+        ]);
+        list
+    }
+
+    /// The meta set that the variant draws from.
+    ///
+    /// # Errors
+    /// As [`Noise::corrupt`].
+    pub fn meta_set(self, pool: &Pool, train: &TrainSet, noise: Noise) -> Result<Labelled> {
+        match self {
+            Variant::Clean(n) => Ok(pool.take(&pool.balanced(n))),
+            Variant::Noisy(n) => pool.noisy(n, noise),
+            Variant::Imbalanced(n) => Ok(pool.take(&pool.long_tail(n))),
+            Variant::TrainBatch => {
+                Ok(Labelled { indices: train.indices.clone(), labels: train.labels.clone() })
+            }
+            _ => Ok(pool.take(&pool.balanced(pool.meta_size))),
+        }
+    }
+}
+
+/// Clean images set apart, of which all meta sets are made, so that all variants of a seed train on the same images. Smaller
+/// sets are parts of larger ones.
+pub struct Pool {
+    /// By class, in an order of the seed's.
+    members: Vec<Vec<u32>>,
+    meta_size: usize,
+    seed: u64,
+}
+
+impl Pool {
+    /// How many images must be set apart of each class.
+    pub fn per_class(classes: usize, meta_size: usize) -> usize {
+        let tail = long_tail_shares(classes, meta_size);
+        meta_size.div_ceil(classes).max(tail.into_iter().max().unwrap_or(0))
+    }
+
+    /// From the meta set of a split with [`Pool::per_class`] images of each class.
+    pub fn new(apart: &Labelled, classes: usize, meta_size: usize, seed: u64) -> Pool {
+        let mut members = vec![Vec::new(); classes];
+        for (index, label) in apart.indices.iter().zip(&apart.labels) {
+            members[*label as usize].push(*index);
+        }
+        for (class, images) in members.iter_mut().enumerate() {
+            // Beyond the counters that splitting uses.
+            images.shuffle(&mut rng(seed, Stream::MetaSplit, (1 << 32) + class as u64));
+        }
+        Pool { members, meta_size, seed }
+    }
+
+    /// n images over the classes as evenly as may be.
+    fn balanced(&self, n: usize) -> Vec<usize> {
+        let classes = self.members.len();
+        (0..classes).map(|class| n / classes + usize::from(class < n % classes)).collect()
+    }
+
+    fn long_tail(&self, n: usize) -> Vec<usize> {
+        long_tail_shares(self.members.len(), n)
+    }
+
+    /// The first so many of each class.
+    fn take(&self, counts: &[usize]) -> Labelled {
+        let mut chosen: Vec<(u32, i32)> = Vec::new();
+        for (class, (images, count)) in self.members.iter().zip(counts).enumerate() {
+            chosen.extend(images.iter().take(*count).map(|i| (*i, class as i32)));
+        }
+        chosen.sort_unstable();
+        let (indices, labels) = chosen.into_iter().unzip();
+        Labelled { indices, labels }
+    }
+
+    /// The balanced set of n with noisy labels: the full set's labels are spoilt once, so that smaller sets are parts of it.
+    fn noisy(&self, n: usize, noise: Noise) -> Result<Labelled> {
+        let (full, mut part) = (self.take(&self.balanced(self.meta_size)), self.take(&self.balanced(n)));
+        let spoilt = noise.corrupt(&full.labels, self.members.len(), self.seed)?.labels;
+        for (index, label) in part.indices.iter().zip(&mut part.labels) {
+            if let Ok(at) = full.indices.binary_search(index) {
+                *label = spoilt[at];
+            }
+        }
+        Ok(part)
+    }
+}
+
+/// n images in a long tail of factor [`IMBALANCE`], class 0 the largest; what rounding down leaves over goes to the largest remainders.
+fn long_tail_shares(classes: usize, n: usize) -> Vec<usize> {
+    let last = classes.saturating_sub(1).max(1) as f64;
+    let weights: Vec<f64> = (0..classes).map(|c| IMBALANCE.powf(-(c as f64) / last)).collect();
+    let total: f64 = weights.iter().sum();
+    let shares: Vec<f64> = weights.iter().map(|w| w / total * n as f64).collect();
+    let mut counts: Vec<usize> = shares.iter().map(|s| s.floor() as usize).collect();
+    let mut order: Vec<usize> = (0..classes).collect();
+    order.sort_by(|a, b| shares[*b].fract().total_cmp(&shares[*a].fract()));
+    let left = n - counts.iter().sum::<usize>();
+    order.into_iter().take(left).for_each(|class| counts[class] += 1);
+    counts
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Variant::Published => f.pad("published"),
+            Variant::Uniform => f.pad("uniform"),
+            Variant::Clean(n) => f.pad(&format!("clean-{n}")),
+            Variant::Noisy(n) => f.pad(&format!("noisy-{n}")),
+            Variant::Imbalanced(n) => f.pad(&format!("imbalanced-{n}")),
+            Variant::TrainBatch => f.pad("train-batch"),
+            Variant::TwoSteps => f.pad("two-steps"),
+            Variant::Every(k) => f.pad(&format!("every-{k}")),
+            Variant::FiniteDifference => f.pad("finite-difference"),
+        }
+    }
+}
+
+impl FromStr for Variant {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Variant> {
+        let number = |prefix: &str| -> Option<usize> {
+            let digits = name.strip_prefix(prefix)?;
+            digits.parse().ok().filter(|n| *n > 0 && !digits.starts_with(['0', '+']))
+        };
+        let plain = match name {
+            "published" => Some(Variant::Published),
+            "uniform" => Some(Variant::Uniform),
+            "train-batch" => Some(Variant::TrainBatch),
+            "two-steps" => Some(Variant::TwoSteps),
+            "finite-difference" => Some(Variant::FiniteDifference),
+            _ => None,
+        };
+        plain
+            .or_else(|| number("clean-").map(Variant::Clean))
+            .or_else(|| number("noisy-").map(Variant::Noisy))
+            .or_else(|| number("imbalanced-").map(Variant::Imbalanced))
+            .or_else(|| number("every-").map(|k| Variant::Every(k as u64)))
+            .ok_or_else(|| {
+                Error::Usage(format!(
+                    "there is no variant `{name}`; choose from published, uniform, clean-N, noisy-N, imbalanced-N (N images), \
+                     train-batch, two-steps, every-K (K steps), finite-difference"
+                ))
+            })
+    }
+}
+
+impl TryFrom<String> for Variant {
+    type Error = Error;
+    fn try_from(name: String) -> Result<Variant> {
+        name.parse()
+    }
+}
+
+impl From<Variant> for String {
+    fn from(variant: Variant) -> String {
+        variant.to_string()
+    }
+}

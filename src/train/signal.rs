@@ -1,0 +1,130 @@
+use serde::Serialize;
+
+use super::learner::Prepared;
+use super::setup;
+use super::stepper::{At, Stepper};
+use crate::error::{Error, Result};
+use crate::meta::{ClosedForm, Order, ThetaValues};
+use crate::program::{Session, Values};
+
+/// One sample of one meta step: a row of the signal's CSV file.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct SampleRow {
+    /// From 1.
+    pub step: u64,
+    /// The image's place in the data set's training images.
+    pub sample: u32,
+    /// The label that training sees.
+    pub label: i32,
+    /// The right one.
+    pub true_label: i32,
+    /// Whether they differ.
+    pub corrupted: bool,
+    /// `ℓ_i(w)`.
+    pub loss: f64,
+    /// `V(ℓ_i; θ)`.
+    pub weight: f64,
+    /// `u_i = ⟨∇L_meta(ŵ), ∇ℓ_i(w)⟩`.
+    pub u: f64,
+    /// `−∂L_meta/∂V_i`: what the sample alone asks of its weight.
+    pub pull: f64,
+    /// `V(ℓ_i; θ⁺) − V(ℓ_i; θ)`: how its weight really moves, as V is one function of all losses.
+    pub moved: f64,
+}
+
+/// One meta step in numbers, as its program computed them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StepNumbers {
+    /// From 1.
+    pub step: u64,
+    /// The classifier's learning rate.
+    pub lr: f64,
+    /// `L_meta(ŵ)`.
+    pub meta_loss: f64,
+    /// The batch, in its order.
+    pub samples: Vec<SampleRow>,
+    /// By parameter, θ before the step.
+    pub theta: Vec<(String, Vec<f64>)>,
+    /// By parameter, `∂L_meta/∂θ`.
+    pub hypergrad: Vec<(String, Vec<f64>)>,
+    /// The same from the samples' losses and u alone, in loops.
+    pub closed_form: ClosedForm,
+}
+
+/// Meta steps one by one from fresh networks, in the published order, each with all of its per-sample numbers.
+pub struct Walk<'a> {
+    data: &'a Prepared,
+    session: Session,
+    stepper: Stepper,
+    done: u64,
+}
+
+impl<'a> Walk<'a> {
+    /// Before the first step.
+    ///
+    /// # Errors
+    /// As [`Stepper::new`].
+    pub fn new(data: &'a Prepared, mut session: Session) -> Result<Walk<'a>> {
+        let stepper = Stepper::new(data, Order::Published, &data.split.meta, &mut session)?;
+        let config = &data.config;
+        setup::initialise(&mut session, &data.net, &config.weight_net(), config.seed)?;
+        session.write_state("pixels", Values::Byte(data.pixels()))?;
+        Ok(Walk { data, session, stepper, done: 0 })
+    }
+
+    /// The machine, for people.
+    pub fn machine(&self) -> String {
+        self.session.describe()
+    }
+
+    /// Takes the next step. The learning rate stays that of the first epoch.
+    ///
+    /// # Errors
+    /// [`Error::Numeric`] if a number of the step is not finite.
+    pub fn step(&mut self) -> Result<StepNumbers> {
+        let Walk { data, session, stepper, done } = self;
+        let (config, at) = (&data.config, *done);
+        let names: Vec<String> = config.weight_net().params().into_iter().map(|p| p.name).collect();
+        let theta = names
+            .iter()
+            .map(|n| Ok((n.clone(), session.read_state(&format!("theta.{n}"))?)))
+            .collect::<Result<Vec<_>>>()?;
+        stepper.run(session, At { step: at, meta_step: at, lr: config.lr, theta_steps: at })?;
+        *done += 1;
+        let fetch = |name: &str| session.fetch(stepper.program(), name);
+        let (losses, weights, next) = (fetch("loss")?, fetch("weight")?, fetch("weight_next")?);
+        let (u, meta_loss) = (fetch("u")?, fetch("meta_loss")?[0]);
+        let hypergrad = names
+            .iter()
+            .map(|n| Ok((n.clone(), fetch(&format!("hypergrad.{n}"))?)))
+            .collect::<Result<Vec<_>>>()?;
+        let all = losses.iter().chain(&u).chain(&next).chain([&meta_loss]);
+        if let Some(bad) = all.copied().find(|v| !v.is_finite()) {
+            let (step, lr) = (at + 1, config.lr);
+            return Err(Error::Numeric(format!(
+                "step {step} has {bad} among its losses or u; try a smaller --lr than {lr}"
+            )));
+        }
+        let values: Vec<Vec<f64>> = theta.iter().map(|t| t.1.clone()).collect();
+        let closed_form = ThetaValues::new(&values)?.closed_form(&config.step(), config.lr, &losses, &u);
+        let train = &data.split.train;
+        let positions = stepper.positions(at);
+        let samples = positions.iter().enumerate().map(|(i, position)| {
+            let position = *position as usize;
+            SampleRow {
+                step: at + 1,
+                sample: train.indices[position],
+                label: train.labels[position],
+                true_label: train.original_labels[position],
+                corrupted: train.corrupted[position],
+                loss: losses[i],
+                weight: weights[i],
+                u: u[i],
+                pull: closed_form.pull[i],
+                moved: next[i] - weights[i],
+            }
+        });
+        let samples = samples.collect();
+        Ok(StepNumbers { step: at + 1, lr: config.lr, meta_loss, samples, theta, hypergrad, closed_form })
+    }
+}

@@ -1,0 +1,155 @@
+use super::learner::Prepared;
+use crate::data::{BatchConfig, Batcher, Labelled, Stream};
+use crate::error::Result;
+use crate::meta::{MetaStep, Optimiser, Order, PlainStep, adam_corrections};
+use crate::program::{Options, Program, Session, Values};
+use crate::tape::Tape;
+
+/// One order of the meta step as a program of a session, and the batches that it is fed.
+pub struct Stepper {
+    program: Program,
+    train: Batcher,
+    meta: Batcher,
+    rule: Optimiser,
+}
+
+/// Where in a run a step is.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct At {
+    /// From 0; decides the training batch.
+    pub step: u64,
+    /// Decides the meta batch; in training the same.
+    pub meta_step: u64,
+    /// The classifier's learning rate.
+    pub lr: f64,
+    /// Steps that the weight net has taken before.
+    pub theta_steps: u64,
+}
+
+impl Stepper {
+    /// The step with all of its outputs.
+    ///
+    /// # Errors
+    /// As [`Stepper::for_training`].
+    pub fn new(data: &Prepared, order: Order, meta: &Labelled, session: &mut Session) -> Result<Stepper> {
+        Stepper::compile(data, &Stepper::tape(data, order)?, meta, session)
+    }
+
+    /// The step with the outputs that training reads. States are the session's, by name. Meta batches are drawn from `meta`,
+    /// training batches from the run's training set.
+    ///
+    /// # Errors
+    /// If the batch is larger than the training set, or the device has no room.
+    pub fn for_training(
+        data: &Prepared,
+        order: Order,
+        meta: &Labelled,
+        session: &mut Session,
+    ) -> Result<Stepper> {
+        let tape =
+            if order == Order::Published { Stepper::lean_tape(data) } else { Stepper::tape(data, order) };
+        Stepper::compile(data, &tape?, meta, session)
+    }
+
+    fn compile(data: &Prepared, tape: &Tape, meta: &Labelled, session: &mut Session) -> Result<Stepper> {
+        let Prepared { config, split, .. } = data;
+        let how = |stream| BatchConfig {
+            size: config.batch,
+            seed: config.seed,
+            stream,
+            augment: data.dataset.augment,
+        };
+        let train = Batcher::per_epoch(&split.train.indices, &split.train.labels, how(Stream::TrainBatches))?;
+        let meta = Batcher::endless(&meta.indices, &meta.labels, how(Stream::MetaBatches))?;
+        let program = session.compile(tape, Options::default())?;
+        let (rule, lr_theta) = config.weight_net_rule();
+        let stepper = Stepper { program, train, meta, rule };
+        // It does not change from step to step.
+        if stepper.takes("lr.theta") {
+            session.feed(&stepper.program, "lr.theta", Values::Float(&[lr_theta]))?;
+        }
+        Ok(stepper)
+    }
+
+    /// The step as recorded, with all of its outputs.
+    ///
+    /// # Errors
+    /// As [`MetaStep::record`].
+    pub fn tape(data: &Prepared, order: Order) -> Result<Tape> {
+        Stepper::record(data, |step, tape| step.record_in(tape, order))
+    }
+
+    /// The published step with the outputs that training reads, as a [`super::Learner`] runs it.
+    ///
+    /// # Errors
+    /// As [`MetaStep::record`].
+    pub fn lean_tape(data: &Prepared) -> Result<Tape> {
+        Stepper::record(data, |step, tape| step.record(tape, false))
+    }
+
+    /// A plain step of the same classifier on the same batches: what a meta step is compared with.
+    ///
+    /// # Errors
+    /// As [`PlainStep::record`].
+    pub fn plain_tape(data: &Prepared) -> Result<Tape> {
+        let Prepared { config, net, .. } = data;
+        let (optimiser, batch) = (Optimiser::Sgd(config.classifier()), data.batch(true));
+        let mut tape = Tape::new();
+        PlainStep { net, optimiser, data: &batch, batch: config.batch }.record(&mut tape)?;
+        Ok(tape)
+    }
+
+    fn record(data: &Prepared, how: impl Fn(&MetaStep, &mut Tape) -> Result<()>) -> Result<Tape> {
+        let Prepared { config, net, .. } = data;
+        let (weight_net, step, batch) = (config.weight_net(), config.step(), data.batch(true));
+        let mut tape = Tape::new();
+        let sizes = [config.batch; 2];
+        how(
+            &MetaStep { net, weight_net: &weight_net, config: &step, data: &batch, batch: sizes },
+            &mut tape,
+        )?;
+        Ok(tape)
+    }
+
+    fn takes(&self, input: &str) -> bool {
+        self.program.inputs().iter().any(|i| i.name == input)
+    }
+
+    /// The compiled step, for its outputs.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Places in the training set of the batch of `step`.
+    pub fn positions(&mut self, step: u64) -> &[u32] {
+        &self.train.batch(step).positions
+    }
+
+    /// Takes a step.
+    ///
+    /// # Errors
+    /// Those of the machine.
+    pub fn run(&mut self, session: &mut Session, at: At) -> Result<()> {
+        let meta = self.takes("picks_meta");
+        let adam = match &self.rule {
+            Optimiser::Adam(adam) if self.takes("adam.correction1") => {
+                Some(adam_corrections(adam, at.theta_steps + 1))
+            }
+            _ => None,
+        };
+        let Stepper { program, train, .. } = self;
+        let batch = train.batch(at.step);
+        session.feed(program, "picks", Values::Int(bytemuck::cast_slice(&batch.picks)))?;
+        session.feed(program, "y", Values::Int(&batch.labels))?;
+        session.feed(program, "lr", Values::Float(&[at.lr]))?;
+        if meta {
+            let batch = self.meta.batch(at.meta_step);
+            session.feed(program, "picks_meta", Values::Int(bytemuck::cast_slice(&batch.picks)))?;
+            session.feed(program, "y_meta", Values::Int(&batch.labels))?;
+        }
+        for (correction, name) in adam.iter().flatten().zip(["adam.correction1", "adam.correction2"]) {
+            session.feed(program, name, Values::Float(&[*correction]))?;
+        }
+        session.run(program)
+    }
+}
