@@ -23,10 +23,12 @@
 //! | `step.rs` | the three steps on a tape |
 //! | `route.rs` | the hypergradient, a function a route |
 //! | `optimiser.rs` | SGD and Adam as operations |
+//! | `schemes/` | the field's other reweighting schemes, one file each |
 
 mod config;
 mod optimiser;
 mod route;
+pub mod schemes;
 mod step;
 
 pub use config::{Adam, Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
