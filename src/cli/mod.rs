@@ -7,12 +7,14 @@
 //! | `device.rs` | from `--device`, `--precision`, `--threads` to a backend; which GPUs there are |
 //! | `report.rs` | standard output: text, tables, JSON |
 //! | `train.rs` | `metatape train` |
+//! | `compare.rs` | `metatape compare` |
 //! | `hypergrad.rs`, `dump.rs` | `metatape hypergrad`, and the file that it writes |
 //! | `bench.rs` | `metatape bench` |
 //! | `info.rs` | `metatape info` |
 
 mod args;
 mod bench;
+mod compare;
 mod device;
 mod dump;
 mod hypergrad;
@@ -57,6 +59,7 @@ fn parse() -> clap::error::Result<Command> {
 fn run(command: &Command) -> Result<()> {
     match command {
         Command::Train(args) => train::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Hypergrad(args) => hypergrad::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Info(args) => info::run(args),

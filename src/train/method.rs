@@ -112,7 +112,7 @@ impl Method {
             Method::Ohem => Box::new(Ohem::default()),
             Method::SplHard => Box::new(SelfPaced::new(SelfPacedForm::Hard, classes)),
             Method::SplLinear => Box::new(SelfPaced::new(SelfPacedForm::Linear, classes)),
-            Method::GemanMcClure => Box::new(GemanMcClure::default()),
+            Method::GemanMcClure => Box::new(GemanMcClure::new(classes)),
             Method::Gce => Box::new(Gce::default()),
             Method::ClassBalanced => {
                 let mut counts = vec![0; classes];

@@ -10,22 +10,31 @@
 //! | `history.rs` | what was measured: rows, curves, the summary |
 //! | `checkpoint.rs` | states and history in one file, written atomically |
 //! | `run.rs` | [`Run`]: all methods side by side, with the files of the run's folder |
+//! | `paper.rs` | [`PaperCell`]: settings and figures of the paper's tables |
+//! | `grid.rs` | [`Grid`]: methods by seeds, each run kept when it is finished |
+//! | `comparison.rs` | [`Comparison`]: a grid's means, files and plots |
 //! | `pictures.rs` | which plots a run draws, from its history |
 //! | `plots/` | how a plot is drawn |
 
 mod checkpoint;
+mod comparison;
 mod config;
+mod grid;
 mod history;
 mod learner;
 mod method;
+mod paper;
 mod pictures;
 pub mod plots;
 mod run;
 pub mod setup;
 mod step;
 
+pub use comparison::{Comparison, Mean, MethodSummary};
 pub use config::Config;
+pub use grid::{Cell, CellId, Grid, Plan};
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Measured, Prepared, StepReport};
 pub use method::Method;
+pub use paper::{PRESET_FIELDS, PaperCell};
 pub use run::{Observer, Run};

@@ -32,8 +32,8 @@ pub struct Run {
     done: usize,
 }
 
-const CONFIG: &str = "config.toml";
-const CHECKPOINT: &str = "checkpoint.safetensors";
+pub(super) const CONFIG: &str = "config.toml";
+pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 
 impl Run {
     /// A new run in the folder `out`, which is made if it is not there. `session` gives each method a session of its own.

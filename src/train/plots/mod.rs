@@ -13,16 +13,20 @@
 //! # Ok::<(), metatape::Error>(())
 //! ```
 
+mod confusion;
 mod epoch_curves;
 mod frame;
 mod histogram;
+mod lines;
 mod render;
 mod style;
 mod text;
 mod weight_curve;
 mod weight_histogram;
 
+pub use confusion::Confusion;
 pub use epoch_curves::{EpochCurves, EpochLine};
+pub use lines::{Line, Lines};
 pub use render::write;
 pub use weight_curve::WeightCurve;
 pub use weight_histogram::WeightHistogram;
