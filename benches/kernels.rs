@@ -71,9 +71,19 @@ fn batch_norm(bench: &mut Criterion) {
     });
 }
 
+/// The thread that calls and a second one, for each bench.
+fn all(bench: &mut Criterion) {
+    let mut team = Team::new(2).expect("two threads");
+    team.lead(|| {
+        convolutions(bench);
+        products(bench);
+        batch_norm(bench);
+    });
+}
+
 criterion_group! {
     name = kernels;
     config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));
-    targets = convolutions, products, batch_norm
+    targets = all
 }
 criterion_main!(kernels);

@@ -5,20 +5,21 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use metatape::meta::Route;
 use metatape::program::Session;
+use metatape::train::Method;
 use metatape::train::ablation::{Config, Findings, Progress, Study, Variant};
 use metatape::{Error, Result};
 
-use super::args::{AblateArgs, typed};
-use super::report;
-use super::run_config::Flags;
+use super::args::{AblateArgs, given};
+use super::{report, run_config};
 
 /// Images of the full meta set, if not `--meta-size`.
 const META_SIZE: usize = 1000;
 
 /// Runs all cells, or those that are missing.
 pub fn run(args: &AblateArgs) -> Result<()> {
-    let mut device = args.device.clone();
+    let mut device = args.run.device.clone();
     let study = match (&args.out, args.resume) {
         (Some(out), true) => {
             let study = Study::resume(out)?;
@@ -46,18 +47,9 @@ pub fn run(args: &AblateArgs) -> Result<()> {
 }
 
 fn config(args: &AblateArgs) -> Result<Config> {
-    let flags = Flags {
-        data: &args.data,
-        step: &args.step,
-        device: &args.device,
-        model: &args.model,
-        batch: args.batch,
-        epochs: args.epochs,
-        milestones: super::args::milestones(args.milestones.as_ref(), args.epochs),
-        seed: 1,
-    };
-    let run = metatape::train::Config { meta_size: None, ..flags.config()? };
-    let meta_size = args.data.meta_size.unwrap_or(META_SIZE);
+    let flags = run_config::config(&args.run, Method::MwNet, false, 1)?;
+    let run = metatape::train::Config { meta_size: None, route: Route::Jvp, ..flags };
+    let meta_size = args.run.data.meta_size.unwrap_or(META_SIZE);
     let mut variants = match &args.variants {
         Some(list) => list.clone(),
         None => Variant::default_list(meta_size, run.noise),
@@ -74,7 +66,7 @@ fn config(args: &AblateArgs) -> Result<Config> {
 fn agree(args: &AblateArgs, stored: &Config) -> Result<()> {
     let fields = |config: &Config| serde_json::to_value(config).map_err(|e| Error::Program(e.to_string()));
     let (asked, had) = (fields(&config(args)?)?, fields(stored)?);
-    for field in typed("ablate") {
+    for field in given("ablate") {
         let (key, flag) = match field.as_str() {
             "virtual_step" => ("virtual", "--virtual".to_owned()),
             key => (key, format!("--{}", key.replace('_', "-"))),

@@ -12,6 +12,7 @@ use metatape::nn::{WeightNet, WeightNetInit};
 use metatape::train::Method;
 use metatape::train::ablation::Variant;
 
+use super::compare::CompareArgs;
 use super::values::{DeviceChoice, Precision, factor, model, positive, rate, share};
 
 const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
@@ -29,6 +30,7 @@ const ROUTES: &str = "jvp|reverse|finite-difference|per-sample";
     after_help = "Examples:
   metatape train                                    built-in images with 60% noise, and the baseline beside
   metatape train --model lenet --noise flip2:0.4    another network, another noise
+  metatape compare --methods all --out runs/all     every scheme of the field side by side
   metatape hypergrad --model lenet --precision f64  every way to compute the hypergradient, compared
   metatape bench --model resnet32                   milliseconds of a plain step and of a meta step
   metatape info                                     what this machine offers"
@@ -44,6 +46,8 @@ pub struct Metatape {
 pub enum Command {
     /// Train on biased data, with weights learned from a small clean meta set
     Train(TrainArgs),
+    /// Compare reweighting schemes on the same data over several seeds
+    Compare(CompareArgs),
     /// Compute one meta step's hypergradient by every route; compare and dump
     Hypergrad(HypergradArgs),
     /// Ask by experiment what the method needs: its meta set, its three steps, its exact hypergradient
@@ -169,27 +173,15 @@ pub struct DeviceArgs {
     pub device: DeviceChoice,
 }
 
-/// `metatape train`.
+/// What is trained on what, and how long: shared by all commands that train.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Examples:
-  metatape train
-  metatape train --noise flip2:0.4 --weights normalised --seed 3 --out runs/flip
-  metatape train --noise none --imbalance 100
-  metatape train --dataset cifar10 --data-dir cifar-10-batches-bin --model resnet32 --lr 0.1
-  metatape train --out runs/flip --resume")]
-pub struct TrainArgs {
+pub struct RunArgs {
     /// Data set, noise, long tail, meta set.
     #[command(flatten)]
     pub data: DataArgs,
     /// The classifier
     #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
     pub model: String,
-    /// mwnet, or uniform: every sample with the same weight
-    #[arg(long, value_name = "mwnet|uniform", default_value_t = Method::MwNet)]
-    pub method: Method,
-    /// Without the uniform baseline that otherwise runs beside mwnet, on the same schedule
-    #[arg(long)]
-    pub no_baseline: bool,
     /// Options of the meta step, and the learning rate.
     #[command(flatten)]
     pub step: StepArgs,
@@ -206,12 +198,50 @@ pub struct TrainArgs {
     /// --epochs]
     #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub milestones: Option<Vec<usize>>,
-    /// Decides meta set, noise, first parameters and order of batches
-    #[arg(long, value_name = "SEED", default_value_t = 1, help_heading = "Schedule")]
-    pub seed: u64,
     /// Threads, precision, device.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+impl RunArgs {
+    /// Epochs after which the learning rate is divided by 10: as given, or ⌊66%⌋ and ⌊85%⌋ of all, where that is not
+    /// before the first.
+    pub fn milestones(&self) -> Vec<usize> {
+        let default =
+            || [66, 85].map(|percent| self.epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
+        self.milestones.clone().unwrap_or_else(default)
+    }
+}
+
+/// The names of the fields of a subcommand whose flags stand on the command line.
+pub fn given(subcommand: &str) -> HashSet<String> {
+    let matches = Metatape::command().get_matches();
+    let Some(matches) = matches.subcommand_matches(subcommand) else { return HashSet::new() };
+    let typed = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    matches.ids().filter(typed).map(ToString::to_string).collect()
+}
+
+/// `metatape train`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  metatape train
+  metatape train --noise flip2:0.4 --weights normalised --seed 3 --out runs/flip
+  metatape train --noise none --imbalance 100 --method mwnet-longtail
+  metatape train --dataset cifar10 --data-dir cifar-10-batches-bin --model resnet32 --lr 0.1
+  metatape train --out runs/flip --resume")]
+pub struct TrainArgs {
+    /// mwnet, or another of the methods that `metatape compare --help` lists
+    #[arg(long, value_name = "METHOD", default_value_t = Method::MwNet)]
+    pub method: Method,
+    /// Without the uniform baseline that otherwise runs beside the method, on the same schedule
+    #[arg(long)]
+    pub no_baseline: bool,
+    /// Data, model, meta step, schedule.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Decides meta set, noise, first parameters and order of batches
+    #[arg(long, value_name = "SEED", default_value_t = 1, help_heading = "Schedule")]
+    pub seed: u64,
     /// Folder for the run's files [default: runs/<date-name>]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
@@ -221,33 +251,6 @@ pub struct TrainArgs {
     /// Print the summary as JSON instead of tables
     #[arg(long, help_heading = "Output")]
     pub json: bool,
-}
-
-impl TrainArgs {
-    /// The names of the fields whose flags stand on the command line.
-    pub fn given() -> HashSet<String> {
-        typed("train")
-    }
-
-    /// Epochs after which the learning rate is divided by 10: as given, or ⌊66%⌋ and ⌊85%⌋ of all, where that is not
-    /// before the first.
-    pub fn milestones(&self) -> Vec<usize> {
-        milestones(self.milestones.as_ref(), self.epochs)
-    }
-}
-
-/// The names of a subcommand's fields whose flags stand on the command line.
-pub fn typed(subcommand: &str) -> HashSet<String> {
-    let matches = Metatape::command().get_matches();
-    let Some(matches) = matches.subcommand_matches(subcommand) else { return HashSet::new() };
-    let typed = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
-    matches.ids().filter(typed).map(ToString::to_string).collect()
-}
-
-/// See [`TrainArgs::milestones`].
-pub fn milestones(given: Option<&Vec<usize>>, epochs: usize) -> Vec<usize> {
-    let default = || [66, 85].map(|percent| epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
-    given.cloned().unwrap_or_else(default)
 }
 
 /// `metatape ablate`.
@@ -275,28 +278,9 @@ pub struct AblateArgs {
     /// Seeds 1 to N of each
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive, allow_negative_numbers = true)]
     pub seeds: usize,
-    /// Data set, noise, long tail, meta set.
+    /// Data, model, meta step, schedule. The route is that of the variants.
     #[command(flatten)]
-    pub data: DataArgs,
-    /// The classifier
-    #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
-    pub model: String,
-    /// Options of the meta step, and the learning rate.
-    #[command(flatten)]
-    pub step: StepArgs,
-    /// Passes over the training set
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
-    pub epochs: usize,
-    /// Samples of a batch, and of a meta batch
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
-    pub batch: usize,
-    /// Numbers of epochs, ascending and separated by commas, after which the learning rate is divided by 10 [default: 66% and 85% of
-    /// --epochs]
-    #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
-    pub milestones: Option<Vec<usize>>,
-    /// Threads, precision, device.
-    #[command(flatten)]
-    pub device: DeviceArgs,
+    pub run: RunArgs,
     /// Folder for the study's files [default: runs/<date>-ablate]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,

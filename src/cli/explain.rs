@@ -1,10 +1,10 @@
 //! `metatape hypergrad --explain`: takes meta steps from fresh networks and walks through the last one. What is said stands in
 //! `lesson.rs`; here is what it says it about.
 
-use metatape::meta::Order;
+use metatape::meta::{Order, Route};
 use metatape::program::{Options, Part, Session, parts};
 use metatape::tape::Tape;
-use metatape::train::{Prepared, StepNumbers, Stepper, Walk};
+use metatape::train::{Method, Prepared, StepNumbers, Stepper, Walk};
 use metatape::{Error, Result};
 use serde_json::{Value, json};
 
@@ -79,6 +79,9 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
         batch: args.batch,
         epochs: 1,
         milestones: Vec::new(),
+        route: Route::Jvp,
+        method: Method::MwNet,
+        baseline: false,
         seed: args.seed,
     };
     let data = Prepared::new(flags.config()?)?;

@@ -47,7 +47,7 @@ fn opening(told: &Explained) -> String {
         told.machine,
         count(told.data.net.params()),
         numbers.lr,
-        count(config.weight_net().params()),
+        count(config.weight_net(config.method).params()),
         number(numbers.meta_loss),
     )
 }
@@ -59,7 +59,7 @@ fn words(part: &Part, told: &Explained) -> (String, String) {
         VirtualStep::Plain => "Plain SGD",
         VirtualStep::Momentum => "SGD with the real step's momentum and weight decay",
     };
-    let rule = match config.weight_net_rule().0 {
+    let rule = match config.weight_net_rule(config.method).0 {
         Optimiser::Adam(_) => "Adam, whose steps have about one size whatever the gradient's",
         Optimiser::Sgd(_) => "SGD with momentum",
     };

@@ -9,6 +9,7 @@
 //! | `train.rs` | `metatape train` |
 //! | `ablate.rs` | `metatape ablate` |
 //! | `run_config.rs` | from flags to a run's configuration |
+//! | `compare.rs` | `metatape compare` |
 //! | `hypergrad.rs`, `dump.rs` | `metatape hypergrad`, and the file that it writes |
 //! | `explain.rs`, `lesson.rs` | `metatape hypergrad --explain`: its numbers, and its words |
 //! | `bench.rs` | `metatape bench` |
@@ -17,6 +18,7 @@
 mod ablate;
 mod args;
 mod bench;
+mod compare;
 mod device;
 mod dump;
 mod explain;
@@ -64,6 +66,7 @@ fn parse() -> clap::error::Result<Command> {
 fn run(command: &Command) -> Result<()> {
     match command {
         Command::Train(args) => train::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Hypergrad(args) => hypergrad::run(args),
         Command::Ablate(args) => ablate::run(args),
         Command::Bench(args) => bench::run(args),

@@ -1,10 +1,10 @@
-//! From flags to the configuration of a run that a study or a walk is made of.
+//! From flags to the configuration of a run, or of one that a study or a walk is made of.
 
 use metatape::meta::Route;
 use metatape::train::{Config, Method};
 use metatape::{Error, Result};
 
-use super::args::{DataArgs, DeviceArgs, StepArgs};
+use super::args::{DataArgs, DeviceArgs, RunArgs, StepArgs};
 
 /// What subcommands give.
 pub struct Flags<'a> {
@@ -22,14 +22,38 @@ pub struct Flags<'a> {
     pub epochs: usize,
     /// Where the learning rate is divided by 10.
     pub milestones: Vec<usize>,
+    /// How the hypergradient is computed.
+    pub route: Route,
+    /// What is trained.
+    pub method: Method,
+    /// Whether the uniform baseline is trained beside it.
+    pub baseline: bool,
     /// The seed.
     pub seed: u64,
 }
 
+/// The run that flags ask for, of a method and a seed.
+pub fn config(args: &RunArgs, method: Method, baseline: bool, seed: u64) -> Result<Config> {
+    let flags = Flags {
+        data: &args.data,
+        step: &args.step,
+        device: &args.device,
+        model: &args.model,
+        batch: args.batch,
+        epochs: args.epochs,
+        milestones: args.milestones(),
+        route: args.route,
+        method,
+        baseline,
+        seed,
+    };
+    flags.config()
+}
+
 impl Flags<'_> {
-    /// Meta-Weight-Net alone, by the jvp route.
+    /// As a configuration.
     pub fn config(self) -> Result<Config> {
-        // So that a study can be resumed from another folder.
+        // So that it can be resumed from another folder.
         let absolute = |dir| std::path::absolute(dir).map_err(Error::io(dir, "find"));
         Ok(Config {
             dataset: self.data.dataset,
@@ -38,9 +62,9 @@ impl Flags<'_> {
             imbalance: self.data.imbalance,
             meta_size: self.data.meta_size,
             model: self.model.to_owned(),
-            method: Method::MwNet,
-            baseline: false,
-            route: Route::Jvp,
+            method: self.method,
+            baseline: self.baseline,
+            route: self.route,
             weights: self.step.weights,
             undetached: self.step.undetached,
             virtual_step: self.step.virtual_step,

@@ -10,22 +10,23 @@ use metatape::train::{Config, EpochRow, Method, Observer, Run, StepReport, Summa
 use metatape::{Error, Result};
 use serde_json::Value;
 
-use super::args::TrainArgs;
+use super::args::{TrainArgs, given};
 use super::report::{print, table};
+use super::run_config::config;
 
 /// Trains, or goes on training.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let mut device = args.device.clone();
+    let mut device = args.run.device.clone();
     let mut run = match (&args.out, args.resume) {
         (Some(out), true) => {
             let stored = Run::stored_config(out)?;
-            agree(args, &stored)?;
+            agree("train", &asked(args)?, &stored)?;
             // A run keeps its precision, too.
             device.precision = stored.precision.parse()?;
             Run::resume(out, &|| Ok(Session::new(device.backend()?)))?
         }
         (out, _) => {
-            let config = config(args)?;
+            let config = asked(args)?;
             let out = out.clone().unwrap_or_else(|| default_out(&config));
             Run::start(config, &out, &|| Ok(Session::new(device.backend()?)))?
         }
@@ -41,42 +42,16 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 }
 
 /// The run that flags ask for.
-fn config(args: &TrainArgs) -> Result<Config> {
-    // So that a run can be resumed from another folder.
-    let data_dir =
-        args.data.data_dir.as_ref().map(|dir| std::path::absolute(dir).map_err(Error::io(dir, "find")));
-    Ok(Config {
-        dataset: args.data.dataset,
-        data_dir: data_dir.transpose()?,
-        noise: args.data.noise(),
-        imbalance: args.data.imbalance,
-        meta_size: args.data.meta_size,
-        model: args.model.clone(),
-        method: args.method,
-        baseline: !args.no_baseline && args.method == Method::MwNet,
-        route: args.route,
-        weights: args.step.weights,
-        undetached: args.step.undetached,
-        virtual_step: args.step.virtual_step,
-        weight_net_preset: args.step.weight_net_preset,
-        weight_net_init: args.step.weight_net_init,
-        epochs: args.epochs,
-        batch: args.batch,
-        lr: args.step.lr,
-        milestones: args.milestones(),
-        momentum: args.step.momentum,
-        nesterov: args.step.nesterov,
-        weight_decay: args.step.weight_decay,
-        seed: args.seed,
-        precision: args.device.precision.to_string(),
-    })
+fn asked(args: &TrainArgs) -> Result<Config> {
+    let baseline = !args.no_baseline && args.method != Method::Uniform;
+    config(&args.run, args.method, baseline, args.seed)
 }
 
 /// A resumed run keeps its configuration: a flag on the command line that says otherwise is an error.
-fn agree(args: &TrainArgs, stored: &Config) -> Result<()> {
+pub fn agree(subcommand: &str, asked: &Config, stored: &Config) -> Result<()> {
     let fields = |config: &Config| serde_json::to_value(config).map_err(|e| Error::Program(e.to_string()));
-    let (asked, stored) = (fields(&config(args)?)?, fields(stored)?);
-    for field in TrainArgs::given() {
+    let (asked, stored) = (fields(asked)?, fields(stored)?);
+    for field in given(subcommand) {
         // Two fields are called otherwise in a configuration.
         let (key, flag) = match field.as_str() {
             "virtual_step" => ("virtual", "--virtual".to_owned()),
@@ -135,12 +110,13 @@ impl Watcher {
     fn new(run: &Run, json: bool) -> Watcher {
         let methods = run.data.config.methods();
         let (steps, epochs) = (run.steps_per_epoch(), run.data.config.epochs);
+        let passes = run.passes() as u64;
         let all = MultiProgress::new();
         let lines = !std::io::stderr().is_terminal();
         let mut bars = Vec::new();
         for method in methods.iter().filter(|_| !lines) {
             let template = "{prefix:>8} {bar:24} {pos}/{len} steps  {rate}  {eta} left  {msg}";
-            let bar = all.add(ProgressBar::new(steps * epochs as u64));
+            let bar = all.add(ProgressBar::new(steps * passes));
             if let Ok(style) = ProgressStyle::with_template(template) {
                 let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
                     let _ = write!(text, "{:.0} steps/s", state.per_sec());
@@ -191,7 +167,9 @@ impl Observer for Watcher {
         );
         self.say(&begun);
         if done > 0 {
-            self.say(&format!("resumed after epoch {done} of {}", self.epochs));
+            let (what, all) =
+                if run.passes() == self.epochs { ("epoch", self.epochs) } else { ("pass", run.passes()) };
+            self.say(&format!("resumed after {what} {done} of {all}"));
         }
         for bar in &self.bars {
             bar.set_position(done as u64 * self.steps);
@@ -200,9 +178,9 @@ impl Observer for Watcher {
         self.began = Instant::now();
     }
 
-    fn step(&mut self, method: Method, epoch: usize, report: StepReport) {
+    fn step(&mut self, method: Method, pass: usize, report: StepReport) {
         let Some(bar) = self.bar(method) else { return };
-        bar.set_position(epoch as u64 * self.steps + report.step);
+        bar.set_position(pass as u64 * self.steps + report.step);
         // Text is costly beside a step of a small network.
         if report.step.is_multiple_of(16) {
             let meta = report.meta_loss.map_or(String::new(), |m| format!("  meta {m:.3}"));

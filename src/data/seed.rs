@@ -28,6 +28,8 @@ pub enum Stream {
     Classifier = 9,
     /// Initial parameters of the weight net (counter: the parameter's place).
     WeightNet = 10,
+    /// Initial parameters of Co-teaching's second classifier (counter: the parameter's place).
+    SecondClassifier = 11,
 }
 
 impl Stream {

@@ -104,12 +104,14 @@
 //! | `order.rs` | the steps in other orders, for comparison |
 //! | `closed_form.rs` | the hypergradient in loops over per-sample numbers, as a check |
 //! | `optimiser.rs` | SGD and Adam as operations |
+//! | `schemes/` | the field's other reweighting schemes, one file each |
 
 mod closed_form;
 mod config;
 mod optimiser;
 mod order;
 mod route;
+pub mod schemes;
 mod step;
 
 pub use closed_form::{ClosedForm, ThetaValues};

@@ -45,7 +45,7 @@ impl MetaStep<'_> {
         } else {
             let rule = self.config.classifier;
             let (sgd, coefficients) = (Optimiser::Sgd(rule), weighed.coefficients);
-            let w = real_step(tape, &start.w, start.losses, coefficients, &sgd, start.lr)?;
+            let w = real_step(tape, &start.w, &[(start.losses, coefficients)], &sgd, start.lr, "momentum")?;
             (w, tape.scale(start.lr, -rule.gain())?)
         };
         if order == Order::FixedTheta {

@@ -21,7 +21,8 @@ pub enum Batch {
 }
 
 impl Batch {
-    fn images(&self, tape: &mut Tape, net: &Network, n: usize, suffix: &str) -> Result<Var> {
+    /// The images `[n,h,w,c]` of the batch whose inputs' names end in `suffix`.
+    pub(super) fn images(&self, tape: &mut Tape, net: &Network, n: usize, suffix: &str) -> Result<Var> {
         let [h, w, c] = net.image;
         match self {
             Batch::Given => tape.input(&format!("x{suffix}"), Kind::Float, [n, h, w, c]),
@@ -130,7 +131,7 @@ impl MetaStep<'_> {
         let phi = self.objective(tape, weights_next, weighed.losses)?;
         let coefficients = tape.gradient(phi, &[weighed.losses])?[0];
         let rule = Optimiser::Sgd(self.config.classifier);
-        let w_next = real_step(tape, &start.w, start.losses, coefficients, &rule, start.lr)?;
+        let w_next = real_step(tape, &start.w, &[(start.losses, coefficients)], &rule, start.lr, "momentum")?;
 
         tape.output("loss", start.losses);
         tape.output("weight", weighed.weights);
@@ -158,15 +159,8 @@ impl MetaStep<'_> {
         let theta = Params::states(tape, "theta", &self.weight_net.params())?;
 
         tape.section("losses at w");
-        let x = self.data.images(tape, self.net, n, "")?;
-        let y = tape.input("y", Kind::Int, [n])?;
-        let mut forward = Forward::new(tape, &w, Normalisation::Batch);
-        let logits = self.net.logits(&mut forward, x)?;
-        let losses = forward.tape.cross_entropy(logits, y)?;
-        if train {
-            forward.update_running()?;
-        }
-        let correct = tape.correct(logits, y)?;
+        let Pass { x, y, losses, correct, .. } =
+            Pass::record(tape, self.net, self.data, n, &w, train.then_some("stats"))?;
         Ok(Start { lr, w, theta, batch: (x, y), losses, correct })
     }
 
@@ -190,13 +184,7 @@ impl MetaStep<'_> {
         reach: Var,
     ) -> Result<Recorded> {
         tape.section("meta loss and its gradient at ŵ");
-        let m = self.batch[1];
-        let x_meta = self.data.images(tape, self.net, m, "_meta")?;
-        let y_meta = tape.input("y_meta", Kind::Int, [m])?;
-        // The virtual model's running statistics are thrown away.
-        let mut forward = Forward::new(tape, &virtual_w, Normalisation::Batch);
-        let meta_logits = self.net.logits(&mut forward, x_meta)?;
-        let meta_losses = tape.cross_entropy(meta_logits, y_meta)?;
+        let meta_losses = meta_losses(tape, self.net, self.data, self.batch[1], &virtual_w)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         let meta_grad = tape.gradient(meta_loss, &virtual_w.vars())?;
         Ok(Recorded {
@@ -252,18 +240,66 @@ impl MetaStep<'_> {
     }
 }
 
-/// `w⁺` from the losses' gradient with the given coefficients.
+/// A classifier's forward pass over a training batch.
+pub(super) struct Pass {
+    /// Images `[n,h,w,c]`.
+    pub x: Var,
+    /// Labels `[n]`, the input `y`.
+    pub y: Var,
+    /// `[n, classes]`.
+    pub logits: Var,
+    /// Per-sample losses `[n]`.
+    pub losses: Var,
+    /// Hits `[n]`.
+    pub correct: Var,
+}
+
+impl Pass {
+    /// Records the pass at the parameters `w`; the running statistics `<stats>.*` move, if given.
+    pub fn record(
+        tape: &mut Tape,
+        net: &Network,
+        data: &Batch,
+        n: usize,
+        w: &Params,
+        stats: Option<&str>,
+    ) -> Result<Pass> {
+        let x = data.images(tape, net, n, "")?;
+        let y = tape.input("y", Kind::Int, [n])?;
+        let mut forward = Forward::new(tape, w, Normalisation::Batch);
+        let logits = net.logits(&mut forward, x)?;
+        let losses = forward.tape.cross_entropy(logits, y)?;
+        if let Some(stats) = stats {
+            forward.update_running(stats)?;
+        }
+        let correct = tape.correct(logits, y)?;
+        Ok(Pass { x, y, logits, losses, correct })
+    }
+}
+
+/// Per-sample losses `[m]` of the meta batch at some parameters. Running statistics stay as they are: a virtual model's are
+/// thrown away.
+pub(super) fn meta_losses(tape: &mut Tape, net: &Network, data: &Batch, m: usize, w: &Params) -> Result<Var> {
+    let x = data.images(tape, net, m, "_meta")?;
+    let y = tape.input("y_meta", Kind::Int, [m])?;
+    let mut forward = Forward::new(tape, w, Normalisation::Batch);
+    let logits = net.logits(&mut forward, x)?;
+    tape.cross_entropy(logits, y)
+}
+
+/// `w⁺` from the gradient of per-sample losses with their coefficients, `Σ ⟨c, ℓ⟩` over all pairs; `momentum` names the
+/// momentum buffers.
 pub(super) fn real_step(
     tape: &mut Tape,
     w: &Params,
-    losses: Var,
-    coefficients: Var,
+    weighted: &[(Var, Var)],
     rule: &Optimiser,
     lr: Var,
+    momentum: &str,
 ) -> Result<Params> {
-    let gradients = tape.vjp(&[(losses, coefficients)], &w.vars())?;
+    let gradients = tape.vjp(weighted, &w.vars())?;
     let gradients: Vec<Var> = gradients.iter().zip(w.vars()).map(|(g, w)| tape.or_zero(*g, w)).collect();
-    rule.update(tape, w, &gradients, lr, "momentum")
+    rule.update(tape, w, &gradients, lr, momentum)
 }
 
 /// A plain training step with the same weight for every sample: the baseline.
@@ -286,15 +322,10 @@ impl PlainStep<'_> {
     pub fn record(&self, tape: &mut Tape) -> Result<()> {
         let lr = tape.input("lr", Kind::Float, [])?;
         let w = Params::states(tape, "w", &self.net.params())?;
-        let x = self.data.images(tape, self.net, self.batch, "")?;
-        let y = tape.input("y", Kind::Int, [self.batch])?;
-        let mut forward = Forward::new(tape, &w, Normalisation::Batch);
-        let logits = self.net.logits(&mut forward, x)?;
-        let losses = forward.tape.cross_entropy(logits, y)?;
-        forward.update_running()?;
-        let correct = tape.correct(logits, y)?;
+        let Pass { losses, correct, .. } =
+            Pass::record(tape, self.net, self.data, self.batch, &w, Some("stats"))?;
         let coefficients = tape.constant(1.0 / self.batch as f64, [self.batch]);
-        real_step(tape, &w, losses, coefficients, &self.optimiser, lr)?;
+        real_step(tape, &w, &[(losses, coefficients)], &self.optimiser, lr, "momentum")?;
         tape.output("loss", losses);
         tape.output("correct", correct);
         Ok(())

@@ -94,13 +94,14 @@ impl<'a> Forward<'a> {
         self.tape.add_bias(scaled, self.params.get(&format!("{layer}.bias"))?)
     }
 
-    /// Records the running statistics' step towards this pass's batch: variances unbiased, as PyTorch keeps them.
-    pub fn update_running(self) -> Result<()> {
+    /// Records the step of the running statistics `<prefix>.*` (`stats` is what [`Normalisation::Running`] reads) towards this
+    /// pass's batch: variances unbiased, as PyTorch keeps them.
+    pub fn update_running(self, prefix: &str) -> Result<()> {
         for Moments { layer, mean, variance, count } in &self.moments {
             let unbiased = *count as f64 / (*count as f64 - 1.0).max(1.0);
             for (part, value, factor) in [("mean", *mean, 1.0), ("var", *variance, unbiased)] {
                 let shape = self.tape.shape(value).clone();
-                let slot = self.tape.state(&format!("stats.{layer}.{part}"), Kind::Float, shape)?;
+                let slot = self.tape.state(&format!("{prefix}.{layer}.{part}"), Kind::Float, shape)?;
                 let old = self.tape.scale(slot, 1.0 - NORM_MOMENTUM)?;
                 let new = self.tape.scale(value, NORM_MOMENTUM * factor)?;
                 let next = self.tape.add(old, new)?;

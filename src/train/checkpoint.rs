@@ -8,6 +8,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::history::History;
+use super::learner::Memory;
 use crate::error::{Error, Result};
 use crate::program::{Session, Values};
 use crate::tape::Kind;
@@ -19,10 +20,13 @@ pub(super) struct Progress {
     pub network: String,
     /// `f32` or `f64`.
     pub precision: String,
-    /// Epochs that all methods have done.
+    /// Passes over the training set that all methods have done: epochs, where no method has more than one stage.
     pub epochs: usize,
     /// By method.
     pub histories: Vec<(String, History)>,
+    /// By method, what its stages hand on.
+    #[serde(default)]
+    pub memories: Vec<(String, Memory)>,
 }
 
 /// Writes a file so that at any moment, a crash or a full disk included, the old or the new content is there, never a part.

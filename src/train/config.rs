@@ -1,42 +1,13 @@
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::method::Method;
 use crate::data::{DatasetKind, Noise};
 use crate::error::{Error, Result};
+use crate::meta::schemes::MwNetRecipe;
 use crate::meta::{Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
 use crate::nn::{WeightNet, WeightNetInit};
-
-/// What is trained.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Method {
-    /// Meta-Weight-Net.
-    MwNet,
-    /// Every sample has the same weight.
-    Uniform,
-}
-
-impl FromStr for Method {
-    type Err = Error;
-    fn from_str(name: &str) -> Result<Method> {
-        match name {
-            "mwnet" => Ok(Method::MwNet),
-            "uniform" => Ok(Method::Uniform),
-            _ => Err(Error::Usage(format!("there is no method `{name}`; choose one of mwnet, uniform"))),
-        }
-    }
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Method::MwNet => "mwnet",
-            Method::Uniform => "uniform",
-        })
-    }
-}
 
 /// Everything that decides a run's results. Two runs of one configuration have the same bits, on any number of threads.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -102,16 +73,29 @@ pub struct Config {
 }
 
 impl Config {
-    /// The meta step's options.
-    pub fn step(&self) -> StepConfig {
+    /// A method's meta step.
+    pub fn step(&self, method: Method) -> StepConfig {
+        let MwNetRecipe { weights, undetached, weight_net } = self.recipe(method);
         StepConfig {
-            weights: self.weights,
-            undetached: self.undetached,
+            weights,
+            undetached,
             virtual_step: self.virtual_step,
             route: self.route,
             classifier: self.classifier(),
-            weight_net: self.weight_net_preset.optimiser().0,
+            weight_net: weight_net.optimiser().0,
             probe: probe(self.precision == "f64"),
+        }
+    }
+
+    /// Meta-Weight-Net's recipe: that of the fields, unless the method names one.
+    fn recipe(&self, method: Method) -> MwNetRecipe {
+        match method {
+            Method::MwNetLongTail => MwNetRecipe::LONG_TAIL,
+            _ => MwNetRecipe {
+                weights: self.weights,
+                undetached: self.undetached,
+                weight_net: self.weight_net_preset,
+            },
         }
     }
 
@@ -121,13 +105,13 @@ impl Config {
     }
 
     /// The weight net, 1–100–1 as published.
-    pub fn weight_net(&self) -> WeightNet {
-        WeightNet { hidden: 100, init: self.weight_net_init, slope: self.weight_net_preset.slope() }
+    pub fn weight_net(&self, method: Method) -> WeightNet {
+        WeightNet { hidden: 100, init: self.weight_net_init, slope: self.recipe(method).weight_net.slope() }
     }
 
     /// V's rule and learning rate.
-    pub fn weight_net_rule(&self) -> (Optimiser, f64) {
-        self.weight_net_preset.optimiser()
+    pub fn weight_net_rule(&self, method: Method) -> (Optimiser, f64) {
+        self.recipe(method).weight_net.optimiser()
     }
 
     /// The classifier's learning rate in an epoch (from 0): divided by 10 at every milestone.
@@ -139,8 +123,8 @@ impl Config {
     /// The methods of the run, the main one first.
     pub fn methods(&self) -> Vec<Method> {
         match (self.method, self.baseline) {
-            (Method::MwNet, true) => vec![Method::MwNet, Method::Uniform],
-            (method, _) => vec![method],
+            (Method::Uniform, _) | (_, false) => vec![self.method],
+            (method, true) => vec![method, Method::Uniform],
         }
     }
 

@@ -1,101 +1,215 @@
-//! A folder of finished cells: what a study of many runs has done so far, kept through any interruption.
+//! Several methods on the same data over several seeds: a grid of runs in one folder, each kept when it is finished.
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::checkpoint::write_atomically;
+use super::config::Config;
+use super::history::{EpochRow, History};
+use super::method::Method;
+use super::paper::PaperCell;
+use super::run::{CHECKPOINT, CONFIG, Observer, Run};
 use crate::error::{Error, Result};
+use crate::program::Session;
 
-const CONFIG: &str = "config.toml";
-const CELLS: &str = "cells";
+/// What a grid compares: `compare.toml`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Names of the methods, in the order of the table.
+    pub methods: Vec<String>,
+    /// One run each.
+    pub seeds: Vec<u64>,
+    /// The cell of the paper's tables that this repeats, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Everything else; its method and seed are replaced.
+    pub config: Config,
+}
 
-/// `config.toml`, and a file for each finished cell under `cells/`.
+/// One run of the grid.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CellId {
+    /// How it trains.
+    pub method: Method,
+    /// On which draw of the data.
+    pub seed: u64,
+}
+
+/// What is kept of a finished run: `cell.json`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Cell {
+    /// The method's name.
+    pub method: String,
+    /// The seed.
+    pub seed: u64,
+    /// Why the run could not be brought to its end; then the other fields hold what there was until then.
+    pub error: Option<String>,
+    /// One row an epoch.
+    pub rows: Vec<EpochRow>,
+    /// `[true class][predicted class]`, at the end.
+    pub confusion: Vec<Vec<u32>>,
+    /// (loss, weight) at the end: the scheme's function of the loss, where it is one, otherwise the mean weight that
+    /// samples of about that loss were given in the last epoch; empty where samples have no weights.
+    pub curve: Vec<(f64, f64)>,
+    /// Whether the curve is the scheme's function.
+    pub curve_is_function: bool,
+}
+
+impl Cell {
+    fn new(id: CellId, history: &History, error: Option<String>) -> Cell {
+        let picture = history.pictures.last().filter(|p| p.epoch > 0);
+        Cell {
+            method: id.method.to_string(),
+            seed: id.seed,
+            error,
+            rows: history.rows.clone(),
+            confusion: history.confusion.clone(),
+            curve: picture.map_or_else(|| history.by_loss.clone(), |p| p.curve.clone()),
+            curve_is_function: picture.is_some(),
+        }
+    }
+
+    /// The same as a history, for its means.
+    pub fn history(&self) -> History {
+        History { rows: self.rows.clone(), confusion: self.confusion.clone(), ..History::default() }
+    }
+
+    /// Milliseconds of a training step, evaluation not counted.
+    pub fn ms_per_step(&self) -> f64 {
+        let seconds: f64 = self.rows.iter().map(|r| 1.0 / r.steps_per_second).sum();
+        1e3 * seconds / self.rows.len() as f64
+    }
+}
+
+/// A grid and its folder: `compare.toml`, a folder `cells/<method>-seed<seed>` a run, and what [`super::Comparison`] writes.
 pub struct Grid {
-    /// The study's folder.
+    /// What is compared.
+    pub plan: Plan,
+    /// The folder.
     pub out: PathBuf,
 }
 
+const PLAN: &str = "compare.toml";
+const CELL: &str = "cell.json";
+
 impl Grid {
-    /// A new study in `out`, which is made if it is not there.
+    /// A new grid in the folder `out`.
     ///
     /// # Errors
-    /// If `out` holds a study or a run already, or cannot be written to.
-    pub fn start(out: &Path, config: &impl Serialize) -> Result<Grid> {
-        let taken = [CONFIG, CELLS, "checkpoint.safetensors", "results.csv", "summary.json"];
-        if let Some(file) = taken.iter().find(|f| out.join(f).exists()) {
+    /// [`Error::Usage`] if `out` holds a grid or a run already; if it cannot be written to.
+    pub fn start(plan: Plan, out: &Path) -> Result<Grid> {
+        if let Some(file) =
+            [PLAN, CONFIG, "summary.json", "results.csv"].iter().find(|f| out.join(f).exists())
+        {
             return Err(Error::Usage(format!(
-                "{} holds results already (it has {file}); continue them with --resume, or give another --out",
+                "{} holds results already (it has {file}); continue a comparison with --resume, or give another --out",
                 out.display()
             )));
         }
-        let text = toml::to_string(config).map_err(|e| Error::Program(e.to_string()))?;
-        let cells = out.join(CELLS);
-        std::fs::create_dir_all(&cells).map_err(Error::io(&cells, "create the folder"))?;
-        write_atomically(&out.join(CONFIG), text.as_bytes())?;
-        Ok(Grid { out: out.to_path_buf() })
+        std::fs::create_dir_all(out).map_err(Error::io(out, "create the folder"))?;
+        let text = toml::to_string(&plan).map_err(|e| Error::Program(e.to_string()))?;
+        write_atomically(&out.join(PLAN), text.as_bytes())?;
+        Ok(Grid { plan, out: out.to_path_buf() })
     }
 
-    /// The study in a folder, with its configuration.
+    /// The grid in a folder.
     ///
     /// # Errors
     /// If there is none, or it cannot be understood.
-    pub fn open<C: DeserializeOwned>(out: &Path) -> Result<(Grid, C)> {
-        let path = out.join(CONFIG);
+    pub fn resume(out: &Path) -> Result<Grid> {
+        let path = out.join(PLAN);
         if !path.exists() {
             return Err(Error::Usage(format!(
-                "{} holds no study to resume (there is no {CONFIG}); give the --out of a study, or leave --resume out",
+                "{} holds no comparison to resume (there is no {PLAN}); give the --out of one, or leave --resume out",
                 out.display()
             )));
         }
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let config = toml::from_str(&text).map_err(|e| {
+        let plan: Plan = toml::from_str(&text).map_err(|e| {
             let byte = e.span().map_or(0, |s| s.start as u64);
-            Error::Format { path, byte, detail: e.message().replace('\n', " ") }
+            Error::Format { path: path.clone(), byte, detail: e.message().replace('\n', " ") }
         })?;
-        // A study may have been stopped between its two first steps.
-        let cells = out.join(CELLS);
-        std::fs::create_dir_all(&cells).map_err(Error::io(&cells, "create the folder"))?;
-        Ok((Grid { out: out.to_path_buf() }, config))
+        let grid = Grid { plan, out: out.to_path_buf() };
+        grid.cells()?;
+        grid.paper()?;
+        Ok(grid)
     }
 
-    fn path(&self, cell: &str) -> PathBuf {
-        self.out.join(CELLS).join(format!("{cell}.json"))
-    }
-
-    /// What a cell gave, if it is finished.
+    /// All runs: seed after seed, so that what is finished can be compared.
     ///
     /// # Errors
-    /// If its file cannot be read or understood.
-    pub fn finished<T: DeserializeOwned>(&self, cell: &str) -> Result<Option<T>> {
-        let path = self.path(cell);
+    /// For a method that is not known.
+    pub fn cells(&self) -> Result<Vec<CellId>> {
+        let methods = self.plan.methods.iter().map(|name| name.parse()).collect::<Result<Vec<Method>>>()?;
+        let of_seed =
+            |seed: &u64| methods.iter().map(|&method| CellId { method, seed: *seed }).collect::<Vec<_>>();
+        Ok(self.plan.seeds.iter().flat_map(of_seed).collect())
+    }
+
+    /// The paper's cell that the grid repeats.
+    ///
+    /// # Errors
+    /// For a name that is not known.
+    pub fn paper(&self) -> Result<Option<PaperCell>> {
+        self.plan.preset.as_deref().map(PaperCell::named).transpose()
+    }
+
+    fn folder(&self, id: CellId) -> PathBuf {
+        self.out.join("cells").join(format!("{}-seed{}", id.method, id.seed))
+    }
+
+    /// A run that is finished.
+    ///
+    /// # Errors
+    /// If its file cannot be read.
+    pub fn finished(&self, id: CellId) -> Result<Option<Cell>> {
+        let path = self.folder(id).join(CELL);
         if !path.exists() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read the finished cell"))?;
-        serde_json::from_str(&text).map(Some).map_err(|e| {
-            Error::Data(format!(
-                "{}: is no finished cell of this program ({e}); remove it, and --resume computes it again",
-                path.display()
-            ))
-        })
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let cell = serde_json::from_str(&text).map_err(|e| Error::Format {
+            path,
+            byte: 0,
+            detail: format!("is no finished run ({e})"),
+        })?;
+        Ok(Some(cell))
     }
 
-    /// Keeps what a cell gave: whole or not at all.
+    /// Brings a run to its end, from its last checkpoint if it was begun. Its checkpoint, which can be large, is then removed.
+    ///
+    /// A loss that is no longer finite ends the run, and is part of its result.
     ///
     /// # Errors
-    /// If the file cannot be written.
-    pub fn keep(&self, cell: &str, result: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string_pretty(result).map_err(|e| Error::Program(e.to_string()))?;
-        write_atomically(&self.path(cell), (text + "\n").as_bytes())
-    }
-
-    /// Writes one of the study's files, replacing what is there.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn write(&self, file: &str, bytes: &[u8]) -> Result<()> {
-        write_atomically(&self.out.join(file), bytes)
+    /// All other errors of a run.
+    pub fn run(
+        &self,
+        id: CellId,
+        session: &dyn Fn() -> Result<Session>,
+        observer: &mut dyn Observer,
+    ) -> Result<Cell> {
+        let folder = self.folder(id);
+        let mut run = if folder.join(CONFIG).exists() {
+            Run::resume(&folder, session)?
+        } else {
+            let config =
+                Config { method: id.method, baseline: false, seed: id.seed, ..self.plan.config.clone() };
+            Run::start(config, &folder, session)?
+        };
+        let error = match run.finish(observer) {
+            Ok(_) => None,
+            Err(Error::Numeric(sentence)) => Some(sentence),
+            Err(error) => return Err(error),
+        };
+        let cell = Cell::new(id, &run.histories()[0], error);
+        let text = serde_json::to_string(&cell).map_err(|e| Error::Program(e.to_string()))?;
+        write_atomically(&folder.join(CELL), text.as_bytes())?;
+        let checkpoint = folder.join(CHECKPOINT);
+        if checkpoint.exists() {
+            std::fs::remove_file(&checkpoint).map_err(Error::io(&checkpoint, "remove"))?;
+        }
+        Ok(cell)
     }
 }

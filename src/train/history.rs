@@ -1,13 +1,11 @@
 use serde::{Deserialize, Serialize};
 
-use super::config::Method;
-
 /// One epoch of one method: a row of `metrics.csv`. Accuracies in percent.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct EpochRow {
     /// From 1.
     pub epoch: usize,
-    /// `mwnet` or `uniform`.
+    /// The method's name.
     pub method: String,
     /// The classifier's learning rate.
     pub lr: f64,
@@ -49,8 +47,14 @@ pub struct WeightPicture {
 pub struct History {
     /// One row an epoch.
     pub rows: Vec<EpochRow>,
-    /// Start, middle and end of training; empty for the baseline.
+    /// Start, middle and end of training; empty where the weight is no function of the loss.
     pub pictures: Vec<WeightPicture>,
+    /// `[true class][predicted class]`: test images after the last epoch.
+    #[serde(default)]
+    pub confusion: Vec<Vec<u32>>,
+    /// (loss, mean weight that the last epoch gave to samples of about that loss); empty without weights.
+    #[serde(default)]
+    pub by_loss: Vec<(f64, f64)>,
 }
 
 impl History {
@@ -64,6 +68,20 @@ impl History {
         self.rows.iter().map(|r| r.test_accuracy).max_by(f64::total_cmp)
     }
 
+    /// Accuracy in percent on the test images of each class after the last epoch; NaN for a class without any.
+    pub fn class_accuracies(&self) -> Vec<f64> {
+        let share = |(class, row): (usize, &Vec<u32>)| {
+            100.0 * f64::from(row[class]) / f64::from(row.iter().sum::<u32>())
+        };
+        self.confusion.iter().enumerate().map(share).collect()
+    }
+
+    /// Mean of the classes' accuracies, each counting the same.
+    pub fn balanced_accuracy(&self) -> Option<f64> {
+        let finite: Vec<f64> = self.class_accuracies().into_iter().filter(|a| a.is_finite()).collect();
+        (!finite.is_empty()).then(|| finite.iter().sum::<f64>() / finite.len() as f64)
+    }
+
     /// Time of all epochs.
     pub fn seconds(&self) -> f64 {
         self.rows.iter().map(|r| r.seconds).sum()
@@ -73,7 +91,7 @@ impl History {
 /// `summary.json`. Accuracies in percent.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Summary {
-    /// `mwnet` or `uniform`.
+    /// The method's name.
     pub method: String,
     /// The run's seed.
     pub seed: u64,
@@ -107,6 +125,35 @@ pub struct Summary {
     pub corrupted_percent: f64,
 }
 
+/// Mean weights by loss, in bins of a quarter of a nat from 0 to 8; the last one holds all above.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct LossBins(Vec<(f64, u64)>);
+
+const BINS: usize = 32;
+const BINS_PER_NAT: f64 = 4.0;
+
+impl Default for LossBins {
+    fn default() -> LossBins {
+        LossBins(vec![(0.0, 0); BINS])
+    }
+}
+
+impl LossBins {
+    pub fn add(&mut self, losses: &[f64], weights: &[f64]) {
+        for (loss, weight) in losses.iter().zip(weights) {
+            // The cast takes what is below 0 to 0.
+            let bin = &mut self.0[((loss * BINS_PER_NAT) as usize).min(BINS - 1)];
+            *bin = (bin.0 + weight, bin.1 + 1);
+        }
+    }
+
+    /// (the bin's middle, its mean weight), for bins that hold samples.
+    pub fn means(&self) -> Vec<(f64, f64)> {
+        let filled = self.0.iter().enumerate().filter(|(_, bin)| bin.1 > 0);
+        filled.map(|(i, bin)| ((i as f64 + 0.5) / BINS_PER_NAT, bin.0 / bin.1 as f64)).collect()
+    }
+}
+
 /// Mean of the values whose flag is `flag`.
 pub(super) fn mean_where(values: &[f64], flags: &[bool], flag: bool) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0usize);
@@ -117,11 +164,4 @@ pub(super) fn mean_where(values: &[f64], flags: &[bool], flag: bool) -> Option<f
         }
     }
     (count > 0).then(|| sum / count as f64)
-}
-
-impl Method {
-    /// Whether it learns weights.
-    pub fn is_meta(self) -> bool {
-        self == Method::MwNet
-    }
 }

@@ -3,35 +3,49 @@
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `config.rs` | [`Config`]: everything that decides a run's results, as `config.toml` |
+//! | `method.rs` | [`Method`]: which scheme weights the samples |
 //! | `setup.rs` | a session with its first parameters |
+//! | `step.rs` | a method's step program, and what its inputs are given |
 //! | `learner.rs` | [`Learner`]: one method's programs, epoch by epoch |
 //! | `stepper.rs` | any order of the meta step as a program, and what each step feeds it |
 //! | `signal.rs` | [`Walk`]: meta steps one by one, with every sample's numbers |
 //! | `history.rs` | what was measured: rows, curves, the summary |
 //! | `checkpoint.rs` | states and history in one file, written atomically |
 //! | `run.rs` | [`Run`]: all methods side by side, with the files of the run's folder |
-//! | `grid.rs` | [`Grid`]: a folder of finished cells, for studies of many runs |
+//! | `paper.rs` | [`PaperCell`]: settings and figures of the paper's tables |
+//! | `grid.rs` | [`Grid`]: methods by seeds, each run kept when it is finished |
+//! | `comparison.rs` | [`Comparison`]: a grid's means, files and plots |
+//! | `cells.rs` | [`CellFolder`]: a folder of finished cells, for studies of many runs |
 //! | `ablation/` | [`ablation::Study`]: the method's open questions, answered by experiment |
 //! | `pictures.rs` | which plots a run draws, from its history |
 //! | `plots/` | how a plot is drawn |
 
 pub mod ablation;
+mod cells;
 mod checkpoint;
+mod comparison;
 mod config;
 mod grid;
 mod history;
 mod learner;
+mod method;
+mod paper;
 mod pictures;
 pub mod plots;
 mod run;
 pub mod setup;
 mod signal;
+mod step;
 mod stepper;
 
-pub use config::{Config, Method};
-pub use grid::Grid;
+pub use cells::CellFolder;
+pub use comparison::{Comparison, Mean, MethodSummary};
+pub use config::Config;
+pub use grid::{Cell, CellId, Grid, Plan};
 pub use history::{EpochRow, History, Summary, WeightPicture};
-pub use learner::{Learner, Prepared, StepReport};
+pub use learner::{Learner, Measured, Prepared, StepReport};
+pub use method::Method;
+pub use paper::{PRESET_FIELDS, PaperCell};
 pub use run::{Observer, Run};
 pub use signal::{SampleRow, StepNumbers, Walk};
 pub use stepper::{At, Stepper};

@@ -1,19 +1,20 @@
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Progress, Saved, save, write_atomically};
-use super::config::{Config, Method};
+use super::config::Config;
 use super::history::{EpochRow, History, Summary, mean_where};
-use super::learner::{Learner, Prepared, SUMMARY_STRIDE, StepReport};
+use super::learner::{Learner, Measured, Prepared, SUMMARY_STRIDE, StepReport};
+use super::method::Method;
 use super::pictures;
 use crate::error::{Error, Result};
 use crate::program::Session;
 
 /// Who wants to know how a run goes.
 pub trait Observer {
-    /// Training begins, or goes on after `done` epochs.
+    /// Training begins, or goes on after `done` passes over the training set.
     fn begin(&mut self, run: &Run, done: usize);
-    /// A step of the epoch `epoch` (from 0) is done.
-    fn step(&mut self, method: Method, epoch: usize, report: StepReport);
+    /// A step of the pass `pass` (from 0) is done; with one stage, passes are epochs.
+    fn step(&mut self, method: Method, pass: usize, report: StepReport);
     /// An epoch of one method is done.
     fn epoch(&mut self, row: &EpochRow);
 }
@@ -31,8 +32,8 @@ pub struct Run {
     done: usize,
 }
 
-const CONFIG: &str = "config.toml";
-const CHECKPOINT: &str = "checkpoint.safetensors";
+pub(super) const CONFIG: &str = "config.toml";
+pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 
 impl Run {
     /// A new run in the folder `out`, which is made if it is not there. `session` gives each method a session of its own.
@@ -102,6 +103,9 @@ impl Run {
             *history = found.map(|h| h.1.clone()).ok_or_else(|| {
                 Error::Data(format!("{}: has no history of `{name}`; it is of another run", path.display()))
             })?;
+            if let Some((_, memory)) = progress.memories.iter().find(|m| m.0 == name) {
+                *learner.memory_mut() = memory.clone();
+            }
         }
         run.done = progress.epochs;
         Ok(run)
@@ -134,33 +138,58 @@ impl Run {
         self.learners[0].session().describe()
     }
 
+    /// Passes over the training set until the end: the epochs of the method with the most stages.
+    pub fn passes(&self) -> usize {
+        let stages = self.learners.iter().map(|l| l.method().stages()).max().unwrap_or(1);
+        stages * self.data.config.epochs
+    }
+
     /// Trains to the end, writing a checkpoint and the metrics after every epoch, then the summary and the plots.
     ///
     /// # Errors
     /// A loss that is no longer finite; files that cannot be written.
     pub fn train(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
+        let summary = self.finish(observer)?;
+        pictures::draw(&self.data, &self.histories, &self.out)?;
+        Ok(summary)
+    }
+
+    /// As [`Run::train`], without the plots.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn finish(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
         observer.begin(self, self.done);
-        let epochs = self.data.config.epochs;
+        let (epochs, passes) = (self.data.config.epochs, self.passes());
         if self.done == 0 {
             self.take_pictures(0)?;
         }
-        for epoch in self.done..epochs {
+        for pass in self.done..passes {
             for (learner, history) in self.learners.iter_mut().zip(&mut self.histories) {
-                let mut watch = |method, report| observer.step(method, epoch, report);
-                let row = learner.epoch(&self.data, epoch, &mut watch)?;
-                observer.epoch(&row);
-                history.rows.push(row);
+                // All methods end together.
+                let Some(own) = (pass + learner.method().stages() * epochs).checked_sub(passes) else {
+                    continue;
+                };
+                let mut watch = |method, report| observer.step(method, pass, report);
+                if let Some(Measured { row, confusion, by_loss }) =
+                    learner.pass(&self.data, own, &mut watch)?
+                {
+                    observer.epoch(&row);
+                    history.rows.push(row);
+                    (history.confusion, history.by_loss) = (confusion, by_loss);
+                }
             }
-            self.done = epoch + 1;
-            if self.done == epochs || self.done == epochs / 2 {
-                self.take_pictures(self.done)?;
+            self.done = pass + 1;
+            // In the last stage.
+            let epoch = (self.done + epochs).saturating_sub(passes);
+            if epoch == epochs || (epoch > 0 && epoch == epochs / 2) {
+                self.take_pictures(epoch)?;
             }
             self.write_progress()?;
         }
         let summary = self.summary();
         let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Program(e.to_string()))?;
         write_atomically(&self.out.join("summary.json"), (text + "\n").as_bytes())?;
-        pictures::draw(&self.data, &self.histories, &self.out)?;
         Ok(summary)
     }
 
@@ -180,12 +209,13 @@ impl Run {
             precision: self.data.config.precision.clone(),
             epochs: self.done,
             histories: names.iter().cloned().zip(self.histories.iter().cloned()).collect(),
+            memories: names.iter().cloned().zip(self.learners.iter().map(|l| l.memory().clone())).collect(),
         };
         let sessions: Vec<_> = names.into_iter().zip(self.learners.iter().map(Learner::session)).collect();
         // Metrics first: what a checkpoint claims is then on the disk.
         let mut csv = csv::Writer::from_writer(Vec::new());
         let path = self.out.join("metrics.csv");
-        for epoch in 0..self.done {
+        for epoch in 0..self.data.config.epochs {
             for row in self.histories.iter().filter_map(|h| h.rows.get(epoch)) {
                 csv.serialize(row).map_err(|e| Error::Program(format!("{}: {e}", path.display())))?;
             }
@@ -199,6 +229,7 @@ impl Run {
         let (main, baseline) = (&self.histories[0], self.histories.get(1));
         let train = &self.data.split.train;
         let last = main.pictures.last();
+        let row = main.rows.last();
         let mean = |flag| last.and_then(|p| mean_where(&p.weights, &train.corrupted, flag));
         let corrupted = train.corrupted.iter().filter(|c| **c).count();
         let meta_speed = |h: &History| {
@@ -217,14 +248,14 @@ impl Run {
             best_test_accuracy: main.best_accuracy().unwrap_or(f64::NAN),
             baseline_final_test_accuracy: baseline.and_then(History::final_accuracy),
             baseline_best_test_accuracy: baseline.and_then(History::best_accuracy),
-            mean_weight_clean: mean(false),
-            mean_weight_corrupted: mean(true),
+            mean_weight_clean: mean(false).or_else(|| row?.mean_weight_clean),
+            mean_weight_corrupted: mean(true).or_else(|| row?.mean_weight_corrupted),
             weight_curve: last
                 .map(|p| p.curve.iter().step_by(SUMMARY_STRIDE).copied().collect())
                 .unwrap_or_default(),
             meta_steps_per_second: config.method.is_meta().then(|| meta_speed(main)),
             seconds: self.histories.iter().map(History::seconds).sum(),
-            epochs: self.done,
+            epochs: main.rows.len(),
             steps_per_epoch: self.steps_per_epoch(),
             train_samples: train.indices.len(),
             meta_samples: self.data.split.meta.indices.len(),

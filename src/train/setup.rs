@@ -5,8 +5,8 @@ use crate::error::Result;
 use crate::nn::{Network, Param, WeightNet};
 use crate::program::{Session, Values};
 
-/// Gives every state of the session's programs its first value: `w.*` and `theta.*` from their initialisations (a function of
-/// `seed` alone), running means 0, running variances 1, all moments 0. Other states (`pixels`) stay. Again after
+/// Gives every state of the session's programs its first value: `w.*`, `w2.*` and `theta.*` from their initialisations (a function of
+/// `seed` alone), running means 0, running variances 1, all moments and a scheme's own states 0. Other states (`pixels`) stay. Again after
 /// steps, it undoes them.
 ///
 /// # Errors
@@ -17,12 +17,13 @@ pub fn initialise(session: &mut Session, net: &Network, weight_net: &WeightNet, 
         let name = state.name.as_str();
         let count = state.shape.count();
         let drawn = drawn(name, "w.", &classifier, seed, Stream::Classifier)
+            .or_else(|| drawn(name, "w2.", &classifier, seed, Stream::SecondClassifier))
             .or_else(|| drawn(name, "theta.", &theta, seed, Stream::WeightNet));
         let values = if let Some(values) = drawn {
             values
-        } else if ["momentum.", "theta.moment"].iter().any(|p| name.starts_with(p)) {
+        } else if ["momentum.", "momentum2.", "theta.moment", "scheme."].iter().any(|p| name.starts_with(p)) {
             vec![0.0; count]
-        } else if name.starts_with("stats.") {
+        } else if ["stats.", "stats2."].iter().any(|p| name.starts_with(p)) {
             vec![if name.ends_with(".var") { 1.0 } else { 0.0 }; count]
         } else {
             continue;

@@ -67,7 +67,7 @@ impl<'a> Walk<'a> {
     pub fn new(data: &'a Prepared, mut session: Session) -> Result<Walk<'a>> {
         let stepper = Stepper::new(data, Order::Published, &data.split.meta, &mut session)?;
         let config = &data.config;
-        setup::initialise(&mut session, &data.net, &config.weight_net(), config.seed)?;
+        setup::initialise(&mut session, &data.net, &config.weight_net(config.method), config.seed)?;
         session.write_state("pixels", Values::Byte(data.pixels()))?;
         Ok(Walk { data, session, stepper, done: 0 })
     }
@@ -84,7 +84,8 @@ impl<'a> Walk<'a> {
     pub fn step(&mut self) -> Result<StepNumbers> {
         let Walk { data, session, stepper, done } = self;
         let (config, at) = (&data.config, *done);
-        let names: Vec<String> = config.weight_net().params().into_iter().map(|p| p.name).collect();
+        let names: Vec<String> =
+            config.weight_net(config.method).params().into_iter().map(|p| p.name).collect();
         let theta = names
             .iter()
             .map(|n| Ok((n.clone(), session.read_state(&format!("theta.{n}"))?)))
@@ -106,7 +107,8 @@ impl<'a> Walk<'a> {
             )));
         }
         let values: Vec<Vec<f64>> = theta.iter().map(|t| t.1.clone()).collect();
-        let closed_form = ThetaValues::new(&values)?.closed_form(&config.step(), config.lr, &losses, &u);
+        let closed_form =
+            ThetaValues::new(&values)?.closed_form(&config.step(config.method), config.lr, &losses, &u);
         let train = &data.split.train;
         let positions = stepper.positions(at);
         let samples = positions.iter().enumerate().map(|(i, position)| {

@@ -62,7 +62,7 @@ impl Stepper {
         let train = Batcher::per_epoch(&split.train.indices, &split.train.labels, how(Stream::TrainBatches))?;
         let meta = Batcher::endless(&meta.indices, &meta.labels, how(Stream::MetaBatches))?;
         let program = session.compile(tape, Options::default())?;
-        let (rule, lr_theta) = config.weight_net_rule();
+        let (rule, lr_theta) = config.weight_net_rule(config.method);
         let stepper = Stepper { program, train, meta, rule };
         // It does not change from step to step.
         if stepper.takes("lr.theta") {
@@ -101,7 +101,8 @@ impl Stepper {
 
     fn record(data: &Prepared, how: impl Fn(&MetaStep, &mut Tape) -> Result<()>) -> Result<Tape> {
         let Prepared { config, net, .. } = data;
-        let (weight_net, step, batch) = (config.weight_net(), config.step(), data.batch(true));
+        let (weight_net, step, batch) =
+            (config.weight_net(config.method), config.step(config.method), data.batch(true));
         let mut tape = Tape::new();
         let sizes = [config.batch; 2];
         how(

@@ -7,8 +7,9 @@ use crate::error::{Error, Result};
 use crate::meta::{Order, Route};
 use crate::program::Session;
 use crate::train::history::mean_where;
+use crate::train::learner;
 use crate::train::stepper::{At, Stepper};
-use crate::train::{Learner, Method, Prepared};
+use crate::train::{Learner, Measured, Method, Prepared};
 
 /// Cosines that are measured in an epoch, if it has so many steps.
 const PROBES_PER_EPOCH: u64 = 2;
@@ -113,11 +114,13 @@ fn uniform(data: &Prepared, session: Session, watch: &mut dyn FnMut(CellProgress
     let (mut accuracy, mut seconds) = (Vec::new(), 0.0);
     for epoch in 0..epochs {
         let before = per_epoch * epoch as u64;
-        let row = learner.epoch(data, epoch, &mut |_, report| {
+        let measured = learner.pass(data, epoch, &mut |_, report| {
             watch(CellProgress { step: before + report.step, steps });
         })?;
-        accuracy.push(row.test_accuracy);
-        seconds += per_epoch as f64 / row.steps_per_second;
+        if let Some(Measured { row, .. }) = measured {
+            accuracy.push(row.test_accuracy);
+            seconds += per_epoch as f64 / row.steps_per_second;
+        }
     }
     Ok(CellResult {
         variant: Variant::Uniform,
@@ -186,7 +189,7 @@ impl Cell {
                 }
                 watch(CellProgress { step: step + 1, steps });
             }
-            let (loss, hits) = self.learner.test(data)?;
+            let (loss, confusion) = self.learner.test(data)?;
             if !loss.is_finite() {
                 return Err(Error::Numeric(format!(
                     "{variant}, seed {}: the test loss is {loss} after epoch {}; start again with a smaller --lr than {}",
@@ -195,7 +198,7 @@ impl Cell {
                     data.config.lr
                 )));
             }
-            accuracy.push(hits);
+            accuracy.push(learner::accuracy(&confusion));
         }
         let weights = self.learner.picture(data, epochs)?.map(|p| p.weights).unwrap_or_default();
         let mean = |flag| mean_where(&weights, &data.split.train.corrupted, flag);

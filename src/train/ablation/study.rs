@@ -10,8 +10,8 @@ use super::variant::{Pool, Variant};
 use crate::data::{DatasetKind, Noise};
 use crate::error::{Error, Result};
 use crate::program::Session;
+use crate::train::cells::CellFolder;
 use crate::train::config::Config as RunConfig;
-use crate::train::grid::Grid;
 use crate::train::learner::Prepared;
 
 /// Everything that decides a study's results.
@@ -87,28 +87,28 @@ pub struct Study {
     /// What is studied.
     pub config: Config,
     /// The folder.
-    pub grid: Grid,
+    pub grid: CellFolder,
 }
 
 impl Study {
     /// A new study.
     ///
     /// # Errors
-    /// As [`Config::check`] and [`Grid::start`], and for data that cannot be read or split.
+    /// As [`Config::check`] and [`CellFolder::start`], and for data that cannot be read or split.
     pub fn start(config: Config, out: &Path) -> Result<Study> {
         config.check()?;
         // What cannot be prepared is told before a folder is made.
         prepare(&config, 1)?;
-        let grid = Grid::start(out, &config)?;
+        let grid = CellFolder::start(out, &config)?;
         Ok(Study { config, grid })
     }
 
     /// The study in a folder.
     ///
     /// # Errors
-    /// As [`Grid::open`].
+    /// As [`CellFolder::open`].
     pub fn resume(out: &Path) -> Result<Study> {
-        let (grid, config) = Grid::open::<Config>(out)?;
+        let (grid, config) = CellFolder::open::<Config>(out)?;
         config.check()?;
         Ok(Study { config, grid })
     }

@@ -13,18 +13,22 @@
 //! # Ok::<(), metatape::Error>(())
 //! ```
 
+mod confusion;
 mod dot_rows;
 mod epoch_curves;
 mod frame;
 mod histogram;
+mod lines;
 mod render;
 mod style;
 mod text;
 mod weight_curve;
 mod weight_histogram;
 
+pub use confusion::Confusion;
 pub use dot_rows::{DotRow, DotRows};
 pub use epoch_curves::{EpochCurves, EpochLine};
+pub use lines::{Line, Lines};
 pub use render::write;
 pub use weight_curve::WeightCurve;
 pub use weight_histogram::WeightHistogram;

@@ -1,0 +1,68 @@
+use super::{Scheme, Seen};
+use crate::error::Result;
+use crate::tape::{Kind, Op, Tape, Var};
+
+/// Weights by the effective number of a class' samples: `(1−β)/(1−β^{n_c})`, rescaled so that their mean over the classes is 1;
+/// β = 0.9999 (Cui et al. 2019). The counts are of the labels as given. Input: `scheme.class_weights` `[classes]`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ClassBalanced {
+    /// Weight of each class.
+    weights: Vec<f64>,
+}
+
+/// β of the paper.
+const BETA: f64 = 0.9999;
+
+impl ClassBalanced {
+    /// From how many training samples each class has, with the default β.
+    pub fn new(counts: &[usize]) -> ClassBalanced {
+        ClassBalanced::with_beta(counts, BETA)
+    }
+
+    /// Likewise for another β in [0, 1). A class without samples, which no batch holds, gets weight 0.
+    pub fn with_beta(counts: &[usize], beta: f64) -> ClassBalanced {
+        let raw = |count: &usize| match count {
+            0 => 0.0,
+            count => (1.0 - beta) / (1.0 - beta.powf(*count as f64)),
+        };
+        let raw: Vec<f64> = counts.iter().map(raw).collect();
+        let present = counts.iter().filter(|c| **c > 0).count() as f64;
+        let sum: f64 = raw.iter().sum();
+        ClassBalanced { weights: raw.iter().map(|w| w * present / sum).collect() }
+    }
+
+    /// `[classes]`.
+    pub fn class_weights(&self) -> &[f64] {
+        &self.weights
+    }
+}
+
+impl Scheme for ClassBalanced {
+    /// None: the weight depends on the label alone.
+    fn curve(&self, _: &mut Tape, _: Var) -> Result<Option<Var>> {
+        Ok(None)
+    }
+
+    fn weights(&self, tape: &mut Tape, seen: &Seen) -> Result<Var> {
+        let classes = self.weights.len();
+        let per_class = tape.input("scheme.class_weights", Kind::Float, [classes])?;
+        let one_hot = one_hot(tape, seen.labels, classes)?;
+        let column = tape.reshape(per_class, [classes, 1])?;
+        let weights = tape.matmul(one_hot, column)?;
+        let n = tape.shape(weights)[0];
+        tape.reshape(weights, [n])
+    }
+
+    fn inputs(&self, _: &super::Moment) -> Vec<(&'static str, Vec<f64>)> {
+        vec![("scheme.class_weights", self.weights.clone())]
+    }
+}
+
+/// 1 at each row's label, else 0, `[n, classes]`: at equal logits cross-entropy's gradient is 1/classes − one-hot.
+fn one_hot(tape: &mut Tape, labels: Var, classes: usize) -> Result<Var> {
+    let n = tape.shape(labels).count();
+    let logits = tape.constant(0.0, [n, classes]);
+    let residual = tape.push(Op::Residual, &[logits, labels], None)?;
+    let minus = tape.scale(residual, -1.0)?;
+    tape.offset(minus, 1.0 / classes as f64)
+}

@@ -1,0 +1,25 @@
+/// Fine-tuning: the network is trained on the biased set as usual and, at the end, on the clean meta set alone (a baseline of the
+/// paper). So that the schedule is everyone's, the last 15% of the steps are those on the meta set, at a tenth of the first
+/// learning rate, with uniform weights throughout.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct FineTune {
+    /// Share of the steps that use the meta set.
+    pub share: f64,
+    /// Learning rate there, times the first one.
+    pub lr: f64,
+}
+
+impl Default for FineTune {
+    fn default() -> FineTune {
+        FineTune { share: 0.15, lr: 0.1 }
+    }
+}
+
+impl FineTune {
+    /// Whether the step (from 0) of so many uses the meta set; the last one always does, the first one never does where there
+    /// are two or more.
+    pub fn on_meta(&self, step: u64, steps: u64) -> bool {
+        let tail = (self.share * steps as f64).round() as u64;
+        step >= steps - tail.clamp(1, steps.max(2) - 1)
+    }
+}

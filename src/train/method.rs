@@ -1,0 +1,139 @@
+use std::fmt;
+use std::str::FromStr;
+
+use super::config::Config;
+use crate::data::{Noise, Split};
+use crate::error::{Error, Result};
+use crate::meta::schemes::{
+    AdaBoost, ClassBalanced, CoTeaching, Focal, Gce, GemanMcClure, MentorNet, Ohem, Scheme, SelfPaced,
+    SelfPacedForm, Uniform,
+};
+
+/// How a classifier is trained: which scheme weights its samples.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Method {
+    /// Every sample has the same weight: the baseline.
+    Uniform,
+    /// [`Focal`].
+    Focal,
+    /// [`AdaBoost`].
+    AdaBoost,
+    /// [`Ohem`].
+    Ohem,
+    /// [`SelfPaced`], hard.
+    SplHard,
+    /// [`SelfPaced`], linear.
+    SplLinear,
+    /// [`GemanMcClure`].
+    GemanMcClure,
+    /// [`Gce`].
+    Gce,
+    /// [`ClassBalanced`].
+    ClassBalanced,
+    /// [`crate::meta::schemes::L2rwStep`].
+    L2rw,
+    /// [`MentorNet`].
+    MentorNet,
+    /// [`crate::meta::schemes::GlcStep`].
+    Glc,
+    /// [`CoTeaching`].
+    CoTeaching,
+    /// [`crate::meta::schemes::FineTune`].
+    FineTune,
+    /// Meta-Weight-Net as configured; its defaults are the recipe for label noise.
+    MwNet,
+    /// Meta-Weight-Net with the recipe for long tails, [`crate::meta::schemes::MwNetRecipe::LONG_TAIL`].
+    MwNetLongTail,
+}
+
+/// By name, in the order of tables and plots.
+const NAMES: [(Method, &str); 16] = [
+    (Method::Uniform, "uniform"),
+    (Method::Focal, "focal"),
+    (Method::AdaBoost, "adaboost"),
+    (Method::Ohem, "ohem"),
+    (Method::SplHard, "spl-hard"),
+    (Method::SplLinear, "spl-linear"),
+    (Method::GemanMcClure, "geman-mcclure"),
+    (Method::Gce, "gce"),
+    (Method::ClassBalanced, "class-balanced"),
+    (Method::L2rw, "l2rw"),
+    (Method::MentorNet, "mentornet-pd"),
+    (Method::Glc, "glc"),
+    (Method::CoTeaching, "co-teaching"),
+    (Method::FineTune, "fine-tune"),
+    (Method::MwNet, "mwnet"),
+    (Method::MwNetLongTail, "mwnet-longtail"),
+];
+
+impl FromStr for Method {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Method> {
+        NAMES.iter().find(|m| m.1 == name).map(|m| m.0).ok_or_else(|| {
+            let names = NAMES.map(|m| m.1).join(", ");
+            Error::Usage(format!("there is no method `{name}`; choose one of {names}"))
+        })
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(NAMES.iter().find(|m| m.0 == *self).map_or("", |m| m.1))
+    }
+}
+
+impl Method {
+    /// All methods, in the order of tables and plots.
+    pub fn all() -> impl Iterator<Item = Method> {
+        NAMES.iter().map(|m| m.0)
+    }
+
+    /// Whether it learns a weight net.
+    pub fn is_meta(self) -> bool {
+        matches!(self, Method::MwNet | Method::MwNetLongTail)
+    }
+
+    /// Networks that are trained one after the other, each over the whole schedule; what is tested and reported is the last one
+    /// (with AdaBoost, all together).
+    pub fn stages(self) -> usize {
+        match self {
+            Method::AdaBoost => AdaBoost::default().rounds,
+            Method::Glc => 2,
+            _ => 1,
+        }
+    }
+
+    /// The scheme, for methods whose weights are a function of the batch.
+    pub(super) fn scheme(self, config: &Config, split: &Split, classes: usize) -> Option<Box<dyn Scheme>> {
+        Some(match self {
+            Method::Uniform => Box::new(Uniform),
+            Method::Focal => Box::new(Focal::default()),
+            Method::AdaBoost => Box::new(AdaBoost::default()),
+            Method::Ohem => Box::new(Ohem::default()),
+            Method::SplHard => Box::new(SelfPaced::new(SelfPacedForm::Hard, classes)),
+            Method::SplLinear => Box::new(SelfPaced::new(SelfPacedForm::Linear, classes)),
+            Method::GemanMcClure => Box::new(GemanMcClure::new(classes)),
+            Method::Gce => Box::new(Gce::default()),
+            Method::ClassBalanced => {
+                let mut counts = vec![0; classes];
+                split.train.labels.iter().for_each(|label| counts[*label as usize] += 1);
+                Box::new(ClassBalanced::new(&counts))
+            }
+            Method::MentorNet => Box::new(MentorNet::default()),
+            Method::CoTeaching => Box::new(co_teaching(config, classes)),
+            Method::L2rw | Method::Glc | Method::FineTune | Method::MwNet | Method::MwNetLongTail => {
+                return None;
+            }
+        })
+    }
+}
+
+/// Co-teaching is told the share of wrong labels.
+pub(super) fn co_teaching(config: &Config, classes: usize) -> CoTeaching {
+    CoTeaching::new(match config.noise {
+        Noise::None => 0.0,
+        // A label drawn anew can be the right one.
+        Noise::Uniform(p) => p * (1.0 - 1.0 / classes as f64),
+        Noise::Flip(p) | Noise::Flip2(p) => p,
+    })
+}
