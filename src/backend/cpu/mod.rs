@@ -128,6 +128,10 @@ impl<T: Real> Backend for Cpu<T> {
         format!("cpu, {} threads, {}", self.pool.current_num_threads(), T::NAME)
     }
 
+    fn precision(&self) -> &'static str {
+        T::NAME
+    }
+
     fn add_state(&mut self, kind: Kind, len: usize) -> Result<()> {
         self.states.push(Buffer::zeros(kind, len)?);
         Ok(())
@@ -184,6 +188,10 @@ impl<T: Real> Backend for Cpu<T> {
         let Cpu { pool, states, programs } = self;
         let program = &mut programs[program];
         pool.install(|| run::run(program, states, &mut |_| {}));
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
         Ok(())
     }
 

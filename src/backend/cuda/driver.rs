@@ -131,6 +131,9 @@ pub trait Driver: Send {
     /// Runs one command, or records it while a capture is on.
     fn run(&mut self, command: &Command) -> Result<()>;
 
+    /// Runs parts of a sequence one after another; the seconds that each took on the device.
+    fn run_timed(&mut self, parts: &[&[Command]]) -> Result<Vec<f64>>;
+
     /// From here on commands are recorded, not run.
     fn begin_capture(&mut self) -> Result<()>;
 
