@@ -93,6 +93,28 @@ __device__ __forceinline__ void store_quad(const Tensor& t, u32 i, u32 n, const 
     }
 }
 
+/// V neighbouring entries, 1 or 4.
+template <u32 V> struct Lanes {
+    float v[V];
+};
+
+template <u32 V> __device__ __forceinline__ Lanes<V> load_lanes(const Tensor& t, u32 i) {
+    if constexpr (V == 1) {
+        return {{load(t, i)}};
+    } else {
+        Quad q = load_quad(t, i, 4);
+        return {{q.v[0], q.v[1], q.v[2], q.v[3]}};
+    }
+}
+
+template <u32 V> __device__ __forceinline__ void store_lanes(const Tensor& t, u32 i, const Lanes<V>& lanes) {
+    if constexpr (V == 1) {
+        store(t, i, lanes.v[0]);
+    } else {
+        store_quad(t, i, 4, {{lanes.v[0], lanes.v[1], lanes.v[2], lanes.v[3]}});
+    }
+}
+
 /// How threads go through `count` entries. They are seen as rows of `step` entries; a block takes `each` neighbouring rows of a strip of
 /// 4·blockDim.x columns; a thread takes four neighbouring columns, the same in every row. Where columns are summed, `step` is a multiple of
 /// their number (narrow) or their number itself (wide), so that a thread's four entries belong to the same columns of the sum in every row.
