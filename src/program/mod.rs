@@ -6,11 +6,13 @@
 //! | `chains.rs` | the order of products in matrix chains |
 //! | `fuse.rs` | entrywise operations that go through memory together become one group |
 //! | `emit.rs` | units to kernels |
+//! | `activations.rs` | which tensors a machine may store in fewer bits |
 //! | `memory.rs` | places in the arena |
 //! | `kernel.rs` | what a backend is asked to run: kernels with their operands' places |
 //! | `plan.rs` | the order of the kernels, the places of all tensors, reuse of memory |
 //! | `session.rs` | bind, run, read; states shared by several programs |
 
+mod activations;
 mod backend;
 mod chains;
 mod emit;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::Precision;
-use super::builder::{Builder, tensor_width};
+use super::builder::{Builder, kind_bytes, tensor_width};
 use super::driver::{Address, Command, Driver, Graph, Width};
 use super::launch;
 use crate::error::{Error, Result};
@@ -56,14 +56,6 @@ enum Runs {
     Plain,
     /// As a graph.
     Captured(Graph),
-}
-
-/// Bytes of an entry of a kind in an input or state.
-fn kind_bytes(kind: Kind) -> usize {
-    match kind {
-        Kind::Float | Kind::Int => 4,
-        Kind::Byte => 1,
-    }
 }
 
 impl Cuda {
@@ -225,8 +217,8 @@ impl Backend for Cuda {
             Place::State(i, at) => (self.states[states[i]].at, at),
             Place::Input(i, at) => (inputs[i].at, at),
         };
-        let bytes = if tensor.kind == Kind::Byte { 1 } else { 4 };
-        self.fetch(start + (bytes * at) as u64, tensor.kind, width, out)
+        // An activation begins where its memory does, so the entries before are of 4 bytes whatever its own take.
+        self.fetch(start + (kind_bytes(tensor.kind) * at) as u64, tensor.kind, width, out)
     }
 
     fn float_bytes(&self) -> usize {

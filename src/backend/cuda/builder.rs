@@ -6,6 +6,7 @@ use super::driver::{Address, Command, Driver, Source, Width};
 use super::Precision;
 use crate::error::Result;
 use crate::program::{Place, Tensor};
+use crate::tape::Kind;
 
 /// What the launch code of a kernel works with.
 pub struct Builder<'a> {
@@ -31,14 +32,21 @@ impl Builder<'_> {
         match tensor.place {
             // An entry of the arena has room for an f32; a tensor in half precision fills half of its room.
             Place::Arena(at) => self.arena + 4 * at as u64,
-            Place::State(i, at) => self.states[i] + self.width(tensor).bytes() as u64 * at as u64,
-            Place::Input(i, at) => self.inputs[i] + self.width(tensor).bytes() as u64 * at as u64,
+            Place::State(i, at) => self.states[i] + kind_bytes(tensor.kind) as u64 * at as u64,
+            Place::Input(i, at) => self.inputs[i] + kind_bytes(tensor.kind) as u64 * at as u64,
         }
     }
 
     /// How a tensor's floating-point entries are stored.
     pub fn width(&self, tensor: &Tensor) -> Width {
         tensor_width(self.precision, tensor)
+    }
+
+    /// The address of a copy of `bytes` on the device, for what is decided when a program is loaded and does not fit into a parameter struct.
+    pub fn upload(&mut self, bytes: &[u8]) -> Result<Address> {
+        let address = self.driver.allocate(bytes.len())?;
+        self.driver.upload(address, bytes)?;
+        Ok(address)
     }
 
     /// Launches the kernel `name` of `source` with one parameter struct, in `grid` blocks of `block` threads.
@@ -58,9 +66,15 @@ impl Builder<'_> {
     }
 }
 
+/// Bytes of an entry of a kind in an input or state.
+pub(super) fn kind_bytes(kind: Kind) -> usize {
+    match kind {
+        Kind::Float | Kind::Int => 4,
+        Kind::Byte => 1,
+    }
+}
+
 /// How a tensor's floating-point entries are stored.
 pub fn tensor_width(precision: Precision, tensor: &Tensor) -> Width {
-    // With bf16: activations and their (co)tangents, see `Tensor::activation`. To come.
-    let _ = (precision, tensor);
-    Width::F32
+    if precision == Precision::Bf16 && tensor.activation { Width::Bf16 } else { Width::F32 }
 }

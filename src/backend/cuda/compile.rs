@@ -10,7 +10,10 @@ use super::driver::Source;
 use crate::error::{Error, Result};
 
 /// What the files of `kernels/` include, by name.
-const HEADERS: [(&CStr, &str); 1] = [(c"common.cuh", include_str!("../../../kernels/common.cuh"))];
+const HEADERS: [(&CStr, &str); 2] = [
+    (c"common.cuh", include_str!("../../../kernels/common.cuh")),
+    (c"tensor.cuh", include_str!("../../../kernels/tensor.cuh")),
+];
 
 /// What a card's compute capability is called in options: 9.0 is 90.
 #[derive(Clone, Copy)]
