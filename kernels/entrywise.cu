@@ -21,7 +21,7 @@ namespace {
 enum Code : u32 { ADD, MUL, MASK, SCALE, OFFSET, SIGMOID, RECIP, SQRT, EXP, LOG, FILL, NUMBER, REPEAT, STORE, SUM };
 
 /// Words of the program that fit into the parameters; longer programs lie in device memory.
-constexpr u32 INLINE_WORDS = 960;
+constexpr u32 INLINE_WORDS = 512;
 
 struct Entrywise {
     Walk walk;

@@ -17,7 +17,7 @@ struct Strided {
     FastDiv groups, columns, rows, stride;
     u32 count;
     /// Of the long tensor, and of the subsampled one.
-    u32 h, w, c, p, q, o, before, pad;
+    u32 h, w, c, p, q, o, before;
 };
 
 struct Place {
