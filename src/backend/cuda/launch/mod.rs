@@ -13,21 +13,9 @@ pub mod xent;
 
 use super::Precision;
 use super::builder::Builder;
-use super::driver::Source;
 use crate::error::Result;
 use crate::program::{Instr, Kernel};
 use crate::tape::Form;
-
-/// All files of kernels.
-pub const SOURCES: [Source; 7] = [
-    conv::SOURCE,
-    entrywise::SOURCE,
-    norm::SOURCE,
-    pool::SOURCE,
-    reduce::SOURCE,
-    structure::SOURCE,
-    xent::SOURCE,
-];
 
 /// A family's two functions.
 struct Family {
