@@ -10,9 +10,11 @@ use super::driver::Source;
 use crate::error::{Error, Result};
 
 /// What the files of `kernels/` include, by name.
-const HEADERS: [(&CStr, &str); 2] = [
+const HEADERS: [(&CStr, &str); 4] = [
     (c"common.cuh", include_str!("../../../kernels/common.cuh")),
     (c"tensor.cuh", include_str!("../../../kernels/tensor.cuh")),
+    (c"conv.cuh", include_str!("../../../kernels/conv.cuh")),
+    (c"conv_roles.cuh", include_str!("../../../kernels/conv_roles.cuh")),
 ];
 
 /// What a card's compute capability is called in options: 9.0 is 90.
@@ -66,7 +68,8 @@ impl Compiler {
 
     /// Machine code of a file, handed to `load`. Code from the cache that cannot be loaded is compiled anew.
     pub fn with_image<T>(&self, source: Source, load: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
-        let mut key: Vec<&[u8]> = vec![self.version.as_bytes(), source.name.as_bytes(), source.text.as_bytes()];
+        let mut key: Vec<&[u8]> =
+            vec![self.version.as_bytes(), source.name.as_bytes(), source.text.as_bytes()];
         key.extend(self.options.iter().map(|o| o.to_bytes()));
         key.extend(HEADERS.iter().map(|h| h.1.as_bytes()));
         if let Some(loaded) = self.cache.find(&key).and_then(|image| load(&image).ok()) {
@@ -79,7 +82,9 @@ impl Compiler {
     }
 
     fn compile(&self, source: Source) -> Result<Vec<u8>> {
-        let text = |t: &str| CString::new(t).map_err(|_| Error::Device(format!("{} holds a zero byte", source.name)));
+        let text = |t: &str| {
+            CString::new(t).map_err(|_| Error::Device(format!("{} holds a zero byte", source.name)))
+        };
         let (code, name) = (text(source.text)?, text(source.name)?);
         let headers = HEADERS.iter().map(|h| text(h.1)).collect::<Result<Vec<_>>>()?;
         let contents: Vec<*const c_char> = headers.iter().map(|h| h.as_ptr()).collect();

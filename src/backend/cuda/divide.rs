@@ -28,10 +28,13 @@ mod tests {
 
     #[test]
     fn divides_as_the_processor_does() {
-        for divisor in (1..200).chain([255, 256, 257, 1023, 25_600, 65_535, 65_536, 1 << 20, (1 << 31) - 1, 1 << 31]) {
+        for divisor in
+            (1..200).chain([255, 256, 257, 1023, 25_600, 65_535, 65_536, 1 << 20, (1 << 31) - 1, 1 << 31])
+        {
             let d = FastDiv::new(divisor);
             let near = (0..64u64).flat_map(|i| [i * divisor as u64, i * divisor as u64 + divisor as u64 - 1]);
-            for n in near.chain([(1 << 31) - 1, (1 << 31) - 2, 1 << 30, 12_345_678]).filter(|n| *n < 1 << 31) {
+            for n in near.chain([(1 << 31) - 1, (1 << 31) - 2, 1 << 30, 12_345_678]).filter(|n| *n < 1 << 31)
+            {
                 let high = (n * u64::from(d.magic)) >> 32;
                 // 32-bit arithmetic, as on the device.
                 let quotient = (high as u32).wrapping_add(n as u32) >> d.shift;
