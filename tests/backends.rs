@@ -2,59 +2,69 @@
 
 mod common;
 
-use common::{Case, Size, cases, declare, evaluate, numbers, rng};
+use std::collections::BTreeMap;
+
+use common::machines::{Machine, cards, cpus, simulators};
+use common::{Case, Domain, Size, cases, declare, feed, numbers, rng};
+use half::bf16;
 use metatape::backend::cpu::Cpu;
-use metatape::program::{Backend, Options};
-use metatape::tape::Tape;
-
-/// A machine under test.
-struct Machine {
-    name: &'static str,
-    /// Largest difference from the reference, relative to the largest entry of the tensor.
-    tolerance: f64,
-    /// Machines of one family give the same bits.
-    family: &'static str,
-    backend: Box<dyn Backend>,
-}
-
-/// Tolerances per precision. Sums run over at most a few thousand products here.
-const F32: f64 = 2e-5;
-const F64: f64 = 1e-13;
+use metatape::backend::cuda::Precision;
+use metatape::program::{Backend, Options, Session};
+use metatape::tape::{Geometry, Shape, Tape, Var};
 
 /// Entries below this are held to it instead: inputs are about 1 in size, so smaller results are differences of larger numbers.
 const FLOOR: f64 = 0.1;
 
-/// Every backend; a further one joins by one line.
-fn backends() -> Vec<Machine> {
-    fn machine(
-        name: &'static str,
-        tolerance: f64,
-        family: &'static str,
-        b: impl Backend + 'static,
-    ) -> Machine {
-        Machine { name, tolerance, family, backend: Box::new(b) }
+const SIZES: [Size; 3] = [Size { n: 1, h: 7, c: 3 }, Size { n: 3, h: 7, c: 10 }, Size { n: 5, h: 9, c: 17 }];
+
+/// How a case stands in its program.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Setting {
+    /// Between inputs and outputs.
+    Alone,
+    /// Between two convolutions with the identity, wherever a tensor is an image: what bf16 stores as activations.
+    BetweenConvolutions,
+}
+
+/// Passes images through a convolution with the identity.
+struct Identities {
+    wanted: bool,
+    /// By number of channels.
+    weights: BTreeMap<usize, Var>,
+}
+
+impl Identities {
+    fn of(&mut self, tape: &mut Tape, image: Var, values: &mut Vec<Vec<f64>>) -> Var {
+        let shape = tape.shape(image).clone();
+        if !self.wanted || shape.len() != 4 {
+            return image;
+        }
+        let c = shape[3];
+        let weight = *self.weights.entry(c).or_insert_with(|| {
+            values.push((0..c * c).map(|i| f64::from(u8::from(i / c == i % c))).collect());
+            let shape = Shape::from([1, 1, c, c]);
+            tape.input(&format!("x{}", values.len() - 1), metatape::tape::Kind::Float, shape).unwrap()
+        });
+        tape.conv(image, weight, Geometry { stride: 1, pad: 0 }).unwrap()
     }
-    vec![
-        machine("cpu f64, 1 thread", F64, "cpu f64", Cpu::<f64>::new(1).unwrap()),
-        machine("cpu f64, 3 threads", F64, "cpu f64", Cpu::<f64>::new(3).unwrap()),
-        machine("cpu f32, 1 thread", F32, "cpu f32", Cpu::<f32>::new(1).unwrap()),
-        machine("cpu f32, 3 threads", F32, "cpu f32", Cpu::<f32>::new(3).unwrap()),
-    ]
 }
 
 /// The case's value and, where there is one, its gradient for a fixed cotangent.
-fn record(case: &Case) -> (Tape, Vec<Vec<f64>>) {
+fn record(case: &Case, setting: Setting) -> (Tape, Vec<Vec<f64>>) {
     let (mut tape, mut rng) = (Tape::new(), rng(7));
     let mut values = case.values(&mut rng);
-    let mut shapes = case.shapes();
-    let x = declare(&mut tape, &shapes).unwrap();
-    let y = (case.build)(&mut tape, &x).unwrap();
+    let mut identities =
+        Identities { wanted: setting == Setting::BetweenConvolutions, weights: BTreeMap::new() };
+    let x = declare(&mut tape, &case.shapes()).unwrap();
+    let inner: Vec<Var> = x.iter().map(|x| identities.of(&mut tape, *x, &mut values)).collect();
+    let y = (case.build)(&mut tape, &inner).unwrap();
+    let y = identities.of(&mut tape, y, &mut values);
     tape.output("y", y);
     if case.smooth {
         let shape = tape.shape(y).clone();
-        values.push(numbers(shape.count(), common::Domain::Signed, &mut rng));
-        shapes.push(shape);
-        let cotangent = declare(&mut tape, &shapes).unwrap()[x.len()];
+        let cotangent =
+            tape.input(&format!("x{}", values.len()), metatape::tape::Kind::Float, shape.clone()).unwrap();
+        values.push(numbers(shape.count(), Domain::Signed, &mut rng));
         for (i, gradient) in tape.vjp(&[(y, cotangent)], &x).unwrap().into_iter().enumerate() {
             if let Some(gradient) = gradient {
                 tape.output(&format!("gradient {i}"), gradient);
@@ -64,32 +74,54 @@ fn record(case: &Case) -> (Tape, Vec<Vec<f64>>) {
     (tape, values)
 }
 
-fn hold(size: Size) {
+/// The values of all outputs in order. The program runs three times (one by one, captured and replayed, replayed, where the machine has
+/// graphs), each time with the same bits.
+fn evaluate(backend: Box<dyn Backend>, tape: &Tape, fuse: bool, values: &[Vec<f64>], what: &str) -> Vec<Vec<f64>> {
+    let mut session = Session::new(backend);
+    let program = session.compile(tape, Options { fuse }).unwrap();
+    feed(&mut session, &program, values);
+    let mut run = || -> Vec<Vec<f64>> {
+        session.run(&program).unwrap_or_else(|e| panic!("{what}: {e}"));
+        program.outputs().map(|o| session.fetch(&program, &o.name).unwrap()).collect()
+    };
+    let first = run();
+    for again in ["second", "third"] {
+        assert!(same_bits(&first, &run()), "{what}: the {again} run gives other bits");
+    }
+    first
+}
+
+fn same_bits(a: &[Vec<f64>], b: &[Vec<f64>]) -> bool {
+    let (a, b) = (a.iter().flatten(), b.iter().flatten());
+    a.map(|v| v.to_bits()).eq(b.map(|v| v.to_bits()))
+}
+
+/// Holds machines to the reference on all cases of a size.
+fn hold(size: Size, setting: Setting, machines: &dyn Fn() -> Vec<Machine>) {
+    let short = machines().iter().any(|m| m.short);
     for case in cases(size) {
-        let (tape, values) = record(&case);
-        let plain = Options { fuse: false };
-        let reference = evaluate(Box::new(Cpu::<f64>::new(1).unwrap()), &tape, plain, &values);
+        let (tape, mut values) = record(&case, setting);
+        for value in values.iter_mut().flatten().filter(|_| short) {
+            *value = bf16::from_f64(*value).to_f64();
+        }
+        let reference = Box::new(Cpu::<f64>::new(1).unwrap());
+        let reference = evaluate(reference, &tape, false, &values, &case.name);
         assert!(reference.iter().flatten().all(|v| v.is_finite()), "{size:?} {}: not finite", case.name);
         for fuse in [true, false] {
             let mut families: Vec<(&str, Vec<Vec<f64>>)> = Vec::new();
-            for machine in backends() {
-                let what = format!("{size:?} {} on {}, fuse {fuse}", case.name, machine.name);
-                let got = evaluate(machine.backend, &tape, Options { fuse }, &values);
+            for machine in machines() {
+                let what = format!("{size:?} {} {setting:?} on {}, fuse {fuse}", case.name, machine.name);
+                let got = evaluate(machine.backend, &tape, fuse, &values, &what);
                 for (output, (got, want)) in tape.outputs().iter().zip(got.iter().zip(&reference)) {
                     let largest = want.iter().fold(FLOOR, |m: f64, v| m.max(v.abs()));
                     for (i, (g, w)) in got.iter().zip(want).enumerate() {
                         let error = (g - w).abs() / largest;
-                        assert!(error <= machine.tolerance, "{what}: {}[{i}] is {g}, not {w}", output.0);
+                        let most = machine.tolerance.operation;
+                        assert!(error <= most, "{what}: {}[{i}] is {g}, not {w}: error {error:.1e}", output.0);
                     }
                 }
                 match families.iter().find(|f| f.0 == machine.family) {
-                    Some((_, bits)) => {
-                        let same = bits.iter().flatten().zip(got.iter().flatten());
-                        assert!(
-                            same.into_iter().all(|(a, b)| a.to_bits() == b.to_bits()),
-                            "{what}: other bits"
-                        );
-                    }
+                    Some((_, bits)) => assert!(same_bits(bits, &got), "{what}: other bits"),
                     None => families.push((machine.family, got)),
                 }
             }
@@ -97,17 +129,96 @@ fn hold(size: Size) {
     }
 }
 
-#[test]
-fn one_odd_image() {
-    hold(Size { n: 1, h: 7, c: 3 });
+fn hold_cuda(size: Size, precision: Precision, machines: fn(Precision) -> Vec<Machine>) {
+    hold(size, Setting::Alone, &|| machines(precision));
+    if precision == Precision::Bf16 {
+        hold(size, Setting::BetweenConvolutions, &|| machines(precision));
+    }
 }
 
 #[test]
-fn ten_channels() {
-    hold(Size { n: 3, h: 7, c: 10 });
+fn cpu_one_odd_image() {
+    hold(SIZES[0], Setting::Alone, &cpus);
 }
 
 #[test]
-fn seventeen_channels() {
-    hold(Size { n: 5, h: 9, c: 17 });
+fn cpu_ten_channels() {
+    hold(SIZES[1], Setting::Alone, &cpus);
+}
+
+#[test]
+fn cpu_seventeen_channels() {
+    hold(SIZES[2], Setting::Alone, &cpus);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_f32_one_odd_image() {
+    hold_cuda(SIZES[0], Precision::F32, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_f32_ten_channels() {
+    hold_cuda(SIZES[1], Precision::F32, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_f32_seventeen_channels() {
+    hold_cuda(SIZES[2], Precision::F32, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_tf32_one_odd_image() {
+    hold_cuda(SIZES[0], Precision::Tf32, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_tf32_ten_channels() {
+    hold_cuda(SIZES[1], Precision::Tf32, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_tf32_seventeen_channels() {
+    hold_cuda(SIZES[2], Precision::Tf32, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_bf16_one_odd_image() {
+    hold_cuda(SIZES[0], Precision::Bf16, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_bf16_ten_channels() {
+    hold_cuda(SIZES[1], Precision::Bf16, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_bf16_seventeen_channels() {
+    hold_cuda(SIZES[2], Precision::Bf16, simulators);
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU; run with --ignored card"]
+fn card_f32() {
+    SIZES.iter().for_each(|size| hold_cuda(*size, Precision::F32, cards));
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU; run with --ignored card"]
+fn card_tf32() {
+    SIZES.iter().for_each(|size| hold_cuda(*size, Precision::Tf32, cards));
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU; run with --ignored card"]
+fn card_bf16() {
+    SIZES.iter().for_each(|size| hold_cuda(*size, Precision::Bf16, cards));
 }

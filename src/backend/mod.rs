@@ -1,3 +1,4 @@
 //! Machines that run programs: each implements [`crate::program::Backend`].
 
 pub mod cpu;
+pub mod cuda;

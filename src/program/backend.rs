@@ -47,6 +47,9 @@ pub trait Backend: Send {
     /// Name and precision, for people.
     fn describe(&self) -> String;
 
+    /// The precision, as users write it (`f32`, `f64`, `tf32`, `bf16`).
+    fn precision(&self) -> &'static str;
+
     /// A new state of `len` zeros.
     fn add_state(&mut self, kind: Kind, len: usize) -> Result<()>;
 
@@ -62,8 +65,11 @@ pub trait Backend: Send {
     /// Overwrites an input. The session has checked kind and length.
     fn write_input(&mut self, program: usize, input: usize, values: Values) -> Result<()>;
 
-    /// Runs a program.
+    /// Runs a program. The machine may still be at it when this returns; whatever is called next waits as it must.
     fn run(&mut self, program: usize) -> Result<()>;
+
+    /// Waits until all runs are done.
+    fn wait(&self) -> Result<()>;
 
     /// Runs a program once, timing each kernel: (name, seconds), in the order of running.
     fn profile(&mut self, program: usize) -> Result<Vec<(&'static str, f64)>>;

@@ -22,6 +22,9 @@ pub struct Tensor {
     pub len: usize,
     /// What they are; arenas hold `Float` only.
     pub kind: Kind,
+    /// Whether it is an activation, or a tangent or cotangent of one: a machine may store it in fewer bits than its `Float` has, from the same
+    /// place on. All tensors that share memory are alike in this; they lie in the arena and begin where their memory does.
+    pub activation: bool,
 }
 
 /// The extents of a contraction.

@@ -6,6 +6,7 @@
 //! | `chains.rs` | the order of products in matrix chains |
 //! | `fuse.rs` | entrywise operations that go through memory together become one group |
 //! | `emit.rs` | units to kernels |
+//! | `activations.rs` | which tensors a machine may store in fewer bits |
 //! | `memory.rs` | places in the arena |
 //! | `kernel.rs` | what a backend is asked to run: kernels with their operands' places |
 //! | `plan.rs` | the order of the kernels, the places of all tensors, reuse of memory |
@@ -13,6 +14,7 @@
 //! | `parts.rs` | a program by its named parts, for people |
 //! | `session.rs` | bind, run, read; states shared by several programs |
 
+mod activations;
 mod backend;
 mod chains;
 mod emit;

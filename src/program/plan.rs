@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
+use super::activations::activations;
 use super::emit::{Draft, draft, forget_unread};
 use super::fuse::Units;
 use super::kernel::{Instr, Kernel, Operand, Outcome, Place, Tensor};
@@ -190,6 +191,7 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
         }
     }
     let arena = Arena::lay_out(&lives);
+    let activations = activations(tape, &|var| roots.of(var).0);
     let tensor = |var: Var| {
         let (root, offset) = roots.of(var);
         let node = tape.node(var);
@@ -198,7 +200,8 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
             Some(Place::Input(i, at)) => Place::Input(i, at + offset),
             _ => Place::Arena(arena.offsets[&root] + offset),
         };
-        Tensor { place, len: node.shape.count(), kind: node.kind }
+        let activation = matches!(place, Place::Arena(_)) && activations.contains(&root);
+        Tensor { place, len: node.shape.count(), kind: node.kind, activation }
     };
     let mut instrs: Vec<Instr> = drafts
         .iter()

@@ -82,9 +82,9 @@ impl Session {
         self.backend.describe()
     }
 
-    /// Bytes of one of the machine's floating-point numbers: 4 or 8.
-    pub fn float_bytes(&self) -> usize {
-        self.backend.float_bytes()
+    /// The machine's precision, as users write it (`f32`, `f64`, `tf32`, `bf16`).
+    pub fn precision(&self) -> &'static str {
+        self.backend.precision()
     }
 
     /// Makes a tape's outputs and updates ready to run. States that the session does not have yet begin as zeros.
@@ -180,9 +180,14 @@ impl Session {
         self.write_input(program, program.input(name)?, values)
     }
 
-    /// Runs a program once.
+    /// Runs a program once. The machine may still be at it when this returns; whatever is called next waits as it must.
     pub fn run(&mut self, program: &Program) -> Result<()> {
         self.backend.run(program.number)
+    }
+
+    /// Waits until all runs are done: for whoever measures times.
+    pub fn wait(&self) -> Result<()> {
+        self.backend.wait()
     }
 
     /// Runs a program once, timing each kernel: (name, seconds), in the order of running.

@@ -150,7 +150,7 @@ impl Learner {
     pub fn new(method: Method, data: &Prepared, mut session: Session) -> Result<Learner> {
         let Prepared { config, net, .. } = data;
         // A run of one precision that went on in the other would do so silently.
-        if (session.float_bytes() == 8) != (config.precision == "f64") {
+        if session.precision() != config.precision {
             let machine = session.describe();
             return Err(Error::Program(format!("a run in {} cannot use {machine}", config.precision)));
         }

@@ -1,6 +1,9 @@
 //! One table of cases for all layers: every operation of the closed set, and a few small programs made of several.
 #![allow(dead_code)] // each test file uses its part
 
+pub mod machines;
+pub mod simulator;
+
 use metatape::Result;
 use metatape::program::{Backend, Options, Program, Session, Values};
 use metatape::tape::{

@@ -130,6 +130,10 @@ impl<T: Real> Backend for Cpu<T> {
         format!("cpu, {} threads, {}", self.team.threads(), T::NAME)
     }
 
+    fn precision(&self) -> &'static str {
+        T::NAME
+    }
+
     fn add_state(&mut self, kind: Kind, len: usize) -> Result<()> {
         self.states.push(Buffer::zeros(kind, len)?);
         Ok(())
@@ -186,6 +190,10 @@ impl<T: Real> Backend for Cpu<T> {
         let Cpu { team, states, programs } = self;
         let program = &mut programs[program];
         team.lead(|| run::run(program, states, &mut |_| {}));
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
         Ok(())
     }
 

@@ -1,0 +1,286 @@
+// Shared by all kernels: how a kernel is declared, storage types, vectors, warp and block reductions, asynchronous copies, matrix units.
+//
+// Conventions of this folder:
+//  - every kernel is declared by KERNEL(name, Params) { … p … }: an `extern "C" __global__` function that takes one parameter struct `p` by
+//    value, twin of a #[repr(C)] Pod struct in src/backend/cuda/launch/<family>.rs (8-byte pointers there as u64; explicit padding);
+//  - compiled by NVRTC without any include but this file, and as C++ by the tests' simulator (tests/simulator/cuda_sim.h). PTX is
+//    in this file only; all else is the same source in both worlds;
+//  - shared memory is declared by SHARED(type, name, [extents]) (static, up to 48 KB a kernel) or SHARED_MEMORY(name) (dynamic, bytes);
+//  - blocks are whole warps, one axis; warp operations take the full mask; no thread returns before a barrier;
+//  - no float atomics: sums have a fixed order, so two runs give the same bits.
+//
+// What is here:
+//   KERNEL(name, P), KERNEL_BOUNDS(name, P, threads, blocks_per_sm), SHARED, SHARED_MEMORY, LANE, WARP, FULL_MASK
+//   u8 i32 u16 u32 u64, bf16; to_f32(T), from_f32<T>(float), bf16_bits(float), pack_bf16(lo, hi)
+//   Vec<T, N>, load_vec<N>(p), store_vec(p, vec)   one aligned access of N entries (p must be aligned to the vector's size)
+//   load_f32<N>(p, float[N]), store_f32<N>(p, float[N])   the same for f32 or bf16 storage, as floats
+//   FastDiv {divisor, magic, shift}: divide(n), split(n, remainder)   division by a number known to the host, n < 2^31
+//   warp_sum, warp_max (float, double), block_sum(v)   fixed trees; all threads get the result
+//   Compensated {sum, low}: add(v), add(other), value()   Neumaier sum
+//   copy_async<16|8|4>(shared, global, valid), commit_async(), wait_async<N>()
+//   tf32_bits(float), mma_tf32(d[4], a[4], b[2]) m16n8k8, mma_bf16(d[4], a[4], b[2]) m16n8k16
+//   load_matrices_x4(r[4], row), load_matrices_x4_transposed(r[4], row)   (ldmatrix, 16-bit entries)
+#pragma once
+
+using u8 = unsigned char;
+using u16 = unsigned short;
+using u32 = unsigned int;
+using u64 = unsigned long long;
+using i32 = int;
+
+#define FULL_MASK 0xffffffffu
+#define LANE (threadIdx.x & 31)
+#define WARP (threadIdx.x >> 5)
+
+#ifdef METATAPE_SIMULATOR
+
+#define KERNEL(NAME, P)                                                                                            \
+    static void NAME##_body(const P& p);                                                                           \
+    extern "C" const char* sim_##NAME(const metatape_sim::Launch* launch) {                                        \
+        return metatape_sim::launch(#NAME, *launch, sizeof(P), [](const void* p) { NAME##_body(*static_cast<const P*>(p)); }); \
+    }                                                                                                              \
+    static void NAME##_body(const P& p)
+#define KERNEL_BOUNDS(NAME, P, THREADS, BLOCKS) KERNEL(NAME, P)
+#define SHARED(T, NAME, ...)                                                                                       \
+    typedef T NAME##_shared __VA_ARGS__;                                                                           \
+    static char NAME##_key;                                                                                        \
+    NAME##_shared& NAME = *static_cast<NAME##_shared*>(metatape_sim::static_shared(&NAME##_key, sizeof(NAME##_shared), alignof(T)))
+#define SHARED_MEMORY(NAME) u8* NAME = static_cast<u8*>(metatape_sim::dynamic_shared())
+#define ALIGNED_TO(p, bytes, place) metatape_sim::aligned(p, bytes, place)
+#define PLACE , const metatape_sim::Place& place = metatape_sim::Place::current()
+
+#else
+
+#define KERNEL(NAME, P) extern "C" __global__ void NAME(const __grid_constant__ P p)
+#define KERNEL_BOUNDS(NAME, P, THREADS, BLOCKS) \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const __grid_constant__ P p)
+#define SHARED(T, NAME, ...) __shared__ T NAME __VA_ARGS__
+#define SHARED_MEMORY(NAME) extern __shared__ __align__(128) u8 NAME[]
+#define ALIGNED_TO(p, bytes, place)
+#define PLACE
+
+#endif
+
+// ---- storage -----------------------------------------------------------------------------------------------------------------
+
+/// The upper half of an f32.
+struct __align__(2) bf16 {
+    u16 bits;
+};
+
+/// Rounded to nearest, ties to even; a NaN stays one.
+__device__ __forceinline__ u16 bf16_bits(float v) {
+    u32 bits = __float_as_uint(v);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return u16((bits >> 16) | 0x40u);
+    return u16((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+/// Two bf16 in a word, `lo` in the lower half.
+__device__ __forceinline__ u32 pack_bf16(float lo, float hi) {
+#ifdef METATAPE_SIMULATOR
+    return bf16_bits(lo) | (u32(bf16_bits(hi)) << 16);
+#else
+    u32 r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+    return r;
+#endif
+}
+
+__device__ __forceinline__ float to_f32(float v) { return v; }
+__device__ __forceinline__ float to_f32(bf16 v) { return __uint_as_float(u32(v.bits) << 16); }
+
+template <class T> __device__ __forceinline__ T from_f32(float v);
+template <> __device__ __forceinline__ float from_f32<float>(float v) { return v; }
+template <> __device__ __forceinline__ bf16 from_f32<bf16>(float v) { return bf16{u16(pack_bf16(v, 0.0f))}; }
+
+/// N entries that are read and written at once.
+template <class T, int N> struct __align__(sizeof(T) * N) Vec {
+    T v[N];
+};
+
+template <int N, class T> __device__ __forceinline__ Vec<T, N> load_vec(const T* p PLACE) {
+    ALIGNED_TO(p, sizeof(T) * N, place);
+    return *reinterpret_cast<const Vec<T, N>*>(p);
+}
+
+template <int N, class T> __device__ __forceinline__ void store_vec(T* p, const Vec<T, N>& v PLACE) {
+    ALIGNED_TO(p, sizeof(T) * N, place);
+    *reinterpret_cast<Vec<T, N>*>(p) = v;
+}
+
+template <int N, class T> __device__ __forceinline__ void load_f32(const T* p, float (&out)[N]) {
+    Vec<T, N> v = load_vec<N>(p);
+#pragma unroll
+    for (int i = 0; i < N; i++) out[i] = to_f32(v.v[i]);
+}
+
+template <int N, class T> __device__ __forceinline__ void store_f32(T* p, const float (&in)[N]) {
+    Vec<T, N> v;
+#pragma unroll
+    for (int i = 0; i < N; i++) v.v[i] = from_f32<T>(in[i]);
+    store_vec<N>(p, v);
+}
+
+// ---- integers ----------------------------------------------------------------------------------------------------------------
+
+/// n / divisor = (umulhi(n, magic) + n) >> shift for n < 2^31; the host's twin is `FastDiv` of src/backend/cuda/divide.rs.
+struct FastDiv {
+    u32 divisor, magic, shift;
+
+    __device__ __forceinline__ u32 divide(u32 n) const { return (__umulhi(n, magic) + n) >> shift; }
+    __device__ __forceinline__ u32 split(u32 n, u32& remainder) const {
+        u32 quotient = divide(n);
+        remainder = n - quotient * divisor;
+        return quotient;
+    }
+};
+
+// ---- sums --------------------------------------------------------------------------------------------------------------------
+
+template <class T> __device__ __forceinline__ T warp_sum(T v) {
+#pragma unroll
+    for (int by = 16; by > 0; by >>= 1) v += __shfl_xor_sync(FULL_MASK, v, by);
+    return v;
+}
+
+template <class T> __device__ __forceinline__ T warp_max(T v) {
+#pragma unroll
+    for (int by = 16; by > 0; by >>= 1) {
+        T other = __shfl_xor_sync(FULL_MASK, v, by);
+        v = other > v ? other : v;
+    }
+    return v;
+}
+
+/// Over all threads of the block; every thread must call it, and gets the sum. Ends with a barrier, so it can be called again.
+template <class T> __device__ __forceinline__ T block_sum(T v) {
+    SHARED(T, partial, [32]);
+    v = warp_sum(v);
+    if (LANE == 0) partial[WARP] = v;
+    __syncthreads();
+    v = warp_sum(LANE < blockDim.x / 32 ? partial[LANE] : T(0));
+    __syncthreads();
+    return v;
+}
+
+/// A sum in f32 that keeps what rounding lost (Neumaier). The intrinsics keep the compiler from fusing or reordering.
+struct Compensated {
+    float sum = 0.0f, low = 0.0f;
+
+    __device__ __forceinline__ void add(float v) {
+        float next = __fadd_rn(sum, v);
+        bool larger = fabsf(sum) >= fabsf(v);
+        float big = larger ? sum : v, small = larger ? v : sum;
+        low = __fadd_rn(low, __fadd_rn(__fsub_rn(big, next), small));
+        sum = next;
+    }
+    __device__ __forceinline__ void add(const Compensated& other) {
+        add(other.sum);
+        low = __fadd_rn(low, other.low);
+    }
+    /// Not finite where the sum is not.
+    __device__ __forceinline__ float value() const { return isfinite(sum) ? sum + low : sum; }
+};
+
+// ---- asynchronous copies -----------------------------------------------------------------------------------------------------
+
+/// Copies BYTES (4, 8 or 16; both pointers aligned to that) from device to shared memory behind the thread's back; zeros where not
+/// `valid` (`global` is not read then, but must still be some address).
+template <int BYTES> __device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid PLACE) {
+    static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
+#ifdef METATAPE_SIMULATOR
+    metatape_sim::copy_async(shared, global, BYTES, valid ? BYTES : 0, place);
+#else
+    u32 to = u32(__cvta_generic_to_shared(shared));
+    int bytes = valid ? BYTES : 0;
+    if constexpr (BYTES == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(BYTES), "r"(bytes) : "memory");
+#endif
+}
+
+/// Ends a group of copies.
+__device__ __forceinline__ void commit_async() {
+#ifdef METATAPE_SIMULATOR
+    metatape_sim::commit_async();
+#else
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/// Waits until at most N of the thread's groups are under way. Other threads see the copies after a barrier.
+template <int N> __device__ __forceinline__ void wait_async() {
+#ifdef METATAPE_SIMULATOR
+    metatape_sim::wait_async(N);
+#else
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
+
+// ---- matrix units ------------------------------------------------------------------------------------------------------------
+
+/// Rounded to tf32: 10 bits of mantissa, to nearest, ties away from zero.
+__device__ __forceinline__ u32 tf32_bits(float v) {
+#ifdef METATAPE_SIMULATOR
+    u32 bits = __float_as_uint(v);
+    if ((bits & 0x7f800000u) == 0x7f800000u) return bits & ~0x1fffu;
+    return (bits + 0x1000u) & ~0x1fffu;
+#else
+    u32 r;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(v));
+    return r;
+#endif
+}
+
+/// d += a·b with a [16, 8], b [8, 8] in tf32. With g = lane / 4, t = lane % 4 a lane holds a = (g,t) (g+8,t) (g,t+4) (g+8,t+4), b = (t,g)
+/// (t+4,g), d = (g,2t) (g,2t+1) (g+8,2t) (g+8,2t+1).
+__device__ __forceinline__ void mma_tf32(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2] PLACE) {
+#ifdef METATAPE_SIMULATOR
+    metatape_sim::FourFloats r = metatape_sim::mma_tf32({d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}, place);
+    for (int i = 0; i < 4; i++) d[i] = r.v[i];
+#else
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+/// d += a·b with a [16, 16], b [16, 8] in bf16, two to a register, the lower index in the lower half. A lane holds a = (g,2t) (g+8,2t) (g,2t+8)
+/// (g+8,2t+8), each with its right neighbour, b = (2t,g) (2t+8,g), each with its lower neighbour, d as above.
+__device__ __forceinline__ void mma_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2] PLACE) {
+#ifdef METATAPE_SIMULATOR
+    metatape_sim::FourFloats r = metatape_sim::mma_bf16({d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}, place);
+    for (int i = 0; i < 4; i++) d[i] = r.v[i];
+#else
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+/// Four 8x8 matrices of 16-bit entries from shared memory: lane 8i + r gives the address of row r of matrix i (16 bytes, aligned); register i
+/// then holds entries (g, 2t) (g, 2t+1) of matrix i, or of its transpose.
+__device__ __forceinline__ void load_matrices_x4(u32 (&r)[4], const void* row PLACE) {
+#ifdef METATAPE_SIMULATOR
+    metatape_sim::Four v = metatape_sim::load_matrices(row, 4, false, place);
+    for (int i = 0; i < 4; i++) r[i] = v.v[i];
+#else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(u32(__cvta_generic_to_shared(row)))
+                 : "memory");
+#endif
+}
+
+__device__ __forceinline__ void load_matrices_x4_transposed(u32 (&r)[4], const void* row PLACE) {
+#ifdef METATAPE_SIMULATOR
+    metatape_sim::Four v = metatape_sim::load_matrices(row, 4, true, place);
+    for (int i = 0; i < 4; i++) r[i] = v.v[i];
+#else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(u32(__cvta_generic_to_shared(row)))
+                 : "memory");
+#endif
+}

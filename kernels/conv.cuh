@@ -1,0 +1,336 @@
+// Convolution as one trilinear form, each role an implicit matrix product over NHWC: no patch matrix is ever in device memory.
+//
+//     y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]        (zero outside the image)
+//
+//  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i)
+//  - data gradient:   x [m = (n,h,w), i]  = Σ_k Y[m, k] · w[tap, i, o],   k = (tap,o): a gather as well, so no sum has two writers. With stride s the
+//                     pixels of x fall into s² classes, in each of which the same taps count; a class is a product of its own (blockIdx.z)
+//  - weight gradient: w [m = (a,b,i), o]  = Σ_k X[k, m] · y[k, o],        k = (n,p,q), split over blockIdx.z into partial sums that
+//                     conv_reduce.cu adds in a fixed order
+//
+// A block computes a BM × BN tile in steps of BK, through STAGES tiles of both factors in shared memory that cp.async fills ahead. Factors
+// come gathered or padded with zeros by the copy itself. The arithmetic is a policy (conv_f32.cu, conv_tf32.cu, conv_bf16.cu):
+//  - Ffma: f32 on the ordinary units, TM × TN outputs a thread, read from shared memory four at a time;
+//  - Mma:  tf32 (m16n8k8) or bf16 (m16n8k16) on the matrix units, f32 sums. Weights stay f32 in memory and are rounded on the way
+//    into registers; f32 factors of tf32 are rounded there too, to nearest.
+// Shared tiles lie with the reduction contiguous ("rows": [free][BK]) or the free index contiguous ("columns": [BK][free]), as they
+// come from memory; the leading dimension is padded so that no read has bank conflicts.
+//
+// CPU twin: src/backend/cpu/conv.
+#pragma once
+#include "common.cuh"
+
+/// Twin of `launch::conv::Params`.
+struct ConvParams {
+    /// Gathered factor (x, or y for the data gradient), the other factor (w; y for the weight gradient), result or partial sums.
+    u64 source, other, out;
+    /// Gathered images: [n, source_h, source_w, channels]; grid of the product's pixels: forward and weight gradient y's, else x's.
+    i32 n, source_h, source_w, channels, grid_h, grid_w;
+    i32 kernel_h, kernel_w, stride, pad;
+    /// Columns of the product: co, or ci for the data gradient.
+    i32 columns;
+    /// Storage of the result is bf16; the product is added to it.
+    i32 out_half, accumulate;
+    /// Weight gradient: steps of BK pixels a split takes.
+    i32 steps_per_split;
+    FastDiv by_image, by_row;
+};
+
+template <class T, int V> __device__ __forceinline__ void fill(T* to, const T* from, bool valid) {
+    if constexpr (sizeof(T) * V >= 4) {
+        copy_async<sizeof(T) * V>(to, from, valid);
+    } else {
+        // cp.async copies no single bf16.
+        *to = valid ? *from : T{};
+    }
+}
+
+/// A tile of a factor in shared memory: `rows` = [FREE][BK], else [BK][FREE].
+template <class T, bool ROWS, int FREE, int BK, int PAD> struct SharedTile {
+    static constexpr int LD = (ROWS ? BK : FREE) + PAD;
+    static constexpr int LINES = ROWS ? FREE : BK;
+    static constexpr int BYTES = LINES * LD * int(sizeof(T));
+    static constexpr bool BY_ROWS = ROWS;
+    using Entry = T;
+    const T* at;
+    __device__ __forceinline__ const T* entry(int free, int k) const { return at + (ROWS ? free * LD + k : k * LD + free); }
+};
+
+// ---- arithmetic --------------------------------------------------------------------------------------------------------------
+
+/// f32 on the ordinary units. Lanes are LN × 32/LN over the tile, warps lie along m; a thread has TM × TN outputs.
+template <int BM_, int BN_, int WARPS_, int LN, int STAGES_> struct Ffma {
+    static constexpr int BM = BM_, BN = BN_, BK = 16, STAGES = STAGES_, THREADS = WARPS_ * 32;
+    static constexpr int LM = 32 / LN, TM = BM / (WARPS_ * LM), TN = BN / LN;
+    using Source = float;
+    using Other = float;
+    static __device__ constexpr int pad_source(bool rows) { return rows ? 4 : 0; }
+    static __device__ constexpr int pad_other(bool rows) { return rows ? 4 : 0; }
+    float sums[TM][TN] = {};
+
+    // Interleaved so that the lanes of a read are neighbours.
+    template <bool ROWS> static __device__ __forceinline__ int m_of(int i) {
+        int first = WARP * (LM * TM), lane = LANE / LN;
+        return first + (ROWS ? lane + LM * i : 4 * lane + 4 * LM * (i / 4) + i % 4);
+    }
+    template <bool ROWS> static __device__ __forceinline__ int n_of(int j) {
+        int lane = LANE % LN;
+        return ROWS ? lane + LN * j : 4 * lane + 4 * LN * (j / 4) + j % 4;
+    }
+
+    template <class TileA, class TileB> __device__ __forceinline__ void step(const TileA& a, const TileB& b) {
+#pragma unroll
+        for (int k = 0; k < BK; k += 4) {
+            float bs[4][TN];
+            if constexpr (TileB::BY_ROWS) {
+#pragma unroll
+                for (int j = 0; j < TN; j++) {
+                    Vec<float, 4> v = load_vec<4>(b.entry(n_of<true>(j), k));
+#pragma unroll
+                    for (int e = 0; e < 4; e++) bs[e][j] = v.v[e];
+                }
+            } else {
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+#pragma unroll
+                    for (int j = 0; j < TN; j += 4) {
+                        Vec<float, 4> v = load_vec<4>(b.entry(n_of<false>(j), k + e));
+#pragma unroll
+                        for (int f = 0; f < 4; f++) bs[e][j + f] = v.v[f];
+                    }
+            }
+            if constexpr (TileA::BY_ROWS) {
+#pragma unroll
+                for (int i = 0; i < TM; i++) {
+                    Vec<float, 4> v = load_vec<4>(a.entry(m_of<true>(i), k));
+#pragma unroll
+                    for (int e = 0; e < 4; e++)
+#pragma unroll
+                        for (int j = 0; j < TN; j++) sums[i][j] += v.v[e] * bs[e][j];
+                }
+            } else {
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+#pragma unroll
+                    for (int i = 0; i < TM; i += 4) {
+                        Vec<float, 4> v = load_vec<4>(a.entry(m_of<false>(i), k + e));
+#pragma unroll
+                        for (int f = 0; f < 4; f++)
+#pragma unroll
+                            for (int j = 0; j < TN; j++) sums[i + f][j] += v.v[f] * bs[e][j];
+                    }
+            }
+        }
+    }
+
+    /// Calls `put(row, column, values)` with neighbouring columns.
+    template <class TileA, class TileB, class Put> __device__ __forceinline__ void results(const Put& put) const {
+#pragma unroll
+        for (int i = 0; i < TM; i++) {
+            auto row = put.row(m_of<TileA::BY_ROWS>(i));
+            if constexpr (TileB::BY_ROWS) {
+#pragma unroll
+                for (int j = 0; j < TN; j++) {
+                    float v[1] = {sums[i][j]};
+                    put(row, n_of<true>(j), v);
+                }
+            } else {
+#pragma unroll
+                for (int j = 0; j < TN; j += 4) {
+                    float v[4] = {sums[i][j], sums[i][j + 1], sums[i][j + 2], sums[i][j + 3]};
+                    put(row, n_of<false>(j), v);
+                }
+            }
+        }
+    }
+};
+
+/// Registers of one m16 operand for the k-step at `k`: see `mma_tf32`, `mma_bf16`.
+template <class Tile> __device__ __forceinline__ void load_left(u32 (&r)[4], const Tile& a, int m, int k) {
+    using T = typename Tile::Entry;
+    int l = LANE, g = l >> 2, t = l & 3;
+    if constexpr (Tile::BY_ROWS) {
+        // Matrices of 8 rows by 16 bytes: (m, k) (m + 8, k) (m, k + half a step) (m + 8, …). For f32 they are rows of 4 entries.
+        load_matrices_x4(r, a.entry(m + (l & 15), k + (l >> 4) * int(16 / sizeof(T))));
+    } else if constexpr (sizeof(T) == 2) {
+        load_matrices_x4_transposed(r, a.entry(m + ((l >> 3) & 1) * 8, k + (l >> 4) * 8 + (l & 7)));
+    } else {
+        r[0] = __float_as_uint(*a.entry(m + g, k + t));
+        r[1] = __float_as_uint(*a.entry(m + g + 8, k + t));
+        r[2] = __float_as_uint(*a.entry(m + g, k + t + 4));
+        r[3] = __float_as_uint(*a.entry(m + g + 8, k + t + 4));
+    }
+    if constexpr (sizeof(T) == 4) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) r[i] = tf32_bits(__uint_as_float(r[i]));
+    }
+}
+
+/// Registers of one n8 operand for the two k-steps at `k`. HALF: the product is bf16's, whatever the storage.
+template <bool HALF, class Tile> __device__ __forceinline__ void load_right(u32 (&r)[4], const Tile& b, int n, int k) {
+    using T = typename Tile::Entry;
+    int l = LANE, g = l >> 2, t = l & 3;
+    if constexpr (sizeof(T) == 2) {
+        static_assert(HALF && !Tile::BY_ROWS, "a bf16 right factor comes by columns");
+        load_matrices_x4_transposed(r, b.entry(n, k + l));
+    } else if constexpr (HALF) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int at = k + 8 * i + 2 * t;
+            if constexpr (Tile::BY_ROWS) {
+                Vec<float, 2> v = load_vec<2>(b.entry(n + g, at));
+                r[i] = pack_bf16(v.v[0], v.v[1]);
+            } else {
+                r[i] = pack_bf16(*b.entry(n + g, at), *b.entry(n + g, at + 1));
+            }
+        }
+    } else {
+        if constexpr (Tile::BY_ROWS) {
+            load_matrices_x4(r, b.entry(n + (l & 7), k + (l >> 3) * 4));
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; i++) r[i] = __float_as_uint(*b.entry(n + g, k + 4 * i + t));
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) r[i] = tf32_bits(__uint_as_float(r[i]));
+    }
+}
+
+/// tf32 or bf16 on the matrix units: warps of WM × WN outputs, made of m16n8 pieces. `OtherT`: storage of the second factor.
+template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int STAGES_> struct Mma {
+    static constexpr bool HALF = sizeof(SourceT) == 2;
+    static constexpr int BM = BM_, BN = BN_, BK = HALF ? 32 : 16, STAGES = STAGES_;
+    static constexpr int WARPS_M = BM / WM, THREADS = WARPS_M * (BN / WN) * 32;
+    static constexpr int MF = WM / 16, NF = WN / 8, K_STEP = HALF ? 16 : 8;
+    static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && WN % 8 == 0, "whole pieces");
+    using Source = SourceT;
+    using Other = OtherT;
+    static __device__ constexpr int pad_source(bool rows) { return HALF ? 8 : rows ? 4 : 8; }
+    // f32 read as pairs of rows (bf16 products) wants another padding than f32 read as single ones.
+    static __device__ constexpr int pad_other(bool rows) {
+        if (sizeof(OtherT) == 2) return 8;
+        return HALF ? (rows ? 8 : 4) : (rows ? 4 : 8);
+    }
+    float sums[MF][NF][4] = {};
+
+    static __device__ __forceinline__ int first_m() { return int(WARP) % WARPS_M * WM; }
+    static __device__ __forceinline__ int first_n() { return int(WARP) / WARPS_M * WN; }
+
+    template <class TileA, class TileB> __device__ __forceinline__ void step(const TileA& a, const TileB& b) {
+#pragma unroll
+        for (int k = 0; k < BK; k += 2 * K_STEP) {
+            u32 right[NF][4];
+#pragma unroll
+            for (int j = 0; j < NF; j++) load_right<HALF>(right[j], b, first_n() + 8 * j, k);
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                u32 left[MF][4];
+#pragma unroll
+                for (int i = 0; i < MF; i++) load_left(left[i], a, first_m() + 16 * i, k + half * K_STEP);
+#pragma unroll
+                for (int i = 0; i < MF; i++)
+#pragma unroll
+                    for (int j = 0; j < NF; j++) {
+                        u32 pair[2] = {right[j][2 * half], right[j][2 * half + 1]};
+                        if constexpr (HALF) mma_bf16(sums[i][j], left[i], pair);
+                        else mma_tf32(sums[i][j], left[i], pair);
+                    }
+            }
+        }
+    }
+
+    template <class TileA, class TileB, class Put> __device__ __forceinline__ void results(const Put& put) const {
+        int g = LANE >> 2, t = LANE & 3;
+#pragma unroll
+        for (int i = 0; i < MF; i++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                auto row = put.row(first_m() + 16 * i + 8 * h + g);
+#pragma unroll
+                for (int j = 0; j < NF; j++) {
+                    float v[2] = {sums[i][j][2 * h], sums[i][j][2 * h + 1]};
+                    put(row, first_n() + 8 * j + 2 * t, v);
+                }
+            }
+    }
+};
+
+// ---- results -----------------------------------------------------------------------------------------------------------------
+
+/// Writes `W` neighbouring entries, of which those below `columns` exist. VECTOR: all or none do, and they are aligned.
+template <bool VECTOR, class T, int W> __device__ __forceinline__ void write_entries(T* to, int left, bool accumulate, const float (&v)[W]) {
+    if (left <= 0) return;
+    if constexpr (VECTOR) {
+        float old[W] = {};
+        if (accumulate) load_f32<W>(to, old);
+#pragma unroll
+        for (int e = 0; e < W; e++) old[e] += v[e];
+        store_f32<W>(to, old);
+    } else {
+#pragma unroll
+        for (int e = 0; e < W; e++)
+            if (e < left) to[e] = from_f32<T>(accumulate ? to_f32(to[e]) + v[e] : v[e]);
+    }
+}
+
+/// Rows of the product that are pixels: of the whole grid, or of one class of it.
+template <bool VECTOR> struct PutPixels {
+    const ConvParams& p;
+    i32 m0, n0, rows, class_h, class_w, y0, x0, step;
+
+    __device__ __forceinline__ long long row(int m) const {
+        i32 at = m0 + m;
+        if (at >= rows) return -1;
+        if (step == 1) return (long long)at * p.columns;
+        i32 line = at / class_w, x = at - line * class_w, image = line / class_h, y = line - image * class_h;
+        return (((long long)image * p.grid_h + y * step + y0) * p.grid_w + x * step + x0) * p.columns;
+    }
+    template <int W> __device__ __forceinline__ void operator()(long long row, int n, const float (&v)[W]) const {
+        if (row < 0) return;
+        i32 left = p.columns - (n0 + n);
+        if (p.out_half) write_entries<VECTOR>(reinterpret_cast<bf16*>(p.out) + row + n0 + n, left, p.accumulate, v);
+        else write_entries<VECTOR>(reinterpret_cast<float*>(p.out) + row + n0 + n, left, p.accumulate, v);
+    }
+};
+
+/// Rows of the product that are entries (a,b,i) of a weight; each split has a matrix of its own.
+template <bool VECTOR> struct PutWeights {
+    const ConvParams& p;
+    i32 m0, n0, rows;
+
+    __device__ __forceinline__ long long row(int m) const {
+        i32 at = m0 + m;
+        return at < rows ? ((long long)blockIdx.z * rows + at) * p.columns : -1;
+    }
+    template <int W> __device__ __forceinline__ void operator()(long long row, int n, const float (&v)[W]) const {
+        if (row < 0) return;
+        write_entries<VECTOR>(reinterpret_cast<float*>(p.out) + row + n0 + n, p.columns - (n0 + n), p.accumulate, v);
+    }
+};
+
+// ---- the pipeline ------------------------------------------------------------------------------------------------------------
+
+/// Runs `steps` steps: `load(stage)` starts the copies of the next one, in order.
+template <class Math, class TileA, class TileB, class Load> __device__ __forceinline__ void pipeline(Math& math, u8* shared, i32 steps, Load&& load) {
+    constexpr int STAGES = Math::STAGES, BYTES = TileA::BYTES + TileB::BYTES;
+#pragma unroll 1
+    for (int s = 0; s < STAGES - 1; s++) {
+        if (s < steps) load(shared + s * BYTES);
+        commit_async();
+    }
+    int read = 0, write = STAGES - 1;
+#pragma unroll 1
+    for (i32 i = 0; i < steps; i++) {
+        wait_async<STAGES - 2>();
+        // Also: everybody has read the stage that is filled next.
+        __syncthreads();
+        if (i + STAGES - 1 < steps) load(shared + write * BYTES);
+        commit_async();
+        const u8* stage = shared + read * BYTES;
+        math.step(TileA{reinterpret_cast<const typename TileA::Entry*>(stage)},
+                  TileB{reinterpret_cast<const typename TileB::Entry*>(stage + TileA::BYTES)});
+        read = read + 1 == STAGES ? 0 : read + 1;
+        write = write + 1 == STAGES ? 0 : write + 1;
+    }
+    wait_async<0>();
+}

@@ -1,0 +1,29 @@
+// Convolutions of bf16 activations on the matrix units; weights and sums are f32. What they compute, and how: conv.cuh.
+#include "conv_roles.cuh"
+
+//                               m    n  of a warp, stages
+using T128x16 = Mma<bf16, float, 128, 16, 32, 16, 4>;
+using T128x32 = Mma<bf16, float, 128, 32, 32, 32, 4>;
+using T64x32 = Mma<bf16, float, 64, 32, 32, 16, 4>;
+using T64x64 = Mma<bf16, float, 64, 64, 32, 32, 4>;
+using T128x160 = Mma<bf16, float, 128, 160, 64, 40, 3>;
+
+CORRELATE_KERNELS(128x16, T128x16, true)
+CORRELATE_KERNELS(128x32, T128x32, true)
+CORRELATE_KERNELS(64x32, T64x32, true)
+CORRELATE_KERNELS(64x64, T64x64, true)
+CORRELATE_KERNELS(128x160, T128x160, true)
+CORRELATE_KERNELS(odd, T64x32, false)
+
+// 144 = 3·3·16: the weights of a 3×3 convolution are whole tiles.
+using W144x16 = Mma<bf16, bf16, 144, 16, 48, 16, 4>;
+using W144x32 = Mma<bf16, bf16, 144, 32, 48, 32, 4>;
+using W144x64 = Mma<bf16, bf16, 144, 64, 48, 32, 4>;
+using W144x160 = Mma<bf16, bf16, 144, 160, 48, 40, 3>;
+
+WEIGHT_GRADIENT_KERNEL(144x16, W144x16, true)
+WEIGHT_GRADIENT_KERNEL(144x32, W144x32, true)
+WEIGHT_GRADIENT_KERNEL(144x64, W144x64, true)
+WEIGHT_GRADIENT_KERNEL(144x160, W144x160, true)
+using W64x32 = Mma<bf16, bf16, 64, 32, 32, 16, 4>;
+WEIGHT_GRADIENT_KERNEL(odd, W64x32, false)

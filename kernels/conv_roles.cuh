@@ -1,0 +1,184 @@
+// The three roles of a convolution: which tiles each one copies into shared memory, and how. See conv.cuh.
+#pragma once
+#include "conv.cuh"
+
+/// A place in the reduction of a gather: tap (a, b) of `taps_y` × `taps_x`, then channel. Moves forward only, so no division.
+struct Cursor {
+    i32 channel, a, b;
+
+    __device__ __forceinline__ void move(i32 by, i32 channels, i32 taps_x) {
+        channel += by;
+        while (channel >= channels) {
+            channel -= channels;
+            if (++b == taps_x) {
+                b = 0;
+                a++;
+            }
+        }
+    }
+};
+
+
+// Forward and data gradient: rows are pixels of a grid, the reduction runs over taps and the source's channels. TRANSPOSED: data gradient.
+// VECTOR: channels and columns come in whole aligned vectors of 16 bytes.
+template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ void correlate(const ConvParams& p) {
+    using S = typename Math::Source;
+    constexpr int VA = VECTOR ? 16 / int(sizeof(S)) : 1, VB = VECTOR ? 4 : 1;
+    constexpr int BM = Math::BM, BN = Math::BN, BK = Math::BK, THREADS = Math::THREADS;
+    using TileA = SharedTile<S, true, BM, BK, Math::pad_source(true)>;
+    using TileB = SharedTile<float, TRANSPOSED, BN, BK, Math::pad_other(TRANSPOSED)>;
+    SHARED_MEMORY(shared);
+
+    // The class of pixels: those that are (y0, x0) modulo `step`, and the taps (tap_y + step·a, tap_x + step·b) that reach them.
+    i32 step = TRANSPOSED ? p.stride : 1;
+    i32 y0 = i32(blockIdx.z) / step, x0 = i32(blockIdx.z) - y0 * step;
+    i32 tap_y = TRANSPOSED ? (y0 + p.pad) % step : 0, tap_x = TRANSPOSED ? (x0 + p.pad) % step : 0;
+    i32 taps_y = (p.kernel_h - tap_y + step - 1) / step, taps_x = (p.kernel_w - tap_x + step - 1) / step;
+    i32 class_h = (p.grid_h - y0 + step - 1) / step, class_w = (p.grid_w - x0 + step - 1) / step;
+    i32 rows = p.n * class_h * class_w;
+    i32 m0 = i32(blockIdx.x) * BM, n0 = i32(blockIdx.y) * BN;
+    if (m0 >= rows) return; // the whole block: classes differ in size
+    if (taps_y <= 0 || taps_x <= 0) taps_y = 0, taps_x = 1;
+    i32 steps = (taps_y * taps_x * p.channels + BK - 1) / BK;
+    const S* source = reinterpret_cast<const S*>(p.source);
+    const float* weights = reinterpret_cast<const float*>(p.other);
+
+    // Source pixels of this thread's rows at tap (0, 0).
+    constexpr int CA = BK / VA, LINES_A = THREADS / CA, ROWS_A = (BM + LINES_A - 1) / LINES_A;
+    static_assert(THREADS % CA == 0, "a thread keeps its column");
+    i32 column_a = i32(threadIdx.x) % CA * VA, line_a = i32(threadIdx.x) / CA;
+    const S* image[ROWS_A];
+    i32 sy[ROWS_A], sx[ROWS_A];
+#pragma unroll
+    for (int r = 0; r < ROWS_A; r++) {
+        i32 m = m0 + line_a + r * LINES_A;
+        i32 line = m / class_w, x = m - line * class_w, n = line / class_h, y = line - n * class_h;
+        image[r] = m < rows ? source + (long long)n * p.source_h * p.source_w * p.channels : source;
+        // Forward: p·s − pad. Data gradient: y0 + pad − tap_y is a multiple of the step.
+        sy[r] = TRANSPOSED ? y + (y0 + p.pad - tap_y) / step : y * p.stride - p.pad;
+        sx[r] = TRANSPOSED ? x + (x0 + p.pad - tap_x) / step : x * p.stride - p.pad;
+        if (m >= rows) sy[r] = -(1 << 30);
+    }
+    Cursor at_a = {0, 0, 0};
+    at_a.move(column_a, p.channels, taps_x);
+
+    constexpr int WIDTH_B = TRANSPOSED ? BK : BN, CB = WIDTH_B / VB, CHUNKS_B = TileB::LINES * CB;
+    Cursor at_b = {0, 0, 0};
+    if constexpr (TRANSPOSED) at_b.move(i32(threadIdx.x) % CB * VB, p.channels, taps_x);
+    i32 k0 = 0;
+
+    auto load = [&](u8* stage) {
+        S* a = reinterpret_cast<S*>(stage);
+        float* b = reinterpret_cast<float*>(stage + TileA::BYTES);
+        i32 dy = TRANSPOSED ? -at_a.a : at_a.a, dx = TRANSPOSED ? -at_a.b : at_a.b;
+        bool tap = at_a.a < taps_y;
+#pragma unroll
+        for (int r = 0; r < ROWS_A; r++) {
+            int line = line_a + r * LINES_A;
+            if (BM % LINES_A != 0 && line >= BM) break;
+            i32 y = sy[r] + dy, x = sx[r] + dx;
+            bool valid = tap && u32(y) < u32(p.source_h) && u32(x) < u32(p.source_w);
+            const S* from = valid ? image[r] + (y * p.source_w + x) * p.channels + at_a.channel : source;
+            fill<S, VA>(a + line * TileA::LD + column_a, from, valid);
+        }
+        at_a.move(BK, p.channels, taps_x);
+        if constexpr (TRANSPOSED) {
+            static_assert(THREADS % CB == 0, "a thread keeps its column");
+            bool reached = at_b.a < taps_y;
+            i32 tap_at = (tap_y + step * at_b.a) * p.kernel_w + tap_x + step * at_b.b;
+            const float* from = weights + (long long)tap_at * p.columns * p.channels + at_b.channel;
+#pragma unroll
+            for (int i = int(threadIdx.x) / CB; i < BN; i += THREADS / CB) {
+                bool valid = reached && n0 + i < p.columns;
+                fill<float, VB>(b + i * TileB::LD + int(threadIdx.x) % CB * VB, valid ? from + (long long)(n0 + i) * p.channels : weights, valid);
+            }
+            at_b.move(BK, p.channels, taps_x);
+        } else {
+            i32 k_end = taps_y * taps_x * p.channels;
+#pragma unroll
+            for (int c = int(threadIdx.x); c < CHUNKS_B; c += THREADS) {
+                int line = c / CB, n = c % CB * VB;
+                bool valid = k0 + line < k_end && n0 + n < p.columns;
+                fill<float, VB>(b + line * TileB::LD + n, valid ? weights + (long long)(k0 + line) * p.columns + n0 + n : weights, valid);
+            }
+            k0 += BK;
+        }
+    };
+    Math math;
+    pipeline<Math, TileA, TileB>(math, shared, steps, load);
+    math.template results<TileA, TileB>(PutPixels<VECTOR>{p, m0, n0, rows, class_h, class_w, y0, x0, step});
+}
+
+// Weight gradient: rows are entries (a,b,i) of the weight, the reduction runs over y's pixels.
+template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradient(const ConvParams& p) {
+    using S = typename Math::Source;
+    using O = typename Math::Other;
+    constexpr int VA = VECTOR ? 16 / int(sizeof(S)) : 1, VB = VECTOR ? 16 / int(sizeof(O)) : 1;
+    constexpr int BM = Math::BM, BN = Math::BN, BK = Math::BK, THREADS = Math::THREADS;
+    using TileA = SharedTile<S, false, BM, BK, Math::pad_source(false)>;
+    using TileB = SharedTile<O, false, BN, BK, Math::pad_other(false)>;
+    SHARED_MEMORY(shared);
+
+    i32 rows = p.kernel_h * p.kernel_w * p.channels, pixels = p.n * p.grid_h * p.grid_w;
+    i32 m0 = i32(blockIdx.x) * BM, n0 = i32(blockIdx.y) * BN;
+    i32 all = (pixels + BK - 1) / BK, first = min(i32(blockIdx.z) * p.steps_per_split, all);
+    i32 steps = min(p.steps_per_split, all - first);
+    i32 m_first = first * BK;
+    const S* source = reinterpret_cast<const S*>(p.source);
+    const O* other = reinterpret_cast<const O*>(p.other);
+
+    // Chunks of the gathered tile, [BK pixels][BM]: a thread's taps and channels stay, pixels move on.
+    constexpr int CA = BM / VA, CHUNKS_A = BK * CA, EACH_A = (CHUNKS_A + THREADS - 1) / THREADS;
+    // Where a thread's chunks share their column, one tap is enough.
+    constexpr bool ONE_COLUMN = THREADS % CA == 0;
+    constexpr int COLUMNS = ONE_COLUMN ? 1 : EACH_A;
+    i32 dy[COLUMNS], dx[COLUMNS], channel[COLUMNS];
+#pragma unroll
+    for (int c = 0; c < COLUMNS; c++) {
+        i32 k = m0 + (i32(threadIdx.x) + c * THREADS) % CA * VA;
+        i32 tap = k / p.channels, a = tap / p.kernel_w;
+        channel[c] = k - tap * p.channels;
+        dx[c] = tap - a * p.kernel_w - p.pad;
+        dy[c] = k < rows ? a - p.pad : -(1 << 30);
+    }
+    constexpr int CB = BN / VB, CHUNKS_B = BK * CB;
+
+    auto load = [&](u8* stage) {
+        S* a = reinterpret_cast<S*>(stage);
+        O* b = reinterpret_cast<O*>(stage + TileA::BYTES);
+#pragma unroll
+        for (int c = 0; c < EACH_A; c++) {
+            int chunk = int(threadIdx.x) + c * THREADS;
+            if (CHUNKS_A % THREADS != 0 && chunk >= CHUNKS_A) break;
+            int line = chunk / CA, at = ONE_COLUMN ? 0 : c;
+            i32 pixel = m_first + line;
+            u32 in_image, x;
+            u32 n = p.by_image.split(u32(pixel), in_image), y = p.by_row.split(in_image, x);
+            i32 sy = i32(y) * p.stride + dy[at], sx = i32(x) * p.stride + dx[at];
+            bool valid = pixel < pixels && u32(sy) < u32(p.source_h) && u32(sx) < u32(p.source_w);
+            const S* from = valid ? source + (((long long)n * p.source_h + sy) * p.source_w + sx) * p.channels + channel[at] : source;
+            fill<S, VA>(a + line * TileA::LD + chunk % CA * VA, from, valid);
+        }
+#pragma unroll
+        for (int chunk = int(threadIdx.x); chunk < CHUNKS_B; chunk += THREADS) {
+            int line = chunk / CB, n = chunk % CB * VB;
+            i32 pixel = m_first + line;
+            bool valid = pixel < pixels && n0 + n < p.columns;
+            fill<O, VB>(b + line * TileB::LD + n, valid ? other + (long long)pixel * p.columns + n0 + n : other, valid);
+        }
+        m_first += BK;
+    };
+    Math math;
+    pipeline<Math, TileA, TileB>(math, shared, steps, load);
+    math.template results<TileA, TileB>(PutWeights<VECTOR>{p, m0, n0, rows});
+}
+
+// ---- kernels of one precision ------------------------------------------------------------------------------------------------
+
+// Tiles by name; launch/conv.rs chooses among them. `odd` takes any channels, entry by entry.
+#define CONV_KERNEL(NAME, MATH, CALL)                              \
+    KERNEL_BOUNDS(NAME, ConvParams, MATH::THREADS, 1) { CALL; }
+#define CORRELATE_KERNELS(TILE, MATH, VECTOR)                                                     \
+    CONV_KERNEL(forward_##TILE, MATH, (correlate<MATH, false, VECTOR>(p)))                        \
+    CONV_KERNEL(data_gradient_##TILE, MATH, (correlate<MATH, true, VECTOR>(p)))
+#define WEIGHT_GRADIENT_KERNEL(TILE, MATH, VECTOR) CONV_KERNEL(weight_gradient_##TILE, MATH, (weight_gradient<MATH, VECTOR>(p)))

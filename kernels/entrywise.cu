@@ -1,0 +1,243 @@
+// Entrywise groups: a small straight-line program, run for every entry of an index space.
+//
+// Computes: registers <- operands (full-size, repeated along an axis, or one number); registers <- functions of registers; then stores of
+//   registers, and sums of registers over all but the last axes ([1, mid, post] summed over mid).
+// Fuses: everything entrywise that a step's program does between two contractions (batch norm's normalisation, scale, shift, ReLU, shortcut
+//   and their derivatives with the sums these need; an optimiser's update of a parameter), so that each operand is read once and each result
+//   written once.
+// Why an interpreter: groups are made when a program is planned, some hundreds of different ones a program; compiling each would take minutes
+//   where decoding costs a few instructions for eight entries of a thread, while memory is waited for.
+// How: all full-size operands are loaded first, several under way at once, four entries each; registers lie in shared memory as [register]
+//   [row][thread], 16 bytes each, so that neighbouring threads use neighbouring banks; the host has allotted them by liveness. A result may lie
+//   over an operand of its own (an update in place): all loads of an entry come before its stores, and no other thread touches it.
+//   Sums: a thread's four columns are the same in every row of its walk (tensor.cuh); it adds them up in f32 over at most 64 rows, the block
+//   adds its threads pairwise, and blocks are added in f64 in a fixed order by `totals` (reduce.cu), or written straight where there is one.
+// Shapes: see `Group` (src/program/kernel.rs). CPU twin: src/backend/cpu/entrywise.rs. Host: src/backend/cuda/launch/entrywise.rs.
+#include "tensor.cuh"
+
+namespace {
+
+/// Twin: `Code` of the host.
+enum Code : u32 { ADD, MUL, MASK, SCALE, OFFSET, SIGMOID, RECIP, SQRT, EXP, LOG, FILL, NUMBER, REPEAT, STORE, SUM };
+
+/// Words of the program that fit into the parameters; longer programs lie in device memory.
+constexpr u32 INLINE_WORDS = 512;
+
+struct Entrywise {
+    Walk walk;
+    /// Loads of full-size operands, then steps; how many sums; registers.
+    u32 loads, ops, sums, registers;
+    /// Columns of a sum; rows of it that lie beside each other in a row of the walk; whether sums are written straight to their tensors.
+    u32 post, beside, direct;
+    /// First of the sums' tensors in the table.
+    u32 sum_tensors;
+    /// Where in the words repeats and ops begin; the table of tensors is at 0.
+    u32 repeats_at, ops_at;
+    /// Device memory: the words, if they are not below; partial sums, f64 [block][sum][post].
+    u64 program, partials;
+    u32 words[INLINE_WORDS];
+};
+
+/// How entries find their value in an operand of shape [pre, post] that is repeated along mid.
+struct Repeat {
+    FastDiv post, row;
+};
+
+struct Op {
+    u32 code, to, a, b;
+    float c;
+};
+
+/// The words of a program, in the parameters (constant memory) or in device memory.
+template <bool LONG> struct Words {
+    const Entrywise& p;
+
+    __device__ __forceinline__ u32 at(u32 i) const {
+        if constexpr (LONG) {
+            return __ldg(reinterpret_cast<const u32*>(p.program) + i);
+        } else {
+            return p.words[i];
+        }
+    }
+    __device__ __forceinline__ Tensor tensor(u32 i) const {
+        return {at(4 * i) | u64(at(4 * i + 1)) << 32, at(4 * i + 2), at(4 * i + 3)};
+    }
+    __device__ __forceinline__ FastDiv divisor(u32 i) const { return {at(i), at(i + 1), at(i + 2)}; }
+    __device__ __forceinline__ Repeat repeat(u32 i) const {
+        u32 from = p.repeats_at + 6 * i;
+        return {divisor(from), divisor(from + 3)};
+    }
+    __device__ __forceinline__ Op op(u32 i) const {
+        u32 word = at(p.ops_at + 2 * i);
+        return {word & 255, word >> 8 & 255, word >> 16 & 255, word >> 24, __uint_as_float(at(p.ops_at + 2 * i + 1))};
+    }
+};
+
+/// Entries i .. i + n of the index space, from an operand that is repeated.
+__device__ __forceinline__ Quad load_repeated(const Tensor& t, const Repeat& how, u32 i, u32 n) {
+    u32 column, row = how.row.divide(i);
+    how.post.split(i, column);
+    u32 post = how.post.divisor;
+    // `vector` says that four entries from a multiple of 4 on are neighbours here, too.
+    if (t.vector && n == 4) return load_quad(t, row * post + column, 4);
+    Quad q = {{0.0f, 0.0f, 0.0f, 0.0f}};
+    u32 left = how.row.divisor - (i - row * how.row.divisor);
+#pragma unroll
+    for (u32 k = 0; k < 4; k++) {
+        if (k < n) q.v[k] = load(t, row * post + column);
+        column = column + 1 == post ? 0 : column + 1;
+        if (--left == 0) {
+            left = how.row.divisor;
+            row++;
+        }
+    }
+    return q;
+}
+
+/// `1/(1+e^{−x})` without overflow.
+__device__ __forceinline__ float sigmoid(float x) {
+    float e = expf(-fabsf(x));
+    return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
+}
+
+/// A thread's registers.
+template <u32 ROWS> struct Registers {
+    Quad* base;
+
+    __device__ __forceinline__ Quad& at(u32 r, u32 row) const { return base[(r * ROWS + row) * blockDim.x + threadIdx.x]; }
+    template <class F> __device__ __forceinline__ void unary(const Op& op, F f) const {
+#pragma unroll
+        for (u32 row = 0; row < ROWS; row++) {
+            Quad x = at(op.a, row);
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) x.v[k] = f(x.v[k]);
+            at(op.to, row) = x;
+        }
+    }
+    template <class F> __device__ __forceinline__ void binary(const Op& op, F f) const {
+#pragma unroll
+        for (u32 row = 0; row < ROWS; row++) {
+            Quad x = at(op.a, row), y = at(op.b, row);
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) x.v[k] = f(x.v[k], y.v[k]);
+            at(op.to, row) = x;
+        }
+    }
+};
+
+/// ROWS rows of the walk are worked on at a time, so that decoding serves 4·ROWS entries.
+template <u32 ROWS, bool LONG> __device__ __forceinline__ void entrywise(const Entrywise& p) {
+    SHARED_MEMORY(memory);
+    Registers<ROWS> registers = {reinterpret_cast<Quad*>(memory)};
+    Quad* sums = registers.base + p.registers * ROWS * blockDim.x;
+    Words<LONG> words = {p};
+    Steps steps(p.walk);
+    for (u32 q = 0; q < p.sums; q++) sums[q * blockDim.x + threadIdx.x] = {{0.0f, 0.0f, 0.0f, 0.0f}};
+    u32 end = steps.width(p.walk) > 0 ? steps.end : 0;
+    for (u32 r = steps.row; r < end; r += ROWS) {
+        u32 at[ROWS], n[ROWS];
+#pragma unroll
+        for (u32 row = 0; row < ROWS; row++) {
+            at[row] = steps.at(p.walk, r + row);
+            n[row] = r + row < end ? steps.entries(p.walk, r + row) : 0;
+        }
+        constexpr u32 BATCH = 8 / ROWS;
+        for (u32 first = 0; first < p.loads; first += BATCH) {
+            Raw raw[BATCH][ROWS];
+            u32 to[BATCH], half[BATCH];
+#pragma unroll
+            for (u32 i = 0; i < BATCH; i++) {
+                if (first + i < p.loads) {
+                    Op op = words.op(first + i);
+                    Tensor t = words.tensor(op.a);
+                    to[i] = op.to;
+                    half[i] = t.half;
+#pragma unroll
+                    for (u32 row = 0; row < ROWS; row++) raw[i][row] = load_raw(t, at[row], n[row]);
+                }
+            }
+#pragma unroll
+            for (u32 i = 0; i < BATCH; i++) {
+                if (first + i < p.loads) {
+#pragma unroll
+                    for (u32 row = 0; row < ROWS; row++) registers.at(to[i], row) = quad(raw[i][row], half[i]);
+                }
+            }
+        }
+        for (u32 i = p.loads; i < p.loads + p.ops; i++) {
+            Op op = words.op(i);
+            float c = op.c;
+            switch (op.code) {
+            case ADD: registers.binary(op, [](float a, float b) { return a + b; }); break;
+            case MUL: registers.binary(op, [](float a, float b) { return a * b; }); break;
+            case MASK: registers.binary(op, [](float a, float b) { return b > 0.0f ? a : 0.0f; }); break;
+            case SCALE: registers.unary(op, [c](float a) { return c * a; }); break;
+            case OFFSET: registers.unary(op, [c](float a) { return a + c; }); break;
+            case SIGMOID: registers.unary(op, [](float a) { return sigmoid(a); }); break;
+            case RECIP: registers.unary(op, [](float a) { return a == 0.0f ? 0.0f : 1.0f / a; }); break;
+            case SQRT: registers.unary(op, [](float a) { return sqrtf(a); }); break;
+            case EXP: registers.unary(op, [](float a) { return expf(a); }); break;
+            case LOG: registers.unary(op, [](float a) { return logf(a); }); break;
+            case FILL: {
+#pragma unroll
+                for (u32 row = 0; row < ROWS; row++) registers.at(op.to, row) = {{c, c, c, c}};
+                break;
+            }
+            case NUMBER: {
+                float v = load(words.tensor(op.a), 0);
+#pragma unroll
+                for (u32 row = 0; row < ROWS; row++) registers.at(op.to, row) = {{v, v, v, v}};
+                break;
+            }
+            case REPEAT: {
+                Tensor t = words.tensor(op.a);
+                Repeat how = words.repeat(op.b);
+#pragma unroll
+                for (u32 row = 0; row < ROWS; row++) registers.at(op.to, row) = load_repeated(t, how, at[row], n[row]);
+                break;
+            }
+            case STORE: {
+                Tensor t = words.tensor(op.b);
+#pragma unroll
+                for (u32 row = 0; row < ROWS; row++) store_quad(t, at[row], n[row], registers.at(op.a, row));
+                break;
+            }
+            case SUM: {
+                Quad sum = sums[op.to * blockDim.x + threadIdx.x];
+#pragma unroll
+                for (u32 row = 0; row < ROWS; row++) {
+                    Quad x = registers.at(op.a, row);
+#pragma unroll
+                    for (u32 k = 0; k < 4; k++)
+                        if (k < n[row]) sum.v[k] += x.v[k];
+                }
+                sums[op.to * blockDim.x + threadIdx.x] = sum;
+                break;
+            }
+            }
+        }
+    }
+    if (p.sums == 0) return; // of the whole launch: no barrier is left out by some
+    __syncthreads();
+    u32 from = steps.strip * blockDim.x * 4, width = min(blockDim.x * 4, p.post - from);
+    for (u32 q = 0; q < p.sums; q++) {
+        float* sum = reinterpret_cast<float*>(sums + q * blockDim.x);
+        fold(sum, p.post, p.beside);
+        Tensor to = words.tensor(p.sum_tensors + q);
+        double* partial = reinterpret_cast<double*>(p.partials) + (u64(steps.block) * p.sums + q) * p.post + from;
+        for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
+            if (p.direct) {
+                store(to, from + i, sum[i]);
+            } else {
+                partial[i] = double(sum[i]);
+            }
+        }
+    }
+}
+
+} // namespace
+
+KERNEL_BOUNDS(entrywise_1, Entrywise, 256, 2) { entrywise<1, false>(p); }
+KERNEL_BOUNDS(entrywise_2, Entrywise, 256, 2) { entrywise<2, false>(p); }
+KERNEL_BOUNDS(entrywise_1_long, Entrywise, 256, 2) { entrywise<1, true>(p); }
+KERNEL_BOUNDS(entrywise_2_long, Entrywise, 256, 2) { entrywise<2, true>(p); }

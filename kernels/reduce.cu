@@ -1,0 +1,96 @@
+// Sums over a middle axis, and the last stage of all sums that several blocks share.
+//
+// Host: src/backend/cuda/launch/reduce.rs. CPU twin: src/backend/cpu/reduce.rs. All sums run in f64, in an order that depends on the shapes
+// only; these kernels wait for memory, not for f64.
+#include "tensor.cuh"
+
+namespace {
+
+/// Most tensors that one launch of `totals` writes.
+constexpr u32 MAX_TOTALS = 64;
+/// Warps of a block of `totals`, and of `sum_wide`.
+constexpr u32 TOTALS_WARPS = 16, SUM_WARPS = 8;
+
+struct Totals {
+    /// f64 [blocks][tensors · each].
+    u64 partials;
+    u32 blocks, length, each, pad;
+    Tensor outs[MAX_TOTALS];
+};
+
+struct Sum {
+    Tensor x, out;
+    /// f64 [chunks][pre · post], where there are several chunks.
+    u64 partials;
+    /// x is [pre, mid, post]; a block or warp adds `rows` neighbours along mid, a `chunks`-th of it.
+    u32 pre, mid, post, rows, chunks, strips;
+};
+
+/// Where a sum over a chunk goes.
+__device__ __forceinline__ void put(const Sum& p, u32 chunk, u32 i, double sum) {
+    if (p.chunks == 1) {
+        store(p.out, i, float(sum));
+    } else {
+        reinterpret_cast<double*>(p.partials)[u64(chunk) * p.pre * p.post + i] = sum;
+    }
+}
+
+} // namespace
+
+/// outs[q] [each] = the sums over blocks of partials [blocks][q][each]. A warp takes 32 neighbouring sums and every 16th block; the block's warps
+/// are then added pairwise.
+KERNEL_BOUNDS(totals, Totals, 512, 2) {
+    SHARED(double, parts, [TOTALS_WARPS * 32]);
+    u32 i = blockIdx.x * 32 + LANE;
+    double sum = 0.0;
+    if (i < p.length) {
+        const double* partials = reinterpret_cast<const double*>(p.partials) + i;
+#pragma unroll 4
+        for (u32 block = WARP; block < p.blocks; block += TOTALS_WARPS) sum += partials[u64(block) * p.length];
+    }
+    parts[threadIdx.x] = sum;
+    __syncthreads();
+    fold(parts, 32, TOTALS_WARPS);
+    if (WARP == 0 && i < p.length) {
+        u32 q = i / p.each;
+        store(p.outs[q], i - q * p.each, float(parts[LANE]));
+    }
+}
+
+/// out [pre, post] = Σ_mid x [pre, mid, post] for post ≥ 32: a warp reads 32 neighbouring columns of every 8th row.
+KERNEL_BOUNDS(sum_wide, Sum, 256, 4) {
+    SHARED(double, parts, [SUM_WARPS * 32]);
+    u32 rest = blockIdx.x / p.strips, strip = blockIdx.x - rest * p.strips;
+    u32 i = rest / p.chunks, chunk = rest - i * p.chunks;
+    u32 column = strip * 32 + LANE, end = min(p.mid, (chunk + 1) * p.rows);
+    double sum = 0.0;
+    if (column < p.post) {
+#pragma unroll 4
+        for (u32 row = chunk * p.rows + WARP; row < end; row += SUM_WARPS) sum += double(load(p.x, (i * p.mid + row) * p.post + column));
+    }
+    parts[threadIdx.x] = sum;
+    __syncthreads();
+    fold(parts, 32, SUM_WARPS);
+    if (WARP == 0 && column < p.post) put(p, chunk, i * p.post + column, parts[LANE]);
+}
+
+/// The same for post ≤ 32, a warp for each entry of pre and chunk: it reads the [mid, post] numbers as they lie, as many rows at once as fit, so that
+/// a lane keeps its column.
+KERNEL_BOUNDS(sum_narrow, Sum, 128, 8) {
+    u32 warp = blockIdx.x * (blockDim.x / 32) + WARP;
+    u32 i = warp / p.chunks, chunk = warp - i * p.chunks;
+    if (i >= p.pre) return; // whole warps
+    u32 rows = 32 / p.post, end = min(p.mid, (chunk + 1) * p.rows) * p.post, from = i * p.mid * p.post;
+    double sum = 0.0;
+    if (LANE < rows * p.post) {
+#pragma unroll 4
+        for (u32 at = chunk * p.rows * p.post + LANE; at < end; at += rows * p.post) sum += double(load(p.x, from + at));
+    }
+    while (rows > 1) {
+        u32 half = rows / 2;
+        rows -= half;
+        double other = __shfl_down_sync(FULL_MASK, sum, rows * p.post);
+        if (LANE < half * p.post) sum += other;
+    }
+    if (LANE < p.post) put(p, chunk, i * p.post + LANE, sum);
+}

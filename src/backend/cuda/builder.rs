@@ -1,0 +1,80 @@
+//! From the kernels of a plan to the commands of a driver: where operands lie, and what is launched.
+
+use bytemuck::Pod;
+
+use super::driver::{Address, Command, Driver, Source, Width};
+use super::Precision;
+use crate::error::Result;
+use crate::program::{Place, Tensor};
+use crate::tape::Kind;
+
+/// What the launch code of a kernel works with.
+pub struct Builder<'a> {
+    /// Compiles kernels.
+    pub driver: &'a mut dyn Driver,
+    /// Of the backend.
+    pub precision: Precision,
+    /// Where the program's arena begins.
+    pub arena: Address,
+    /// Where the states of the plan's list begin.
+    pub states: &'a [Address],
+    /// Where the inputs of the plan's list begin.
+    pub inputs: &'a [Address],
+    /// Memory that a kernel may use between its own launches: as much as `workspace_bytes` of `launch/` said.
+    pub workspace: Address,
+    /// What has been built so far.
+    pub commands: Vec<Command>,
+}
+
+impl Builder<'_> {
+    /// Where a tensor begins.
+    pub fn address(&self, tensor: &Tensor) -> Address {
+        match tensor.place {
+            // An entry of the arena has room for an f32; a tensor in half precision fills half of its room.
+            Place::Arena(at) => self.arena + 4 * at as u64,
+            Place::State(i, at) => self.states[i] + kind_bytes(tensor.kind) as u64 * at as u64,
+            Place::Input(i, at) => self.inputs[i] + kind_bytes(tensor.kind) as u64 * at as u64,
+        }
+    }
+
+    /// How a tensor's floating-point entries are stored.
+    pub fn width(&self, tensor: &Tensor) -> Width {
+        tensor_width(self.precision, tensor)
+    }
+
+    /// The address of a copy of `bytes` on the device, for what is decided when a program is loaded and does not fit into a parameter struct.
+    pub fn upload(&mut self, bytes: &[u8]) -> Result<Address> {
+        let address = self.driver.allocate(bytes.len())?;
+        self.driver.upload(address, bytes)?;
+        Ok(address)
+    }
+
+    /// Launches the kernel `name` of `source` with one parameter struct, in `grid` blocks of `block` threads.
+    pub fn launch<P: Pod>(
+        &mut self,
+        source: Source,
+        name: &str,
+        grid: [u32; 3],
+        block: u32,
+        shared: u32,
+        params: &P,
+    ) -> Result<()> {
+        let function = self.driver.function(source, name)?;
+        let params = bytemuck::bytes_of(params).to_vec();
+        self.commands.push(Command::Launch { function, grid, block, shared, params });
+        Ok(())
+    }
+}
+
+/// Bytes of an entry of a kind in an input or state.
+pub(super) fn kind_bytes(kind: Kind) -> usize {
+    match kind {
+        Kind::Float | Kind::Int => 4,
+        Kind::Byte => 1,
+    }
+}
+
+/// How a tensor's floating-point entries are stored.
+pub fn tensor_width(precision: Precision, tensor: &Tensor) -> Width {
+    if precision == Precision::Bf16 && tensor.activation { Width::Bf16 } else { Width::F32 }
+}

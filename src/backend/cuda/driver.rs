@@ -1,0 +1,148 @@
+//! What the CUDA backend needs of a machine: a GPU through cudarc (`gpu.rs`), or the simulator of the tests, which runs the same
+//! kernels on a CPU.
+
+use crate::error::Result;
+
+/// An address in device memory.
+pub type Address = u64;
+
+/// A kernel that a driver has made ready, by number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Function(pub usize);
+
+/// A captured sequence of commands, by number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Graph(pub usize);
+
+/// A file of `kernels/`, with the text of what it includes put in by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// File name, as in `kernels/`.
+    pub name: &'static str,
+    /// CUDA C++.
+    pub text: &'static str,
+}
+
+/// What is run, one after another, on the one stream.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Command {
+    /// A kernel of ours. It takes one parameter struct by value: `params`, its bytes.
+    Launch {
+        /// Which kernel.
+        function: Function,
+        /// Blocks in x, y, z.
+        grid: [u32; 3],
+        /// Threads of a block (one axis).
+        block: u32,
+        /// Bytes of dynamic shared memory.
+        shared: u32,
+        /// The parameter struct.
+        params: Vec<u8>,
+    },
+    /// A matrix product of the library (cuBLAS).
+    Gemm(Gemm),
+    /// Zeros.
+    Clear {
+        /// First byte.
+        to: Address,
+        /// How many.
+        bytes: usize,
+    },
+    /// Bytes from one place of the device to another that does not overlap it.
+    Copy {
+        /// First byte read.
+        from: Address,
+        /// First byte written.
+        to: Address,
+        /// How many.
+        bytes: usize,
+    },
+}
+
+/// Storage of a matrix or activation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Width {
+    /// 4 bytes an entry.
+    F32,
+    /// 2 bytes an entry.
+    Bf16,
+}
+
+impl Width {
+    /// Bytes of an entry.
+    pub fn bytes(self) -> usize {
+        match self {
+            Width::F32 => 4,
+            Width::Bf16 => 2,
+        }
+    }
+}
+
+/// `c [m, n] = op(a)·op(b)`, plus `c` where `accumulate`. All row-major and dense; `a` is `[m, k]`, or `[k, m]` where
+/// `a_transposed`; `b` is `[k, n]`, or `[n, k]` where `b_transposed`. `a` and `b` have one width.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gemm {
+    /// First factor.
+    pub a: Address,
+    /// Second factor.
+    pub b: Address,
+    /// Product.
+    pub c: Address,
+    /// Rows of the product.
+    pub m: usize,
+    /// Columns of the product.
+    pub n: usize,
+    /// What is summed over.
+    pub k: usize,
+    /// Whether `a` lies as `[k, m]`.
+    pub a_transposed: bool,
+    /// Whether `b` lies as `[n, k]`.
+    pub b_transposed: bool,
+    /// Whether the product is added to what `c` holds.
+    pub accumulate: bool,
+    /// Storage of both factors.
+    pub factors: Width,
+    /// Storage of the product.
+    pub product: Width,
+    /// Whether f32 factors may be rounded to tf32.
+    pub tf32: bool,
+}
+
+/// A machine. All commands run in the order of their calls.
+pub trait Driver: Send {
+    /// The device, for people.
+    fn describe(&self) -> String;
+
+    /// `bytes` zero bytes at an address that is a multiple of 256; they live as long as the driver.
+    ///
+    /// # Errors
+    /// [`crate::Error::Device`] with what was asked for and what is free.
+    fn allocate(&mut self, bytes: usize) -> Result<Address>;
+
+    /// Copies to the device.
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()>;
+
+    /// Copies from the device, after all commands before it are done.
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()>;
+
+    /// The kernel `name` of a file; compiled if it must be.
+    fn function(&mut self, source: Source, name: &str) -> Result<Function>;
+
+    /// Runs one command, or records it while a capture is on.
+    fn run(&mut self, command: &Command) -> Result<()>;
+
+    /// Runs parts of a sequence one after another; the seconds that each took on the device.
+    fn run_timed(&mut self, parts: &[&[Command]]) -> Result<Vec<f64>>;
+
+    /// From here on commands are recorded, not run.
+    fn begin_capture(&mut self) -> Result<()>;
+
+    /// What was recorded since [`Driver::begin_capture`].
+    fn end_capture(&mut self) -> Result<Graph>;
+
+    /// Runs a recorded sequence.
+    fn replay(&mut self, graph: Graph) -> Result<()>;
+
+    /// Waits until everything is done.
+    fn synchronise(&self) -> Result<()>;
+}

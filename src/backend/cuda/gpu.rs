@@ -1,0 +1,421 @@
+//! An NVIDIA GPU: one stream of our own, no events but where times are asked for, plain allocations that last as long as the driver.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+
+use cudarc::cublas::{result as blas_result, sys as blas};
+use cudarc::driver::{DriverError, result, sys};
+
+use super::compile::{Capability, Compiler};
+use super::driver::{Address, Command, Driver, Function, Gemm, Graph, Source, Width};
+use super::libraries;
+use crate::error::{Error, Result};
+
+/// What cuBLAS works in: on Hopper it asks for 32 MiB, earlier cards need less.
+const BLAS_WORKSPACE: usize = 32 << 20;
+
+/// Allocations are multiples of this, as they begin at multiples of it.
+const ALIGNMENT: usize = 256;
+
+/// A GPU with everything that this process keeps on it.
+pub struct Gpu {
+    device: sys::CUdevice,
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+    blas: blas::cublasHandle_t,
+    description: String,
+    compiler: Compiler,
+    /// Dynamic and static shared memory that a block may have together.
+    shared_limit: i32,
+    modules: HashMap<&'static str, sys::CUmodule>,
+    functions: Vec<(String, sys::CUfunction)>,
+    graphs: Vec<sys::CUgraphExec>,
+    allocations: Vec<Address>,
+}
+
+// SAFETY: the handles are not bound to a thread; every call that needs the context makes it the thread's own first.
+unsafe impl Send for Gpu {}
+
+fn failed(what: &str) -> impl FnOnce(DriverError) -> Error {
+    move |error| Error::Device(format!("the GPU cannot {what}: {}", explain(error)))
+}
+
+/// Name and text of a driver's error.
+fn explain(error: DriverError) -> String {
+    let text = |t: Result<&std::ffi::CStr, DriverError>| t.map(|t| t.to_string_lossy().into_owned());
+    match (text(error.error_name()), text(error.error_string())) {
+        (Ok(name), Ok(text)) => format!("{name}, {text}"),
+        _ => format!("error {}", error.0 as u32),
+    }
+}
+
+fn blas_failed(what: &str) -> impl FnOnce(blas_result::CublasError) -> Error {
+    move |error| Error::Device(format!("cuBLAS cannot {what}: {:?}", error.0))
+}
+
+/// Starts the driver; the number of GPUs.
+fn count() -> Result<i32> {
+    result::init().map_err(failed("be reached through its driver"))?;
+    result::device::get_count().map_err(failed("be counted"))
+}
+
+/// Name, memory and compute capability of every GPU that the CUDA driver shows; empty without a driver.
+pub fn describe_gpus() -> Vec<String> {
+    if !libraries::driver_present() {
+        return Vec::new();
+    }
+    let count = count().unwrap_or(0);
+    (0..count).filter_map(|number| describe(number).ok()).collect()
+}
+
+fn describe(number: i32) -> Result<String, DriverError> {
+    let device = result::device::get(number)?;
+    let name = result::device::get_name(device)?;
+    // SAFETY: `device` was given by the driver in the lines above, and is asked for nothing but properties.
+    let memory = unsafe { result::device::total_mem(device)? };
+    let Capability(capability) = capability(device)?;
+    let gib = memory as f64 / f64::from(1 << 30);
+    let (major, minor) = (capability / 10, capability % 10);
+    Ok(format!("cuda:{number} {name}, {gib:.0} GiB, compute capability {major}.{minor}"))
+}
+
+fn capability(device: sys::CUdevice) -> Result<Capability, DriverError> {
+    use sys::CUdevice_attribute::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+    };
+    // SAFETY: `device` was given by the driver, and is asked for nothing but properties.
+    let (major, minor) = unsafe {
+        (result::device::get_attribute(device, MAJOR)?, result::device::get_attribute(device, MINOR)?)
+    };
+    Ok(Capability(10 * major + minor))
+}
+
+impl Gpu {
+    /// The GPU of this number, from 0.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for a library that is not there, a GPU that is not there or too old, and if the driver refuses.
+    pub fn new(number: usize) -> Result<Gpu> {
+        libraries::load_all()?;
+        let count = count()?;
+        let ordinal = i32::try_from(number).ok().filter(|n| *n < count).ok_or_else(|| {
+            Error::Device(format!("there is no GPU number {number}: the driver shows {count}, counted from 0"))
+        })?;
+        let device = result::device::get(ordinal).map_err(failed("be opened"))?;
+        let name = result::device::get_name(device).map_err(failed("tell its name"))?;
+        let card = capability(device).map_err(failed("tell its compute capability"))?;
+        if card.0 < 80 {
+            return Err(Error::Device(format!(
+                "cuda:{number} {name} has compute capability {}.{}, and the kernels need 8.0 or more (Ampere and later); use \
+                 --device cpu",
+                card.0 / 10,
+                card.0 % 10
+            )));
+        }
+        let compiler = Compiler::new(card)?;
+        // SAFETY: `device` was given by the driver; the context is released when this is dropped.
+        let (context, shared_limit) = unsafe {
+            let limit = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+            let limit = result::device::get_attribute(device, limit).map_err(failed("tell its limits"))?;
+            (result::primary_ctx::retain(device).map_err(failed("be opened"))?, limit)
+        };
+        let mut gpu = Gpu {
+            device,
+            context,
+            stream: std::ptr::null_mut(),
+            blas: std::ptr::null_mut(),
+            description: format!("cuda:{number} {name}"),
+            compiler,
+            shared_limit,
+            modules: HashMap::new(),
+            functions: Vec::new(),
+            graphs: Vec::new(),
+            allocations: Vec::new(),
+        };
+        gpu.bind()?;
+        gpu.stream =
+            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("make a stream"))?;
+        gpu.start_blas()?;
+        Ok(gpu)
+    }
+
+    /// cuBLAS on our stream, with a workspace of ours: it would allocate one otherwise, and another for every graph.
+    fn start_blas(&mut self) -> Result<()> {
+        self.blas = blas_result::create_handle().map_err(blas_failed("start"))?;
+        let workspace = self.allocate(BLAS_WORKSPACE)?;
+        // SAFETY: handle and stream were made above, and the workspace has the size that is given.
+        unsafe {
+            blas_result::set_stream(self.blas, self.stream.cast()).map_err(blas_failed("take a stream"))?;
+            blas::cublasSetWorkspace_v2(self.blas, workspace as *mut c_void, BLAS_WORKSPACE)
+                .result()
+                .map_err(blas_failed("take a workspace"))
+        }
+    }
+
+    /// Makes the context this thread's own.
+    fn bind(&self) -> Result<()> {
+        // SAFETY: the context is held until this is dropped.
+        unsafe { result::ctx::set_current(self.context) }.map_err(failed("be used from this thread"))
+    }
+
+    fn module(&mut self, source: Source) -> Result<sys::CUmodule> {
+        if let Some(module) = self.modules.get(source.name) {
+            return Ok(*module);
+        }
+        let module = self.compiler.with_image(source, |image| {
+            // SAFETY: a whole image as NVRTC made it: machine code, or text that ends with a zero byte. The driver checks
+            // both before it uses them.
+            unsafe { result::module::load_data(image.as_ptr().cast()) }
+                .map_err(failed(&format!("load kernels/{}", source.name)))
+        })?;
+        self.modules.insert(source.name, module);
+        Ok(module)
+    }
+
+    fn launch(&self, function: Function, grid: [u32; 3], block: u32, shared: u32, params: &[u8]) -> Result<()> {
+        let (name, function) = &self.functions[function.0];
+        let mut params = [params.as_ptr().cast_mut().cast::<c_void>()];
+        let [x, y, z] = grid;
+        // SAFETY: the kernel takes one struct by value, whose bytes these are; the driver copies them before it returns. The
+        // addresses in it are allocations of this driver.
+        unsafe { result::launch_kernel(*function, (x, y, z), (block, 1, 1), shared, self.stream, &mut params) }
+            .map_err(failed(&format!("launch {name} in {x}×{y}×{z} blocks of {block} threads")))
+    }
+
+    /// Row-major products, to a library that counts in columns: what it sees are the transposes, so it is asked for
+    /// `cᵀ [n, m] = op(b)ᵀ · op(a)ᵀ`.
+    fn gemm(&self, g: &Gemm) -> Result<()> {
+        let size = |n: usize| {
+            i32::try_from(n).map_err(|_| {
+                Error::Device(format!("a matrix product of {}×{}×{} is too large for cuBLAS", g.m, g.n, g.k))
+            })
+        };
+        let (m, n, k) = (size(g.m)?, size(g.n)?, size(g.k)?);
+        let data = |width| match width {
+            Width::F32 => blas::cudaDataType::CUDA_R_32F,
+            Width::Bf16 => blas::cudaDataType::CUDA_R_16BF,
+        };
+        let order = |transposed| match transposed {
+            true => blas::cublasOperation_t::CUBLAS_OP_T,
+            false => blas::cublasOperation_t::CUBLAS_OP_N,
+        };
+        let compute = match g.tf32 && g.factors == Width::F32 {
+            true => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+            false => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+        };
+        let (one, beta) = (1.0_f32, if g.accumulate { 1.0_f32 } else { 0.0 });
+        // SAFETY: the addresses are allocations of this driver that hold the matrices; the scalars are read before the call
+        // returns.
+        unsafe {
+            blas_result::gemm_ex(
+                self.blas,
+                order(g.b_transposed),
+                order(g.a_transposed),
+                n,
+                m,
+                k,
+                (&raw const one).cast(),
+                g.b as *const c_void,
+                data(g.factors),
+                if g.b_transposed { k } else { n },
+                g.a as *const c_void,
+                data(g.factors),
+                if g.a_transposed { m } else { k },
+                (&raw const beta).cast(),
+                g.c as *mut c_void,
+                data(g.product),
+                n,
+                compute,
+                blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        }
+        .map_err(blas_failed(&format!("multiply {m}×{k} by {k}×{n}")))
+    }
+
+    /// A new event, recorded now.
+    fn mark(&self) -> Result<sys::CUevent> {
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failed("make an event"))?;
+        // SAFETY: event and stream are of this context.
+        unsafe { result::event::record(event, self.stream) }.map_err(failed("record an event"))?;
+        Ok(event)
+    }
+
+    fn command(&self, command: &Command) -> Result<()> {
+        match command {
+            Command::Launch { function, grid, block, shared, params } => {
+                self.launch(*function, *grid, *block, *shared, params)
+            }
+            Command::Gemm(gemm) => self.gemm(gemm),
+            // SAFETY: the bytes are in one of this driver's allocations.
+            Command::Clear { to, bytes } => unsafe { result::memset_d8_async(*to, 0, *bytes, self.stream) }
+                .map_err(failed("clear memory")),
+            // SAFETY: as above, both times.
+            Command::Copy { from, to, bytes } => {
+                unsafe { result::memcpy_dtod_async(*to, *from, *bytes, self.stream) }
+                    .map_err(failed("copy memory"))
+            }
+        }
+    }
+}
+
+/// Milliseconds between two events. The binding has only the newer function, which drivers before 12.8 do not have; the older
+/// one is in all of them.
+fn milliseconds(from: sys::CUevent, to: sys::CUevent) -> Result<f32> {
+    type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
+    let mut milliseconds = 0.0;
+    // SAFETY: the library is loaded, and the function's type is that of the driver's interface; both events have happened.
+    let answer = unsafe {
+        let library = sys::culib();
+        let elapsed = library.get::<Elapsed>(b"cuEventElapsedTime\0");
+        let elapsed = elapsed.map_err(|e| Error::Device(format!("the GPU's driver cannot tell times: {e}")))?;
+        elapsed(&raw mut milliseconds, from, to)
+    };
+    answer.result().map_err(failed("tell times"))?;
+    Ok(milliseconds)
+}
+
+impl Driver for Gpu {
+    fn describe(&self) -> String {
+        self.description.clone()
+    }
+
+    fn allocate(&mut self, bytes: usize) -> Result<Address> {
+        self.bind()?;
+        let bytes = bytes.max(1).next_multiple_of(ALIGNMENT);
+        // SAFETY: nothing is read before it is cleared below.
+        let address = match unsafe { result::malloc_sync(bytes) } {
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                let free = result::mem_get_info().map_or(0, |(free, _)| free);
+                return Err(Error::Device(format!(
+                    "{} has no room for {} MiB more, {} MiB are free; take a smaller --batch or a smaller model",
+                    self.description,
+                    bytes.div_ceil(1 << 20),
+                    free >> 20
+                )));
+            }
+            answer => answer.map_err(failed("give memory"))?,
+        };
+        self.allocations.push(address);
+        self.command(&Command::Clear { to: address, bytes })?;
+        Ok(address)
+    }
+
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the bytes fit where they go (the backend asked for as many), and are ordinary memory, of which the driver
+        // takes a copy before it returns.
+        unsafe { result::memcpy_htod_async(to, bytes, self.stream) }.map_err(failed("take data"))
+    }
+
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        self.bind()?;
+        // SAFETY: as many bytes lie there; `bytes` outlives the copy, which is waited for.
+        unsafe { result::memcpy_dtoh_async(bytes, from, self.stream) }.map_err(failed("give data"))?;
+        self.synchronise()
+    }
+
+    fn function(&mut self, source: Source, name: &str) -> Result<Function> {
+        if let Some(at) = self.functions.iter().position(|f| f.0 == name) {
+            return Ok(Function(at));
+        }
+        self.bind()?;
+        let module = self.module(source)?;
+        let symbol = CString::new(name).map_err(|_| Error::Device(format!("`{name}` is no kernel's name")))?;
+        let what = format!("find {name} in kernels/{}", source.name);
+        // SAFETY: the module stays loaded as long as this.
+        let function = unsafe { result::module::get_function(module, symbol) }.map_err(failed(&what))?;
+        use sys::CUfunction_attribute_enum::{
+            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as DYNAMIC, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as STATIC,
+        };
+        // SAFETY: the function was given by the driver in the line above.
+        unsafe {
+            let fixed = result::function::get_function_attribute(function, STATIC);
+            let fixed = fixed.map_err(failed("tell a kernel's shared memory"))?;
+            result::function::set_function_attribute(function, DYNAMIC, self.shared_limit - fixed)
+                .map_err(failed("give a kernel all shared memory"))?;
+        }
+        self.functions.push((name.to_owned(), function));
+        Ok(Function(self.functions.len() - 1))
+    }
+
+    fn run(&mut self, command: &Command) -> Result<()> {
+        self.bind()?;
+        self.command(command)
+    }
+
+    fn run_timed(&mut self, parts: &[&[Command]]) -> Result<Vec<f64>> {
+        self.bind()?;
+        let mut marks = vec![self.mark()?];
+        for part in parts {
+            part.iter().try_for_each(|c| self.command(c))?;
+            marks.push(self.mark()?);
+        }
+        self.synchronise()?;
+        let seconds = marks.windows(2).map(|w| Ok(f64::from(milliseconds(w[0], w[1])?) * 1e-3)).collect();
+        for mark in marks {
+            // SAFETY: made above, destroyed once.
+            unsafe { result::event::destroy(mark) }.map_err(failed("remove an event"))?;
+        }
+        seconds
+    }
+
+    fn begin_capture(&mut self) -> Result<()> {
+        self.bind()?;
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is ours.
+        unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(failed("begin a graph"))
+    }
+
+    fn end_capture(&mut self) -> Result<Graph> {
+        self.bind()?;
+        // SAFETY: the stream is ours; the graph is destroyed once, when what is run has been made of it.
+        let graph = unsafe {
+            let graph = result::stream::end_capture(self.stream).map_err(failed("end a graph"))?;
+            let made = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            result::graph::destroy(graph).map_err(failed("remove a graph"))?;
+            made.map_err(failed("make a graph ready"))?
+        };
+        self.graphs.push(graph);
+        Ok(Graph(self.graphs.len() - 1))
+    }
+
+    fn replay(&mut self, graph: Graph) -> Result<()> {
+        self.bind()?;
+        // SAFETY: graph and stream are ours; all addresses in the graph are allocations that last as long as this.
+        unsafe { result::graph::launch(self.graphs[graph.0], self.stream) }.map_err(failed("run a graph"))
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the stream is ours.
+        unsafe { result::stream::synchronize(self.stream) }.map_err(failed("finish its work"))
+    }
+}
+
+impl Drop for Gpu {
+    /// Gives everything back. What the driver says of it changes nothing any more.
+    fn drop(&mut self) {
+        let _ = self.bind();
+        let _ = self.synchronise();
+        // SAFETY: all handles were made by this and are used by nobody else; each is given back once.
+        unsafe {
+            for graph in self.graphs.drain(..) {
+                let _ = result::graph::exec_destroy(graph);
+            }
+            if !self.blas.is_null() {
+                let _ = blas_result::destroy_handle(self.blas);
+            }
+            for address in self.allocations.drain(..) {
+                let _ = result::free_sync(address);
+            }
+            for (_, module) in self.modules.drain() {
+                let _ = result::module::unload(module);
+            }
+            if !self.stream.is_null() {
+                let _ = result::stream::destroy(self.stream);
+            }
+            let _ = result::primary_ctx::release(self.device);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Entrywise groups: the words that `kernels/entrywise.cu` interprets, and how an index space is cut into blocks.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::Precision;
+use super::super::builder::Builder;
+use super::super::divide::FastDiv;
+use super::super::driver::{Command, Source};
+use super::assemble::{Assembled, Code, Instruction, assemble};
+use super::reduce;
+use super::walk::{Columns, Cut, Operand, Walk};
+use crate::error::{Error, Result};
+use crate::program::{Group, Instr, Kernel, Outcome};
+
+/// `kernels/entrywise.cu`.
+pub const SOURCE: Source =
+    Source { name: "entrywise.cu", text: include_str!("../../../../kernels/entrywise.cu") };
+
+/// Words of a program that fit into the parameters.
+const INLINE_WORDS: usize = 512;
+/// Shared memory that every card gives a block without being asked.
+const SHARED: usize = 48 << 10;
+/// Bytes of a thread's register for four entries.
+const QUAD: usize = 16;
+/// Index spaces from this many entries on keep a card busy even with two rows of entries at once for a thread.
+const MANY: usize = 1 << 18;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    walk: Walk,
+    loads: u32,
+    ops: u32,
+    sums: u32,
+    registers: u32,
+    post: u32,
+    beside: u32,
+    direct: u32,
+    sum_tensors: u32,
+    repeats_at: u32,
+    ops_at: u32,
+    program: u64,
+    partials: u64,
+    words: [u32; INLINE_WORDS],
+}
+
+/// How a group is run.
+struct Layout {
+    assembled: Assembled,
+    walk: Walk,
+    threads: usize,
+    /// Rows of the walk that a thread works on at once: 1 or 2.
+    at_once: usize,
+    /// Sums, and the columns of each.
+    sums: usize,
+    post: usize,
+    beside: u32,
+}
+
+impl Layout {
+    fn new(group: &Group) -> Result<Layout> {
+        let assembled = assemble(group);
+        let sum = |o: &Outcome| if let Outcome::Sum(_, view) = o { Some(view.post) } else { None };
+        let sums = group.outcomes.iter().filter_map(sum).count();
+        // All sums of a group have the same last axes (`fuse.rs`).
+        let post = group.outcomes.iter().find_map(sum).unwrap_or(0);
+        let shared =
+            |threads: usize, at_once: usize| (assembled.registers * at_once + sums) * threads * QUAD;
+        for at_once in if group.count >= MANY { [2, 1] } else { [1, 1] } {
+            let choice: Vec<usize> = [128, 160, 192, 224, 256, 96, 64, 32]
+                .into_iter()
+                .filter(|threads| shared(*threads, at_once) <= SHARED)
+                .collect();
+            // Blocks of less than four warps only where nothing else fits.
+            let Some(threads) = choice.iter().copied().find(|t| *t >= 128 || at_once == 1) else { continue };
+            let (walk, threads, beside) = if post > 0 {
+                let cut = Cut { blocks: 528, each: [4, 64], at_once };
+                let columns = Columns::new(group.count, post, &choice, &cut)?;
+                (columns.walk, columns.threads, columns.beside)
+            } else {
+                (Walk::plain(group.count, threads, at_once)?, threads, 1)
+            };
+            return Ok(Layout { walk, threads, at_once, sums, post, beside, assembled });
+        }
+        let registers = assembled.registers;
+        Err(Error::Program(format!("a group of entrywise work needs {registers} registers, more than a block has")))
+    }
+
+    fn shared_bytes(&self) -> usize {
+        (self.assembled.registers * self.at_once + self.sums) * self.threads * QUAD
+    }
+
+    /// Whether one block sees all of a column.
+    fn direct(&self) -> bool {
+        self.walk.row_blocks() == 1
+    }
+}
+
+/// Bytes of the partial sums of all blocks.
+pub fn workspace_bytes(_precision: Precision, instr: &Instr) -> usize {
+    let Kernel::Group(group) = &instr.kernel else { unreachable!("{} is no group", instr.kernel.name()) };
+    match Layout::new(group) {
+        Ok(layout) if layout.sums > 0 && !layout.direct() => {
+            layout.walk.row_blocks() as usize * layout.sums * layout.post * size_of::<f64>()
+        }
+        // What is wrong is said by `build`.
+        _ => 0,
+    }
+}
+
+/// Appends a group's commands.
+///
+/// # Errors
+/// If the group is larger than the kernel can count or hold.
+pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
+    let Kernel::Group(group) = &instr.kernel else { unreachable!("{} is no group", instr.kernel.name()) };
+    if group.count == 0 {
+        for out in instr.outs.iter().filter(|o| o.len > 0) {
+            let (to, bytes) = (b.address(out), out.len * b.width(out).bytes());
+            b.commands.push(Command::Clear { to, bytes });
+        }
+        return Ok(());
+    }
+    let layout = Layout::new(group)?;
+    let words = Words::new(b, instr, group, &layout)?;
+    let mut params = Params {
+        walk: layout.walk,
+        loads: layout.assembled.loads.len() as u32,
+        ops: layout.assembled.instructions.len() as u32,
+        sums: layout.sums as u32,
+        registers: layout.assembled.registers as u32,
+        post: layout.post as u32,
+        beside: layout.beside,
+        direct: u32::from(layout.direct()),
+        sum_tensors: words.sum_tensors,
+        repeats_at: words.repeats_at,
+        ops_at: words.ops_at,
+        program: 0,
+        partials: b.workspace,
+        words: [0; INLINE_WORDS],
+    };
+    let long = words.all.len() > INLINE_WORDS;
+    if long {
+        let bytes: &[u8] = bytemuck::cast_slice(&words.all);
+        params.program = b.driver.allocate(bytes.len())?;
+        b.driver.upload(params.program, bytes)?;
+    } else {
+        params.words[..words.all.len()].copy_from_slice(&words.all);
+    }
+    let name = match (layout.at_once, long) {
+        (1, false) => "entrywise_1",
+        (1, true) => "entrywise_1_long",
+        (_, false) => "entrywise_2",
+        (_, true) => "entrywise_2_long",
+    };
+    let shared = layout.shared_bytes() as u32;
+    b.launch(SOURCE, name, layout.walk.grid(), layout.threads as u32, shared, &params)?;
+    if layout.sums > 0 && !layout.direct() {
+        let outs: Vec<Operand> = sum_outputs(group).map(|i| Operand::of(b, &instr.outs[i])).collect();
+        reduce::totals(b, layout.walk.row_blocks(), &outs, layout.post)?;
+    }
+    Ok(())
+}
+
+/// Which outputs are sums, in order.
+fn sum_outputs(group: &Group) -> impl Iterator<Item = usize> {
+    let sum = |o: &Outcome| matches!(o, Outcome::Sum(..));
+    group.outcomes.iter().enumerate().filter(move |(_, o)| sum(o)).map(|(i, _)| i)
+}
+
+/// A program as the kernel reads it: tensors, then repeats, then loads and instructions.
+struct Words {
+    all: Vec<u32>,
+    sum_tensors: u32,
+    repeats_at: u32,
+    ops_at: u32,
+}
+
+impl Words {
+    fn new(b: &Builder, instr: &Instr, group: &Group, layout: &Layout) -> Result<Words> {
+        let aligned = layout.walk.aligned();
+        let mut tensors: Vec<Operand> = Vec::new();
+        let mut repeats: Vec<[FastDiv; 2]> = Vec::new();
+        let mut ops: Vec<([usize; 4], f32)> = Vec::new();
+        for (to, arg) in &layout.assembled.loads {
+            ops.push(([0, *to, tensors.len(), 0], 0.0));
+            tensors.push(Operand::of(b, &instr.args[*arg]).vector_if(aligned));
+        }
+        let sums: Vec<usize> = sum_outputs(group).collect();
+        for instruction in &layout.assembled.instructions {
+            ops.push(match *instruction {
+                Instruction::Compute { code, to, a, b, c } => ([code as usize, to, a, b], c),
+                Instruction::Number { to, arg } => {
+                    tensors.push(Operand::of(b, &instr.args[arg]));
+                    ([Code::Number as usize, to, tensors.len() - 1, 0], 0.0)
+                }
+                Instruction::Repeat { to, arg, view } => {
+                    let neighbours = aligned && view.post.is_multiple_of(4);
+                    tensors.push(Operand::of(b, &instr.args[arg]).vector_if(neighbours));
+                    repeats.push([FastDiv::new(view.post), FastDiv::new(view.mid * view.post)]);
+                    ([Code::Repeat as usize, to, tensors.len() - 1, repeats.len() - 1], 0.0)
+                }
+                Instruction::Store { from, out } => {
+                    tensors.push(Operand::of(b, &instr.outs[out]).vector_if(aligned));
+                    ([Code::Store as usize, 0, from, tensors.len() - 1], 0.0)
+                }
+                Instruction::Sum { from, out } => {
+                    let number = sums.iter().position(|s| *s == out).unwrap_or_default();
+                    ([Code::Sum as usize, number, from, 0], 0.0)
+                }
+            });
+        }
+        let sum_tensors = tensors.len() as u32;
+        tensors.extend(sums.iter().map(|s| Operand::of(b, &instr.outs[*s])));
+        if tensors.len().max(repeats.len()).max(layout.assembled.registers) > 256 {
+            return Err(Error::Program(format!(
+                "a group of entrywise work takes {} tensors and {} registers; kernels count to 256",
+                tensors.len(),
+                layout.assembled.registers
+            )));
+        }
+        let mut all: Vec<u32> = bytemuck::cast_slice(&tensors).to_vec();
+        let repeats_at = all.len() as u32;
+        all.extend_from_slice(bytemuck::cast_slice(&repeats));
+        let ops_at = all.len() as u32;
+        for ([code, to, x, y], c) in ops {
+            all.extend([(code | to << 8 | x << 16 | y << 24) as u32, c.to_bits()]);
+        }
+        Ok(Words { all, sum_tensors, repeats_at, ops_at })
+    }
+}

@@ -1,0 +1,127 @@
+//! Sums over a middle axis, and the last stage of sums that several blocks share (`kernels/reduce.cu`).
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::Precision;
+use super::super::builder::Builder;
+use super::super::driver::{Command, Source};
+use super::walk::{NONE, Operand, blocks, entries};
+use crate::error::Result;
+use crate::program::{Instr, Kernel};
+use crate::tape::View3;
+
+/// `kernels/reduce.cu`.
+pub const SOURCE: Source = Source { name: "reduce.cu", text: include_str!("../../../../kernels/reduce.cu") };
+
+const MAX_TOTALS: usize = 64;
+const TOTALS_THREADS: u32 = 512;
+/// Threads of a block of `sum_wide`, and of `sum_narrow`.
+const WIDE_THREADS: u32 = 256;
+const NARROW_THREADS: u32 = 128;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct TotalsParams {
+    partials: u64,
+    blocks: u32,
+    length: u32,
+    each: u32,
+    pad: u32,
+    outs: [Operand; MAX_TOTALS],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SumParams {
+    x: Operand,
+    out: Operand,
+    partials: u64,
+    pre: u32,
+    mid: u32,
+    post: u32,
+    rows: u32,
+    chunks: u32,
+    strips: u32,
+}
+
+/// Writes the sums over `count` blocks of the workspace's partial sums, f64 `[count, outs, each]`.
+pub(super) fn totals(b: &mut Builder, count: u32, outs: &[Operand], each: usize) -> Result<()> {
+    assert!(outs.len() <= MAX_TOTALS, "{} sums in one launch", outs.len());
+    let length = outs.len() * each;
+    let mut params = TotalsParams {
+        partials: b.workspace,
+        blocks: count,
+        length: entries(length)?,
+        each: each as u32,
+        pad: 0,
+        outs: [NONE; MAX_TOTALS],
+    };
+    params.outs[..outs.len()].copy_from_slice(outs);
+    b.launch(SOURCE, "totals", blocks(length, 32), TOTALS_THREADS, 0, &params)
+}
+
+/// How many parts the middle axis is cut into, so that there are enough warps, and rows of each part.
+fn chunks(view: &View3) -> (usize, usize) {
+    let wanted = if view.post > 32 {
+        let blocks = view.pre * view.post.div_ceil(32);
+        264_usize.div_ceil(blocks).min(view.mid / 64)
+    } else {
+        1056_usize.div_ceil(view.pre).min(view.mid * view.post / 2048)
+    };
+    let rows = view.mid.div_ceil(wanted.max(1)).max(1);
+    (view.mid.div_ceil(rows), rows)
+}
+
+/// Bytes of the partial sums of all parts.
+pub fn workspace_bytes(_precision: Precision, instr: &Instr) -> usize {
+    let Kernel::Sum(view) = &instr.kernel else { unreachable!("{} is no sum", instr.kernel.name()) };
+    if view.count() == 0 {
+        return 0;
+    }
+    match chunks(view).0 {
+        1 => 0,
+        parts => parts * view.pre * view.post * size_of::<f64>(),
+    }
+}
+
+/// Appends the commands of a sum.
+///
+/// # Errors
+/// If a tensor is larger than kernels can count.
+pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
+    let Kernel::Sum(view) = &instr.kernel else { unreachable!("{} is no sum", instr.kernel.name()) };
+    let (x, out) = (&instr.args[0], &instr.outs[0]);
+    if view.count() == 0 {
+        let (to, bytes) = (b.address(out), out.len * b.width(out).bytes());
+        if bytes > 0 {
+            b.commands.push(Command::Clear { to, bytes });
+        }
+        return Ok(());
+    }
+    entries(view.count())?;
+    let (parts, rows) = chunks(view);
+    let strips = view.post.div_ceil(32);
+    let params = SumParams {
+        x: Operand::of(b, x),
+        out: Operand::of(b, out),
+        partials: b.workspace,
+        pre: view.pre as u32,
+        mid: view.mid as u32,
+        post: view.post as u32,
+        rows: rows as u32,
+        chunks: parts as u32,
+        strips: strips as u32,
+    };
+    if view.post > 32 {
+        let grid = [(view.pre * parts * strips) as u32, 1, 1];
+        b.launch(SOURCE, "sum_wide", grid, WIDE_THREADS, 0, &params)?;
+    } else {
+        let grid = blocks(view.pre * parts, NARROW_THREADS as usize / 32);
+        b.launch(SOURCE, "sum_narrow", grid, NARROW_THREADS, 0, &params)?;
+    }
+    if parts > 1 {
+        let out = Operand::of(b, out);
+        totals(b, parts as u32, &[out], view.pre * view.post)?;
+    }
+    Ok(())
+}

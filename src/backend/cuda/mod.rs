@@ -1,0 +1,45 @@
+//! The CUDA backend: hand-written kernels (`kernels/*.cu`), cuBLAS for matrix products, one stream, one arena, one captured graph a
+//! program.
+//!
+//! | file | the one thing that happens there |
+//! |---|---|
+//! | `driver.rs` | what the backend needs of a machine, as a trait |
+//! | `gpu.rs`, `libraries.rs`, `compile.rs`, `cache.rs` | that machine as an NVIDIA GPU: context and stream, what is loaded at run time, NVRTC, compiled kernels on disk |
+//! | `builder.rs`, `launch/` | from the kernels of a plan to commands: parameter structs, grids, workspace |
+//! | `divide.rs` | division by a number that the host knows |
+//! | `backend.rs` | states and programs over any driver |
+
+mod backend;
+pub mod builder;
+mod cache;
+mod compile;
+mod divide;
+pub mod driver;
+mod gpu;
+pub mod launch;
+mod libraries;
+
+pub use backend::Cuda;
+pub use gpu::{Gpu, describe_gpus};
+
+/// How floating-point numbers are stored and multiplied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// f32 throughout.
+    F32,
+    /// f32 storage; convolutions and matrix products round their factors to tf32 (10 bits of mantissa).
+    Tf32,
+    /// Activations and their (co)tangents are stored in bf16; accumulation, statistics, losses, parameters and optimiser states are f32.
+    Bf16,
+}
+
+impl Precision {
+    /// The name as users write it (`--precision tf32`).
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}

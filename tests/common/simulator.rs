@@ -1,0 +1,317 @@
+//! A driver that runs `kernels/*.cu` on the CPU: compiled as C++ against `tests/simulator/cuda_sim.h`, which see.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_void};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+use std::sync::Mutex;
+
+use half::bf16;
+use libloading::Library;
+use metatape::backend::cuda::driver::{Address, Command, Driver, Function, Gemm, Graph, Source, Width};
+use metatape::{Error, Result};
+
+/// Twin of `metatape_sim::Allocation`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Allocation {
+    address: u64,
+    bytes: u64,
+}
+
+/// Twin of `metatape_sim::Launch`.
+#[repr(C)]
+struct Launch {
+    grid: [u32; 3],
+    block: u32,
+    shared_bytes: u32,
+    params_bytes: u32,
+    seed: u64,
+    params: *const c_void,
+    allocations: *const Allocation,
+    allocation_count: u64,
+}
+
+type Entry = unsafe extern "C" fn(*const Launch) -> *const c_char;
+
+const ALIGNMENT: usize = 256;
+
+/// A machine of which nothing is real but the kernels.
+pub struct Simulator {
+    /// By address.
+    memory: Vec<Allocation>,
+    functions: Vec<(String, Entry)>,
+    graphs: Vec<Vec<Command>>,
+    recording: Option<Vec<Command>>,
+    /// Of the order in which threads run; another one for every launch.
+    seed: u64,
+}
+
+impl Simulator {
+    /// `seed`: of the order in which threads run.
+    pub fn new(seed: u64) -> Simulator {
+        let seed = seed << 32;
+        Simulator { memory: Vec::new(), functions: Vec::new(), graphs: Vec::new(), recording: None, seed }
+    }
+
+    /// The memory from an address on, if one allocation holds all of it.
+    fn range(&self, from: Address, bytes: usize, what: &str) -> Result<*mut u8> {
+        let after = self.memory.partition_point(|a| a.address <= from);
+        let inside = after.checked_sub(1).map(|i| self.memory[i]);
+        match inside.filter(|a| from + bytes as u64 <= a.address + a.bytes) {
+            Some(_) => Ok(from as *mut u8),
+            None => Err(Error::Device(format!("{what}: {bytes} bytes from {from:#x} are not in one allocation"))),
+        }
+    }
+
+    fn launch(&mut self, function: Function, grid: [u32; 3], block: u32, shared: u32, params: &[u8]) -> Result<()> {
+        self.seed += 1;
+        let launch = Launch {
+            grid,
+            block,
+            shared_bytes: shared,
+            params_bytes: params.len() as u32,
+            seed: self.seed,
+            params: params.as_ptr().cast(),
+            allocations: self.memory.as_ptr(),
+            allocation_count: self.memory.len() as u64,
+        };
+        // SAFETY: the function is an entry of a library compiled for this struct; all that it points to outlives the call. The
+        // kernel's own accesses are checked against the allocations.
+        let error = unsafe { (self.functions[function.0].1)(&raw const launch) };
+        if error.is_null() {
+            return Ok(());
+        }
+        // SAFETY: a text that ends with a zero and stays until the thread's next launch.
+        let text = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
+        Err(Error::Device(text))
+    }
+
+    /// In double precision, rounded once.
+    fn gemm(&self, g: &Gemm) -> Result<()> {
+        let what = format!("matrix product {g:?}");
+        let a = self.numbers(g.a, g.m * g.k, g.factors, &what)?;
+        let b = self.numbers(g.b, g.k * g.n, g.factors, &what)?;
+        let mut c = self.numbers(g.c, g.m * g.n, g.product, &what)?;
+        if g.factors == Width::F32 && g.product == Width::Bf16 {
+            return Err(Error::Device(format!("{what}: cuBLAS has no product in bf16 of factors in f32")));
+        }
+        let rounded = |v: f64| if g.tf32 && g.factors == Width::F32 { tf32(v) } else { v };
+        for i in 0..g.m {
+            for j in 0..g.n {
+                let mut sum = if g.accumulate { c[i * g.n + j] } else { 0.0 };
+                for l in 0..g.k {
+                    let x = a[if g.a_transposed { l * g.m + i } else { i * g.k + l }];
+                    let y = b[if g.b_transposed { j * g.k + l } else { l * g.n + j }];
+                    sum += rounded(x) * rounded(y);
+                }
+                c[i * g.n + j] = sum;
+            }
+        }
+        let to = self.range(g.c, c.len() * g.product.bytes(), &what)?;
+        for (i, v) in c.into_iter().enumerate() {
+            // SAFETY: the range was checked to hold all entries; addresses are multiples of the entries' size.
+            unsafe {
+                match g.product {
+                    Width::F32 => to.cast::<f32>().add(i).write(v as f32),
+                    Width::Bf16 => to.cast::<bf16>().add(i).write(bf16::from_f64(v)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn numbers(&self, at: Address, count: usize, width: Width, what: &str) -> Result<Vec<f64>> {
+        let from = self.range(at, count * width.bytes(), what)?;
+        // SAFETY: the range was checked to hold all entries; addresses are multiples of the entries' size.
+        let read = |i| unsafe {
+            match width {
+                Width::F32 => f64::from(from.cast::<f32>().add(i).read()),
+                Width::Bf16 => from.cast::<bf16>().add(i).read().to_f64(),
+            }
+        };
+        Ok((0..count).map(read).collect())
+    }
+
+    fn execute(&mut self, command: &Command) -> Result<()> {
+        match command {
+            Command::Launch { function, grid, block, shared, params } => {
+                self.launch(*function, *grid, *block, *shared, params)
+            }
+            Command::Gemm(gemm) => self.gemm(gemm),
+            Command::Clear { to, bytes } => {
+                // SAFETY: the range is checked.
+                unsafe { self.range(*to, *bytes, "clear")?.write_bytes(0, *bytes) };
+                Ok(())
+            }
+            Command::Copy { from, to, bytes } => {
+                if from.abs_diff(*to) < *bytes as u64 {
+                    return Err(Error::Device(format!("copy of {bytes} bytes from {from:#x} onto {to:#x}: they overlap")));
+                }
+                let (from, to) = (self.range(*from, *bytes, "copy")?, self.range(*to, *bytes, "copy")?);
+                // SAFETY: both ranges are checked, and do not overlap.
+                unsafe { from.copy_to_nonoverlapping(to, *bytes) };
+                Ok(())
+            }
+        }
+    }
+}
+
+/// 10 bits of mantissa, rounded to nearest, ties away from zero, as the matrix units' own conversion does.
+fn tf32(v: f64) -> f64 {
+    let bits = (v as f32).to_bits();
+    f64::from(f32::from_bits(bits.wrapping_add(0x1000) & !0x1fff))
+}
+
+impl Driver for Simulator {
+    fn describe(&self) -> String {
+        "simulator".into()
+    }
+
+    fn allocate(&mut self, bytes: usize) -> Result<Address> {
+        let bytes = bytes.max(1);
+        let layout = Layout::from_size_align(bytes, ALIGNMENT).expect("a size that memory can have");
+        // SAFETY: the layout has at least one byte.
+        let address = unsafe { alloc_zeroed(layout) } as u64;
+        assert_ne!(address, 0, "no memory for {bytes} bytes");
+        let at = self.memory.partition_point(|a| a.address < address);
+        self.memory.insert(at, Allocation { address, bytes: bytes as u64 });
+        Ok(address)
+    }
+
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
+        let to = self.range(to, bytes.len(), "upload")?;
+        // SAFETY: the range is checked.
+        unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        let from = self.range(from, bytes.len(), "download")?;
+        // SAFETY: the range is checked.
+        unsafe { from.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn function(&mut self, source: Source, name: &str) -> Result<Function> {
+        if let Some(at) = self.functions.iter().position(|f| f.0 == name) {
+            return Ok(Function(at));
+        }
+        let library = library(source.name);
+        // SAFETY: every kernel has an entry of this type (`KERNEL` in common.cuh).
+        let entry = unsafe { library.get::<Entry>(format!("sim_{name}\0").as_bytes()) };
+        let entry = entry.map_err(|e| Error::Device(format!("kernels/{} has no kernel {name}: {e}", source.name)))?;
+        self.functions.push((name.to_owned(), *entry));
+        Ok(Function(self.functions.len() - 1))
+    }
+
+    fn run(&mut self, command: &Command) -> Result<()> {
+        match &mut self.recording {
+            Some(recording) => {
+                recording.push(command.clone());
+                Ok(())
+            }
+            None => self.execute(command),
+        }
+    }
+
+    fn run_timed(&mut self, parts: &[&[Command]]) -> Result<Vec<f64>> {
+        let timed = |part: &&[Command]| {
+            let start = std::time::Instant::now();
+            part.iter().try_for_each(|c| self.execute(c))?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        parts.iter().map(timed).collect()
+    }
+
+    fn begin_capture(&mut self) -> Result<()> {
+        self.recording = Some(Vec::new());
+        Ok(())
+    }
+
+    fn end_capture(&mut self) -> Result<Graph> {
+        self.graphs.extend(self.recording.take());
+        Ok(Graph(self.graphs.len() - 1))
+    }
+
+    fn replay(&mut self, graph: Graph) -> Result<()> {
+        let commands = self.graphs[graph.0].clone();
+        commands.iter().try_for_each(|c| self.execute(c))
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        for Allocation { address, bytes } in self.memory.drain(..) {
+            let layout = Layout::from_size_align(bytes as usize, ALIGNMENT).expect("as it was allocated");
+            // SAFETY: allocated by `allocate` with this layout, freed once.
+            unsafe { dealloc(address as *mut u8, layout) };
+        }
+    }
+}
+
+/// A file of `kernels/` as a shared object, compiled once for its content.
+fn library(name: &str) -> &'static Library {
+    static LOADED: Mutex<Option<HashMap<String, &'static Library>>> = Mutex::new(None);
+    let mut loaded = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    loaded.get_or_insert_default().entry(name.to_owned()).or_insert_with(|| {
+        let object = compile(name);
+        // SAFETY: compiled from this repository's own sources; it has no initialisers that do anything.
+        let library = unsafe { Library::new(&object) };
+        // It stays as long as the process: kernels may be called from any thread.
+        Box::leak(Box::new(library.unwrap_or_else(|e| panic!("{}: {e}", object.display()))))
+    })
+}
+
+fn compile(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (kernels, simulator) = (root.join("kernels"), root.join("tests/simulator"));
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let mut hash = DefaultHasher::new();
+    (name, &compiler, std::fs::read(kernels.join(name)).unwrap()).hash(&mut hash);
+    for folder in [&kernels, &simulator] {
+        let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
+        files.retain(|f| f.extension().is_some_and(|e| ["cuh", "h", "cpp"].iter().any(|x| e == *x)));
+        files.sort();
+        files.iter().for_each(|f| std::fs::read(f).unwrap().hash(&mut hash));
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulator");
+    std::fs::create_dir_all(&folder).unwrap();
+    let object = folder.join(format!("{name}-{:016x}.so", hash.finish()));
+    if object.exists() {
+        return object;
+    }
+    // Several test programs may be at it at once: each works in a folder of its own.
+    let work = tempfile::tempdir_in(&folder).unwrap();
+    let hooks = ["-fsanitize=thread", "-DMETATAPE_SIMULATOR", "-O1"];
+    let version = Process::new(&compiler).arg("--version").output();
+    let version = version.unwrap_or_else(|e| panic!("the simulator needs a C++ compiler; `{compiler}` does not run: {e}"));
+    // Where functions begin and end is of no interest; clang does not know the option.
+    let quiet: &[&str] = match String::from_utf8_lossy(&version.stdout).contains("clang") {
+        true => &[],
+        false => &["--param", "tsan-instrument-func-entry-exit=0"],
+    };
+    let base = || {
+        let mut process = Process::new(&compiler);
+        process.args(["-std=c++20", "-fPIC"]).current_dir(work.path());
+        process
+    };
+    run(base().args(["-O2", "-c", "-o", "simulator.o"]).arg(simulator.join("cuda_sim.cpp")));
+    let mut kernel = base();
+    kernel.args(hooks).args(quiet).arg("-I").arg(&kernels).arg("-include").arg(simulator.join("cuda_sim.h"));
+    run(kernel.args(["-c", "-o", "kernel.o", "-x", "c++"]).arg(kernels.join(name)));
+    run(base().args(["-shared", "-o", "all.so", "kernel.o", "simulator.o"]));
+    std::fs::rename(work.path().join("all.so"), &object).unwrap();
+    object
+}
+
+fn run(process: &mut Process) {
+    let answer = process.output().unwrap_or_else(|e| panic!("{process:?}: {e}"));
+    assert!(answer.status.success(), "{process:?}:\n{}", String::from_utf8_lossy(&answer.stderr));
+}

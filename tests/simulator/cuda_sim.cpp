@@ -1,0 +1,774 @@
+// The simulator behind cuda_sim.h: fibers, barriers, memory checks. Compiled without hooks, linked into the shared object of each kernel file.
+#include "cuda_sim.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <sys/mman.h>
+#include <vector>
+#if !defined(__x86_64__) && !defined(__aarch64__)
+#include <ucontext.h>
+#endif
+
+// The loaded object's own image: constants may be read.
+extern "C" const char __ehdr_start[] __attribute__((visibility("hidden")));
+extern "C" const char _end[] __attribute__((visibility("hidden")));
+
+namespace metatape_sim {
+namespace {
+
+constexpr size_t STACK = 256 << 10;
+constexpr unsigned MAX_THREADS = 1024, WARP_LANES = 32;
+// Of an H100; sm_80 has 163 KB.
+constexpr size_t MAX_SHARED = 227 << 10, MAX_STATIC_SHARED = 48 << 10, MAX_PARAMS = 4096;
+// Static arrays lie this far from each other, so that running over an end is seen.
+constexpr size_t GAP = 256;
+// Bytes of memory per shadow.
+constexpr size_t GRAIN = 2;
+
+enum class Status : uint8_t { Ready, AtBlock, AtWarp, Done };
+
+#if defined(__x86_64__) || defined(__aarch64__)
+using Context = void*;
+#else
+using Context = ucontext_t;
+#endif
+
+struct Copy {
+    void* to;
+    const void* from;
+    unsigned bytes, valid;
+    Place place;
+};
+
+struct Fiber {
+    Context context;
+    uintptr_t stack = 0;
+    unsigned thread = 0, warp = 0, lane = 0;
+    Status status = Status::Done;
+    unsigned collectives = 0;
+    Place at;
+    std::vector<std::vector<Copy>> async; // groups under way, oldest first; the last one is open
+};
+
+struct Warp {
+    unsigned lanes = 0, waiting = 0;
+    uint32_t epoch = 0; // of memory: syncwarp and syncthreads begin a new one
+    // What lanes hand to each other; two sets in turn, so that one barrier an exchange is enough.
+    struct Slot {
+        alignas(16) unsigned char bytes[48];
+        const char* file;
+        unsigned line;
+    } slots[2][WARP_LANES];
+};
+
+// Who touched a grain last. Epochs grow over the whole life of the state, so old ones need no clearing.
+struct Shadow {
+    uint32_t write_epoch, write_warp_epoch;
+    uint32_t read_epoch, read_warp_epoch;
+    uint16_t writer, reader;
+    uint8_t many_lanes, many_warps, pending, unused;
+};
+
+struct Region {
+    uint64_t address = 0, bytes = 0;
+    Shadow* shadow = nullptr;
+};
+
+struct StaticArray {
+    const void* key;
+    size_t offset, bytes;
+};
+
+struct State {
+    std::vector<Fiber> fibers;
+    std::vector<Warp> warps;
+    std::vector<unsigned> ready;
+    char* stacks = nullptr;
+    Context scheduler;
+    Fiber* current = nullptr;
+    uint64_t random = 1;
+
+    // Block memory: dynamic part, then static arrays with gaps.
+    unsigned char* shared = nullptr;
+    Shadow* shared_shadow = nullptr;
+    size_t dynamic_bytes = 0, static_end = 0, static_bytes = 0;
+    std::vector<StaticArray> statics;
+
+    std::vector<Region> regions;
+    Region* last_region = nullptr;
+
+    uint32_t epoch = 0, launch_epoch = 0, block_epoch = 0, warp_epochs = 0;
+    Index block{}, block_extent{}, grid{};
+    unsigned at_block = 0, alive = 0;
+    Body body = nullptr;
+    const char* kernel = "";
+    std::vector<std::max_align_t> params;
+    size_t params_bytes = 0;
+    std::string error;
+};
+
+constexpr size_t SHARED_SPAN = MAX_SHARED + MAX_STATIC_SHARED + 64 * GAP;
+
+thread_local State* state = nullptr;
+
+void* reserve(size_t bytes) {
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        std::fputs("simulator: out of address space\n", stderr);
+        std::abort();
+    }
+    return p;
+}
+
+State& this_state() {
+    if (!state) {
+        state = new State;
+        state->fibers.resize(MAX_THREADS);
+        state->warps.resize(MAX_THREADS / WARP_LANES);
+        state->stacks = static_cast<char*>(reserve(MAX_THREADS * STACK));
+        for (unsigned i = 0; i < MAX_THREADS; i++) {
+            state->fibers[i].stack = reinterpret_cast<uintptr_t>(state->stacks) + i * STACK;
+            // The lowest page of each stack stops one that grows too far.
+            mprotect(state->stacks + i * STACK, 4096, PROT_NONE);
+        }
+        state->shared = static_cast<unsigned char*>(reserve(SHARED_SPAN));
+        state->shared_shadow = static_cast<Shadow*>(reserve(SHARED_SPAN / GRAIN * sizeof(Shadow)));
+    }
+    return *state;
+}
+
+uint32_t next_random(State& s) {
+    s.random ^= s.random << 13;
+    s.random ^= s.random >> 7;
+    s.random ^= s.random << 17;
+    return uint32_t(s.random >> 32);
+}
+
+// ---- switching ---------------------------------------------------------------------------------------------------------------
+
+void fiber_main();
+
+#if defined(__x86_64__)
+extern "C" void metatape_sim_switch(void** save, void* to) __attribute__((visibility("hidden")));
+asm(R"(
+.text
+.globl metatape_sim_switch
+.hidden metatape_sim_switch
+.type metatape_sim_switch,@function
+metatape_sim_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size metatape_sim_switch,.-metatape_sim_switch
+)");
+void prepare(Fiber& f) {
+    void** top = reinterpret_cast<void**>(f.stack + STACK);
+    *--top = nullptr; // where fiber_main would return to; also aligns the stack as a call would
+    *--top = reinterpret_cast<void*>(&fiber_main);
+    for (int i = 0; i < 6; i++) *--top = nullptr;
+    f.context = top;
+}
+void switch_to(Context& save, Context& to) { metatape_sim_switch(&save, to); }
+#elif defined(__aarch64__)
+extern "C" void metatape_sim_switch(void** save, void* to) __attribute__((visibility("hidden")));
+asm(R"(
+.text
+.globl metatape_sim_switch
+.hidden metatape_sim_switch
+.type metatape_sim_switch,%function
+metatape_sim_switch:
+    sub sp, sp, #160
+    stp x19, x20, [sp, #0]
+    stp x21, x22, [sp, #16]
+    stp x23, x24, [sp, #32]
+    stp x25, x26, [sp, #48]
+    stp x27, x28, [sp, #64]
+    stp x29, x30, [sp, #80]
+    stp d8, d9, [sp, #96]
+    stp d10, d11, [sp, #112]
+    stp d12, d13, [sp, #128]
+    stp d14, d15, [sp, #144]
+    mov x9, sp
+    str x9, [x0]
+    mov sp, x1
+    ldp x19, x20, [sp, #0]
+    ldp x21, x22, [sp, #16]
+    ldp x23, x24, [sp, #32]
+    ldp x25, x26, [sp, #48]
+    ldp x27, x28, [sp, #64]
+    ldp x29, x30, [sp, #80]
+    ldp d8, d9, [sp, #96]
+    ldp d10, d11, [sp, #112]
+    ldp d12, d13, [sp, #128]
+    ldp d14, d15, [sp, #144]
+    add sp, sp, #160
+    ret
+.size metatape_sim_switch,.-metatape_sim_switch
+)");
+void prepare(Fiber& f) {
+    void** top = reinterpret_cast<void**>(f.stack + STACK) - 20;
+    for (int i = 0; i < 20; i++) top[i] = nullptr;
+    top[11] = reinterpret_cast<void*>(&fiber_main); // x30
+    f.context = top;
+}
+void switch_to(Context& save, Context& to) { metatape_sim_switch(&save, to); }
+#else
+void prepare(Fiber& f) {
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = reinterpret_cast<void*>(f.stack + 4096);
+    f.context.uc_stack.ss_size = STACK - 4096;
+    f.context.uc_link = nullptr;
+    makecontext(&f.context, fiber_main, 0);
+}
+void switch_to(Context& save, Context& to) { swapcontext(&save, &to); }
+#endif
+
+void to_scheduler() {
+    State& s = *state;
+    Fiber& f = *s.current;
+    switch_to(f.context, s.scheduler);
+}
+
+void fiber_main() {
+    State& s = *state;
+    s.body(s.params.data());
+    s.current->status = Status::Done;
+    to_scheduler();
+    __builtin_unreachable();
+}
+
+// ---- errors ------------------------------------------------------------------------------------------------------------------
+
+const char* base_name(const char* file) {
+    const char* slash = std::strrchr(file, '/');
+    return slash ? slash + 1 : file;
+}
+
+std::string where(const char* file, unsigned line) { return std::string(base_name(file)) + ":" + std::to_string(line); }
+
+void record(const std::string& what) {
+    State& s = *state;
+    if (!s.error.empty()) return;
+    char text[256];
+    if (s.current)
+        std::snprintf(text, sizeof text, "kernel %s, block (%u, %u, %u), thread %u: ", s.kernel, s.block.x, s.block.y, s.block.z,
+                      s.current->thread);
+    else
+        std::snprintf(text, sizeof text, "kernel %s, block (%u, %u, %u): ", s.kernel, s.block.x, s.block.y, s.block.z);
+    s.error = text + what;
+    if (s.current && s.current->at.line()) s.error += " (thread's last barrier or warp operation: " + where(s.current->at.file_name(), s.current->at.line()) + ")";
+}
+
+[[noreturn]] void stop(const std::string& what) {
+    record(what);
+    // The launch ends here; its fibers are never run again.
+    to_scheduler();
+    __builtin_unreachable();
+}
+
+// ---- memory ------------------------------------------------------------------------------------------------------------------
+
+std::string hex(uintptr_t address) {
+    char text[32];
+    std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(address));
+    return text;
+}
+
+std::string access_text(bool write, size_t size) { return std::string(write ? "store" : "load") + " of " + std::to_string(size) + " bytes"; }
+
+Region* region_of(State& s, uintptr_t address) {
+    if (s.last_region && address - s.last_region->address < s.last_region->bytes) return s.last_region;
+    auto after = std::upper_bound(s.regions.begin(), s.regions.end(), address, [](uintptr_t a, const Region& r) { return a < r.address; });
+    if (after == s.regions.begin()) return nullptr;
+    Region& r = *(after - 1);
+    if (address - r.address >= r.bytes) return nullptr;
+    s.last_region = &r;
+    return &r;
+}
+
+// Another thread's access, no earlier than `since`, that no barrier separates from this one.
+bool concurrent(const State& s, uint32_t since, uint32_t epoch, uint32_t warp_epoch, unsigned thread) {
+    const Fiber& f = *s.current;
+    if (epoch < since) return false;
+    if (epoch < s.block_epoch) return true; // another block of this launch
+    if (thread == f.thread || epoch != s.epoch) return false;
+    return thread / WARP_LANES != f.warp || warp_epoch == s.warps[f.warp].epoch;
+}
+
+std::string race_text(const State& s, const Shadow& shadow, bool theirs_is_write, const char* space, bool write, size_t size) {
+    uint32_t epoch = theirs_is_write ? shadow.write_epoch : shadow.read_epoch;
+    std::string who = epoch < s.block_epoch ? "another block" : "thread " + std::to_string(theirs_is_write ? shadow.writer : shadow.reader);
+    return std::string("race in ") + space + " memory: " + access_text(write, size) + ", and " + who + (theirs_is_write ? " wrote" : " read") +
+           " there with no barrier between";
+}
+
+void touch(State& s, Shadow* first, size_t grains, bool write, bool block_memory, size_t size) {
+    const Fiber& f = *s.current;
+    const Warp& w = s.warps[f.warp];
+    const char* space = block_memory ? "shared" : "device";
+    // Each block has its own shared memory; device memory is everybody's.
+    uint32_t since = block_memory ? s.block_epoch : s.launch_epoch;
+    for (size_t i = 0; i < grains; i++) {
+        Shadow& at = first[i];
+        if (block_memory && !write) {
+            if (at.write_epoch < s.block_epoch) stop("uninitialised shared memory: " + access_text(false, size));
+            if (at.pending) stop("an asynchronous copy to shared memory was not waited for: " + access_text(false, size));
+        }
+        if (concurrent(s, since, at.write_epoch, at.write_warp_epoch, at.writer)) stop(race_text(s, at, true, space, write, size));
+        if (write) {
+            bool read = at.read_epoch >= since;
+            if (read && at.read_epoch < s.block_epoch) stop(race_text(s, at, false, space, true, size));
+            if (read && at.read_epoch == s.epoch) {
+                bool others = at.many_warps || (at.many_lanes && (at.reader / WARP_LANES != f.warp || at.read_warp_epoch == w.epoch)) ||
+                              concurrent(s, since, at.read_epoch, at.read_warp_epoch, at.reader);
+                if (others) stop(race_text(s, at, false, space, true, size));
+            }
+            at.write_epoch = s.epoch;
+            at.write_warp_epoch = w.epoch;
+            at.writer = uint16_t(f.thread);
+            at.pending = 0;
+        } else {
+            if (at.read_epoch != s.epoch) {
+                at.many_lanes = at.many_warps = 0;
+            } else if (at.reader / WARP_LANES != f.warp) {
+                at.many_warps = 1;
+            } else if (at.read_warp_epoch != w.epoch) {
+                at.many_lanes = 0;
+            } else if (at.reader != f.thread) {
+                at.many_lanes = 1;
+            }
+            at.read_epoch = s.epoch;
+            at.read_warp_epoch = w.epoch;
+            at.reader = uint16_t(f.thread);
+        }
+    }
+}
+
+void access(uintptr_t address, size_t size, bool write) {
+    State* sp = state;
+    if (!sp || !sp->current) return;
+    State& s = *sp;
+    if (address - s.current->stack < STACK) return;
+    size_t grains = (address % GRAIN + size + GRAIN - 1) / GRAIN;
+    uintptr_t in_shared = address - reinterpret_cast<uintptr_t>(s.shared);
+    if (in_shared < SHARED_SPAN) {
+        bool inside = in_shared + size <= s.dynamic_bytes;
+        for (const StaticArray& a : s.statics) inside |= in_shared >= a.offset && in_shared + size <= a.offset + a.bytes;
+        if (!inside) stop("out of bounds of shared memory: " + access_text(write, size) + " at byte " + std::to_string(in_shared) + " of " + std::to_string(s.dynamic_bytes));
+        touch(s, s.shared_shadow + in_shared / GRAIN, grains, write, true, size);
+        return;
+    }
+    if (Region* r = region_of(s, address)) {
+        uint64_t offset = address - r->address;
+        if (offset + size > r->bytes) stop("out of bounds of device memory: " + access_text(write, size) + " ends past an allocation of " + std::to_string(r->bytes) + " bytes");
+        touch(s, r->shadow + offset / GRAIN, grains, write, false, size);
+        return;
+    }
+    if (!write) {
+        if (address - reinterpret_cast<uintptr_t>(s.params.data()) < s.params_bytes) return;
+        if (address >= reinterpret_cast<uintptr_t>(__ehdr_start) && address < reinterpret_cast<uintptr_t>(_end)) return;
+    }
+    stop("out of bounds: " + access_text(write, size) + " at " + hex(address) + ", which is no device memory");
+}
+
+// ---- the scheduler -----------------------------------------------------------------------------------------------------------
+
+void make_ready(State& s, unsigned from, unsigned to) {
+    for (unsigned i = from; i < to; i++) {
+        s.fibers[i].status = Status::Ready;
+        s.ready.push_back(i);
+    }
+}
+
+void run_block(State& s) {
+    unsigned threads = s.block_extent.x;
+    s.epoch++;
+    s.block_epoch = s.epoch;
+    s.static_end = s.dynamic_bytes + GAP;
+    s.static_bytes = 0;
+    s.statics.clear();
+    // NaNs, so that numbers show what the checks let through.
+    std::memset(s.shared, 0xff, s.dynamic_bytes);
+    s.at_block = 0;
+    s.alive = threads;
+    s.ready.clear();
+    for (unsigned i = 0; i < threads; i++) {
+        Fiber& f = s.fibers[i];
+        f.thread = i;
+        f.warp = i / WARP_LANES;
+        f.lane = i % WARP_LANES;
+        f.collectives = 0;
+        f.at = Place{};
+        f.async.clear();
+        prepare(f);
+    }
+    for (unsigned w = 0; w < threads / WARP_LANES; w++) {
+        s.warps[w].lanes = WARP_LANES;
+        s.warps[w].waiting = 0;
+        s.warps[w].epoch = ++s.warp_epochs;
+    }
+    make_ready(s, 0, threads);
+    while (!s.ready.empty()) {
+        unsigned pick = next_random(s) % s.ready.size();
+        unsigned thread = s.ready[pick];
+        s.ready[pick] = s.ready.back();
+        s.ready.pop_back();
+        Fiber& f = s.fibers[thread];
+        Warp& w = s.warps[f.warp];
+        s.current = &f;
+        switch_to(s.scheduler, f.context);
+        s.current = nullptr;
+        if (!s.error.empty()) return;
+        switch (f.status) {
+        case Status::Ready: s.ready.push_back(thread); break;
+        case Status::Done:
+            for (auto& group : f.async) {
+                if (!group.empty()) {
+                    s.current = &f;
+                    record("ended with asynchronous copies that it never waited for");
+                    s.current = nullptr;
+                    return;
+                }
+            }
+            s.alive--;
+            w.lanes--;
+            break;
+        case Status::AtWarp: w.waiting++; break;
+        case Status::AtBlock: s.at_block++; break;
+        }
+        if (w.waiting == WARP_LANES) {
+            w.waiting = 0;
+            make_ready(s, f.warp * WARP_LANES, (f.warp + 1) * WARP_LANES);
+        }
+        if (s.at_block == threads) {
+            for (unsigned i = 1; i < threads; i++) {
+                const Place &a = s.fibers[0].at, &b = s.fibers[i].at;
+                if (a.line() != b.line() || std::strcmp(a.file_name(), b.file_name()) != 0) {
+                    record("threads wait at different barriers: " + where(a.file_name(), a.line()) + " and " + where(b.file_name(), b.line()));
+                    return;
+                }
+            }
+            s.at_block = 0;
+            s.epoch++;
+            for (unsigned i = 0; i < threads / WARP_LANES; i++) s.warps[i].epoch = ++s.warp_epochs;
+            make_ready(s, 0, threads);
+        }
+    }
+    if (s.alive) {
+        // Nobody can go on: name one that waits and one that does not come.
+        const Fiber *waits = nullptr, *elsewhere = nullptr;
+        for (unsigned i = 0; i < threads; i++) {
+            const Fiber& f = s.fibers[i];
+            if (f.status != Status::Done && !waits) waits = &f;
+        }
+        for (unsigned i = 0; i < threads; i++) {
+            const Fiber& f = s.fibers[i];
+            bool same_warp = waits->status != Status::AtWarp || f.warp == waits->warp;
+            if (same_warp && f.status != waits->status) elsewhere = &f;
+        }
+        std::string text = "thread " + std::to_string(waits->thread) + " waits at " + where(waits->at.file_name(), waits->at.line());
+        if (elsewhere)
+            text += ", but thread " + std::to_string(elsewhere->thread) +
+                    (elsewhere->status == Status::Done ? " has ended" : " waits at " + where(elsewhere->at.file_name(), elsewhere->at.line()));
+        record(text);
+    }
+}
+
+} // namespace
+
+// ---- what kernels and their driver call --------------------------------------------------------------------------------------
+
+[[noreturn]] void fail(const char* what, const Place& place) {
+    if (state && state->current) state->current->at = place;
+    stop(what);
+}
+
+Index thread_index() { return {state->current->thread, 0, 0}; }
+Index block_index() { return state->block; }
+Index block_extent() { return state->block_extent; }
+Index grid_extent() { return state->grid; }
+
+void block_barrier(const Place& place) {
+    Fiber& f = *state->current;
+    f.at = place;
+    f.status = Status::AtBlock;
+    to_scheduler();
+}
+
+namespace {
+
+// Hands `bytes` to the lanes of the warp and gives what all of them handed over.
+const Warp::Slot* gather(const void* bytes, size_t size, const Place& place) {
+    State& s = *state;
+    Fiber& f = *s.current;
+    Warp& w = s.warps[f.warp];
+    Warp::Slot* slots = w.slots[f.collectives++ & 1];
+    if (size) std::memcpy(slots[f.lane].bytes, bytes, size);
+    slots[f.lane].file = place.file_name();
+    slots[f.lane].line = place.line();
+    f.at = place;
+    f.status = Status::AtWarp;
+    to_scheduler();
+    const Warp::Slot& first = slots[0];
+    if (first.line != place.line() || std::strcmp(first.file, place.file_name()) != 0)
+        stop("lanes of a warp are at different warp operations: " + where(first.file, first.line) + " and " + where(place.file_name(), place.line()));
+    return slots;
+}
+
+} // namespace
+
+void warp_barrier(const Place& place) {
+    // The first lane that leaves begins the new epoch for all of them.
+    Fiber& f = *state->current;
+    Warp& w = state->warps[f.warp];
+    uint32_t before = w.epoch;
+    gather(&before, sizeof before, place);
+    if (w.epoch == before) w.epoch = ++state->warp_epochs;
+}
+
+uint64_t exchange(uint64_t value, int from, const Place& place) {
+    uint64_t got;
+    std::memcpy(&got, gather(&value, sizeof value, place)[from].bytes, sizeof got);
+    return got;
+}
+
+unsigned ballot(bool value, const Place& place) {
+    const Warp::Slot* slots = gather(&value, sizeof value, place);
+    unsigned bits = 0;
+    for (unsigned i = 0; i < WARP_LANES; i++) bits |= unsigned(slots[i].bytes[0] != 0) << i;
+    return bits;
+}
+
+void* dynamic_shared() { return state->shared; }
+
+void* static_shared(const void* key, size_t bytes, size_t alignment) {
+    State& s = *state;
+    for (const StaticArray& a : s.statics)
+        if (a.key == key) return s.shared + a.offset;
+    alignment = std::max<size_t>(alignment, 16);
+    s.static_bytes += bytes;
+    if (s.static_bytes > MAX_STATIC_SHARED) stop("more than 48 KB of static shared memory");
+    size_t offset = (s.static_end + alignment - 1) / alignment * alignment;
+    if (offset + bytes + GAP > SHARED_SPAN) stop("too many static shared arrays");
+    s.statics.push_back({key, offset, bytes});
+    s.static_end = offset + bytes + GAP;
+    std::memset(s.shared + offset, 0xff, bytes);
+    return s.shared + offset;
+}
+
+void aligned(const void* pointer, size_t bytes, const Place& place) {
+    if (reinterpret_cast<uintptr_t>(pointer) % bytes != 0) fail("vector access that is not aligned to its size", place);
+}
+
+void copy_async(void* shared, const void* global, unsigned bytes, unsigned valid, const Place& place) {
+    State& s = *state;
+    Fiber& f = *s.current;
+    f.at = place;
+    uintptr_t to = reinterpret_cast<uintptr_t>(shared);
+    if (to - reinterpret_cast<uintptr_t>(s.shared) >= SHARED_SPAN) stop("asynchronous copy to what is no shared memory");
+    if (to % bytes || reinterpret_cast<uintptr_t>(global) % bytes) stop("asynchronous copy that is not aligned to its size");
+    if (valid) {
+        if (!region_of(s, reinterpret_cast<uintptr_t>(global))) stop("out of bounds: asynchronous copy from " + hex(reinterpret_cast<uintptr_t>(global)) + ", which is no device memory");
+        access(reinterpret_cast<uintptr_t>(global), valid, false);
+    }
+    // The copy may land at any time from now on.
+    access(to, bytes, true);
+    std::memset(shared, 0xff, bytes);
+    for (size_t i = 0; i < bytes / GRAIN; i++) s.shared_shadow[(to - reinterpret_cast<uintptr_t>(s.shared)) / GRAIN + i].pending = 1;
+    if (f.async.empty()) f.async.emplace_back();
+    f.async.back().push_back({shared, global, bytes, valid, place});
+}
+
+void commit_async() {
+    Fiber& f = *state->current;
+    if (f.async.empty()) f.async.emplace_back();
+    f.async.emplace_back();
+}
+
+void wait_async(unsigned groups_left) {
+    State& s = *state;
+    Fiber& f = *s.current;
+    // The last group is open, so it is not counted.
+    while (f.async.size() > groups_left + 1) {
+        for (const Copy& copy : f.async.front()) {
+            access(reinterpret_cast<uintptr_t>(copy.to), copy.bytes, true);
+            std::memset(copy.to, 0, copy.bytes);
+            if (copy.valid) std::memcpy(copy.to, copy.from, copy.valid);
+        }
+        f.async.erase(f.async.begin());
+    }
+}
+
+Four load_matrices(const void* row, int count, bool transposed, const Place& place) {
+    State& s = *state;
+    Fiber& f = *s.current;
+    uintptr_t address = reinterpret_cast<uintptr_t>(row);
+    if (int(f.lane) < 8 * count) {
+        if (address % 16) fail("matrix row that is not aligned to 16 bytes", place);
+        if (address - reinterpret_cast<uintptr_t>(s.shared) >= SHARED_SPAN) fail("matrix row outside of shared memory", place);
+        access(address, 16, false);
+    }
+    const Warp::Slot* slots = gather(&row, sizeof row, place);
+    unsigned g = f.lane / 4, t = f.lane % 4;
+    Four result{};
+    for (int m = 0; m < count; m++) {
+        uint16_t pair[2];
+        for (unsigned e = 0; e < 2; e++) {
+            unsigned r = transposed ? 2 * t + e : g, c = transposed ? g : 2 * t + e;
+            const uint16_t* from;
+            std::memcpy(&from, slots[8 * m + r].bytes, sizeof from);
+            pair[e] = from[c];
+        }
+        result.v[m] = pair[0] | uint32_t(pair[1]) << 16;
+    }
+    return result;
+}
+
+namespace {
+
+struct Factors {
+    Four a;
+    Two b;
+};
+
+float half_of(uint32_t word, unsigned half) { return std::bit_cast<float>(half ? word & 0xffff0000u : word << 16); }
+
+} // namespace
+
+FourFloats mma_tf32(FourFloats c, Four a, Two b, const Place& place) {
+    for (uint32_t v : {a.v[0], a.v[1], a.v[2], a.v[3], b.v[0], b.v[1]})
+        if (v & 0x1fffu) fail("a factor of a tf32 product was not rounded to tf32", place);
+    Factors mine{a, b};
+    const Warp::Slot* slots = gather(&mine, sizeof mine, place);
+    unsigned g = state->current->lane / 4, t = state->current->lane % 4;
+    for (unsigned e = 0; e < 4; e++) {
+        unsigned row = g + (e / 2) * 8, column = 2 * t + e % 2;
+        double sum = c.v[e];
+        for (unsigned k = 0; k < 8; k++) {
+            Factors fa, fb;
+            std::memcpy(&fa, slots[(row % 8) * 4 + k % 4].bytes, sizeof fa);
+            std::memcpy(&fb, slots[column * 4 + k % 4].bytes, sizeof fb);
+            sum += double(std::bit_cast<float>(fa.a.v[row / 8 + 2 * (k / 4)])) * std::bit_cast<float>(fb.b.v[k / 4]);
+        }
+        c.v[e] = float(sum);
+    }
+    return c;
+}
+
+FourFloats mma_bf16(FourFloats c, Four a, Two b, const Place& place) {
+    Factors mine{a, b};
+    const Warp::Slot* slots = gather(&mine, sizeof mine, place);
+    unsigned g = state->current->lane / 4, t = state->current->lane % 4;
+    for (unsigned e = 0; e < 4; e++) {
+        unsigned row = g + (e / 2) * 8, column = 2 * t + e % 2;
+        double sum = c.v[e];
+        for (unsigned k = 0; k < 16; k++) {
+            unsigned lane = (k % 8) / 2;
+            Factors fa, fb;
+            std::memcpy(&fa, slots[(row % 8) * 4 + lane].bytes, sizeof fa);
+            std::memcpy(&fb, slots[column * 4 + lane].bytes, sizeof fb);
+            sum += double(half_of(fa.a.v[row / 8 + 2 * (k / 8)], k % 2)) * half_of(fb.b.v[k / 8], k % 2);
+        }
+        c.v[e] = float(sum);
+    }
+    return c;
+}
+
+const char* launch(const char* name, const Launch& l, size_t params_bytes, Body body) {
+    State& s = this_state();
+    s.error.clear();
+    s.kernel = name;
+    s.current = nullptr;
+    s.block = {};
+    auto refuse = [&](const std::string& what) {
+        record(what);
+        return s.error.c_str();
+    };
+    if (l.params_bytes != params_bytes)
+        return refuse("its parameter struct has " + std::to_string(params_bytes) + " bytes here and " + std::to_string(l.params_bytes) + " on the host");
+    if (params_bytes > MAX_PARAMS) return refuse("more than 4096 bytes of parameters");
+    if (l.block == 0 || l.block > MAX_THREADS || l.block % WARP_LANES) return refuse("a block of " + std::to_string(l.block) + " threads");
+    if (!l.grid[0] || !l.grid[1] || !l.grid[2] || l.grid[0] > 0x7fffffffu || l.grid[1] > 65535 || l.grid[2] > 65535)
+        return refuse("a grid of " + std::to_string(l.grid[0]) + " x " + std::to_string(l.grid[1]) + " x " + std::to_string(l.grid[2]) + " blocks");
+    if (l.shared_bytes > MAX_SHARED) return refuse(std::to_string(l.shared_bytes) + " bytes of shared memory");
+
+    // Shadows stay with allocations that are still the same.
+    std::vector<Region> regions(l.allocation_count);
+    for (uint64_t i = 0; i < l.allocation_count; i++) regions[i] = {l.allocations[i].address, l.allocations[i].bytes, nullptr};
+    for (Region& old : s.regions) {
+        auto same = std::find_if(regions.begin(), regions.end(), [&](const Region& r) { return r.address == old.address && r.bytes == old.bytes; });
+        if (same != regions.end()) same->shadow = old.shadow;
+        else munmap(old.shadow, (old.bytes / GRAIN + 2) * sizeof(Shadow));
+    }
+    for (Region& r : regions)
+        if (!r.shadow) r.shadow = static_cast<Shadow*>(reserve((r.bytes / GRAIN + 2) * sizeof(Shadow)));
+    s.regions = std::move(regions);
+    s.last_region = nullptr;
+
+    s.random = (l.seed + 1) * 0x9e3779b97f4a7c15ull | 1;
+    s.body = body;
+    s.params.resize(params_bytes / sizeof(std::max_align_t) + 1);
+    std::memcpy(s.params.data(), l.params, params_bytes);
+    s.params_bytes = params_bytes;
+    s.block_extent = {l.block, 1, 1};
+    s.grid = {l.grid[0], l.grid[1], l.grid[2]};
+    s.dynamic_bytes = l.shared_bytes;
+    s.launch_epoch = s.epoch + 1;
+    uint64_t blocks = uint64_t(l.grid[0]) * l.grid[1] * l.grid[2];
+    std::vector<uint32_t> order(blocks);
+    for (uint64_t i = 0; i < blocks; i++) order[i] = uint32_t(i);
+    for (uint64_t i = blocks; i > 1; i--) std::swap(order[i - 1], order[next_random(s) % i]);
+    for (uint32_t b : order) {
+        s.block = {b % l.grid[0], b / l.grid[0] % l.grid[1], b / l.grid[0] / l.grid[1]};
+        run_block(s);
+        if (!s.error.empty()) return s.error.c_str();
+    }
+    return nullptr;
+}
+
+} // namespace metatape_sim
+
+// ---- hooks that -fsanitize=thread calls ----------------------------------------------------------------------------------------
+
+extern "C" {
+#define HOOK(SIZE)                                                                                                         \
+    void __tsan_read##SIZE(void* p) { metatape_sim::access(uintptr_t(p), SIZE, false); }                                   \
+    void __tsan_write##SIZE(void* p) { metatape_sim::access(uintptr_t(p), SIZE, true); }                                   \
+    void __tsan_unaligned_read##SIZE(void* p) { metatape_sim::access(uintptr_t(p), SIZE, false); }                         \
+    void __tsan_unaligned_write##SIZE(void* p) { metatape_sim::access(uintptr_t(p), SIZE, true); }                         \
+    void __tsan_volatile_read##SIZE(void* p) { metatape_sim::access(uintptr_t(p), SIZE, false); }                          \
+    void __tsan_volatile_write##SIZE(void* p) { metatape_sim::access(uintptr_t(p), SIZE, true); }                          \
+    void __tsan_read_write##SIZE(void* p) { metatape_sim::access(uintptr_t(p), SIZE, false), metatape_sim::access(uintptr_t(p), SIZE, true); }
+HOOK(1) HOOK(2) HOOK(4) HOOK(8) HOOK(16)
+void __tsan_read_range(void* p, size_t size) { metatape_sim::access(uintptr_t(p), size, false); }
+void __tsan_write_range(void* p, size_t size) { metatape_sim::access(uintptr_t(p), size, true); }
+// What clang puts in the place of memory functions.
+void* __tsan_memcpy(void* to, const void* from, size_t size) {
+    metatape_sim::access(uintptr_t(from), size, false), metatape_sim::access(uintptr_t(to), size, true);
+    return std::memcpy(to, from, size);
+}
+void* __tsan_memmove(void* to, const void* from, size_t size) {
+    metatape_sim::access(uintptr_t(from), size, false), metatape_sim::access(uintptr_t(to), size, true);
+    return std::memmove(to, from, size);
+}
+void* __tsan_memset(void* to, int value, size_t size) {
+    metatape_sim::access(uintptr_t(to), size, true);
+    return std::memset(to, value, size);
+}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void __tsan_init() {}
+}
