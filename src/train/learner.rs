@@ -69,7 +69,7 @@ impl Prepared {
         Batch::Picked { count: self.dataset.train.len() + self.dataset.test.len(), spec }
     }
 
-    fn batcher(&self, meta: bool) -> Result<Batcher> {
+    pub(super) fn batcher(&self, meta: bool) -> Result<Batcher> {
         let stream = if meta { Stream::MetaBatches } else { Stream::TrainBatches };
         let Config { batch: size, seed, .. } = self.config;
         let how = data::BatchConfig { size, seed, stream, augment: self.dataset.augment };
