@@ -1,5 +1,5 @@
 //! `metatape hypergrad --explain`: takes meta steps from fresh networks and walks through the last one. What is said stands in
-//! `lesson.rs`; here is what it says it about.
+//! `lesson/`; here is what it says it about.
 
 use metatape::meta::{Order, Route};
 use metatape::program::{Options, Part, Session, parts};

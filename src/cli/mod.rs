@@ -11,7 +11,7 @@
 //! | `run_config.rs` | from flags to a run's configuration |
 //! | `compare.rs` | `metatape compare` |
 //! | `hypergrad.rs`, `dump.rs` | `metatape hypergrad`, and the file that it writes |
-//! | `explain.rs`, `lesson.rs` | `metatape hypergrad --explain`: its numbers, and its words |
+//! | `explain.rs`, `lesson/` | `metatape hypergrad --explain`: its numbers, and its words |
 //! | `bench.rs` | `metatape bench` |
 //! | `info.rs` | `metatape info` |
 

@@ -80,7 +80,7 @@ impl Prepared {
         (first..first + self.dataset.test.len() as u32).collect()
     }
 
-    fn batcher(&self, meta: bool) -> Result<Batcher> {
+    pub(super) fn batcher(&self, meta: bool) -> Result<Batcher> {
         let stream = if meta { Stream::MetaBatches } else { Stream::TrainBatches };
         let Config { batch: size, seed, .. } = self.config;
         let how = data::BatchConfig { size, seed, stream, augment: self.dataset.augment };

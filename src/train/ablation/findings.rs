@@ -18,7 +18,7 @@ pub struct Spread {
     pub std: Option<f64>,
 }
 
-/// A mean of paired differences with its 95% interval by Student's t.
+/// A mean of paired differences with its 95% interval by Student's t, which is never narrower than one test image.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Difference {
     /// The mean, in points of accuracy.
@@ -47,12 +47,14 @@ impl Spread {
 }
 
 impl Difference {
-    /// Of values less the others, pair by pair; none of nothing.
-    pub fn paired(values: &[f64], others: &[f64]) -> Option<Difference> {
+    /// Of values less the others, pair by pair; none of nothing. `image` is what one test image makes in accuracy: a few seeds that
+    /// happen to differ by the same one or two images are no finding.
+    pub fn paired(values: &[f64], others: &[f64], image: f64) -> Option<Difference> {
         let differences: Vec<f64> = values.iter().zip(others).map(|(a, b)| a - b).collect();
         let Spread { mean, std } = Spread::of(&differences)?;
         let n = differences.len();
-        let half_width = std.map(|s| T95.get(n - 2).copied().unwrap_or(1.96) * s / (n as f64).sqrt());
+        let t = || T95.get(n - 2).copied().unwrap_or(1.96);
+        let half_width = std.map(|s| (t() * s / (n as f64).sqrt()).max(image));
         Some(Difference { mean, half_width })
     }
 
@@ -136,6 +138,7 @@ pub struct Findings {
     accuracy: Vec<(Variant, Vec<f64>)>,
     meta_size: usize,
     seeds: u64,
+    image: f64,
 }
 
 impl CellResult {
@@ -155,8 +158,9 @@ fn mean(values: &[f64]) -> Option<f64> {
 }
 
 impl Findings {
-    /// From all cells of a study.
-    pub(super) fn new(config: &Config, results: &[CellResult]) -> Findings {
+    /// From all cells of a study, whose accuracies are of so many test images.
+    pub(super) fn new(config: &Config, results: &[CellResult], test_images: usize) -> Findings {
+        let image = 100.0 / test_images.max(1) as f64;
         let of = |variant: Variant| results.iter().filter(move |r| r.variant == variant);
         let finals = |variant| of(variant).filter_map(CellResult::final_accuracy).collect::<Vec<f64>>();
         let (published, uniform) = (finals(Variant::Published), finals(Variant::Uniform));
@@ -170,11 +174,11 @@ impl Findings {
             let (final_spread, best) = (Spread::of(&last), Spread::of(&best));
             let difference = match variant {
                 Variant::Published => None,
-                _ => Difference::paired(&last, &published),
+                _ => Difference::paired(&last, &published, image),
             };
             let gain = match variant {
                 Variant::Uniform => None,
-                _ => Difference::paired(&last, &uniform),
+                _ => Difference::paired(&last, &uniform, image),
             };
             Row {
                 name: *variant,
@@ -209,6 +213,7 @@ impl Findings {
             accuracy: config.variants.iter().map(|v| (*v, finals(*v))).collect(),
             meta_size: config.meta_size,
             seeds: config.seeds,
+            image,
         }
     }
 
@@ -218,7 +223,7 @@ impl Findings {
 
     fn against(&self, variant: Variant, other: Variant) -> Option<Difference> {
         let of = |v| self.accuracy.iter().find(|a| a.0 == v).map(|a| &a.1);
-        Difference::paired(of(variant)?, of(other)?)
+        Difference::paired(of(variant)?, of(other)?, self.image)
     }
 
     /// The clean set of n images.
@@ -237,7 +242,7 @@ impl Findings {
                 1 => "1 seed, so that there is no spread to compare with, and nothing can be concluded"
                     .to_owned(),
                 n => format!(
-                    "{n} seeds; ± is half a 95% interval of differences taken seed by seed; what it holds 0 in is called no \
+                    "{n} seeds; ± is half a 95% interval of differences taken seed by seed, and one that holds 0 is no \
                      difference beyond the spread"
                 ),
             }
@@ -296,17 +301,19 @@ impl Findings {
         if let Some(row) = self.row(Variant::TrainBatch)
             && let Some(difference) = row.difference
         {
-            let uniform = match row.gain {
-                Some(gain) if gain.beyond_spread().is_some() && !gain.wins() => {
-                    ": no better than learning no weights, so a separate clean set is what the method lives from"
+            let works = self.row(Variant::Published).and_then(|r| r.gain).is_some_and(|gain| gain.wins());
+            let answer = match row.gain {
+                Some(gain) if works && difference.loses() && !gain.wins() => {
+                    ": no better than learning no weights, so the separate clean set is what the method lives from"
                 }
-                Some(gain) if gain.wins() && !difference.loses() => {
-                    ": here a separate meta set is not needed"
+                Some(_) if works && difference.loses() => {
+                    ": a part of the method's gain needs the separate clean set"
                 }
+                Some(_) if works && self.seeds > 1 => ": here a separate clean set is not needed",
                 _ => "",
             };
             said.push(format!(
-                "An ordinary training batch as meta batch: {}{}{uniform}.",
+                "An ordinary training batch as meta batch: {}{}{answer}.",
                 judged(&difference),
                 self.and_uniform(Variant::TrainBatch),
             ));
@@ -340,8 +347,9 @@ impl Findings {
             };
             let cosine = row.cosine_mean.map_or(String::new(), |c| format!(", cosine {}", short(c)));
             said.push(format!(
-                "{}: {}{cosine}, {:.0}% of the published step's time{answer}.",
-                capital(&row.meaning),
+                "{} ({}): {}{cosine}, {:.0}% of the published step's time{answer}.",
+                row.name,
+                row.meaning,
                 judged(&difference),
                 100.0 * row.ms_per_step / published.ms_per_step
             ));
@@ -371,16 +379,126 @@ fn short(cosine: f64) -> String {
     }
 }
 
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
-}
-
 /// A difference in words.
 fn judged(difference: &Difference) -> String {
     match difference.beyond_spread() {
         None => format!("{difference} points"),
         Some(false) => format!("no difference beyond the spread ({difference})"),
         Some(true) => format!("{difference} points"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{DatasetKind, Noise};
+    use crate::meta::{Preset, Route, VirtualStep, Weights};
+    use crate::nn::WeightNetInit;
+    use crate::train::ablation::Probe;
+    use crate::train::{Config as RunConfig, Method};
+
+    fn config(variants: &[Variant], seeds: u64) -> Config {
+        let run = RunConfig {
+            dataset: DatasetKind::FashionMnistMini,
+            data_dir: None,
+            noise: Noise::Uniform(0.6),
+            imbalance: None,
+            meta_size: None,
+            model: "mlp".into(),
+            method: Method::MwNet,
+            baseline: false,
+            route: Route::Jvp,
+            weights: Weights::Mean,
+            undetached: false,
+            virtual_step: VirtualStep::Plain,
+            weight_net_preset: Preset::Adam,
+            weight_net_init: WeightNetInit::Kinks,
+            epochs: 2,
+            batch: 100,
+            lr: 0.05,
+            milestones: Vec::new(),
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 5e-4,
+            seed: 1,
+            precision: "f32".into(),
+        };
+        Config { seeds, variants: variants.to_vec(), meta_size: 1000, run }
+    }
+
+    /// Cells with these final accuracies, seed by seed.
+    fn findings(table: &[(Variant, &[f64])]) -> Findings {
+        let probe = |cosine| vec![Probe { step: 1, epoch: 1, cosine: Some(cosine) }];
+        let cell = |variant, i: usize, last: f64| CellResult {
+            variant,
+            seed: i as u64 + 1,
+            meta_images: 1000,
+            accuracy: vec![last + 1.0, last],
+            cosines: probe(0.5),
+            other_batch: if variant == Variant::Published { probe(0.8) } else { Vec::new() },
+            mean_weight_clean: None,
+            mean_weight_corrupted: None,
+            ms_per_step: 2.0,
+        };
+        let cells: Vec<CellResult> = table
+            .iter()
+            .flat_map(|(v, values)| values.iter().enumerate().map(|(i, last)| cell(*v, i, *last)))
+            .collect();
+        let variants: Vec<Variant> = table.iter().map(|t| t.0).collect();
+        Findings::new(&config(&variants, table[0].1.len() as u64), &cells, 5000)
+    }
+
+    #[test]
+    fn intervals_are_students() {
+        // By hand: differences 1, 2, 3; mean 2, s = 1, half = 4.303/√3.
+        let difference = Difference::paired(&[2.0, 4.0, 6.0], &[1.0, 2.0, 3.0], 0.02).unwrap();
+        assert!((difference.mean - 2.0).abs() < 1e-12);
+        assert!((difference.half_width.unwrap() - 4.303 / 3f64.sqrt()).abs() < 1e-12);
+        assert_eq!(difference.beyond_spread(), Some(false));
+        let one = Difference::paired(&[2.0], &[1.0], 0.02).unwrap();
+        assert_eq!((one.mean, one.half_width, one.beyond_spread()), (1.0, None, None));
+        assert_eq!(Difference::paired(&[], &[], 0.02), None);
+        let same = Difference::paired(&[2.0, 3.0], &[2.0, 3.0], 0.02).unwrap();
+        assert_eq!((same.half_width, same.beyond_spread()), (Some(0.02), Some(false)));
+    }
+
+    #[test]
+    fn conclusions_follow_the_numbers() {
+        let said = |table: &[(Variant, &[f64])]| findings(table).conclusions();
+        let published: &[f64] = &[80.0, 80.5, 79.5];
+        let text = said(&[
+            (Variant::Published, published),
+            (Variant::Uniform, &[76.0, 76.4, 75.6]),
+            (Variant::Clean(10), &[77.0, 77.6, 76.4]),
+            (Variant::Clean(100), &[80.2, 80.3, 79.4]),
+            (Variant::TrainBatch, &[75.9, 76.5, 75.7]),
+            (Variant::TwoSteps, &[80.1, 80.4, 79.6]),
+        ]);
+        for part in [
+            "Published method: 80.00%",
+            "Against uniform weights: +4.00 ± 0.25 points.",
+            "10 images −3.00 ± 0.25 points; 100 images no difference beyond the spread",
+            "100 clean images lose nothing beyond the spread.",
+            "uniform weights do as well",
+            "a separate clean set is what the method lives from",
+            "where another clean batch has 0.80: clean-10 0.50",
+            "redoing the step buys nothing here",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in: {text}");
+        }
+        // Other numbers, other words.
+        let text = said(&[
+            (Variant::Published, published),
+            (Variant::Uniform, &[76.0, 76.4, 75.6]),
+            (Variant::Clean(100), &[78.0, 78.5, 77.6]),
+            (Variant::TrainBatch, &[80.1, 80.4, 79.6]),
+            (Variant::TwoSteps, &[78.0, 78.4, 77.6]),
+        ]);
+        for part in ["None of these sizes is enough", "not needed", "redoing the step pays"] {
+            assert!(text.contains(part), "`{part}` is not in: {text}");
+        }
+        assert!(!text.contains("lives from") && !text.contains("buys nothing"), "{text}");
+        let text = said(&[(Variant::Published, &[80.0]), (Variant::TwoSteps, &[70.0])]);
+        assert!(text.contains("nothing can be concluded") && !text.contains("redoing"), "{text}");
     }
 }

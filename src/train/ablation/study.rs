@@ -98,7 +98,7 @@ impl Study {
     pub fn start(config: Config, out: &Path) -> Result<Study> {
         config.check()?;
         // What cannot be prepared is told before a folder is made.
-        prepare(&config, 1)?;
+        prepare(&config, 1)?.0.batcher(false)?;
         let grid = CellFolder::start(out, &config)?;
         Ok(Study { config, grid })
     }
@@ -151,7 +151,9 @@ impl Study {
             self.grid.keep(&name, &result)?;
             results.push(result);
         }
-        let findings = Findings::new(&self.config, &results);
+        let run = &self.config.run;
+        let test_images = crate::data::load(run.dataset, run.data_dir.as_deref())?.test.len();
+        let findings = Findings::new(&self.config, &results, test_images);
         self.write(&results, &findings)?;
         Ok(findings)
     }

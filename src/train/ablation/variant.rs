@@ -227,3 +227,73 @@ impl From<Variant> for String {
         variant.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::data::{DatasetKind, SplitConfig, load, split};
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for variant in Variant::default_list(1000, Noise::Uniform(0.6)) {
+            assert_eq!(variant.to_string().parse::<Variant>().unwrap(), variant);
+        }
+        for wrong in
+            ["clean", "clean-", "clean-0", "clean-+5", "clean-05", "noisy-x", "every--1", "Published", ""]
+        {
+            assert!(wrong.parse::<Variant>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn long_tails_have_their_size_and_factor() {
+        for (classes, n) in [(10, 10), (10, 100), (10, 1000), (3, 7), (100, 1000)] {
+            let counts = long_tail_shares(classes, n);
+            assert_eq!(counts.iter().sum::<usize>(), n, "{classes} {n}");
+            assert!(counts.is_sorted_by(|a, b| a + 1 >= *b), "{counts:?}");
+        }
+        let counts = long_tail_shares(10, 1000);
+        // 1000 · 10^{−c/9} / Σ by hand: 244.6, 189.4, … 24.5
+        assert_eq!((counts[0], counts[1], counts[9]), (245, 189, 24));
+    }
+
+    #[test]
+    fn meta_sets_are_what_they_are_called() {
+        let data = load(DatasetKind::FashionMnistMini, None).unwrap();
+        let noise = Noise::Flip2(0.4);
+        let meta_size = 10 * Pool::per_class(10, 1000);
+        let split = split(&data, &SplitConfig { noise, imbalance: None, meta_size, seed: 3 }).unwrap();
+        let pool = Pool::new(&split.meta, 10, 1000, 3);
+        let of = |variant: Variant| variant.meta_set(&pool, &split.train, noise).unwrap();
+        let train: HashSet<u32> = split.train.indices.iter().copied().collect();
+        let set = |meta: &Labelled| meta.indices.iter().copied().collect::<HashSet<u32>>();
+        let count = |meta: &Labelled, class| meta.labels.iter().filter(|l| **l == class).count();
+        let right = |meta: &Labelled| {
+            meta.indices
+                .iter()
+                .zip(&meta.labels)
+                .filter(|(i, l)| data.train.labels[**i as usize] == **l)
+                .count()
+        };
+        let full = of(Variant::Published);
+        assert_eq!(full, of(Variant::Clean(1000)));
+        for n in [10, 100, 1000] {
+            let (clean, noisy, tail) =
+                (of(Variant::Clean(n)), of(Variant::Noisy(n)), of(Variant::Imbalanced(n)));
+            for meta in [&clean, &noisy, &tail] {
+                assert_eq!((meta.indices.len(), set(meta).len(), meta.labels.len()), (n, n, n));
+                assert!(meta.indices.is_sorted() && train.is_disjoint(&set(meta)));
+            }
+            assert_eq!((right(&clean), right(&tail)), (n, n));
+            assert!((0..10).all(|class| count(&clean, class) == n / 10));
+            assert!(count(&tail, 0) > count(&tail, 9));
+            assert_eq!(noisy.indices, clean.indices);
+            assert!(set(&clean).is_subset(&set(&full)), "smaller sets are parts of larger ones");
+        }
+        let wrong = 1000 - right(&of(Variant::Noisy(1000)));
+        assert!((350..450).contains(&wrong), "{wrong} of 1000 labels are wrong");
+        assert_eq!(of(Variant::TrainBatch).labels, split.train.labels);
+    }
+}
