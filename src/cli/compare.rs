@@ -9,8 +9,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use metatape::program::Session;
 use metatape::train::{
-    Cell, CellId, Comparison, EpochRow, Grid, Method, MethodSummary, Observer, PRESET_FIELDS, PaperCell, Plan,
-    Run, StepReport,
+    Cell, CellId, Comparison, EpochRow, Grid, Method, MethodSummary, Observer, PRESET_FIELDS, PaperCell,
+    Plan, Run, StepReport,
 };
 use metatape::{Error, Result};
 
@@ -21,7 +21,8 @@ use super::values::positive;
 
 /// `metatape compare`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "All methods see the same corrupted data, split, schedule and first parameters. Methods:
+#[command(
+    after_help = "All methods see the same corrupted data, split, schedule and first parameters. Methods:
   uniform         every sample the same: the baseline       l2rw            the meta gradient in the weights themselves
   focal           (1-p)^2                                   mentornet-pd    below a moving percentile of the loss
   adaboost        5 boosted networks, SAMME                 glc             loss corrected by an estimated noise matrix
@@ -39,7 +40,8 @@ Examples:
   metatape compare --noise flip2:0.4 --out runs/flip2
   metatape compare --methods uniform,class-balanced,mwnet-longtail --imbalance 100 --out runs/tail
   metatape compare --preset paper-flip2-40 --data-dir cifar-10-batches-bin --out runs/paper
-  metatape compare --resume --out runs/paper")]
+  metatape compare --resume --out runs/paper"
+)]
 pub struct CompareArgs {
     /// Methods, separated by commas, or all [default: all, or those that the paper's table has with --preset]
     #[arg(long, value_name = "A,B,...|all", value_parser = methods)]
@@ -161,7 +163,12 @@ fn same(args: &CompareArgs, stored: &Plan) -> Result<()> {
     for (field, flag, differs, had) in [
         ("methods", "--methods", asked.methods != stored.methods, stored.methods.join(",")),
         ("seeds", "--seeds", asked.seeds.len() != stored.seeds.len(), stored.seeds.len().to_string()),
-        ("seed", "--seed", asked.seeds.first() != stored.seeds.first(), stored.seeds.first().map_or(String::new(), u64::to_string)),
+        (
+            "seed",
+            "--seed",
+            asked.seeds.first() != stored.seeds.first(),
+            stored.seeds.first().map_or(String::new(), u64::to_string),
+        ),
         ("preset", "--preset", asked.preset != stored.preset, stored.preset.clone().unwrap_or("none".into())),
     ] {
         if typed.contains(field) && differs {
@@ -327,7 +334,8 @@ fn report(grid: &Grid, comparison: &Comparison) -> String {
     heading.extend(paper.then_some("paper %"));
     let mut rows = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for m in &comparison.methods {
-        let mut row = vec![m.name.clone(), with_std(m.final_mean, m.final_std), with_std(m.best_mean, m.best_std)];
+        let mut row =
+            vec![m.name.clone(), with_std(m.final_mean, m.final_std), with_std(m.best_mean, m.best_std)];
         row.extend(tail.then(|| with_std(m.balanced_mean, m.balanced_std)));
         row.extend([signed(m.gain_mean), signed(m.gain_min)]);
         row.extend([plain(m.mean_weight_clean, 3), plain(m.mean_weight_corrupted, 3)]);
@@ -342,7 +350,7 @@ fn report(grid: &Grid, comparison: &Comparison) -> String {
     };
     let imbalance = config.imbalance.map_or(String::new(), |f| format!(", imbalance {f}"));
     let mut text = format!(
-        "\n{} on {}, noise {}{imbalance}, {} epochs, {seeds}\n\n{}\n",
+        "\n{} on {}, noise {}{imbalance}, epochs: {}, {seeds}\n\n{}\n",
         config.model,
         config.dataset,
         config.noise,
@@ -353,7 +361,9 @@ fn report(grid: &Grid, comparison: &Comparison) -> String {
         text.push_str(&format!("\n{name}: {diverged} runs did not keep a finite loss and are left out"));
     }
     if let Some(preset) = &comparison.preset {
-        text.push_str(&format!("\n{preset}: the paper's accuracies are the best of all evaluations, means of 5 seeds"));
+        text.push_str(&format!(
+            "\n{preset}: the paper's accuracies are the best of all evaluations, means of 5 seeds"
+        ));
         let changed = changed(grid);
         if !changed.is_empty() {
             text.push_str(&format!("; not its setting here: {}", changed.join(", ")));

@@ -193,7 +193,8 @@ impl Observer for Watcher {
         );
         self.say(&begun);
         if done > 0 {
-            let (what, all) = if run.passes() == self.epochs { ("epoch", self.epochs) } else { ("pass", run.passes()) };
+            let (what, all) =
+                if run.passes() == self.epochs { ("epoch", self.epochs) } else { ("pass", run.passes()) };
             self.say(&format!("resumed after {what} {done} of {all}"));
         }
         for bar in &self.bars {

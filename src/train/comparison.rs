@@ -133,7 +133,8 @@ fn ended<'a>(name: &'a str, cells: &'a [Cell]) -> impl Iterator<Item = &'a Cell>
 
 fn summarise(name: &str, paper: Option<f64>, cells: &[Cell]) -> Result<MethodSummary> {
     let method: super::method::Method = name.parse()?;
-    let of = |value: &dyn Fn(&Cell) -> Option<f64>| -> Vec<f64> { ended(name, cells).filter_map(value).collect() };
+    let of =
+        |value: &dyn Fn(&Cell) -> Option<f64>| -> Vec<f64> { ended(name, cells).filter_map(value).collect() };
     let mean = |value: &dyn Fn(&Cell) -> Option<f64>| Mean::of(&of(value));
     let last = |c: &Cell| c.history().final_accuracy();
     let (finals, best) = (mean(&last), mean(&|c| c.history().best_accuracy()));
@@ -164,7 +165,8 @@ fn summarise(name: &str, paper: Option<f64>, cells: &[Cell]) -> Result<MethodSum
 }
 
 fn write_tables(cells: &[Cell], out: &Path) -> Result<()> {
-    let (mut results, mut epochs) = (csv::Writer::from_writer(Vec::new()), csv::Writer::from_writer(Vec::new()));
+    let (mut results, mut epochs) =
+        (csv::Writer::from_writer(Vec::new()), csv::Writer::from_writer(Vec::new()));
     for cell in cells {
         let (history, row) = (cell.history(), cell.rows.last());
         let result = ResultRow {
@@ -180,7 +182,9 @@ fn write_tables(cells: &[Cell], out: &Path) -> Result<()> {
         };
         results.serialize(result).map_err(|e| Error::Program(format!("results.csv: {e}")))?;
         for row in &cell.rows {
-            epochs.serialize(SeededRow::new(cell.seed, row)).map_err(|e| Error::Program(format!("epochs.csv: {e}")))?;
+            epochs
+                .serialize(SeededRow::new(cell.seed, row))
+                .map_err(|e| Error::Program(format!("epochs.csv: {e}")))?;
         }
     }
     for (file, writer) in [("results.csv", results), ("epochs.csv", epochs)] {
@@ -241,8 +245,12 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
     };
     let title = format!("{}, {}, noise {}{tail}, {seeds}", dataset.name, config.model, config.noise);
     let lines = |points: &dyn Fn(&Cell) -> Vec<(f64, f64)>| -> Vec<Line> {
-        let line = |name: &String| Line { name: name.clone(), points: mean_points(ended(name, cells).map(points)) };
-        grid.plan.methods.iter().map(line).filter(|l| !l.points.is_empty()).collect()
+        let line = |(look, name): (usize, &String)| Line {
+            name: name.clone(),
+            look,
+            points: mean_points(ended(name, cells).map(points)),
+        };
+        grid.plan.methods.iter().enumerate().map(line).filter(|l| !l.points.is_empty()).collect()
     };
     let accuracy = Lines {
         title: &title,
@@ -256,14 +264,14 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
 
     let mut curves = lines(&|c| c.curve.clone());
     for curve in &mut curves {
+        if !ended(&curve.name, cells).any(|c| c.curve_is_function) {
+            curve.name.push('*');
+        }
         // What exceeds 1 is shown relative to its largest value: only a weight's proportions matter.
         let top = curve.points.iter().map(|p| p.1).fold(0.0, f64::max);
-        if top > 1.0 + 1e-6 {
+        if top > 1.05 {
             curve.points.iter_mut().for_each(|p| p.1 /= top);
             curve.name.push_str(&format!(" (÷{top:.1})"));
-        }
-        if !ended(curve.name.split(' ').next().unwrap_or_default(), cells).any(|c| c.curve_is_function) {
-            curve.name.push('*');
         }
     }
     let weights = Lines {

@@ -100,7 +100,9 @@ impl Grid {
     /// # Errors
     /// [`Error::Usage`] if `out` holds a grid or a run already; if it cannot be written to.
     pub fn start(plan: Plan, out: &Path) -> Result<Grid> {
-        if let Some(file) = [PLAN, CONFIG, "summary.json", "results.csv"].iter().find(|f| out.join(f).exists()) {
+        if let Some(file) =
+            [PLAN, CONFIG, "summary.json", "results.csv"].iter().find(|f| out.join(f).exists())
+        {
             return Err(Error::Usage(format!(
                 "{} holds results already (it has {file}); continue a comparison with --resume, or give another --out",
                 out.display()
@@ -141,7 +143,8 @@ impl Grid {
     /// For a method that is not known.
     pub fn cells(&self) -> Result<Vec<CellId>> {
         let methods = self.plan.methods.iter().map(|name| name.parse()).collect::<Result<Vec<Method>>>()?;
-        let of_seed = |seed: &u64| methods.iter().map(|&method| CellId { method, seed: *seed }).collect::<Vec<_>>();
+        let of_seed =
+            |seed: &u64| methods.iter().map(|&method| CellId { method, seed: *seed }).collect::<Vec<_>>();
         Ok(self.plan.seeds.iter().flat_map(of_seed).collect())
     }
 
@@ -167,8 +170,11 @@ impl Grid {
             return Ok(None);
         }
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let cell = serde_json::from_str(&text)
-            .map_err(|e| Error::Format { path, byte: 0, detail: format!("is no finished run ({e})") })?;
+        let cell = serde_json::from_str(&text).map_err(|e| Error::Format {
+            path,
+            byte: 0,
+            detail: format!("is no finished run ({e})"),
+        })?;
         Ok(Some(cell))
     }
 
@@ -178,7 +184,12 @@ impl Grid {
     ///
     /// # Errors
     /// All other errors of a run.
-    pub fn run(&self, id: CellId, session: &dyn Fn() -> Result<Session>, observer: &mut dyn Observer) -> Result<Cell> {
+    pub fn run(
+        &self,
+        id: CellId,
+        session: &dyn Fn() -> Result<Session>,
+        observer: &mut dyn Observer,
+    ) -> Result<Cell> {
         let folder = self.folder(id);
         let mut run = if folder.join(CONFIG).exists() {
             Run::resume(&folder, session)?

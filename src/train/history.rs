@@ -70,7 +70,9 @@ impl History {
 
     /// Accuracy in percent on the test images of each class after the last epoch; NaN for a class without any.
     pub fn class_accuracies(&self) -> Vec<f64> {
-        let share = |(class, row): (usize, &Vec<u32>)| 100.0 * f64::from(row[class]) / f64::from(row.iter().sum::<u32>());
+        let share = |(class, row): (usize, &Vec<u32>)| {
+            100.0 * f64::from(row[class]) / f64::from(row.iter().sum::<u32>())
+        };
         self.confusion.iter().enumerate().map(share).collect()
     }
 

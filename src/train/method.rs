@@ -121,7 +121,9 @@ impl Method {
             }
             Method::MentorNet => Box::new(MentorNet::default()),
             Method::CoTeaching => Box::new(co_teaching(config, classes)),
-            Method::L2rw | Method::Glc | Method::FineTune | Method::MwNet | Method::MwNetLongTail => return None,
+            Method::L2rw | Method::Glc | Method::FineTune | Method::MwNet | Method::MwNetLongTail => {
+                return None;
+            }
         })
     }
 }

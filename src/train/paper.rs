@@ -125,7 +125,9 @@ impl PaperCell {
     pub fn apply(&self, config: &mut Config, keep: &HashSet<String>) {
         let share = f64::from(self.level()) / 100.0;
         let (noise, imbalance, recipe) = match self.table {
-            _ if self.table != Table::LongTail && self.level() == 0 => (Noise::None, None, self.noise_recipe()),
+            _ if self.table != Table::LongTail && self.level() == 0 => {
+                (Noise::None, None, self.noise_recipe())
+            }
             Table::Uniform => (Noise::Uniform(share), None, self.noise_recipe()),
             Table::Flip2 => (Noise::Flip2(share), None, self.noise_recipe()),
             Table::LongTail => (Noise::None, Some(f64::from(self.level())), MwNetRecipe::LONG_TAIL),
@@ -161,8 +163,22 @@ impl PaperCell {
             ($($field:ident),+) => { $(if kept(stringify!($field)) { paper.$field = config.$field.clone(); })+ };
         }
         keep_typed!(
-            dataset, noise, imbalance, meta_size, model, epochs, milestones, batch, lr, momentum, nesterov,
-            weight_decay, weights, undetached, weight_net_preset, weight_net_init
+            dataset,
+            noise,
+            imbalance,
+            meta_size,
+            model,
+            epochs,
+            milestones,
+            batch,
+            lr,
+            momentum,
+            nesterov,
+            weight_decay,
+            weights,
+            undetached,
+            weight_net_preset,
+            weight_net_init
         );
         // Drops that were not asked for make no sense beyond an end that was.
         if kept("epochs") && !kept("milestones") {
@@ -178,6 +194,20 @@ impl PaperCell {
 
 /// The fields of a [`Config`] that a preset decides.
 pub const PRESET_FIELDS: [&str; 16] = [
-    "dataset", "noise", "imbalance", "meta_size", "model", "epochs", "milestones", "batch", "lr", "momentum",
-    "nesterov", "weight_decay", "weights", "undetached", "weight_net_preset", "weight_net_init",
+    "dataset",
+    "noise",
+    "imbalance",
+    "meta_size",
+    "model",
+    "epochs",
+    "milestones",
+    "batch",
+    "lr",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "weights",
+    "undetached",
+    "weight_net_preset",
+    "weight_net_init",
 ];

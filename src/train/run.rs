@@ -167,9 +167,13 @@ impl Run {
         for pass in self.done..passes {
             for (learner, history) in self.learners.iter_mut().zip(&mut self.histories) {
                 // All methods end together.
-                let Some(own) = (pass + learner.method().stages() * epochs).checked_sub(passes) else { continue };
+                let Some(own) = (pass + learner.method().stages() * epochs).checked_sub(passes) else {
+                    continue;
+                };
                 let mut watch = |method, report| observer.step(method, pass, report);
-                if let Some(Measured { row, confusion, by_loss }) = learner.pass(&self.data, own, &mut watch)? {
+                if let Some(Measured { row, confusion, by_loss }) =
+                    learner.pass(&self.data, own, &mut watch)?
+                {
                     observer.epoch(&row);
                     history.rows.push(row);
                     (history.confusion, history.by_loss) = (confusion, by_loss);

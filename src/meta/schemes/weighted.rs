@@ -28,7 +28,8 @@ impl WeightedStep<'_> {
         let lr = tape.input("lr", Kind::Float, [])?;
         let w = Params::states(tape, "w", &self.net.params())?;
         tape.section("losses");
-        let Pass { y, losses, correct, .. } = Pass::record(tape, self.net, self.data, self.batch, &w, "stats")?;
+        let Pass { y, losses, correct, .. } =
+            Pass::record(tape, self.net, self.data, self.batch, &w, "stats")?;
         tape.section("weights");
         let detached = tape.detach(losses)?;
         let weights = self.scheme.weights(tape, &Seen { losses: detached, labels: y })?;

@@ -4,7 +4,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::style::{BLUE, INK, PALE, Pen, SOLID, SIZE, head, line, px, text};
+use super::style::{BLUE, INK, PALE, Pen, SIZE, SOLID, head, line, px, text};
 use super::{Drawn, Figure};
 
 /// A confusion matrix: a row a true class, a column a predicted one, each cell its share of the row.
