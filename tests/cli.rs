@@ -52,7 +52,11 @@ fn wrong_values_name_the_flag_the_value_and_the_choices() {
     fails(&["train", "--dataset", "mnits"], 2, &["--dataset", "`mnits`", "fashion-mnist-mini, mnist"]);
     fails(&["train", "--noise", "uniform:2"], 2, &["--noise", "`2`", "flip2:P"]);
     fails(&["train", "--noise", "gauss"], 2, &["--noise", "`gauss`", "uniform:P"]);
-    fails(&["train", "--method", "focal"], 2, &["--method", "`focal`", "mwnet, uniform"]);
+    fails(
+        &["train", "--method", "boost"],
+        2,
+        &["--method", "`boost`", "uniform, focal, adaboost", "mwnet-longtail"],
+    );
     fails(&["train", "--weights", "sum"], 2, &["--weights", "`sum`", "mean, normalised"]);
     fails(&["train", "--virtual", "adam"], 2, &["--virtual", "`adam`", "plain, momentum"]);
     fails(&["train", "--weight-net-preset", "x"], 2, &["--weight-net-preset", "`x`", "sgd-noise"]);

@@ -351,7 +351,7 @@ fn report(grid: &Grid, comparison: &Comparison) -> String {
     };
     let imbalance = config.imbalance.map_or(String::new(), |f| format!(", imbalance {f}"));
     let mut text = format!(
-        "\n{} on {}, noise {}{imbalance}, {} epochs, {seeds}\n\n{}\n",
+        "\n{} on {}, noise {}{imbalance}, epochs: {}, {seeds}\n\n{}\n",
         config.model,
         config.dataset,
         config.noise,

@@ -245,9 +245,12 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
     };
     let title = format!("{}, {}, noise {}{tail}, {seeds}", dataset.name, config.model, config.noise);
     let lines = |points: &dyn Fn(&Cell) -> Vec<(f64, f64)>| -> Vec<Line> {
-        let line =
-            |name: &String| Line { name: name.clone(), points: mean_points(ended(name, cells).map(points)) };
-        grid.plan.methods.iter().map(line).filter(|l| !l.points.is_empty()).collect()
+        let line = |(look, name): (usize, &String)| Line {
+            name: name.clone(),
+            look,
+            points: mean_points(ended(name, cells).map(points)),
+        };
+        grid.plan.methods.iter().enumerate().map(line).filter(|l| !l.points.is_empty()).collect()
     };
     let accuracy = Lines {
         title: &title,
@@ -261,14 +264,14 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
 
     let mut curves = lines(&|c| c.curve.clone());
     for curve in &mut curves {
+        if !ended(&curve.name, cells).any(|c| c.curve_is_function) {
+            curve.name.push('*');
+        }
         // What exceeds 1 is shown relative to its largest value: only a weight's proportions matter.
         let top = curve.points.iter().map(|p| p.1).fold(0.0, f64::max);
-        if top > 1.0 + 1e-6 {
+        if top > 1.05 {
             curve.points.iter_mut().for_each(|p| p.1 /= top);
             curve.name.push_str(&format!(" (÷{top:.1})"));
-        }
-        if !ended(curve.name.split(' ').next().unwrap_or_default(), cells).any(|c| c.curve_is_function) {
-            curve.name.push('*');
         }
     }
     let weights = Lines {

@@ -48,7 +48,7 @@ fn flags() {
     train(&["--milestones", "0"], 2, &["--milestones", "`0`"]);
     train(&["--milestones", "12,8"], 2, &["--milestones", "12, 8"]);
     train(&["--route", "forward"], 2, &["--route", "`forward`", "jvp, reverse"]);
-    train(&["--method", "l2rw"], 2, &["--method", "`l2rw`", "mwnet, uniform"]);
+    train(&["--method", "l2wr"], 2, &["--method", "`l2wr`", "uniform, focal, adaboost", "l2rw"]);
     train(&["--precision", "bf16"], 2, &["--precision", "`bf16`"]);
     train(&["--batch", "9001"], 2, &["--batch 9001", "9000 training samples"]);
     train(&["--batch", "1000000", "--model", "wrn28-10"], 2, &["--batch 1000000", "9000"]);

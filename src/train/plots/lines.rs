@@ -14,6 +14,8 @@ use super::{Drawn, Figure};
 pub struct Line {
     /// As the legend shows it.
     pub name: String,
+    /// Which of the sixteen looks it has, so that a method looks the same in all figures.
+    pub look: usize,
     /// From left to right; one that is not finite leaves a gap.
     pub points: Vec<(f64, f64)>,
 }
@@ -48,9 +50,8 @@ impl Figure for Lines<'_> {
         let pens: Vec<Pen> = [SOLID, DASHED]
             .into_iter()
             .flat_map(|dash| COLOURS.map(|colour| Pen { colour, width: 2.0, dash }))
-            .cycle()
-            .take(self.lines.len())
             .collect();
+        let pens: Vec<Pen> = self.lines.iter().map(|line| pens[line.look % pens.len()]).collect();
         let legend: Vec<(Key, String)> =
             self.lines.iter().zip(&pens).map(|(line, pen)| (Key::Line(*pen), line.name.clone())).collect();
         let top = head(area, self.title, &legend)?;

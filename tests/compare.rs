@@ -1,0 +1,299 @@
+//! `metatape compare` from outside: every method on the same data, files and figures, that a killed comparison goes on, presets, bad
+//! input.
+
+#[allow(dead_code)] // shared with the tests of `train`
+#[path = "train/files.rs"]
+mod files;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+const ALL: [&str; 16] = [
+    "uniform",
+    "focal",
+    "adaboost",
+    "ohem",
+    "spl-hard",
+    "spl-linear",
+    "geman-mcclure",
+    "gce",
+    "class-balanced",
+    "l2rw",
+    "mentornet-pd",
+    "glc",
+    "co-teaching",
+    "fine-tune",
+    "mwnet",
+    "mwnet-longtail",
+];
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn metatape(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("metatape").unwrap();
+    command.arg("compare").args(args);
+    command
+}
+
+/// The summary that `compare … --json --out` prints, which is `summary.json`.
+fn compare(args: &[&str], out: &Path) -> Value {
+    let args = [args, &["--json", "--out", text(out)]].concat();
+    let output = metatape(&args).assert().success().get_output().clone();
+    assert_eq!(output.stdout, fs::read(out.join("summary.json")).unwrap());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// That the command fails with `code`, and says one sentence with all of `parts` in it.
+fn fails(args: &[&str], code: i32, parts: &[&str]) {
+    let output = metatape(args).assert().code(code).get_output().clone();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.starts_with("metatape: ") && message.lines().count() == 1, "{args:?}: {message}");
+    for part in parts {
+        assert!(message.contains(part), "{args:?}: `{part}` is not in: {message}");
+    }
+}
+
+fn small(data: &Path) -> Vec<String> {
+    let args = ["--dataset", "mnist", "--data-dir", text(data), "--meta-size", "20", "--batch", "20"];
+    args.map(str::to_owned).to_vec()
+}
+
+/// All but times.
+fn results(out: &Path) -> (Value, Vec<BTreeMap<String, String>>, Vec<u8>) {
+    let mut summary: Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    for method in summary["methods"].as_array_mut().unwrap() {
+        method.as_object_mut().unwrap().remove("ms_per_step").unwrap();
+    }
+    let mut rows: Vec<BTreeMap<String, String>> =
+        csv::Reader::from_path(out.join("results.csv")).unwrap().deserialize().map(Result::unwrap).collect();
+    rows.iter_mut().for_each(|row| drop(row.remove("ms_per_step").unwrap()));
+    (summary, rows, fs::read(out.join("epochs.csv")).unwrap())
+}
+
+#[test]
+fn every_method_on_the_same_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    let out = folder.path().join("all");
+    let small = small(&data);
+    let mut args: Vec<&str> = small.iter().map(String::as_str).collect();
+    args.extend(["--epochs", "2", "--seeds", "2", "--imbalance", "2", "--noise", "flip:0.3"]);
+    let summary = compare(&[&args[..], &["--methods", "all"]].concat(), &out);
+    let methods = summary["methods"].as_array().unwrap();
+    assert_eq!(methods.iter().map(|m| m["name"].as_str().unwrap()).collect::<Vec<_>>(), ALL);
+    for m in methods {
+        let number = |field: &str| m[field].as_f64().unwrap_or_else(|| panic!("{field} in {m}"));
+        assert!(number("final_mean") <= number("best_mean") + 1e-9 && number("best_mean") <= 100.0, "{m}");
+        assert!(number("final_std") >= 0.0 && number("ms_per_step") > 0.0 && m["diverged"] == 0, "{m}");
+        assert!((0.0..=100.0).contains(&number("balanced_mean")), "{m}");
+        // Methods whose samples have no weights say so.
+        let weightless = ["glc", "fine-tune"].contains(&m["name"].as_str().unwrap());
+        assert_eq!(m["mean_weight_clean"].is_null(), weightless, "{m}");
+        assert_eq!(m["gain_mean"].is_null(), m["name"] == "uniform", "{m}");
+    }
+    // The means are those of the rows.
+    let (_, rows, _) = results(&out);
+    assert_eq!(rows.len(), 32);
+    let finals: Vec<f64> = rows
+        .iter()
+        .filter(|r| r["method"] == "gce")
+        .map(|r| r["final_test_accuracy"].parse().unwrap())
+        .collect();
+    let gce = &methods[7];
+    assert!((gce["final_mean"].as_f64().unwrap() - (finals[0] + finals[1]) / 2.0).abs() < 1e-9);
+    let deviation = (finals[0] - finals[1]).abs() / 2f64.sqrt();
+    assert!((gce["final_std"].as_f64().unwrap() - deviation).abs() < 1e-9);
+
+    for figure in
+        ["accuracy", "weight_curves", "class_accuracy", "confusion_uniform", "confusion_mwnet-longtail"]
+    {
+        let png = image::open(out.join(format!("{figure}.png"))).unwrap();
+        assert!(png.width() > 300 && png.height() > 200, "{figure}");
+        assert!(
+            fs::read_to_string(out.join(format!("{figure}.svg"))).unwrap().starts_with("<svg"),
+            "{figure}"
+        );
+    }
+    // A method's run in the grid is its run alone: same data, same first parameters.
+    let alone = folder.path().join("alone");
+    let train =
+        [&["train"], &args[..2], &args[2..10], &["--imbalance", "2", "--noise", "flip:0.3", "--seed", "2"]]
+            .concat();
+    let train = [&train[..], &["--method", "gce", "--no-baseline", "--json", "--out", text(&alone)]].concat();
+    Command::cargo_bin("metatape").unwrap().args(train).assert().success();
+    let alone: Value = serde_json::from_slice(&fs::read(alone.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(alone["final_test_accuracy"].as_f64().unwrap(), finals[1]);
+
+    // It is not overwritten, and asking again only shows it.
+    let before = results(&out);
+    fails(&[&args[..], &["--out", text(&out)]].concat(), 2, &["all", "compare.toml", "--resume"]);
+    compare(&["--resume"], &out);
+    assert!(results(&out) == before);
+    fails(&["--resume", "--seeds", "3", "--out", text(&out)], 2, &["--seeds", "2"]);
+    fails(&["--resume", "--methods", "gce", "--out", text(&out)], 2, &["--methods", "uniform,focal"]);
+    fails(&["--resume", "--lr", "0.2", "--out", text(&out)], 2, &["--lr 0.2", "lr = 0.05"]);
+}
+
+#[test]
+fn a_killed_comparison_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let small = small(&data);
+    let mut args: Vec<&str> = small.iter().map(String::as_str).collect();
+    // Several stages, memory between them, two networks, a state of the scheme's own.
+    args.extend([
+        "--methods",
+        "glc,adaboost,co-teaching,mentornet-pd,mwnet",
+        "--epochs",
+        "6",
+        "--seeds",
+        "2",
+    ]);
+    compare(&args, &whole);
+    let finished = |out: &Path| -> Vec<Vec<u8>> {
+        let Ok(cells) = fs::read_dir(out.join("cells")) else { return Vec::new() };
+        cells.filter_map(|c| fs::read(c.unwrap().path().join("cell.json")).ok()).collect()
+    };
+    let kill_after = |count: usize, args: &[&str]| {
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("metatape"))
+            .arg("compare")
+            .args(args)
+            .args(["--out", text(&killed)])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while finished(&killed).len() < count {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before {count} runs were done");
+            assert!(began.elapsed() < Duration::from_secs(120), "run {count} does not come");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success());
+    };
+    kill_after(1, &args);
+    let kept = finished(&killed);
+    kill_after(4, &["--resume"]);
+    assert!(kept.iter().all(|cell| finished(&killed).contains(cell)), "finished runs are kept as they are");
+    assert!(!killed.join("summary.json").exists());
+    compare(&["--resume"], &killed);
+    assert!(results(&killed) == results(&whole));
+}
+
+#[test]
+fn a_run_within_stages_resumes_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    for method in ["adaboost", "glc"] {
+        let (whole, killed) = (folder.path().join(format!("{method}-whole")), folder.path().join(method));
+        let small = small(&data);
+        let mut args = vec!["train", "--method", method, "--epochs", "4"];
+        args.extend(small.iter().map(String::as_str));
+        Command::cargo_bin("metatape").unwrap().args(&args).args(["--out", text(&whole)]).assert().success();
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("metatape"))
+            .args(&args)
+            .args(["--out", text(&killed)])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        // Six passes: in the second stage of either.
+        let passes = || -> u64 {
+            let Ok(bytes) = fs::read(killed.join("checkpoint.safetensors")) else { return 0 };
+            let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+            let progress: Value =
+                serde_json::from_str(&header.metadata().as_ref().unwrap()["progress"]).unwrap();
+            progress["epochs"].as_u64().unwrap()
+        };
+        while passes() < 6 {
+            assert!(child.try_wait().unwrap().is_none(), "{method}: it ended too early");
+            assert!(began.elapsed() < Duration::from_secs(60), "{method}: the second stage does not come");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let resume = ["train", "--resume", "--out", text(&killed)];
+        Command::cargo_bin("metatape").unwrap().args(resume).assert().success();
+        let tensors = |out: &Path| {
+            let bytes = fs::read(out.join("checkpoint.safetensors")).unwrap();
+            let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            file.iter().map(|(n, v)| (n.to_owned(), v.data().to_vec())).collect::<BTreeMap<_, _>>()
+        };
+        assert!(tensors(&whole) == tensors(&killed), "{method}");
+    }
+}
+
+#[test]
+fn presets_set_the_papers_experiments() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    fails(
+        &["--preset", "paper-flip2-30", "--out", text(&out)],
+        2,
+        &["--preset", "`paper-flip2-30`", "paper-flip2-40", "paper-longtail-100-cifar100"],
+    );
+    fails(&["--preset", "paper-flip2-40", "--out", text(&out)], 2, &["cifar10", "--data-dir"]);
+    assert!(!out.exists());
+    // What a preset sets, but for what is typed: here everything that makes it small.
+    let data = files::mnist(&folder.path().join("data"), false);
+    let small = small(&data);
+    let mut args: Vec<&str> = small.iter().map(String::as_str).collect();
+    args.extend(["--preset", "paper-flip2-40", "--model", "mlp", "--epochs", "1", "--seeds", "1"]);
+    let summary = compare(&args, &out);
+    let names: Vec<_> = summary["methods"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| (m["name"].as_str().unwrap(), m["paper"].as_f64().unwrap()))
+        .collect();
+    assert_eq!(
+        names,
+        [("uniform", 70.77), ("focal", 80.45), ("l2rw", 85.66), ("glc", 88.92), ("mwnet", 87.54)]
+    );
+    let config = &summary["config"];
+    assert_eq!(
+        (&config["noise"], config["lr"].as_f64(), &config["weight_net_init"]),
+        (&"flip2:0.4".into(), Some(0.1), &"faithful".into())
+    );
+    let printed = metatape(&["--resume", "--out", text(&out)]).assert().success().get_output().stdout.clone();
+    let printed = String::from_utf8(printed).unwrap();
+    for part in ["paper %", "87.54", "not its setting here: dataset, meta_size, model, epochs"] {
+        assert!(printed.contains(part), "`{part}` is not in: {printed}");
+    }
+}
+
+#[test]
+fn bad_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let fails = |args: &[&str], code, parts: &[&str]| {
+        fails(&[args, &["--out", text(&out)]].concat(), code, parts);
+        assert!(!out.exists(), "{args:?}");
+    };
+    fails(
+        &["--methods", "uniform,boost"],
+        2,
+        &["--methods", "`boost`", "uniform, focal, adaboost", "mwnet-longtail"],
+    );
+    fails(&["--methods", ""], 2, &["--methods", "uniform, focal"]);
+    fails(&["--methods", "gce,gce"], 2, &["--methods", "`gce`", "twice"]);
+    fails(&["--seeds", "0"], 2, &["--seeds", "`0`"]);
+    fails(&["--seed", "18446744073709551615"], 2, &["--seed", "5 seeds"]);
+    fails(&["--batch", "9001"], 2, &["--batch 9001", "9000"]);
+    fails(&["--meta-size", "15"], 2, &["--meta-size 15"]);
+    fails(&["--resume"], 2, &["no comparison", "compare.toml"]);
+}
+
+#[test]
+fn a_folder_must_be_named() {
+    fails(&["--methods", "gce"], 2, &["--out"]);
+}
