@@ -241,6 +241,9 @@ mod tests {
         let Instruction::Compute { to, .. } = got.instructions[1] else { panic!("a product") };
         assert_eq!(got.instructions[2], compute(Code::Offset, to, to, to, 2.0));
         assert_eq!(got.instructions[3], compute(Code::Mask, to, to, to, 0.0));
-        assert_eq!(got.instructions[4..], [Instruction::Store { from: to, out: 0 }, Instruction::Sum { from: to, out: 1 }]);
+        assert_eq!(
+            got.instructions[4..],
+            [Instruction::Store { from: to, out: 0 }, Instruction::Sum { from: to, out: 1 }]
+        );
     }
 }

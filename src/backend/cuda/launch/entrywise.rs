@@ -64,8 +64,7 @@ impl Layout {
         let sums = group.outcomes.iter().filter_map(sum).count();
         // All sums of a group have the same last axes (`fuse.rs`).
         let post = group.outcomes.iter().find_map(sum).unwrap_or(0);
-        let shared =
-            |threads: usize, at_once: usize| (assembled.registers * at_once + sums) * threads * QUAD;
+        let shared = |threads: usize, at_once: usize| (assembled.registers * at_once + sums) * threads * QUAD;
         for at_once in if group.count >= MANY { [2, 1] } else { [1, 1] } {
             let choice: Vec<usize> = [128, 160, 192, 224, 256, 96, 64, 32]
                 .into_iter()
@@ -83,7 +82,9 @@ impl Layout {
             return Ok(Layout { walk, threads, at_once, sums, post, beside, assembled });
         }
         let registers = assembled.registers;
-        Err(Error::Program(format!("a group of entrywise work needs {registers} registers, more than a block has")))
+        Err(Error::Program(format!(
+            "a group of entrywise work needs {registers} registers, more than a block has"
+        )))
     }
 
     fn shared_bytes(&self) -> usize {

@@ -77,7 +77,14 @@ impl Walk {
     pub fn plain(count: usize, threads: usize, each: usize) -> Result<Walk> {
         let step = 4 * threads;
         let count = entries(count)?;
-        Ok(Walk { count, step: step as u32, rows: count.div_ceil(step as u32), each: each as u32, strips: 1, pad: 0 })
+        Ok(Walk {
+            count,
+            step: step as u32,
+            rows: count.div_ceil(step as u32),
+            each: each as u32,
+            strips: 1,
+            pad: 0,
+        })
     }
 
     /// All blocks.
@@ -138,7 +145,8 @@ impl Columns {
         let rows = entries(count)?.div_ceil(step as u32);
         let each = (rows as usize).div_ceil((cut.blocks / strips).max(1)).clamp(cut.each[0], cut.each[1]);
         let each = each.next_multiple_of(cut.at_once) as u32;
-        let walk = Walk { count: count as u32, step: entries(step)?, rows, each, strips: strips as u32, pad: 0 };
+        let walk =
+            Walk { count: count as u32, step: entries(step)?, rows, each, strips: strips as u32, pad: 0 };
         Ok(Columns { walk, threads, beside: (step / c) as u32 })
     }
 }
@@ -156,13 +164,17 @@ mod tests {
         let cut = Cut { blocks: 528, each: [4, 64], at_once: 2 };
         for c in [1, 3, 10, 16, 17, 32, 64, 100, 160, 257, 320, 640, 1000, 4096, 16_385] {
             for rows in [1, 7, 100, 6400] {
-                let columns = Columns::new(rows * c, c, &[128, 160, 192, 224, 256, 96, 64, 32], &cut).unwrap();
+                let columns =
+                    Columns::new(rows * c, c, &[128, 160, 192, 224, 256, 96, 64, 32], &cut).unwrap();
                 let Columns { walk, threads, beside } = columns;
                 assert!((walk.step as usize).is_multiple_of(c), "{c}: {walk:?}");
                 assert_eq!(walk.step as usize, beside as usize * c, "{c}: {walk:?}");
                 assert!(walk.rows * walk.step >= walk.count && walk.row_blocks() * walk.each >= walk.rows);
                 assert!((walk.strips as usize * 4 * threads) >= walk.step as usize);
-                assert!(walk.strips == 1 || beside == 1, "{c}: strips of a matrix whose rows lie beside each other");
+                assert!(
+                    walk.strips == 1 || beside == 1,
+                    "{c}: strips of a matrix whose rows lie beside each other"
+                );
                 let busy = f64::from(walk.step) / (walk.strips as usize * 4 * threads) as f64;
                 assert!(busy > 0.65, "{c} columns: {threads} threads, {busy} of them busy");
             }
