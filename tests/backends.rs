@@ -76,7 +76,13 @@ fn record(case: &Case, setting: Setting) -> (Tape, Vec<Vec<f64>>) {
 
 /// The values of all outputs in order. The program runs three times (one by one, captured and replayed, replayed, where the machine has
 /// graphs), each time with the same bits.
-fn evaluate(backend: Box<dyn Backend>, tape: &Tape, fuse: bool, values: &[Vec<f64>], what: &str) -> Vec<Vec<f64>> {
+fn evaluate(
+    backend: Box<dyn Backend>,
+    tape: &Tape,
+    fuse: bool,
+    values: &[Vec<f64>],
+    what: &str,
+) -> Vec<Vec<f64>> {
     let mut session = Session::new(backend);
     let program = session.compile(tape, Options { fuse }).unwrap();
     feed(&mut session, &program, values);
@@ -117,7 +123,11 @@ fn hold(size: Size, setting: Setting, machines: &dyn Fn() -> Vec<Machine>) {
                     for (i, (g, w)) in got.iter().zip(want).enumerate() {
                         let error = (g - w).abs() / largest;
                         let most = machine.tolerance.operation;
-                        assert!(error <= most, "{what}: {}[{i}] is {g}, not {w}: error {error:.1e}", output.0);
+                        assert!(
+                            error <= most,
+                            "{what}: {}[{i}] is {g}, not {w}: error {error:.1e}",
+                            output.0
+                        );
                     }
                 }
                 match families.iter().find(|f| f.0 == machine.family) {

@@ -57,6 +57,11 @@ fn keeps_kind(op: &Op) -> bool {
         Op::Input(_) | Op::State(_) | Op::Constant(_) => false,
         Op::Sum { .. } | Op::Broadcast { .. } | Op::Moments | Op::Variance => false,
         Op::Row(_) | Op::Unrow(_) | Op::Stack => false,
-        Op::Softmax | Op::CrossEntropy | Op::Residual | Op::WeightedResidual | Op::Correct | Op::Gather(_) => false,
+        Op::Softmax
+        | Op::CrossEntropy
+        | Op::Residual
+        | Op::WeightedResidual
+        | Op::Correct
+        | Op::Gather(_) => false,
     }
 }

@@ -45,7 +45,12 @@ impl Tolerance {
 
 /// The CPU in both precisions, on one thread and on three.
 pub fn cpus() -> Vec<Machine> {
-    fn cpu(threads: usize, tolerance: Tolerance, family: &'static str, backend: impl Backend + 'static) -> Machine {
+    fn cpu(
+        threads: usize,
+        tolerance: Tolerance,
+        family: &'static str,
+        backend: impl Backend + 'static,
+    ) -> Machine {
         let name = format!("{family}, {threads} threads");
         Machine { name, tolerance, family, short: false, backend: Box::new(backend) }
     }

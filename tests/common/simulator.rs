@@ -62,11 +62,20 @@ impl Simulator {
         let inside = after.checked_sub(1).map(|i| self.memory[i]);
         match inside.filter(|a| from + bytes as u64 <= a.address + a.bytes) {
             Some(_) => Ok(from as *mut u8),
-            None => Err(Error::Device(format!("{what}: {bytes} bytes from {from:#x} are not in one allocation"))),
+            None => {
+                Err(Error::Device(format!("{what}: {bytes} bytes from {from:#x} are not in one allocation")))
+            }
         }
     }
 
-    fn launch(&mut self, function: Function, grid: [u32; 3], block: u32, shared: u32, params: &[u8]) -> Result<()> {
+    fn launch(
+        &mut self,
+        function: Function,
+        grid: [u32; 3],
+        block: u32,
+        shared: u32,
+        params: &[u8],
+    ) -> Result<()> {
         self.seed += 1;
         let launch = Launch {
             grid,
@@ -148,7 +157,9 @@ impl Simulator {
             }
             Command::Copy { from, to, bytes } => {
                 if from.abs_diff(*to) < *bytes as u64 {
-                    return Err(Error::Device(format!("copy of {bytes} bytes from {from:#x} onto {to:#x}: they overlap")));
+                    return Err(Error::Device(format!(
+                        "copy of {bytes} bytes from {from:#x} onto {to:#x}: they overlap"
+                    )));
                 }
                 let (from, to) = (self.range(*from, *bytes, "copy")?, self.range(*to, *bytes, "copy")?);
                 // SAFETY: both ranges are checked, and do not overlap.
@@ -202,7 +213,8 @@ impl Driver for Simulator {
         let library = library(source.name);
         // SAFETY: every kernel has an entry of this type (`KERNEL` in common.cuh).
         let entry = unsafe { library.get::<Entry>(format!("sim_{name}\0").as_bytes()) };
-        let entry = entry.map_err(|e| Error::Device(format!("kernels/{} has no kernel {name}: {e}", source.name)))?;
+        let entry =
+            entry.map_err(|e| Error::Device(format!("kernels/{} has no kernel {name}: {e}", source.name)))?;
         self.functions.push((name.to_owned(), *entry));
         Ok(Function(self.functions.len() - 1))
     }
@@ -291,7 +303,8 @@ fn compile(name: &str) -> PathBuf {
     let work = tempfile::tempdir_in(&folder).unwrap();
     let hooks = ["-fsanitize=thread", "-DMETATAPE_SIMULATOR", "-O1"];
     let version = Process::new(&compiler).arg("--version").output();
-    let version = version.unwrap_or_else(|e| panic!("the simulator needs a C++ compiler; `{compiler}` does not run: {e}"));
+    let version = version
+        .unwrap_or_else(|e| panic!("the simulator needs a C++ compiler; `{compiler}` does not run: {e}"));
     // Where functions begin and end is of no interest; clang does not know the option.
     let quiet: &[&str] = match String::from_utf8_lossy(&version.stdout).contains("clang") {
         true => &[],

@@ -73,7 +73,9 @@ impl Cuda {
 
     fn memory(&mut self, kind: Kind, len: usize) -> Result<Memory> {
         let bytes = len.checked_mul(kind_bytes(kind)).ok_or_else(|| {
-            Error::Device(format!("{len} entries are more than memory can be addressed; take a smaller --batch"))
+            Error::Device(format!(
+                "{len} entries are more than memory can be addressed; take a smaller --batch"
+            ))
         })?;
         Ok(Memory { at: self.driver.allocate(bytes)?, kind })
     }

@@ -2,8 +2,8 @@
 
 use bytemuck::Pod;
 
-use super::driver::{Address, Command, Driver, Source, Width};
 use super::Precision;
+use super::driver::{Address, Command, Driver, Source, Width};
 use crate::error::Result;
 use crate::program::{Place, Tensor};
 use crate::tape::Kind;

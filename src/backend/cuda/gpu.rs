@@ -100,7 +100,9 @@ impl Gpu {
         libraries::load_all()?;
         let count = count()?;
         let ordinal = i32::try_from(number).ok().filter(|n| *n < count).ok_or_else(|| {
-            Error::Device(format!("there is no GPU number {number}: the driver shows {count}, counted from 0"))
+            Error::Device(format!(
+                "there is no GPU number {number}: the driver shows {count}, counted from 0"
+            ))
         })?;
         let device = result::device::get(ordinal).map_err(failed("be opened"))?;
         let name = result::device::get_name(device).map_err(failed("tell its name"))?;
@@ -134,8 +136,8 @@ impl Gpu {
             allocations: Vec::new(),
         };
         gpu.bind()?;
-        gpu.stream =
-            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("make a stream"))?;
+        gpu.stream = result::stream::create(result::stream::StreamKind::NonBlocking)
+            .map_err(failed("make a stream"))?;
         gpu.start_blas()?;
         Ok(gpu)
     }
@@ -173,14 +175,23 @@ impl Gpu {
         Ok(module)
     }
 
-    fn launch(&self, function: Function, grid: [u32; 3], block: u32, shared: u32, params: &[u8]) -> Result<()> {
+    fn launch(
+        &self,
+        function: Function,
+        grid: [u32; 3],
+        block: u32,
+        shared: u32,
+        params: &[u8],
+    ) -> Result<()> {
         let (name, function) = &self.functions[function.0];
         let mut params = [params.as_ptr().cast_mut().cast::<c_void>()];
         let [x, y, z] = grid;
         // SAFETY: the kernel takes one struct by value, whose bytes these are; the driver copies them before it returns. The
         // addresses in it are allocations of this driver.
-        unsafe { result::launch_kernel(*function, (x, y, z), (block, 1, 1), shared, self.stream, &mut params) }
-            .map_err(failed(&format!("launch {name} in {x}×{y}×{z} blocks of {block} threads")))
+        unsafe {
+            result::launch_kernel(*function, (x, y, z), (block, 1, 1), shared, self.stream, &mut params)
+        }
+        .map_err(failed(&format!("launch {name} in {x}×{y}×{z} blocks of {block} threads")))
     }
 
     /// Row-major products, to a library that counts in columns: what it sees are the transposes, so it is asked for
@@ -235,7 +246,8 @@ impl Gpu {
 
     /// A new event, recorded now.
     fn mark(&self) -> Result<sys::CUevent> {
-        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failed("make an event"))?;
+        let event =
+            result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failed("make an event"))?;
         // SAFETY: event and stream are of this context.
         unsafe { result::event::record(event, self.stream) }.map_err(failed("record an event"))?;
         Ok(event)
@@ -268,7 +280,8 @@ fn milliseconds(from: sys::CUevent, to: sys::CUevent) -> Result<f32> {
     let answer = unsafe {
         let library = sys::culib();
         let elapsed = library.get::<Elapsed>(b"cuEventElapsedTime\0");
-        let elapsed = elapsed.map_err(|e| Error::Device(format!("the GPU's driver cannot tell times: {e}")))?;
+        let elapsed =
+            elapsed.map_err(|e| Error::Device(format!("the GPU's driver cannot tell times: {e}")))?;
         elapsed(&raw mut milliseconds, from, to)
     };
     answer.result().map_err(failed("tell times"))?;
@@ -321,12 +334,14 @@ impl Driver for Gpu {
         }
         self.bind()?;
         let module = self.module(source)?;
-        let symbol = CString::new(name).map_err(|_| Error::Device(format!("`{name}` is no kernel's name")))?;
+        let symbol =
+            CString::new(name).map_err(|_| Error::Device(format!("`{name}` is no kernel's name")))?;
         let what = format!("find {name} in kernels/{}", source.name);
         // SAFETY: the module stays loaded as long as this.
         let function = unsafe { result::module::get_function(module, symbol) }.map_err(failed(&what))?;
         use sys::CUfunction_attribute_enum::{
-            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as DYNAMIC, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as STATIC,
+            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as DYNAMIC,
+            CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as STATIC,
         };
         // SAFETY: the function was given by the driver in the line above.
         unsafe {

@@ -72,7 +72,8 @@ impl Library {
     /// Loads the library from a toolkit's folder, if one has it. A later request by name finds what is loaded already.
     fn load_from_toolkit(&self) -> bool {
         let names = cudarc::get_lib_name_candidates(self.name);
-        let paths = toolkit_folders().into_iter().flat_map(|folder| names.iter().map(move |n| folder.join(n)));
+        let paths =
+            toolkit_folders().into_iter().flat_map(|folder| names.iter().map(move |n| folder.join(n)));
         for path in paths.filter(|p| p.is_file()) {
             // SAFETY: as for the libraries above.
             if let Ok(library) = unsafe { libloading::Library::new(&path) } {
