@@ -34,10 +34,11 @@ template <u32 V> __device__ __forceinline__ void select(const Pool& p) {
     rest = p.columns.split(rest, column);
     u32 n = p.rows.split(rest, row), from = window_at(p, n, row, column, group * V);
     Lanes<V> max = load_lanes<V>(p.x, from), best = load_lanes<V>(p.v, from);
+    bool same = p.v.at == p.x.at; // max-pooling itself
     for (u32 a = 0; a < p.k; a++) {
         for (u32 b = 0; b < p.k; b++) {
             u32 at = from + (a * p.w + b) * p.c;
-            Lanes<V> x = load_lanes<V>(p.x, at), v = load_lanes<V>(p.v, at);
+            Lanes<V> x = load_lanes<V>(p.x, at), v = same ? x : load_lanes<V>(p.v, at);
 #pragma unroll
             for (u32 l = 0; l < V; l++) {
                 if (takes(x.v[l], max.v[l])) {

@@ -165,10 +165,11 @@ pub struct DeviceArgs {
     /// CPU threads; results do not depend on them [default: all]
     #[arg(long, value_name = "T", value_parser = positive, allow_negative_numbers = true)]
     pub threads: Option<usize>,
-    /// Floating-point numbers
-    #[arg(long, value_name = "f32|f64", default_value_t = Precision::F32)]
+    /// Floating-point numbers: f32 anywhere; f64 on the CPU; on a GPU also tf32 (products of factors rounded to 10 bits) and bf16
+    /// (activations stored in 16 bits, too)
+    #[arg(long, value_name = "f32|f64|tf32|bf16", default_value_t = Precision::F32)]
     pub precision: Precision,
-    /// auto, cpu, cuda or cuda:N
+    /// cpu, cuda, cuda:N (GPU number N, from 0), or auto: the first GPU that works with the precision, or else the CPU
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
     pub device: DeviceChoice,
 }
@@ -355,7 +356,8 @@ pub struct HypergradArgs {
 
 Examples:
   metatape bench --model lenet --batch 100 --steps 50
-  metatape bench --model resnet32 --route reverse --threads 1 --json"
+  metatape bench --model resnet32 --route reverse --threads 1 --json
+  metatape bench --model wrn28-10 --device cuda --precision bf16"
 )]
 pub struct BenchArgs {
     /// The classifier
@@ -373,6 +375,9 @@ pub struct BenchArgs {
     /// Threads, precision, device.
     #[command(flatten)]
     pub device: DeviceArgs,
+    /// On a GPU, launch every kernel by itself instead of replaying a captured graph
+    #[arg(long, help_heading = "Machine")]
+    pub no_graph: bool,
     /// Show where a meta step's time goes, kernel by kernel
     #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub profile: bool,

@@ -42,7 +42,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let image = if grey { [28, 28, 1] } else { [32, 32, 3] };
     let net = Network::named(&args.model, image, CLASSES)?;
     let weight_net = WeightNet { hidden: 100, init: WeightNetInit::Kinks, slope: Preset::Adam.slope() };
-    let mut session = Session::new(args.device.backend()?);
+    let mut session = Session::new(args.device.backend(!args.no_graph)?);
     let mut rng = Pcg64::seed_from_u64(1);
     let data = images(image);
 
@@ -159,6 +159,7 @@ impl Timed {
             session.feed(&self.program, "adam.correction2", Values::Float(&[second]))?;
         }
         session.run(&self.program)?;
+        session.wait()?;
         self.ms.push(start.elapsed().as_secs_f64() * 1e3);
         Ok(())
     }
@@ -211,6 +212,7 @@ fn print(args: &BenchArgs, device: &str, plain: &Timed, meta: &Timed, memory: us
             "device": device,
             "threads": args.device.threads()?,
             "precision": args.device.precision.to_string(),
+            "graph": !args.no_graph,
             "plain_ms": plain.json(),
             "meta_ms": meta.json(),
             "ratio": ratio,

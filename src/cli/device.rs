@@ -1,7 +1,9 @@
-//! From `--device`, `--precision` and `--threads` to a backend; which GPUs there are.
+//! From `--device`, `--precision` and `--threads` to a backend.
 
-use cudarc::driver::{result, sys};
+use std::sync::Once;
+
 use metatape::backend::cpu::Cpu;
+use metatape::backend::cuda::{self, Cuda, Gpu, describe_gpus};
 use metatape::program::Backend;
 use metatape::{Error, Result};
 
@@ -32,54 +34,68 @@ impl DeviceArgs {
         Ok(threads)
     }
 
-    /// The machine to compute on.
+    /// The machine to compute on. `graphs`: whether a GPU replays captured graphs.
     ///
     /// # Errors
-    /// [`Error::Device`] for a GPU, which this version cannot use, and if the system refuses the threads.
-    pub fn backend(&self) -> Result<Box<dyn Backend>> {
-        let threads = self.threads()?;
-        if let DeviceChoice::Cuda(number) = self.device {
-            let found = match gpus() {
-                gpus if gpus.is_empty() => "no GPU was found".to_owned(),
-                gpus => format!("found but not usable: {}", gpus.join(", ")),
-            };
-            return Err(Error::Device(format!(
-                "--device cuda:{number}: this version has no CUDA backend yet, so use --device cpu ({found})"
-            )));
+    /// [`Error::Usage`] for a precision that the device does not have, [`Error::Device`] for a GPU that is not there or cannot be used,
+    /// and if the system refuses the threads.
+    pub fn backend(&self, graphs: bool) -> Result<Box<dyn Backend>> {
+        let (threads, precision) = (self.threads()?, self.precision);
+        match self.device {
+            DeviceChoice::Cuda(number) => match precision.cuda() {
+                Some(cuda) => {
+                    let named = |e| Error::Device(format!("--device cuda:{number}: {e}"));
+                    Ok(on_gpu(Gpu::new(number).map_err(named)?, cuda, graphs))
+                }
+                None => Err(Error::Usage(format!(
+                    "--precision {precision} is for the CPU alone; take f32, tf32 or bf16 with --device cuda, or --device cpu"
+                ))),
+            },
+            DeviceChoice::Auto => {
+                let Some(cuda) = precision.cuda() else { return on_cpu(threads, precision) };
+                match first_gpu() {
+                    Ok(gpu) => Ok(on_gpu(gpu, cuda, graphs)),
+                    Err(reason) if cuda == cuda::Precision::F32 => {
+                        tell_once(&reason);
+                        on_cpu(threads, precision)
+                    }
+                    Err(reason) => Err(Error::Usage(format!(
+                        "--precision {precision} is for GPUs alone, and none can be used: {reason}"
+                    ))),
+                }
+            }
+            DeviceChoice::Cpu => on_cpu(threads, precision),
         }
-        Ok(match self.precision {
-            Precision::F32 => Box::new(Cpu::<f32>::new(threads)?),
-            Precision::F64 => Box::new(Cpu::<f64>::new(threads)?),
-        })
     }
 }
 
-/// Name, memory and compute capability of every GPU that the CUDA driver shows; empty without a driver.
-pub fn gpus() -> Vec<String> {
-    // SAFETY: loads the driver's library, whose initialisers are sound in any process. Without it, every other call of
-    // cudarc would panic.
-    if !unsafe { sys::is_culib_present() } || result::init().is_err() {
-        return Vec::new();
-    }
-    let count = result::device::get_count().unwrap_or(0);
-    (0..count).filter_map(|number| describe(number).ok()).collect()
+fn on_gpu(gpu: Gpu, precision: cuda::Precision, graphs: bool) -> Box<dyn Backend> {
+    Box::new(Cuda::new(Box::new(gpu), precision, graphs))
 }
 
-fn describe(number: i32) -> Result<String, result::DriverError> {
-    use sys::CUdevice_attribute::{
-        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
-        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
-    };
-    let device = result::device::get(number)?;
-    let name = result::device::get_name(device)?;
-    // SAFETY: `device` was given by the driver in the line above, and is asked for nothing but properties.
-    let (memory, major, minor) = unsafe {
-        (
-            result::device::total_mem(device)?,
-            result::device::get_attribute(device, MAJOR)?,
-            result::device::get_attribute(device, MINOR)?,
-        )
-    };
-    let gib = memory as f64 / f64::from(1 << 30);
-    Ok(format!("cuda:{number} {name}, {gib:.0} GiB, compute capability {major}.{minor}"))
+fn on_cpu(threads: usize, precision: Precision) -> Result<Box<dyn Backend>> {
+    match precision {
+        Precision::F32 => Ok(Box::new(Cpu::<f32>::new(threads)?)),
+        Precision::F64 => Ok(Box::new(Cpu::<f64>::new(threads)?)),
+        Precision::Tf32 | Precision::Bf16 => Err(Error::Usage(format!(
+            "--precision {precision} is for GPUs alone; take f32 or f64 on the CPU"
+        ))),
+    }
+}
+
+/// The first GPU that can be used; else why the first one cannot.
+fn first_gpu() -> Result<Gpu> {
+    let first = Gpu::new(0);
+    let others = 1..describe_gpus().len();
+    first.or_else(|reason| others.into_iter().find_map(|number| Gpu::new(number).ok()).ok_or(reason))
+}
+
+/// That a GPU which is there is not used; nothing where there is none.
+fn tell_once(reason: &Error) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        if !describe_gpus().is_empty() {
+            eprintln!("metatape: computing on the CPU: {reason}");
+        }
+    });
 }

@@ -25,7 +25,7 @@ impl Dump {
     /// An empty one, its floating-point tensors in the run's precision.
     pub fn new(precision: Precision) -> Dump {
         let float = match precision {
-            Precision::F32 => Dtype::F32,
+            Precision::F32 | Precision::Tf32 | Precision::Bf16 => Dtype::F32,
             Precision::F64 => Dtype::F64,
         };
         let metadata = HashMap::from([("layout".to_owned(), LAYOUT.to_owned())]);

@@ -2,16 +2,17 @@
 
 use metatape::Result;
 use metatape::backend::cpu::isa::Isa;
+use metatape::backend::cuda::describe_gpus;
 use serde_json::json;
 
 use super::args::InfoArgs;
-use super::device::{available_threads, gpus};
+use super::device::available_threads;
 use super::report;
 
 /// Prints version, CPU, threads and GPUs.
 pub fn run(args: &InfoArgs) -> Result<()> {
     let (model, features) = (cpu_model(), cpu_features());
-    let (kernels, threads, gpus) = (kernels(), available_threads(), gpus());
+    let (kernels, threads, gpus) = (kernels(), available_threads(), describe_gpus());
     let version = env!("CARGO_PKG_VERSION");
     if args.json {
         return report::print_json(&json!({

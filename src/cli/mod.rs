@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `args.rs` | all flags, their defaults and their help |
 //! | `values.rs` | parsers of single values, each error one sentence |
-//! | `device.rs` | from `--device`, `--precision`, `--threads` to a backend; which GPUs there are |
+//! | `device.rs` | from `--device`, `--precision`, `--threads` to a backend |
 //! | `report.rs` | standard output: text, tables, JSON |
 //! | `train.rs` | `metatape train` |
 //! | `ablate.rs` | `metatape ablate` |

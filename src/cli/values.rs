@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use metatape::backend::cuda;
 use metatape::nn::Network;
 use metatape::{Error, Result};
 
@@ -55,6 +56,10 @@ pub enum Precision {
     F32,
     /// Double.
     F64,
+    /// Single; on a GPU, products of factors rounded to 10 bits of mantissa.
+    Tf32,
+    /// On a GPU: activations in bf16, all else in single precision.
+    Bf16,
 }
 
 impl FromStr for Precision {
@@ -64,7 +69,11 @@ impl FromStr for Precision {
         match name {
             "f32" => Ok(Precision::F32),
             "f64" => Ok(Precision::F64),
-            _ => Err(Error::Usage(format!("there is no precision `{name}`; choose one of f32, f64"))),
+            "tf32" => Ok(Precision::Tf32),
+            "bf16" => Ok(Precision::Bf16),
+            _ => Err(Error::Usage(format!(
+                "there is no precision `{name}`; choose one of f32, f64, tf32, bf16"
+            ))),
         }
     }
 }
@@ -74,6 +83,8 @@ impl fmt::Display for Precision {
         f.pad(match self {
             Precision::F32 => "f32",
             Precision::F64 => "f64",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
         })
     }
 }
@@ -82,8 +93,18 @@ impl Precision {
     /// Bytes of a number.
     pub fn bytes(self) -> usize {
         match self {
-            Precision::F32 => 4,
+            Precision::F32 | Precision::Tf32 | Precision::Bf16 => 4,
             Precision::F64 => 8,
+        }
+    }
+
+    /// What a GPU calls it; `None` for what no GPU is used with.
+    pub fn cuda(self) -> Option<cuda::Precision> {
+        match self {
+            Precision::F32 => Some(cuda::Precision::F32),
+            Precision::F64 => None,
+            Precision::Tf32 => Some(cuda::Precision::Tf32),
+            Precision::Bf16 => Some(cuda::Precision::Bf16),
         }
     }
 }
@@ -91,7 +112,7 @@ impl Precision {
 /// Where to compute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceChoice {
-    /// The best there is: the CPU, as long as that is the only backend.
+    /// The first GPU that works with the precision, or else the CPU.
     Auto,
     /// The CPU.
     Cpu,

@@ -68,7 +68,7 @@ pub struct Config {
     pub weight_decay: f64,
     /// Decides the split, the noise, the first parameters and the order of batches.
     pub seed: u64,
-    /// `f32` or `f64`.
+    /// `f32`, `f64`, `tf32` or `bf16`.
     pub precision: String,
 }
 
@@ -143,8 +143,9 @@ impl Config {
         if !(self.lr.is_finite() && self.lr > 0.0) {
             return usage(format!("--lr {} is not a positive number", self.lr));
         }
-        if self.precision != "f32" && self.precision != "f64" {
-            return usage(format!("--precision `{}` is not known; choose one of f32, f64", self.precision));
+        if !["f32", "f64", "tf32", "bf16"].contains(&self.precision.as_str()) {
+            let known = "f32, f64, tf32, bf16";
+            return usage(format!("--precision `{}` is not known; choose one of {known}", self.precision));
         }
         if !self.milestones.is_sorted() {
             return usage(format!("--milestones {:?} must not decrease", self.milestones));

@@ -49,14 +49,15 @@ fn flags() {
     train(&["--milestones", "12,8"], 2, &["--milestones", "12, 8"]);
     train(&["--route", "forward"], 2, &["--route", "`forward`", "jvp, reverse"]);
     train(&["--method", "l2wr"], 2, &["--method", "`l2wr`", "uniform, focal, adaboost", "l2rw"]);
-    train(&["--precision", "bf16"], 2, &["--precision", "`bf16`"]);
+    train(&["--precision", "f16"], 2, &["--precision", "`f16`"]);
+    train(&["--precision", "bf16", "--device", "cpu"], 2, &["--precision bf16", "f32 or f64"]);
     train(&["--batch", "9001"], 2, &["--batch 9001", "9000 training samples"]);
     train(&["--batch", "1000000", "--model", "wrn28-10"], 2, &["--batch 1000000", "9000"]);
     train(&["--meta-size", "10010"], 1, &["--meta-size 10010", "smaller meta set"]);
     train(&["--meta-size", "15"], 2, &["--meta-size 15", "10 classes"]);
     train(&["--dataset", "cifar10"], 2, &["cifar10", "--data-dir"]);
     train(&["--dataset", "mnist", "--data-dir", "not/here"], 1, &["not/here"]);
-    train(&["--device", "cuda"], 1, &["cuda", "--device cpu"]);
+    train(&["--device", "cuda:7"], 1, &["--device cuda:7"]);
 }
 
 #[test]
