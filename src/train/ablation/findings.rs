@@ -480,7 +480,7 @@ mod tests {
             "10 images −3.00 ± 0.25 points; 100 images no difference beyond the spread",
             "100 clean images lose nothing beyond the spread.",
             "uniform weights do as well",
-            "a separate clean set is what the method lives from",
+            "the separate clean set is what the method lives from",
             "where another clean batch has 0.80: clean-10 0.50",
             "redoing the step buys nothing here",
         ] {
