@@ -154,7 +154,8 @@ fn a_study_of_everything_leaves_files_that_agree() {
 fn variants_that_change_nothing_give_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
-    let args = ["--seeds", "1", "--variants", "every-1,clean-1000", "--imbalance", "5", "--weights", "normalised"];
+    let args =
+        ["--seeds", "1", "--variants", "every-1,clean-1000", "--imbalance", "5", "--weights", "normalised"];
     let args = [&args[..], &["--batch", "200", "--epochs", "1", "--noise", "flip2:0.4"]].concat();
     let summary = study(&args, &out);
     assert!(summary["conclusions"].as_str().unwrap().contains("nothing can be concluded"));
