@@ -129,7 +129,9 @@ fn a_study_of_everything_leaves_files_that_agree() {
             let cosines = cosines(&cells[&format!("{name}-seed-{seed}")]);
             assert_eq!(cosines.len(), 4);
             assert!(cosines.iter().all(|c| c.abs() < 1.0 + 1e-9), "{name}");
-            assert!(cosines.iter().any(|c| (c - 1.0).abs() > 1e-4), "{name}: {cosines:?}");
+            // After so few steps, a step with momentum still goes where one without it goes.
+            let least = if name == "two-steps" { 1e-9 } else { 1e-4 };
+            assert!(cosines.iter().any(|c| (c - 1.0).abs() > least), "{name}: {cosines:?}");
         }
         let probes = |name: &str| numbers(&cells[&format!("{name}-seed-{seed}")]["accuracy"]);
         assert_ne!(probes("published"), probes("two-steps"));
@@ -152,7 +154,8 @@ fn a_study_of_everything_leaves_files_that_agree() {
 fn variants_that_change_nothing_give_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
-    let args = ["--seeds", "1", "--variants", "every-1,clean-1000", "--imbalance", "5", "--model", "lenet"];
+    let args =
+        ["--seeds", "1", "--variants", "every-1,clean-1000", "--imbalance", "5", "--weights", "normalised"];
     let args = [&args[..], &["--batch", "200", "--epochs", "1", "--noise", "flip2:0.4"]].concat();
     let summary = study(&args, &out);
     assert!(summary["conclusions"].as_str().unwrap().contains("nothing can be concluded"));

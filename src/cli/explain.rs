@@ -4,7 +4,7 @@
 use metatape::meta::{Order, Route};
 use metatape::program::{Options, Part, Session, parts};
 use metatape::tape::Tape;
-use metatape::train::{Method, Prepared, StepNumbers, Stepper, Walk};
+use metatape::train::{Method, Prepared, SampleRow, StepNumbers, Stepper, Walk};
 use metatape::{Error, Result};
 use serde_json::{Value, json};
 
@@ -27,10 +27,40 @@ pub struct Explained {
     pub tape: Tape,
     /// Its parts.
     pub parts: Vec<Part>,
+    /// Sums over the samples of each step up to it: of those with the right label, and with a wrong one.
+    pub history: Vec<[Sums; 2]>,
     /// What it computed.
     pub numbers: StepNumbers,
     /// What it costs.
     pub cost: Cost,
+}
+
+/// Sums over samples.
+#[derive(Clone, Copy, Default)]
+pub struct Sums {
+    /// How many they are.
+    pub samples: usize,
+    /// Of u.
+    pub u: f64,
+    /// Of V.
+    pub weight: f64,
+}
+
+impl Sums {
+    fn of(rows: &[SampleRow], corrupted: bool) -> Sums {
+        rows.iter()
+            .filter(|r| r.corrupted == corrupted)
+            .fold(Sums::default(), |sums, row| sums.plus(Sums { samples: 1, u: row.u, weight: row.weight }))
+    }
+
+    /// Both together.
+    pub fn plus(self, other: Sums) -> Sums {
+        Sums {
+            samples: self.samples + other.samples,
+            u: self.u + other.u,
+            weight: self.weight + other.weight,
+        }
+    }
 }
 
 /// Work in FLOP.
@@ -91,7 +121,9 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     let mut numbers = walk.step()?;
     let broken =
         |e: &dyn std::fmt::Display| Error::Program(format!("the CSV file cannot be put together: {e}"));
+    let mut history = Vec::new();
     for step in 1.. {
+        history.push([false, true].map(|flag| Sums::of(&numbers.samples, flag)));
         for row in &numbers.samples {
             csv.as_mut().map_or(Ok(()), |csv| csv.serialize(row)).map_err(|e| broken(&e))?;
         }
@@ -108,7 +140,7 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     let tape = Stepper::tape(&data, Order::Published)?;
     let parts: Vec<Part> = parts(&tape).into_iter().filter(|p| !p.operations.is_empty()).collect();
     let cost = cost(args, &data, &parts)?;
-    let explained = Explained { data, machine, tape, parts, numbers, cost };
+    let explained = Explained { data, machine, tape, parts, history, numbers, cost };
     if args.json { report::print_json(&json(args, &explained)) } else { lesson::print(args, &explained) }
 }
 

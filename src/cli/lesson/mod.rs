@@ -13,7 +13,7 @@ use super::report::{self, wrap};
 
 mod numbers;
 
-use numbers::{number, signal, sum};
+use numbers::{number, over_time, signal, sum};
 
 /// Parts with more operations than this are printed in part: those of deep networks, and Adam's.
 const MOST_OPERATIONS: usize = 50;
@@ -22,7 +22,16 @@ const FIRST_OPERATIONS: usize = 10;
 
 /// Prints the whole walk.
 pub fn print(args: &HypergradArgs, told: &Explained) -> Result<()> {
-    let sections = [opening(told), program(told), signal(told), sum(told), cost(told), closing(args, told)];
+    let sections = [
+        opening(told),
+        program(told),
+        signal(told),
+        over_time(told),
+        sum(told),
+        cost(told),
+        closing(args, told),
+    ];
+    let sections: Vec<String> = sections.into_iter().filter(|s| !s.is_empty()).collect();
     report::print(sections.join("\n\n"))
 }
 

@@ -4,11 +4,13 @@ use metatape::meta::Weights;
 use metatape::train::SampleRow;
 
 use super::closed_form;
-use crate::cli::explain::Explained;
+use crate::cli::explain::{Explained, Sums};
 use crate::cli::report::{self, wrap};
 
 /// Bands of losses that the batch is cut into.
 const BANDS: usize = 5;
+/// Stretches that the steps are cut into.
+const STRETCHES: usize = 5;
 /// Samples at each end of u that are shown.
 const AT_EACH_END: usize = 3;
 
@@ -147,6 +149,44 @@ fn bands(rows: &[SampleRow]) -> String {
         )));
     }
     text
+}
+
+/// The signal over all steps that were taken; empty where there is one step, or one kind of samples.
+pub(super) fn over_time(told: &Explained) -> String {
+    let history = &told.history;
+    let all = |i: usize, steps: &[[Sums; 2]]| steps.iter().map(|s| s[i]).fold(Sums::default(), Sums::plus);
+    let (right, wrong) = (all(0, history), all(1, history));
+    if history.len() < 2 || right.samples == 0 || wrong.samples == 0 {
+        return String::new();
+    }
+    let heading = ["steps", "mean u: right", "wrong", "mean V: right", "wrong"];
+    let mut table = vec![heading.map(str::to_owned).to_vec()];
+    let length = history.len().div_ceil(STRETCHES);
+    for (i, steps) in history.chunks(length).enumerate() {
+        let mean = |sum: f64, sums: Sums| sum / sums.samples.max(1) as f64;
+        let (right, wrong) = (all(0, steps), all(1, steps));
+        let first = i * length + 1;
+        table.push(vec![
+            format!("{first} … {}", first + steps.len() - 1),
+            signed(mean(right.u, right)),
+            signed(mean(wrong.u, wrong)),
+            format!("{:.4}", mean(right.weight, right)),
+            format!("{:.4}", mean(wrong.weight, wrong)),
+        ]);
+    }
+    let agree = |s: &&[Sums; 2]| {
+        let [right, wrong] = s;
+        right.samples > 0
+            && wrong.samples > 0
+            && right.u / right.samples as f64 > wrong.u / wrong.samples as f64
+    };
+    let steps = history.iter().filter(agree).count();
+    let words = format!(
+        "All {} steps up to this one, by labels that are right and labels that are wrong, which V does not know. In {steps} of them \
+         the samples with the right label had the larger mean u.",
+        history.len()
+    );
+    format!("THE SIGNAL OVER THE STEPS\n{}\n\n{}", wrap(&words), report::table(&table))
 }
 
 pub(super) fn sum(told: &Explained) -> String {

@@ -309,7 +309,7 @@ impl Findings {
                 Some(_) if works && difference.loses() => {
                     ": a part of the method's gain needs the separate clean set"
                 }
-                Some(_) if works && self.seeds > 1 => ": here a separate clean set is not needed",
+                Some(_) if works && self.seeds > 1 => ": here no loss shows without a separate clean set",
                 _ => "",
             };
             said.push(format!(
@@ -340,9 +340,9 @@ impl Findings {
         for row in self.rows.iter().filter(|r| r.name != Variant::Uniform && !r.name.about_meta_set()) {
             let (Some(difference), Some(published)) = (row.difference, published) else { continue };
             let answer = match (row.name, difference.beyond_spread()) {
-                (Variant::TwoSteps, Some(false)) => ": redoing the step buys nothing here",
+                (Variant::TwoSteps, Some(false)) => ": redoing the step shows no gain here",
                 (Variant::TwoSteps, Some(true)) if difference.mean < 0.0 => ": redoing the step pays",
-                (Variant::FiniteDifference, Some(false)) => ": good enough here",
+                (Variant::FiniteDifference, Some(false)) => ": no loss shows here",
                 _ => "",
             };
             let cosine = row.cosine_mean.map_or(String::new(), |c| format!(", cosine {}", short(c)));
@@ -363,7 +363,7 @@ impl Findings {
             Some(gain) if gain.wins() => format!(" ({gain} over uniform weights)"),
             Some(gain) if gain.loses() => format!(" (worse than uniform weights: {gain})"),
             Some(gain) if gain.beyond_spread() == Some(false) => {
-                format!(" (uniform weights do as well: {gain})")
+                format!(" (no difference to uniform weights shows: {gain})")
             }
             _ => String::new(),
         }
@@ -479,10 +479,10 @@ mod tests {
             "Against uniform weights: +4.00 ± 0.25 points.",
             "10 images −3.00 ± 0.25 points; 100 images no difference beyond the spread",
             "100 clean images lose nothing beyond the spread.",
-            "uniform weights do as well",
-            "a separate clean set is what the method lives from",
+            "no difference to uniform weights shows",
+            "the separate clean set is what the method lives from",
             "where another clean batch has 0.80: clean-10 0.50",
-            "redoing the step buys nothing here",
+            "redoing the step shows no gain here",
         ] {
             assert!(text.contains(part), "`{part}` is not in: {text}");
         }
@@ -494,10 +494,11 @@ mod tests {
             (Variant::TrainBatch, &[80.1, 80.4, 79.6]),
             (Variant::TwoSteps, &[78.0, 78.4, 77.6]),
         ]);
-        for part in ["None of these sizes is enough", "not needed", "redoing the step pays"] {
+        for part in ["None of these sizes is enough", "without a separate clean set", "redoing the step pays"]
+        {
             assert!(text.contains(part), "`{part}` is not in: {text}");
         }
-        assert!(!text.contains("lives from") && !text.contains("buys nothing"), "{text}");
+        assert!(!text.contains("lives from") && !text.contains("no gain"), "{text}");
         let text = said(&[(Variant::Published, &[80.0]), (Variant::TwoSteps, &[70.0])]);
         assert!(text.contains("nothing can be concluded") && !text.contains("redoing"), "{text}");
     }
