@@ -29,7 +29,7 @@ fn reference(seed: u64) -> Config {
         method: Method::MwNet,
         baseline: false,
         route: Route::Jvp,
-        weights: Weights::Mean,
+        weights: Weights::Normalised,
         undetached: false,
         virtual_step: VirtualStep::Plain,
         weight_net_preset: Preset::Adam,

@@ -102,8 +102,8 @@ impl DataArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Meta step")]
 pub struct StepArgs {
-    /// Weights of a batch: mean (V/n) or normalised (V over the sum of V)
-    #[arg(long, value_name = "mean|normalised", default_value_t = Weights::Mean)]
+    /// Weights of a batch: normalised (V over the sum of V) or mean (V/n)
+    #[arg(long, value_name = "mean|normalised", default_value_t = Weights::Normalised)]
     pub weights: Weights,
     /// Differentiate the loss that the weight net reads, too
     #[arg(long)]
@@ -226,7 +226,7 @@ pub fn given(subcommand: &str) -> HashSet<String> {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   metatape train
-  metatape train --noise flip2:0.4 --weights normalised --seed 3 --out runs/flip
+  metatape train --noise flip2:0.4 --weights mean --seed 3 --out runs/flip
   metatape train --noise none --imbalance 100 --method mwnet-longtail
   metatape train --dataset cifar10 --data-dir cifar-10-batches-bin --model resnet32 --lr 0.1
   metatape train --out runs/flip --resume")]

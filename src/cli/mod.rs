@@ -54,11 +54,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command line as typed. `hypergrad` compares gradients of all of θ, so there the weight net begins as published: with the
-/// output layer at zero, as training begins, the first layer's part would be nothing but zeros.
+/// The command line as typed. `hypergrad` shows the published step: V/n, and a weight net that begins as published. It compares gradients
+/// of all of θ; with the output layer at zero, as training begins, the first layer's part would be nothing but zeros.
 fn parse() -> clap::error::Result<Command> {
     let command = Metatape::command().mut_subcommand("hypergrad", |hypergrad| {
-        hypergrad.mut_arg("weight_net_init", |arg| arg.default_value("faithful"))
+        let published = hypergrad.mut_arg("weight_net_init", |arg| arg.default_value("faithful"));
+        published.mut_arg("weights", |arg| arg.default_value("mean"))
     });
     Ok(Metatape::from_arg_matches(&command.try_get_matches()?)?.command)
 }

@@ -106,7 +106,12 @@ impl Config {
 
     /// The weight net, 1–100–1 as published.
     pub fn weight_net(&self, method: Method) -> WeightNet {
-        WeightNet { hidden: 100, init: self.weight_net_init, slope: self.recipe(method).weight_net.slope() }
+        // The kinks were made for label noise; the recipe for long tails begins as published, too.
+        let init = match method {
+            Method::MwNetLongTail => WeightNetInit::Faithful,
+            _ => self.weight_net_init,
+        };
+        WeightNet { hidden: 100, init, slope: self.recipe(method).weight_net.slope() }
     }
 
     /// V's rule and learning rate.

@@ -41,7 +41,7 @@ impl Prepared {
     /// Loads, splits and corrupts the data that a configuration names.
     ///
     /// # Errors
-    /// As [`data::load`] and [`data::split`], and for images that the model cannot take.
+    /// As [`data::load`] and [`data::split`], for images that the model cannot take, and for a batch larger than the training set.
     pub fn new(config: Config) -> Result<Prepared> {
         config.check()?;
         let dataset = data::load(config.dataset, config.data_dir.as_deref())?;
@@ -58,7 +58,11 @@ impl Prepared {
         let image = [train.height, train.width, train.channels];
         let net = Network::named(&config.model, image, dataset.classes())?;
         let pixels = [&dataset.train.pixels[..], &dataset.test.pixels[..]].concat();
-        Ok(Prepared { config, dataset, split, net, pixels })
+        let prepared = Prepared { config, dataset, split, net, pixels };
+        // They refuse a batch that is larger than the training set.
+        prepared.batcher(false)?;
+        prepared.batcher(true)?;
+        Ok(prepared)
     }
 
     /// All images, the training set's first: what lies on the device as `pixels`.
@@ -156,7 +160,6 @@ impl Learner {
         }
         let weight_net = config.weight_net(method);
         let (rule, lr_theta) = config.weight_net_rule(method);
-        // First of all: they refuse a batch that the memory might not hold either.
         let (train, meta) = (data.batcher(false)?, data.batcher(true)?);
         let scheme = method.scheme(config, &data.split, net.classes);
         let programs = if method == Method::Glc { method.stages() } else { 1 };

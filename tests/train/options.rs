@@ -66,7 +66,7 @@ fn every_option_trains() {
     // What must change the weights that are learned, does.
     let mut curves = vec![default["weight_curve"].clone()];
     for options in [
-        &["--weights", "normalised", "--undetached", "--virtual", "momentum", "--nesterov"][..],
+        &["--weights", "mean", "--undetached", "--virtual", "momentum", "--nesterov"][..],
         &["--weight-net-preset", "sgd-noise"],
         &["--weight-net-init", "faithful"],
         &["--precision", "f64"],

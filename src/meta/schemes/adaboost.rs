@@ -43,7 +43,8 @@ impl AdaBoost {
         let error = missed / total;
         let bounded = error.clamp(LEAST_ERROR, 1.0 - LEAST_ERROR);
         let vote = ((1.0 - bounded) / bounded).ln() + (classes.max(2) as f64 - 1.0).ln();
-        if vote <= 0.0 {
+        // Chance itself is no vote, whichever way it was rounded.
+        if vote <= 1e-9 {
             return Round { error, vote: 0.0, weights: vec![1.0; weights.len()] };
         }
         let grown = |(d, wrong): (&f64, &bool)| if *wrong { d * vote.exp() } else { *d };

@@ -1,7 +1,8 @@
 use crate::meta::config::{Preset, Weights};
 
 /// What the official scripts of Meta-Weight-Net (Shu et al. 2019) change between label noise and long tails; the step itself is
-/// [`crate::meta::MetaStep`], whose module derives it.
+/// [`crate::meta::MetaStep`], whose module derives it. The recipe for long tails also begins with the published weight net,
+/// [`crate::nn::WeightNetInit::Faithful`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MwNetRecipe {
     /// V/n or V/ΣV.
