@@ -41,11 +41,13 @@ const SMALL: [Conv; 10] = [
 ];
 
 /// So many pixels that large tiles keep all processors at work, as wide as each of those tiles in one role.
-const LARGE: [(Conv, Role); 6] = [
+const LARGE: [(Conv, Role); 8] = [
     (conv([1, 184, 184, 8], [1, 32], 1, 0), Role::C),
     (conv([1, 184, 184, 32], [1, 8], 1, 0), Role::A),
     (conv([1, 130, 130, 8], [1, 64], 1, 0), Role::C),
     (conv([1, 130, 130, 64], [1, 8], 1, 0), Role::A),
+    (conv([1, 130, 130, 8], [1, 128], 1, 0), Role::C),
+    (conv([1, 130, 130, 128], [1, 8], 1, 0), Role::A),
     (conv([1, 130, 130, 8], [1, 160], 1, 0), Role::C),
     (conv([1, 130, 130, 160], [1, 8], 1, 0), Role::A),
 ];
