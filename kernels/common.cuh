@@ -17,7 +17,7 @@
 //   FastDiv {divisor, magic, shift}: divide(n), split(n, remainder)   division by a number known to the host, n < 2^31
 //   warp_sum, warp_max (float, double), block_sum(v)   fixed trees; all threads get the result
 //   Compensated {sum, low}: add(v), add(other), value()   Neumaier sum
-//   copy_async<16|8|4>(shared, global, valid), commit_async(), wait_async<N>()
+//   copy_async<16|8|4, near>(shared, global, valid), commit_async(), wait_async<N>()
 //   tf32_bits(float), mma_tf32(d[4], a[4], b[2]) m16n8k8, mma_bf16(d[4], a[4], b[2]) m16n8k16
 //   load_matrices_x4(r[4], row), load_matrices_x4_transposed(r[4], row)   (ldmatrix, 16-bit entries)
 #pragma once
@@ -185,15 +185,16 @@ struct Compensated {
 // ---- asynchronous copies -----------------------------------------------------------------------------------------------------
 
 /// Copies BYTES (4, 8 or 16; both pointers aligned to that) from device to shared memory behind the thread's back; zeros where not
-/// `valid` (`global` is not read then, but must still be some address).
-template <int BYTES> __device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid PLACE) {
+/// `valid` (`global` is not read then, but must still be some address). NEAR: by way of the first-level cache, for what this processor
+/// reads again; fewer bytes than 16 always go that way.
+template <int BYTES, bool NEAR = false> __device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid PLACE) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
 #ifdef METATAPE_SIMULATOR
     metatape_sim::copy_async(shared, global, BYTES, valid ? BYTES : 0, place);
 #else
     u32 to = u32(__cvta_generic_to_shared(shared));
     int bytes = valid ? BYTES : 0;
-    if constexpr (BYTES == 16)
+    if constexpr (BYTES == 16 && !NEAR)
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes) : "memory");
     else
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(BYTES), "r"(bytes) : "memory");

@@ -36,9 +36,10 @@ struct ConvParams {
     FastDiv by_image, by_row;
 };
 
-template <class T, int V> __device__ __forceinline__ void fill(T* to, const T* from, bool valid) {
+/// Copies V entries, or zeros. NEAR: the neighbouring taps read them again soon.
+template <class T, int V, bool NEAR> __device__ __forceinline__ void fill(T* to, const T* from, bool valid) {
     if constexpr (sizeof(T) * V >= 4) {
-        copy_async<sizeof(T) * V>(to, from, valid);
+        copy_async<sizeof(T) * V, NEAR>(to, from, valid);
     } else {
         // cp.async copies no single bf16.
         *to = valid ? *from : T{};

@@ -6,12 +6,14 @@ using T128x16 = Mma<bf16, float, 128, 16, 32, 16, 4>;
 using T128x32 = Mma<bf16, float, 128, 32, 32, 32, 4>;
 using T64x32 = Mma<bf16, float, 64, 32, 32, 16, 4>;
 using T64x64 = Mma<bf16, float, 64, 64, 32, 32, 4>;
+using T128x128 = Mma<bf16, float, 128, 128, 64, 32, 3>;
 using T128x160 = Mma<bf16, float, 128, 160, 64, 40, 3>;
 
 CORRELATE_KERNELS(128x16, T128x16, true)
 CORRELATE_KERNELS(128x32, T128x32, true)
 CORRELATE_KERNELS(64x32, T64x32, true)
 CORRELATE_KERNELS(64x64, T64x64, true)
+CORRELATE_KERNELS(128x128, T128x128, true)
 CORRELATE_KERNELS(128x160, T128x160, true)
 CORRELATE_KERNELS(odd, T64x32, false)
 

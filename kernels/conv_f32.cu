@@ -6,12 +6,14 @@ using T128x16 = Ffma<128, 16, 4, 4, 4>;
 using T128x32 = Ffma<128, 32, 4, 8, 4>;
 using T64x32 = Ffma<64, 32, 4, 8, 4>;
 using T64x64 = Ffma<64, 64, 4, 8, 4>;
+using T128x128 = Ffma<128, 128, 8, 8, 3>;
 using T128x160 = Ffma<128, 160, 8, 8, 3>;
 
 CORRELATE_KERNELS(128x16, T128x16, true)
 CORRELATE_KERNELS(128x32, T128x32, true)
 CORRELATE_KERNELS(64x32, T64x32, true)
 CORRELATE_KERNELS(64x64, T64x64, true)
+CORRELATE_KERNELS(128x128, T128x128, true)
 CORRELATE_KERNELS(128x160, T128x160, true)
 CORRELATE_KERNELS(odd, T64x32, false)
 

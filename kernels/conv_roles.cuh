@@ -43,20 +43,20 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
     const S* source = reinterpret_cast<const S*>(p.source);
     const float* weights = reinterpret_cast<const float*>(p.other);
 
-    // Source pixels of this thread's rows at tap (0, 0).
+    // Source pixels of this thread's rows at tap (0, 0), which may lie outside of the image.
     constexpr int CA = BK / VA, LINES_A = THREADS / CA, ROWS_A = (BM + LINES_A - 1) / LINES_A;
     static_assert(THREADS % CA == 0, "a thread keeps its column");
     i32 column_a = i32(threadIdx.x) % CA * VA, line_a = i32(threadIdx.x) / CA;
-    const S* image[ROWS_A];
+    long long pixel[ROWS_A];
     i32 sy[ROWS_A], sx[ROWS_A];
 #pragma unroll
     for (int r = 0; r < ROWS_A; r++) {
         i32 m = m0 + line_a + r * LINES_A;
         i32 line = m / class_w, x = m - line * class_w, n = line / class_h, y = line - n * class_h;
-        image[r] = m < rows ? source + (long long)n * p.source_h * p.source_w * p.channels : source;
         // Forward: p·s − pad. Data gradient: y0 + pad − tap_y is a multiple of the step.
         sy[r] = TRANSPOSED ? y + (y0 + p.pad - tap_y) / step : y * p.stride - p.pad;
         sx[r] = TRANSPOSED ? x + (x0 + p.pad - tap_x) / step : x * p.stride - p.pad;
+        pixel[r] = (((long long)n * p.source_h + sy[r]) * p.source_w + sx[r]) * p.channels;
         if (m >= rows) sy[r] = -(1 << 30);
     }
     Cursor at_a = {0, 0, 0};
@@ -72,14 +72,14 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
         float* b = reinterpret_cast<float*>(stage + TileA::BYTES);
         i32 dy = TRANSPOSED ? -at_a.a : at_a.a, dx = TRANSPOSED ? -at_a.b : at_a.b;
         bool tap = at_a.a < taps_y;
+        long long ahead = (long long)(dy * p.source_w + dx) * p.channels + at_a.channel;
 #pragma unroll
         for (int r = 0; r < ROWS_A; r++) {
             int line = line_a + r * LINES_A;
             if (BM % LINES_A != 0 && line >= BM) break;
             i32 y = sy[r] + dy, x = sx[r] + dx;
             bool valid = tap && u32(y) < u32(p.source_h) && u32(x) < u32(p.source_w);
-            const S* from = valid ? image[r] + (y * p.source_w + x) * p.channels + at_a.channel : source;
-            fill<S, VA>(a + line * TileA::LD + column_a, from, valid);
+            fill<S, VA, true>(a + line * TileA::LD + column_a, source + (valid ? pixel[r] + ahead : 0), valid);
         }
         at_a.move(BK, p.channels, taps_x);
         if constexpr (TRANSPOSED) {
@@ -90,7 +90,7 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
 #pragma unroll
             for (int i = int(threadIdx.x) / CB; i < BN; i += THREADS / CB) {
                 bool valid = reached && n0 + i < p.columns;
-                fill<float, VB>(b + i * TileB::LD + int(threadIdx.x) % CB * VB, valid ? from + (long long)(n0 + i) * p.channels : weights, valid);
+                fill<float, VB, false>(b + i * TileB::LD + int(threadIdx.x) % CB * VB, valid ? from + (long long)(n0 + i) * p.channels : weights, valid);
             }
             at_b.move(BK, p.channels, taps_x);
         } else {
@@ -99,7 +99,7 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
             for (int c = int(threadIdx.x); c < CHUNKS_B; c += THREADS) {
                 int line = c / CB, n = c % CB * VB;
                 bool valid = k0 + line < k_end && n0 + n < p.columns;
-                fill<float, VB>(b + line * TileB::LD + n, valid ? weights + (long long)(k0 + line) * p.columns + n0 + n : weights, valid);
+                fill<float, VB, false>(b + line * TileB::LD + n, valid ? weights + (long long)(k0 + line) * p.columns + n0 + n : weights, valid);
             }
             k0 += BK;
         }
@@ -127,44 +127,43 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
     const S* source = reinterpret_cast<const S*>(p.source);
     const O* other = reinterpret_cast<const O*>(p.other);
 
-    // Chunks of the gathered tile, [BK pixels][BM]: a thread's taps and channels stay, pixels move on.
-    constexpr int CA = BM / VA, CHUNKS_A = BK * CA, EACH_A = (CHUNKS_A + THREADS - 1) / THREADS;
-    // Where a thread's chunks share their column, one tap is enough.
-    constexpr bool ONE_COLUMN = THREADS % CA == 0;
-    constexpr int COLUMNS = ONE_COLUMN ? 1 : EACH_A;
-    i32 dy[COLUMNS], dx[COLUMNS], channel[COLUMNS];
+    // Chunks of the gathered tile, [BK pixels][BM]: a thread stays in its line, so that a step is one pixel to it; taps and channels of its
+    // chunks stay.
+    constexpr int CA = BM / VA, LANES_A = THREADS / BK, EACH_A = (CA + LANES_A - 1) / LANES_A;
+    static_assert(THREADS % BK == 0, "as many threads for each line");
+    i32 line_a = i32(threadIdx.x) / LANES_A, lane_a = i32(threadIdx.x) % LANES_A;
+    i32 dy[EACH_A], dx[EACH_A], ahead[EACH_A];
 #pragma unroll
-    for (int c = 0; c < COLUMNS; c++) {
-        i32 k = m0 + (i32(threadIdx.x) + c * THREADS) % CA * VA;
+    for (int c = 0; c < EACH_A; c++) {
+        i32 k = m0 + (lane_a + c * LANES_A) * VA;
         i32 tap = k / p.channels, a = tap / p.kernel_w;
-        channel[c] = k - tap * p.channels;
         dx[c] = tap - a * p.kernel_w - p.pad;
         dy[c] = k < rows ? a - p.pad : -(1 << 30);
+        ahead[c] = k < rows ? ((a - p.pad) * p.source_w + dx[c]) * p.channels + k - tap * p.channels : 0;
     }
     constexpr int CB = BN / VB, CHUNKS_B = BK * CB;
 
     auto load = [&](u8* stage) {
         S* a = reinterpret_cast<S*>(stage);
         O* b = reinterpret_cast<O*>(stage + TileA::BYTES);
+        i32 at = m_first + line_a;
+        u32 in_image, x;
+        u32 n = p.by_image.split(u32(at), in_image), y = p.by_row.split(in_image, x);
+        i32 sy = i32(y) * p.stride, sx = i32(x) * p.stride;
+        long long here = (((long long)n * p.source_h + sy) * p.source_w + sx) * p.channels;
 #pragma unroll
         for (int c = 0; c < EACH_A; c++) {
-            int chunk = int(threadIdx.x) + c * THREADS;
-            if (CHUNKS_A % THREADS != 0 && chunk >= CHUNKS_A) break;
-            int line = chunk / CA, at = ONE_COLUMN ? 0 : c;
-            i32 pixel = m_first + line;
-            u32 in_image, x;
-            u32 n = p.by_image.split(u32(pixel), in_image), y = p.by_row.split(in_image, x);
-            i32 sy = i32(y) * p.stride + dy[at], sx = i32(x) * p.stride + dx[at];
-            bool valid = pixel < pixels && u32(sy) < u32(p.source_h) && u32(sx) < u32(p.source_w);
-            const S* from = valid ? source + (((long long)n * p.source_h + sy) * p.source_w + sx) * p.channels + channel[at] : source;
-            fill<S, VA>(a + line * TileA::LD + chunk % CA * VA, from, valid);
+            int chunk = lane_a + c * LANES_A;
+            if (CA % LANES_A != 0 && chunk >= CA) break;
+            bool valid = at < pixels && u32(sy + dy[c]) < u32(p.source_h) && u32(sx + dx[c]) < u32(p.source_w);
+            fill<S, VA, true>(a + line_a * TileA::LD + chunk * VA, source + (valid ? here + ahead[c] : 0), valid);
         }
 #pragma unroll
         for (int chunk = int(threadIdx.x); chunk < CHUNKS_B; chunk += THREADS) {
             int line = chunk / CB, n = chunk % CB * VB;
             i32 pixel = m_first + line;
             bool valid = pixel < pixels && n0 + n < p.columns;
-            fill<O, VB>(b + line * TileB::LD + n, valid ? other + (long long)pixel * p.columns + n0 + n : other, valid);
+            fill<O, VB, false>(b + line * TileB::LD + n, valid ? other + (long long)pixel * p.columns + n0 + n : other, valid);
         }
         m_first += BK;
     };

@@ -13,9 +13,13 @@ the weight net's gradient is asked of the second backward, optimisers are fused,
 channels-last, which is what oneDNN and cuDNN are fastest with. `official` runs the real step's forward again, as the published
 code does; with --reuse-forward it keeps the first forward's graph instead (the same numbers; one forward less, more memory).
 `jvp` always reuses it.
+
+On a GPU, --graph captures the whole step as one CUDA graph after the warm-up and replays it; --precision tf32 lets cuDNN and cuBLAS round
+factors to tf32, bf16 runs forward passes under autocast.
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import time
@@ -167,7 +171,7 @@ NETS = {"mlp": Mlp, "lenet": LeNet, "resnet32": ResNet32, "wrn28-10": Wrn2810}
 # ---- the steps -----------------------------------------------------------------------------------------------------
 
 class Trainer:
-    def __init__(self, model, device, mode, reuse_forward):
+    def __init__(self, model, device, mode, reuse_forward, graph=False, short=False):
         self.net, self.mode, self.reuse_forward = NETS[model](device), mode, reuse_forward
         self.w = {k: t.requires_grad_() for k, t in self.net.p.items()}
         self.w_list = list(self.w.values())
@@ -175,10 +179,12 @@ class Trainer:
         v = torch.nn.Sequential(torch.nn.Linear(1, 100), torch.nn.ReLU(), torch.nn.Linear(100, 1), torch.nn.Sigmoid())
         self.v = v.to(device)
         self.theta = list(self.v.parameters())
-        self.v_opt = torch.optim.Adam(self.theta, 1e-3, weight_decay=1e-4, fused=True)
+        self.v_opt = torch.optim.Adam(self.theta, 1e-3, weight_decay=1e-4, fused=True, capturable=graph)
+        self.short = short
 
     def losses(self, p, x, y, stats=None):
-        return F.cross_entropy(self.net.forward(p, x, stats), y, reduction="none")
+        with torch.autocast("cuda", torch.bfloat16) if self.short else contextlib.nullcontext():
+            return F.cross_entropy(self.net.forward(p, x, stats), y, reduction="none")
 
     def weights(self, loss):
         return self.v(loss.detach()[:, None])[:, 0]
@@ -228,6 +234,28 @@ class Trainer:
         return meta_loss
 
 
+class Graphed:
+    """A step captured once and replayed; batches are copied to where it reads them."""
+
+    def __init__(self, trainer, batches, warm_up):
+        self.trainer, self.inputs = trainer, [t.clone(memory_format=torch.preserve_format) for t in batches]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(warm_up):
+                trainer.step(*self.inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.value = trainer.step(*self.inputs)
+
+    def step(self, *batches):
+        for to, batch in zip(self.inputs, batches):
+            to.copy_(batch)
+        self.graph.replay()
+        return self.value
+
+
 # ---- measuring -----------------------------------------------------------------------------------------------------
 
 def resident(field):
@@ -246,13 +274,17 @@ def main():
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--mode", choices=("plain", "official", "jvp"), default="official")
     parser.add_argument("--reuse-forward", action="store_true")
+    parser.add_argument("--graph", action="store_true", help="one CUDA graph a step")
+    parser.add_argument("--precision", choices=("f32", "tf32", "bf16"), default="f32")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    if args.device == "cpu" and (args.graph or args.precision != "f32"):
+        parser.error("--graph, and --precision other than f32, are for --device cuda")
 
     torch.manual_seed(1)
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # f32, as the CPU
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
     cuda = args.device == "cuda"
     if cuda:
         torch.zeros(1, device="cuda")
@@ -260,13 +292,15 @@ def main():
 
     data = torch.randn(2, 5 * args.batch, *IMAGES[args.model], device=args.device)
     labels = torch.randint(10, (2, 5 * args.batch), device=args.device)
-    trainer = Trainer(args.model, args.device, args.mode, args.reuse_forward)
+    trainer = Trainer(args.model, args.device, args.mode, args.reuse_forward, args.graph, args.precision == "bf16")
 
     def batch(k):
         index = torch.randperm(5 * args.batch, device=args.device)[: args.batch]
         x = data[k][index]
         return (x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x), labels[k][index]
 
+    if args.graph:
+        trainer = Graphed(trainer, [*batch(0), *batch(1)], args.warm_up)
     milliseconds = []
     for k in range(args.warm_up + args.steps):
         if cuda:
@@ -283,7 +317,8 @@ def main():
     peak = torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")
     result = {
         "peer": "torch", "version": torch.__version__, "model": args.model, "batch": args.batch, "steps": args.steps,
-        "mode": args.mode + ("+reuse" if args.reuse_forward else ""), "device": args.device, "threads": args.threads,
+        "mode": args.mode + ("+reuse" if args.reuse_forward else "") + ("+graph" if args.graph else ""),
+        "precision": args.precision, "device": args.device, "threads": args.threads,
         "ms": {"median": statistics.median(milliseconds), "min": min(milliseconds), "max": max(milliseconds)},
         "peak_memory_bytes": peak, "library_memory_bytes": 0 if cuda else library_bytes,
     }

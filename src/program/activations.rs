@@ -8,7 +8,7 @@ use crate::tape::{Form, Op, Role, Tape, Var};
 /// together with them through entrywise work, batch norm, pooling, subsampling and reshaping, in either direction.
 ///
 /// Never: what runs are given or keep (inputs, states), what can be read after a run, and vectors and scalars: statistics, losses, weights of
-/// samples. Parameters and their gradients are the middle factors of convolutions, which have no part in this.
+/// samples. Nor what a convolution has as its filter: parameters, their tangents and their gradients.
 ///
 /// `root` tells in whose memory a value lies: values that share memory are stored alike, so one that must not be an activation decides for all.
 pub(super) fn activations(tape: &Tape, root: &dyn Fn(Var) -> Var) -> HashSet<Var> {
@@ -19,6 +19,7 @@ pub(super) fn activations(tape: &Tape, root: &dyn Fn(Var) -> Var) -> HashSet<Var
     let mut alike: Vec<Vec<Var>> = vec![Vec::new(); tape.len()];
     let mut found: HashSet<Var> = HashSet::new();
     let mut open: Vec<Var> = Vec::new();
+    let mut never: HashSet<Var> = HashSet::new();
     for var in tape.vars() {
         let node = tape.node(var);
         for arg in node.args.iter().filter(|_| keeps_kind(&node.op)) {
@@ -28,9 +29,11 @@ pub(super) fn activations(tape: &Tape, root: &dyn Fn(Var) -> Var) -> HashSet<Var
         match node.op {
             Op::Gather(_) => open.push(var),
             Op::Contract { form: Form::Conv(_), out } => {
-                let images = out.others().into_iter().zip(&node.args).filter(|(role, _)| *role != Role::B);
-                open.extend(images.map(|(_, arg)| *arg));
-                open.extend(Some(var).filter(|_| out != Role::B));
+                let factors = out.others().into_iter().zip(node.args.iter().copied());
+                let (filters, images): (Vec<_>, Vec<_>) =
+                    factors.chain([(out, var)]).partition(|(role, _)| *role == Role::B);
+                never.extend(filters.into_iter().map(|(_, filter)| root(filter)));
+                open.extend(images.into_iter().map(|(_, image)| image));
             }
             _ => {}
         }
@@ -40,7 +43,7 @@ pub(super) fn activations(tape: &Tape, root: &dyn Fn(Var) -> Var) -> HashSet<Var
             open.extend(&alike[var.index()]);
         }
     }
-    let mut never: HashSet<Var> = tape.vars().filter(|v| !found.contains(v)).map(root).collect();
+    never.extend(tape.vars().filter(|v| !found.contains(v)).map(root));
     never.extend(tape.outputs().iter().map(|o| root(o.1)));
     never.extend(tape.updates().iter().map(|u| root(u.1)));
     found.into_iter().map(root).filter(|v| !never.contains(v)).collect()

@@ -3,6 +3,7 @@
 
 pub mod machines;
 pub mod simulator;
+pub mod steps;
 
 use metatape::Result;
 use metatape::program::{Backend, Options, Program, Session, Values};

@@ -295,7 +295,8 @@ fn compile(name: &str) -> PathBuf {
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulator");
     std::fs::create_dir_all(&folder).unwrap();
-    let object = folder.join(format!("{name}-{:016x}.so", hash.finish()));
+    let file = Path::new(name).file_name().unwrap().to_str().unwrap();
+    let object = folder.join(format!("{file}-{:016x}.so", hash.finish()));
     if object.exists() {
         return object;
     }

@@ -719,6 +719,8 @@ const char* launch(const char* name, const Launch& l, size_t params_bytes, Body 
     s.last_region = nullptr;
 
     s.random = (l.seed + 1) * 0x9e3779b97f4a7c15ull | 1;
+    // The first numbers of neighbouring seeds are alike.
+    for (int i = 0; i < 8; i++) next_random(s);
     s.body = body;
     s.params.resize(params_bytes / sizeof(std::max_align_t) + 1);
     std::memcpy(s.params.data(), l.params, params_bytes);

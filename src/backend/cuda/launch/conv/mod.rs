@@ -1,31 +1,25 @@
 //! Convolutions in their three roles (`kernels/conv.cuh`): tiles chosen by shape, and the weight gradient's sum cut into parts.
 
+mod tiles;
+
 use bytemuck::{Pod, Zeroable};
 
-use super::super::Precision;
-use super::super::builder::{Builder, tensor_width};
-use super::super::divide::FastDiv;
-use super::super::driver::{Address, Command, Source, Width};
 use super::structure::cast;
 use super::walk::entries;
+use crate::backend::cuda::Precision;
+use crate::backend::cuda::builder::{Builder, tensor_width};
+use crate::backend::cuda::divide::FastDiv;
+use crate::backend::cuda::driver::{Address, Command, Source, Width};
 use crate::error::{Error, Result};
 use crate::program::{Dims, Instr, Kernel, Tensor};
 use crate::tape::Role;
+use tiles::{Family, Split, Tile};
 
-const F32: Source = Source { name: "conv_f32.cu", text: include_str!("../../../../kernels/conv_f32.cu") };
-const TF32: Source = Source { name: "conv_tf32.cu", text: include_str!("../../../../kernels/conv_tf32.cu") };
-const BF16: Source = Source { name: "conv_bf16.cu", text: include_str!("../../../../kernels/conv_bf16.cu") };
 const REDUCE: Source =
-    Source { name: "conv_reduce.cu", text: include_str!("../../../../kernels/conv_reduce.cu") };
+    Source { name: "conv_reduce.cu", text: include_str!("../../../../../kernels/conv_reduce.cu") };
 
 /// Parts of the workspace begin at multiples of this many bytes.
 const ALIGNMENT: usize = 256;
-
-/// Multiprocessors of an H100. A constant, so that sums are cut alike, and give the same bits, on every card.
-const PROCESSORS: usize = 132;
-
-/// Most parts of a weight gradient's sum.
-const MAX_SPLITS: usize = 256;
 
 /// Twin of `ConvParams`.
 #[repr(C)]
@@ -93,160 +87,11 @@ impl Shape {
         let shape = Shape { n, h, w, ci, kh, kw, co, p: extent(h, kh), q: extent(w, kw), stride, pad };
         (shape, out, accumulate)
     }
-}
 
-/// What a block computes.
-#[derive(Clone, Copy)]
-struct Tile {
-    /// As the kernel's name ends.
-    name: &'static str,
-    m: usize,
-    n: usize,
-    threads: usize,
-    stages: usize,
-}
-
-const fn tile(name: &'static str, m: usize, n: usize, threads: usize, stages: usize) -> Tile {
-    Tile { name, m, n, threads, stages }
-}
-
-/// How a precision's kernels were written; twins of the tiles in `conv_*.cu`.
-struct Family {
-    source: Source,
-    /// Storage of the gathered factor, and of the weight gradient's other one.
-    storage: Width,
-    /// Entries of a step of the reduction.
-    step: usize,
-    /// Forward and data gradient, from narrow to wide; then any channels, entry by entry.
-    correlate: [Tile; 6],
-    /// Weight gradient, likewise.
-    weights: [Tile; 5],
-}
-
-static FFMA: Family = Family {
-    source: F32,
-    storage: Width::F32,
-    step: 16,
-    correlate: [
-        tile("128x16", 128, 16, 128, 4),
-        tile("128x32", 128, 32, 128, 4),
-        tile("64x32", 64, 32, 128, 4),
-        tile("64x64", 64, 64, 128, 4),
-        tile("128x160", 128, 160, 256, 3),
-        tile("odd", 64, 32, 128, 4),
-    ],
-    weights: [
-        tile("128x16", 128, 16, 128, 4),
-        tile("128x32", 128, 32, 128, 4),
-        tile("64x64", 64, 64, 128, 4),
-        tile("128x160", 128, 160, 256, 3),
-        tile("odd", 64, 32, 128, 4),
-    ],
-};
-
-const fn matrix_units(source: Source, storage: Width, step: usize, wide_stages: usize) -> Family {
-    Family {
-        source,
-        storage,
-        step,
-        correlate: [
-            tile("128x16", 128, 16, 128, 4),
-            tile("128x32", 128, 32, 128, 4),
-            tile("64x32", 64, 32, 128, 4),
-            tile("64x64", 64, 64, 128, 4),
-            tile("128x160", 128, 160, 256, wide_stages),
-            tile("odd", 64, 32, 128, 4),
-        ],
-        weights: [
-            tile("144x16", 144, 16, 96, 4),
-            tile("144x32", 144, 32, 96, 4),
-            tile("144x64", 144, 64, 192, 4),
-            tile("144x160", 144, 160, 384, wide_stages),
-            tile("odd", 64, 32, 128, 4),
-        ],
-    }
-}
-
-static MMA_TF32: Family = matrix_units(TF32, Width::F32, 16, 4);
-static MMA_BF16: Family = matrix_units(BF16, Width::Bf16, 32, 3);
-
-impl Family {
-    fn of(precision: Precision) -> &'static Family {
-        match precision {
-            Precision::F32 => &FFMA,
-            Precision::Tf32 => &MMA_TF32,
-            Precision::Bf16 => &MMA_BF16,
-        }
-    }
-
-    /// Bytes of shared memory: twin of `SharedTile` and the paddings of `Ffma` and `Mma`.
-    fn shared_bytes(&self, role: Role, tile: Tile) -> usize {
-        let (ffma, half) = (self.source == F32, self.storage == Width::Bf16);
-        let pad_source = |rows: bool| match (half, ffma) {
-            (true, _) => 8,
-            (_, true) => [0, 4][usize::from(rows)],
-            (_, false) => [8, 4][usize::from(rows)],
-        };
-        let pad_other = |rows: bool, width: Width| match (ffma, half, width) {
-            (true, ..) => [0, 4][usize::from(rows)],
-            (_, _, Width::Bf16) => 8,
-            (_, true, Width::F32) => [4, 8][usize::from(rows)],
-            (_, false, Width::F32) => [8, 4][usize::from(rows)],
-        };
-        let tile_bytes = |rows: bool, free: usize, pad: usize, width: Width| {
-            let (lines, line) = if rows { (free, self.step) } else { (self.step, free) };
-            lines * (line + pad) * width.bytes()
-        };
-        let (source_rows, other_rows) = (role != Role::B, role == Role::A);
-        let other = if role == Role::B { self.storage } else { Width::F32 };
-        let a = tile_bytes(source_rows, tile.m, pad_source(source_rows), self.storage);
-        let b = tile_bytes(other_rows, tile.n, pad_other(other_rows, other), other);
-        tile.stages * (a + b)
-    }
-
-    fn correlate_tile(&self, rows: usize, columns: usize, classes: usize, vector: bool) -> Tile {
-        let [by_16, by_32, low, square, wide, odd] = self.correlate;
-        let blocks = |t: Tile| rows.div_ceil(t.m) * columns.div_ceil(t.n) * classes;
-        match columns {
-            _ if !vector => odd,
-            0..=16 => by_16,
-            // Where large tiles would leave processors without work, smaller ones.
-            17..=32 if blocks(by_32) >= 2 * PROCESSORS => by_32,
-            17..=32 => low,
-            _ if columns.is_multiple_of(wide.n) && blocks(wide) >= PROCESSORS => wide,
-            _ if blocks(square) >= 2 * PROCESSORS => square,
-            _ => low,
-        }
-    }
-
-    fn weights_tile(&self, columns: usize, vector: bool) -> Tile {
-        let [by_16, by_32, by_64, wide, odd] = self.weights;
-        match columns {
-            _ if !vector => odd,
-            0..=16 => by_16,
-            17..=32 => by_32,
-            _ if columns.is_multiple_of(wide.n) => wide,
-            _ => by_64,
-        }
-    }
-}
-
-/// How a weight gradient's sum over pixels is cut: a function of the shape alone, so that the bits are, too.
-struct Split {
-    parts: usize,
-    steps_per_part: usize,
-}
-
-impl Split {
-    fn new(s: &Shape, step: usize, tile: Tile) -> Split {
-        let steps = (s.n * s.p * s.q).div_ceil(step).max(1);
-        let tiles = (s.kh * s.kw * s.ci).div_ceil(tile.m) * s.co.div_ceil(tile.n);
-        // Large blocks fill a processor alone or in pairs; of small ones several run at a time.
-        let wanted = if tile.threads >= 256 { 2 * PROCESSORS } else { 4 * PROCESSORS };
-        // A part of fewer steps would mostly wait for its first copies.
-        let parts = (wanted / tiles.max(1)).clamp(1, (steps / 8).clamp(1, MAX_SPLITS));
-        let steps_per_part = steps.div_ceil(parts);
-        Split { parts: steps.div_ceil(steps_per_part), steps_per_part }
+    /// How the weight gradient's sum is cut.
+    fn split(&self, family: &Family, tile: Tile) -> Split {
+        let pixels = self.n * self.p * self.q;
+        Split::new(self.kh * self.kw * self.ci, self.co, pixels, family.step, tile)
     }
 }
 
@@ -275,7 +120,7 @@ pub fn workspace_bytes(precision: Precision, instr: &Instr) -> usize {
     // Whether vectors can be used depends on addresses, too: room for either.
     let family = Family::of(precision);
     let parts = [false, true].map(|vector| {
-        let parts = Split::new(&shape, family.step, family.weights_tile(shape.co, vector)).parts;
+        let parts = shape.split(family, family.weights_tile(shape.co, vector)).parts;
         if parts > 1 { parts } else { 0 }
     });
     casts + parts[0].max(parts[1]) * instr.outs[0].len * size_of::<f32>()
@@ -391,7 +236,7 @@ fn weight_gradient(
 ) -> Result<()> {
     let (rows, columns) = (s.kh * s.kw * s.ci, s.co);
     let tile = family.weights_tile(columns, vector);
-    let split = Split::new(s, family.step, tile);
+    let split = s.split(family, tile);
     let grid = grid(rows.div_ceil(tile.m), columns.div_ceil(tile.n), split.parts)?;
     let shared = family.shared_bytes(Role::B, tile) as u32;
     let (out, accumulate) = (params.out, params.accumulate);

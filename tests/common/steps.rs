@@ -1,0 +1,127 @@
+//! Whole meta steps on networks with numbers of a seed in all that they read.
+
+use metatape::backend::cpu::Cpu;
+use metatape::meta::{Batch, MetaStep, StepConfig};
+use metatape::nn::{Architecture, Network, WeightNet, WeightNetInit};
+use metatape::program::{Backend, Options, Program, Session, Values};
+use metatape::tape::{GatherSpec, Scalar, Tape};
+use metatape::train::setup;
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64;
+
+/// Samples of the batch.
+pub const N: usize = 6;
+/// Samples of the meta batch.
+pub const M: usize = 5;
+
+/// One of each architecture, small.
+pub fn networks() -> Vec<Network> {
+    let net = |image, architecture| Network { image, classes: 4, architecture };
+    vec![
+        net([4, 3, 1], Architecture::Mlp(7)),
+        net([8, 8, 1], Architecture::LeNet([3, 4, 6])),
+        net([8, 8, 3], Architecture::ResNet(1, 4)),
+        net([8, 8, 3], Architecture::WideResNet(1, 1)),
+    ]
+}
+
+/// A session with a program of the meta step, and everything that it reads set to numbers of seed 1. It has not run.
+pub fn prepare(
+    net: &Network,
+    config: &StepConfig,
+    options: Options,
+    batch: [usize; 2],
+    backend: Box<dyn Backend>,
+) -> (Session, Program) {
+    let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0 };
+    let mut tape = Tape::new();
+    let step = MetaStep { net, weight_net: &weight_net, config, data: &Batch::Given, batch };
+    step.record(&mut tape, true).unwrap();
+    let mut session = Session::new(backend);
+    let program = session.compile(&tape, options).unwrap();
+    let mut rng = Pcg64::seed_from_u64(1);
+    let mut numbers = |n: usize| -> Vec<f64> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    for state in session.states().to_vec() {
+        let mut values = numbers(state.shape.count());
+        if state.name.ends_with(".var") || state.name.contains("moment2") {
+            values.iter_mut().for_each(|v| *v = v.abs());
+        }
+        session.write_state(&state.name, Values::Float(&values)).unwrap();
+    }
+    for input in program.inputs().to_vec() {
+        let count = input.shape.count();
+        match input.name.as_str() {
+            "y" | "y_meta" => {
+                let labels: Vec<i32> = (0..count as i32).map(|i| i % 4).collect();
+                session.feed(&program, &input.name, Values::Int(&labels)).unwrap();
+            }
+            "lr" => session.feed(&program, "lr", Values::Float(&[0.1])).unwrap(),
+            "lr.theta" => session.feed(&program, "lr.theta", Values::Float(&[0.01])).unwrap(),
+            name if name.starts_with("adam") => session.feed(&program, name, Values::Float(&[1.5])).unwrap(),
+            name => session.feed(&program, name, Values::Float(&numbers(count))).unwrap(),
+        }
+    }
+    (session, program)
+}
+
+/// A session with a program of the meta step as training runs it: images gathered from bytes, a fresh network. It has not run.
+pub fn fresh(
+    net: &Network,
+    config: &StepConfig,
+    batch: usize,
+    backend: Box<dyn Backend>,
+) -> (Session, Program) {
+    const IMAGES: usize = 64;
+    let weight_net = WeightNet { hidden: 100, init: WeightNetInit::Faithful, slope: 1.0 };
+    let channels = net.image[2];
+    let spec = GatherSpec { mean: vec![Scalar(0.5); channels], std: vec![Scalar(0.25); channels], pad: 1 };
+    let mut tape = Tape::new();
+    let data = Batch::Picked { count: IMAGES, spec };
+    let step = MetaStep { net, weight_net: &weight_net, config, data: &data, batch: [batch; 2] };
+    step.record(&mut tape, true).unwrap();
+    let mut session = Session::new(backend);
+    let program = session.compile(&tape, Options::default()).unwrap();
+    setup::initialise(&mut session, net, &weight_net, 1).unwrap();
+    let mut rng = Pcg64::seed_from_u64(2);
+    let count = IMAGES * net.image.iter().product::<usize>();
+    let pixels: Vec<u8> = (0..count).map(|_| rng.random()).collect();
+    session.write_state("pixels", Values::Byte(&pixels)).unwrap();
+    for suffix in ["", "_meta"] {
+        let mut pick = || {
+            let shift = [rng.random_range(-1..=1), rng.random_range(-1..=1)];
+            [rng.random_range(0..IMAGES as i32), shift[0], shift[1], rng.random_range(0..2)]
+        };
+        let picks: Vec<i32> = (0..batch).flat_map(|_| pick()).collect();
+        let labels: Vec<i32> = (0..batch).map(|_| rng.random_range(0..net.classes as i32)).collect();
+        session.feed(&program, &format!("picks{suffix}"), Values::Int(&picks)).unwrap();
+        session.feed(&program, &format!("y{suffix}"), Values::Int(&labels)).unwrap();
+    }
+    for (name, value) in
+        [("lr", 0.05), ("lr.theta", 1e-3), ("adam.correction1", 10.0), ("adam.correction2", 1000.0)]
+    {
+        session.feed(&program, name, Values::Float(&[value])).unwrap();
+    }
+    (session, program)
+}
+
+/// As [`prepare`], on the CPU in f64, and run.
+pub fn run(net: &Network, config: &StepConfig, options: Options, threads: usize) -> (Session, Program) {
+    let cpu = Box::new(Cpu::<f64>::new(threads).unwrap());
+    let (mut session, program) = prepare(net, config, options, [N, M], cpu);
+    session.run(&program).unwrap();
+    (session, program)
+}
+
+/// The values of all outputs whose names begin so, one after another.
+pub fn all_outputs(session: &Session, program: &Program, prefix: &str) -> Vec<f64> {
+    let names: Vec<String> =
+        program.outputs().map(|o| o.name.clone()).filter(|n| n.starts_with(prefix)).collect();
+    assert!(!names.is_empty(), "no output begins with {prefix}");
+    names.iter().flat_map(|n| session.fetch(program, n).unwrap()).collect()
+}
+
+/// ‖a − b‖ / ‖b‖.
+pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
+}

@@ -1,0 +1,160 @@
+//! Convolutions of the CUDA backend on shapes that lead to each of its tiles, in all roles, held against the CPU in f64.
+
+mod common;
+
+use common::machines::{Machine, cards, simulators};
+use metatape::Result;
+use metatape::backend::cpu::Cpu;
+use metatape::backend::cuda::Precision;
+use metatape::program::{Backend, Options, Session, Values};
+use metatape::tape::{Form, Geometry, Kind, Role, Shape, Tape, Var};
+
+/// x `[n,h,w,ci]`, w `[k,k,ci,co]`.
+#[derive(Clone, Copy, Debug)]
+struct Conv {
+    n: usize,
+    h: usize,
+    w: usize,
+    ci: usize,
+    k: usize,
+    co: usize,
+    stride: usize,
+    pad: usize,
+}
+
+const fn conv([n, h, w, ci]: [usize; 4], [k, co]: [usize; 2], stride: usize, pad: usize) -> Conv {
+    Conv { n, h, w, ci, k, co, stride, pad }
+}
+
+/// All three roles: the layers of ResNet-32 and WRN-28-10 with few pixels, sums over pixels in several parts, and what no network has.
+const SMALL: [Conv; 10] = [
+    conv([9, 8, 8, 16], [3, 16], 1, 1),
+    conv([3, 9, 8, 16], [3, 32], 2, 1),
+    conv([1, 7, 7, 32], [3, 64], 1, 1),
+    conv([1, 6, 6, 16], [3, 160], 1, 1),
+    conv([1, 8, 8, 16], [1, 320], 2, 0),
+    conv([2, 8, 8, 3], [3, 16], 1, 1),
+    conv([2, 5, 6, 24], [5, 8], 1, 2),
+    conv([1, 7, 8, 8], [2, 40], 3, 1),
+    conv([1, 3, 1, 8], [3, 8], 2, 1),
+    conv([20, 6, 6, 1], [5, 6], 1, 0),
+];
+
+/// So many pixels that large tiles keep all processors at work, as wide as each of those tiles in one role.
+const LARGE: [(Conv, Role); 8] = [
+    (conv([1, 184, 184, 8], [1, 32], 1, 0), Role::C),
+    (conv([1, 184, 184, 32], [1, 8], 1, 0), Role::A),
+    (conv([1, 130, 130, 8], [1, 64], 1, 0), Role::C),
+    (conv([1, 130, 130, 64], [1, 8], 1, 0), Role::A),
+    (conv([1, 130, 130, 8], [1, 128], 1, 0), Role::C),
+    (conv([1, 130, 130, 128], [1, 8], 1, 0), Role::A),
+    (conv([1, 130, 130, 8], [1, 160], 1, 0), Role::C),
+    (conv([1, 130, 130, 160], [1, 8], 1, 0), Role::A),
+];
+
+fn input(t: &mut Tape, name: &str, shape: &Shape) -> Result<Var> {
+    let x = t.input(name, Kind::Float, shape.clone())?;
+    // In bf16 what lies between an input and a convolution is an activation. Exact, so it costs nothing in accuracy.
+    t.scale(x, 2.0)
+}
+
+/// Each of the roles alone and, where all three are asked for, added to another product.
+fn record(c: Conv, roles: &[Role]) -> Result<Tape> {
+    let geometry = Geometry { stride: c.stride, pad: c.pad };
+    let form = Form::Conv(geometry);
+    let out = |e: usize| (e + 2 * c.pad - c.k) / c.stride + 1;
+    let shapes: [Shape; 3] =
+        [[c.n, c.h, c.w, c.ci].into(), [c.k, c.k, c.ci, c.co].into(), [c.n, out(c.h), out(c.w), c.co].into()];
+    let mut t = Tape::new();
+    let mut tensors = Vec::new();
+    for i in 0..2 {
+        for (name, shape) in ["x", "w", "y"].iter().zip(&shapes) {
+            tensors.push(input(&mut t, &format!("{name}{i}"), shape)?);
+        }
+    }
+    for role in roles {
+        let [first, second] = role.others().map(|r| r as usize);
+        let to = shapes[*role as usize].clone();
+        let one = t.contract(form, *role, [tensors[first], tensors[second]], Some(&to))?;
+        let half = t.scale(one, 0.5)?;
+        t.output(&format!("{role:?} alone"), half);
+        if roles.len() > 1 {
+            let other = t.contract(form, *role, [tensors[3 + first], tensors[3 + second]], Some(&to))?;
+            let third = t.contract(form, *role, [tensors[first], tensors[3 + second]], Some(&to))?;
+            let sum = t.add(other, third)?;
+            let half = t.scale(sum, 0.5)?;
+            t.output(&format!("{role:?} added"), half);
+        }
+    }
+    Ok(t)
+}
+
+/// −1 to 1 in steps of 1/64: exact in bf16, as are products in f32.
+fn number(i: usize) -> f64 {
+    ((i * 7919 + 13) % 129) as f64 / 64.0 - 1.0
+}
+
+fn evaluate(backend: Box<dyn Backend>, tape: &Tape, fuse: bool) -> Result<Vec<Vec<f64>>> {
+    let mut session = Session::new(backend);
+    let program = session.compile(tape, Options { fuse })?;
+    for (at, input) in program.inputs().to_vec().into_iter().enumerate() {
+        let values: Vec<f64> = (0..input.shape.count()).map(|i| number(i + 31 * at)).collect();
+        session.feed(&program, &input.name, Values::Float(&values))?;
+    }
+    session.run(&program)?;
+    program.outputs().map(|o| session.fetch(&program, &o.name)).collect()
+}
+
+fn hold(c: Conv, roles: &[Role], fuse: bool, machines: Vec<Machine>) {
+    let tape = record(c, roles).unwrap();
+    let reference = evaluate(Box::new(Cpu::<f64>::new(1).unwrap()), &tape, fuse).unwrap();
+    for machine in machines {
+        let what = format!("{c:?} on {}, fuse {fuse}", machine.name);
+        let got = evaluate(machine.backend, &tape, fuse).unwrap_or_else(|e| panic!("{what}: {e}"));
+        for ((output, got), want) in tape.outputs().iter().zip(&got).zip(&reference) {
+            let largest = want.iter().fold(0.1, |m: f64, w| m.max(w.abs()));
+            for (i, (g, w)) in got.iter().zip(want).enumerate() {
+                let error = (g - w).abs() / largest;
+                let most = machine.tolerance.operation;
+                assert!(error <= most, "{what}: {}[{i}] is {g}, not {w}: error {error:.1e}", output.0);
+            }
+        }
+    }
+}
+
+fn hold_all(precision: Precision, machines: fn(Precision) -> Vec<Machine>) {
+    for c in SMALL {
+        for fuse in [true, false] {
+            hold(c, &[Role::C, Role::A, Role::B], fuse, machines(precision));
+        }
+    }
+    for (c, role) in LARGE {
+        hold(c, &[role], true, machines(precision).into_iter().take(1).collect());
+    }
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_f32() {
+    hold_all(Precision::F32, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_tf32() {
+    hold_all(Precision::Tf32, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_bf16() {
+    hold_all(Precision::Bf16, simulators);
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU; run with --ignored card"]
+fn card() {
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        hold_all(precision, cards);
+    }
+}
