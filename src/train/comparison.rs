@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::checkpoint::write_atomically;
 use super::grid::{Cell, Grid};
-use super::learner::Prepared;
 use super::plots::{Confusion, Line, Lines, write};
+use super::prepared::Prepared;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 

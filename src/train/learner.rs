@@ -2,18 +2,19 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::Config;
 use super::history::{EpochRow, LossBins, WeightPicture, mean_where};
 use super::method::Method;
+use super::prepared::Prepared;
+use super::scores::{accuracy, argmax, softmax};
 use super::setup;
 use super::step::{Given, StepProgram};
-use crate::data::{self, Batcher, Dataset, Split, SplitConfig, Stream};
+use crate::data::{self, Batcher};
 use crate::error::{Error, Result};
 use crate::meta::schemes::{AdaBoost, FineTune, Moment, Scheme, transition};
-use crate::meta::{Batch, Evaluation, Optimiser, adam_corrections};
-use crate::nn::{Network, Params, WeightNet};
+use crate::meta::{Evaluation, Optimiser, adam_corrections};
+use crate::nn::{Params, WeightNet};
 use crate::program::{Options, Program, Session, Values};
-use crate::tape::{GatherSpec, Kind, Scalar, Tape};
+use crate::tape::{Kind, Tape};
 
 /// Images of one evaluation pass.
 const EVALUATED_AT_ONCE: usize = 250;
@@ -22,79 +23,6 @@ const CURVE_POINTS: usize = 161;
 const CURVE_POINTS_PER_UNIT: f64 = 20.0;
 /// Of these, the summary shows every fifth: 0, 0.25, … 8.
 pub(super) const SUMMARY_STRIDE: usize = 5;
-
-/// The data of a run, ready for training: shared by all methods.
-pub struct Prepared {
-    /// Everything that decides the run.
-    pub config: Config,
-    /// The images.
-    pub dataset: Dataset,
-    /// Which of them train, with which labels.
-    pub split: Split,
-    /// The classifier.
-    pub net: Network,
-    /// All images, the training set's first: what lies on the device.
-    pixels: Vec<u8>,
-}
-
-impl Prepared {
-    /// Loads, splits and corrupts the data that a configuration names.
-    ///
-    /// # Errors
-    /// As [`data::load`] and [`data::split`], for images that the model cannot take, and for a batch larger than the training set.
-    pub fn new(config: Config) -> Result<Prepared> {
-        config.check()?;
-        let dataset = data::load(config.dataset, config.data_dir.as_deref())?;
-        let how = SplitConfig {
-            noise: config.noise,
-            imbalance: config.imbalance,
-            meta_size: config.meta_size.unwrap_or_else(|| {
-                data::default_meta_size(dataset.classes(), config.noise, config.imbalance)
-            }),
-            seed: config.seed,
-        };
-        let split = data::split(&dataset, &how)?;
-        let train = &dataset.train;
-        let image = [train.height, train.width, train.channels];
-        let net = Network::named(&config.model, image, dataset.classes())?;
-        let pixels = [&dataset.train.pixels[..], &dataset.test.pixels[..]].concat();
-        let prepared = Prepared { config, dataset, split, net, pixels };
-        // They refuse a batch that is larger than the training set.
-        prepared.batcher(false)?;
-        prepared.batcher(true)?;
-        Ok(prepared)
-    }
-
-    /// All images, the training set's first: what lies on the device as `pixels`.
-    pub(super) fn pixels(&self) -> &[u8] {
-        &self.pixels
-    }
-
-    /// The images on the device, and their normalisation; `augmented` with the border that crops are taken from.
-    pub(super) fn batch(&self, augmented: bool) -> Batch {
-        let scalars = |v: &[f64]| v.iter().copied().map(Scalar).collect();
-        let pad = self.dataset.augment.filter(|_| augmented).map_or(0, |a| a.pad);
-        let spec = GatherSpec { mean: scalars(&self.dataset.mean), std: scalars(&self.dataset.std), pad };
-        Batch::Picked { count: self.dataset.train.len() + self.dataset.test.len(), spec }
-    }
-
-    /// Places of the test images among all images on the device.
-    fn test_indices(&self) -> Vec<u32> {
-        let first = self.dataset.train.len() as u32;
-        (first..first + self.dataset.test.len() as u32).collect()
-    }
-
-    pub(super) fn batcher(&self, meta: bool) -> Result<Batcher> {
-        let stream = if meta { Stream::MetaBatches } else { Stream::TrainBatches };
-        let Config { batch: size, seed, .. } = self.config;
-        let how = data::BatchConfig { size, seed, stream, augment: self.dataset.augment };
-        if meta {
-            Batcher::endless(&self.split.meta.indices, &self.split.meta.labels, how)
-        } else {
-            Batcher::per_epoch(&self.split.train.indices, &self.split.train.labels, how)
-        }
-    }
-}
 
 /// What is measured while an epoch goes on.
 #[derive(Clone, Copy, Debug)]
@@ -175,7 +103,7 @@ impl Learner {
             None => None,
         };
         setup::initialise(&mut session, net, &weight_net, config.seed)?;
-        session.write_state("pixels", Values::Byte(&data.pixels))?;
+        session.write_state("pixels", Values::Byte(data.pixels()))?;
         let mut memory = Memory::default();
         if method == Method::AdaBoost {
             memory.sample_weights = vec![1.0; data.split.train.indices.len()];
@@ -494,25 +422,6 @@ struct Evaluated {
     hits: Vec<f64>,
     /// `[images, classes]`.
     logits: Vec<f64>,
-}
-
-/// Accuracy in percent, of counts `[true class][predicted class]`.
-pub(super) fn accuracy(confusion: &[Vec<u32>]) -> f64 {
-    let hits: u32 = confusion.iter().enumerate().map(|(class, row)| row[class]).sum();
-    let all: u32 = confusion.iter().flatten().sum();
-    100.0 * f64::from(hits) / f64::from(all.max(1))
-}
-
-/// The place of the largest number, the first of equal ones.
-fn argmax(values: &[f64]) -> usize {
-    values.iter().enumerate().fold(0, |best, (i, v)| if *v > values[best] { i } else { best })
-}
-
-fn softmax(logits: &[f64]) -> Vec<f64> {
-    let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let powers: Vec<f64> = logits.iter().map(|z| (z - top).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.iter().map(|p| p / sum).collect()
 }
 
 /// The weight as a function of the loss, for methods where it is one and not the same for all.

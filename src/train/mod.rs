@@ -6,6 +6,8 @@
 //! | `method.rs` | [`Method`]: which scheme weights the samples |
 //! | `setup.rs` | a session with its first parameters |
 //! | `step.rs` | a method's step program, and what its inputs are given |
+//! | `prepared.rs` | [`Prepared`]: a run's data, split and corrupted |
+//! | `scores.rs` | from logits and counts to predictions and accuracy |
 //! | `learner.rs` | [`Learner`]: one method's programs, epoch by epoch |
 //! | `stepper.rs` | any order of the meta step as a program, and what each step feeds it |
 //! | `signal.rs` | [`Walk`]: meta steps one by one, with every sample's numbers |
@@ -32,7 +34,9 @@ mod method;
 mod paper;
 mod pictures;
 pub mod plots;
+mod prepared;
 mod run;
+mod scores;
 pub mod setup;
 mod signal;
 mod step;
@@ -43,9 +47,10 @@ pub use comparison::{Comparison, Mean, MethodSummary};
 pub use config::Config;
 pub use grid::{Cell, CellId, Grid, Plan};
 pub use history::{EpochRow, History, Summary, WeightPicture};
-pub use learner::{Learner, Measured, Prepared, StepReport};
+pub use learner::{Learner, Measured, StepReport};
 pub use method::Method;
 pub use paper::{PRESET_FIELDS, PaperCell};
+pub use prepared::Prepared;
 pub use run::{Observer, Run};
 pub use signal::{SampleRow, StepNumbers, Walk};
 pub use stepper::{At, Stepper};

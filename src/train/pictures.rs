@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::history::History;
-use super::learner::Prepared;
 use super::plots::{EpochCurves, WeightCurve, WeightHistogram, write};
+use super::prepared::Prepared;
 use crate::error::Result;
 
 /// File names without their endings.

@@ -3,9 +3,10 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{Progress, Saved, save, write_atomically};
 use super::config::Config;
 use super::history::{EpochRow, History, Summary, mean_where};
-use super::learner::{Learner, Measured, Prepared, SUMMARY_STRIDE, StepReport};
+use super::learner::{Learner, Measured, SUMMARY_STRIDE, StepReport};
 use super::method::Method;
 use super::pictures;
+use super::prepared::Prepared;
 use crate::error::{Error, Result};
 use crate::program::Session;
 

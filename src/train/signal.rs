@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-use super::learner::Prepared;
+use super::prepared::Prepared;
 use super::setup;
 use super::stepper::{At, Stepper};
 use crate::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! A method's step program, and how its inputs get their values.
 
-use super::learner::Prepared;
 use super::method::{Method, co_teaching};
+use super::prepared::Prepared;
 use crate::data::Batch as Samples;
 use crate::error::{Error, Result};
 use crate::meta::schemes::{CoTeachingStep, GlcStep, L2rwStep, Scheme, WeightedStep};

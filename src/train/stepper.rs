@@ -1,4 +1,4 @@
-use super::learner::Prepared;
+use super::prepared::Prepared;
 use crate::data::{BatchConfig, Batcher, Labelled, Stream};
 use crate::error::Result;
 use crate::meta::{MetaStep, Optimiser, Order, PlainStep, adam_corrections};

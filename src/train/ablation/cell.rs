@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::meta::{Order, Route};
 use crate::program::Session;
 use crate::train::history::mean_where;
-use crate::train::learner;
+use crate::train::scores;
 use crate::train::stepper::{At, Stepper};
 use crate::train::{Learner, Measured, Method, Prepared};
 
@@ -198,7 +198,7 @@ impl Cell {
                     data.config.lr
                 )));
             }
-            accuracy.push(learner::accuracy(&confusion));
+            accuracy.push(scores::accuracy(&confusion));
         }
         let weights = self.learner.picture(data, epochs)?.map(|p| p.weights).unwrap_or_default();
         let mean = |flag| mean_where(&weights, &data.split.train.corrupted, flag);

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::program::Session;
 use crate::train::cells::CellFolder;
 use crate::train::config::Config as RunConfig;
-use crate::train::learner::Prepared;
+use crate::train::prepared::Prepared;
 
 /// Everything that decides a study's results.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

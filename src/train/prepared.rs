@@ -1,0 +1,79 @@
+use super::config::Config;
+use crate::data::{self, Batcher, Dataset, Split, SplitConfig, Stream};
+use crate::error::Result;
+use crate::meta::Batch;
+use crate::nn::Network;
+use crate::tape::{GatherSpec, Scalar};
+
+/// The data of a run, ready for training: shared by all methods.
+pub struct Prepared {
+    /// Everything that decides the run.
+    pub config: Config,
+    /// The images.
+    pub dataset: Dataset,
+    /// Which of them train, with which labels.
+    pub split: Split,
+    /// The classifier.
+    pub net: Network,
+    /// All images, the training set's first: what lies on the device.
+    pixels: Vec<u8>,
+}
+
+impl Prepared {
+    /// Loads, splits and corrupts the data that a configuration names.
+    ///
+    /// # Errors
+    /// As [`data::load`] and [`data::split`], for images that the model cannot take, and for a batch larger than the training set.
+    pub fn new(config: Config) -> Result<Prepared> {
+        config.check()?;
+        let dataset = data::load(config.dataset, config.data_dir.as_deref())?;
+        let how = SplitConfig {
+            noise: config.noise,
+            imbalance: config.imbalance,
+            meta_size: config.meta_size.unwrap_or_else(|| {
+                data::default_meta_size(dataset.classes(), config.noise, config.imbalance)
+            }),
+            seed: config.seed,
+        };
+        let split = data::split(&dataset, &how)?;
+        let train = &dataset.train;
+        let image = [train.height, train.width, train.channels];
+        let net = Network::named(&config.model, image, dataset.classes())?;
+        let pixels = [&dataset.train.pixels[..], &dataset.test.pixels[..]].concat();
+        let prepared = Prepared { config, dataset, split, net, pixels };
+        // They refuse a batch that is larger than the training set.
+        prepared.batcher(false)?;
+        prepared.batcher(true)?;
+        Ok(prepared)
+    }
+
+    /// All images, the training set's first: what lies on the device as `pixels`.
+    pub(super) fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// The images on the device, and their normalisation; `augmented` with the border that crops are taken from.
+    pub(super) fn batch(&self, augmented: bool) -> Batch {
+        let scalars = |v: &[f64]| v.iter().copied().map(Scalar).collect();
+        let pad = self.dataset.augment.filter(|_| augmented).map_or(0, |a| a.pad);
+        let spec = GatherSpec { mean: scalars(&self.dataset.mean), std: scalars(&self.dataset.std), pad };
+        Batch::Picked { count: self.dataset.train.len() + self.dataset.test.len(), spec }
+    }
+
+    /// Places of the test images among all images on the device.
+    pub(super) fn test_indices(&self) -> Vec<u32> {
+        let first = self.dataset.train.len() as u32;
+        (first..first + self.dataset.test.len() as u32).collect()
+    }
+
+    pub(super) fn batcher(&self, meta: bool) -> Result<Batcher> {
+        let stream = if meta { Stream::MetaBatches } else { Stream::TrainBatches };
+        let Config { batch: size, seed, .. } = self.config;
+        let how = data::BatchConfig { size, seed, stream, augment: self.dataset.augment };
+        if meta {
+            Batcher::endless(&self.split.meta.indices, &self.split.meta.labels, how)
+        } else {
+            Batcher::per_epoch(&self.split.train.indices, &self.split.train.labels, how)
+        }
+    }
+}
