@@ -545,13 +545,6 @@ uint64_t exchange(uint64_t value, int from, const Place& place) {
     return got;
 }
 
-unsigned ballot(bool value, const Place& place) {
-    const Warp::Slot* slots = gather(&value, sizeof value, place);
-    unsigned bits = 0;
-    for (unsigned i = 0; i < WARP_LANES; i++) bits |= unsigned(slots[i].bytes[0] != 0) << i;
-    return bits;
-}
-
 void* dynamic_shared() { return state->shared; }
 
 void* static_shared(const void* key, size_t bytes, size_t alignment) {
