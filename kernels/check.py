@@ -38,7 +38,7 @@ def install():
 def expand(path, seen):
     """The text of a file with its includes put in."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         include = re.fullmatch(r'\s*#include "(.+)"\s*', line)
         if include and include[1] in seen:
             continue
@@ -65,7 +65,7 @@ def compile_one(job):
     log = ctypes.create_string_buffer(size.value + 1)
     nvrtc.nvrtcGetProgramLog(program, log)
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    text = log.value.decode()
+    text = log.value.decode("utf-8", "replace")
     # NVRTC has no option that makes warnings errors.
     if status != 0 or re.search(r"\bwarning\b", text):
         return text, []
@@ -84,6 +84,8 @@ def compile_one(job):
 
 
 def main():
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")
     library = install()
     names = [pathlib.Path(n).name for n in sys.argv[1:]] or sorted(p.name for p in KERNELS.glob("*.cu"))
     if not names:

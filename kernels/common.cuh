@@ -11,11 +11,11 @@
 //
 // What is here:
 //   KERNEL(name, P), KERNEL_BOUNDS(name, P, threads, blocks_per_sm), SHARED, SHARED_MEMORY, LANE, WARP, FULL_MASK
-//   u8 i32 u16 u32 u64, bf16; to_f32(T), from_f32<T>(float), bf16_bits(float), pack_bf16(lo, hi)
+//   u8 i32 u16 u32 u64, bf16; to_f32(T), from_f32<T>(float), pack_bf16(lo, hi)
 //   Vec<T, N>, load_vec<N>(p), store_vec(p, vec)   one aligned access of N entries (p must be aligned to the vector's size)
 //   load_f32<N>(p, float[N]), store_f32<N>(p, float[N])   the same for f32 or bf16 storage, as floats
 //   FastDiv {divisor, magic, shift}: divide(n), split(n, remainder)   division by a number known to the host, n < 2^31
-//   warp_sum, warp_max (float, double), block_sum(v)   fixed trees; all threads get the result
+//   warp_sum(v)   a fixed tree; all lanes get the result
 //   Compensated {sum, low}: add(v), add(other), value()   Neumaier sum
 //   copy_async<16|8|4, near>(shared, global, valid), commit_async(), wait_async<N>()
 //   tf32_bits(float), mma_tf32(d[4], a[4], b[2]) m16n8k8, mma_bf16(d[4], a[4], b[2]) m16n8k16
@@ -68,17 +68,15 @@ struct __align__(2) bf16 {
     u16 bits;
 };
 
-/// Rounded to nearest, ties to even; a NaN stays one.
-__device__ __forceinline__ u16 bf16_bits(float v) {
-    u32 bits = __float_as_uint(v);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return u16((bits >> 16) | 0x40u);
-    return u16((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-/// Two bf16 in a word, `lo` in the lower half.
+/// Two bf16 in a word, `lo` in the lower half. Rounded to nearest, ties to even; a NaN stays one.
 __device__ __forceinline__ u32 pack_bf16(float lo, float hi) {
 #ifdef METATAPE_SIMULATOR
-    return bf16_bits(lo) | (u32(bf16_bits(hi)) << 16);
+    auto rounded = [](float v) {
+        u32 bits = __float_as_uint(v);
+        if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits >> 16) | 0x40u;
+        return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    };
+    return rounded(lo) | (rounded(hi) << 16);
 #else
     u32 r;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
@@ -140,26 +138,6 @@ struct FastDiv {
 template <class T> __device__ __forceinline__ T warp_sum(T v) {
 #pragma unroll
     for (int by = 16; by > 0; by >>= 1) v += __shfl_xor_sync(FULL_MASK, v, by);
-    return v;
-}
-
-template <class T> __device__ __forceinline__ T warp_max(T v) {
-#pragma unroll
-    for (int by = 16; by > 0; by >>= 1) {
-        T other = __shfl_xor_sync(FULL_MASK, v, by);
-        v = other > v ? other : v;
-    }
-    return v;
-}
-
-/// Over all threads of the block; every thread must call it, and gets the sum. Ends with a barrier, so it can be called again.
-template <class T> __device__ __forceinline__ T block_sum(T v) {
-    SHARED(T, partial, [32]);
-    v = warp_sum(v);
-    if (LANE == 0) partial[WARP] = v;
-    __syncthreads();
-    v = warp_sum(LANE < blockDim.x / 32 ? partial[LANE] : T(0));
-    __syncthreads();
     return v;
 }
 

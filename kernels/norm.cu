@@ -96,11 +96,8 @@ __device__ __forceinline__ void column_totals(const Norm& p, double (&total)[2])
     double sum[2] = {};
     if (column < p.c) {
         const double* partials = reinterpret_cast<const double*>(p.partials) + column;
-#pragma unroll 4
-        for (u32 block = WARP; block < p.blocks; block += TOTALS_WARPS) {
-            sum[0] += partials[u64(block) * 2 * p.c];
-            sum[1] += partials[(u64(block) * 2 + 1) * p.c];
-        }
+        sum[0] = sum_of_blocks(partials, p.blocks, TOTALS_WARPS, 2 * p.c);
+        sum[1] = sum_of_blocks(partials + p.c, p.blocks, TOTALS_WARPS, 2 * p.c);
     }
     parts[WARP * 64 + LANE] = sum[0];
     parts[WARP * 64 + 32 + LANE] = sum[1];

@@ -42,12 +42,8 @@ __device__ __forceinline__ void put(const Sum& p, u32 chunk, u32 i, double sum) 
 KERNEL_BOUNDS(totals, Totals, 512, 2) {
     SHARED(double, parts, [TOTALS_WARPS * 32]);
     u32 i = blockIdx.x * 32 + LANE;
-    double sum = 0.0;
-    if (i < p.length) {
-        const double* partials = reinterpret_cast<const double*>(p.partials) + i;
-#pragma unroll 4
-        for (u32 block = WARP; block < p.blocks; block += TOTALS_WARPS) sum += partials[u64(block) * p.length];
-    }
+    const double* partials = reinterpret_cast<const double*>(p.partials) + i;
+    double sum = i < p.length ? sum_of_blocks(partials, p.blocks, TOTALS_WARPS, p.length) : 0.0;
     parts[threadIdx.x] = sum;
     __syncthreads();
     fold(parts, 32, TOTALS_WARPS);

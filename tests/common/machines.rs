@@ -23,17 +23,21 @@ pub struct Machine {
 pub struct Tolerance {
     /// Of an operation: largest difference, relative to the largest entry of the tensor. Sums run over at most a few thousand products.
     pub operation: f64,
+    /// Tensors whose entries are all below this are held to it instead: inputs are about 1 in size, so smaller results are differences of larger
+    /// numbers, which were rounded.
+    pub floor: f64,
     /// Of a whole meta step: length of the hypergradient's error, relative to its own, where the network's own kinks do not make it larger.
     pub hypergradient: f64,
     /// Of a number when it is rounded, relative to it.
     pub rounding: f64,
 }
 
-const F64: Tolerance = Tolerance { operation: 1e-13, hypergradient: 1e-11, rounding: 1.1e-16 };
-const F32: Tolerance = Tolerance { operation: 2e-5, hypergradient: 1e-4, rounding: 6e-8 };
-const TF32: Tolerance = Tolerance { operation: 2e-3, hypergradient: 5e-3, rounding: 4.9e-4 };
-// A gradient through the table's longest program is rounded about ten times on its way.
-const BF16: Tolerance = Tolerance { operation: 3e-2, hypergradient: 3e-2, rounding: 3.9e-3 };
+const F64: Tolerance = Tolerance { operation: 1e-13, floor: 0.1, hypergradient: 1e-11, rounding: 1.1e-16 };
+const F32: Tolerance = Tolerance { operation: 2e-5, floor: 0.1, hypergradient: 1e-4, rounding: 6e-8 };
+const TF32: Tolerance = Tolerance { operation: 2e-3, floor: 0.1, hypergradient: 5e-3, rounding: 4.9e-4 };
+// A gradient through the table's longest program is rounded about ten times on its way; numbers from 1 to 2 by up to 2⁻⁸, so that the difference
+// of two of them can be wrong by 2⁻⁷.
+const BF16: Tolerance = Tolerance { operation: 3e-2, floor: 0.25, hypergradient: 3e-2, rounding: 3.9e-3 };
 
 impl Tolerance {
     /// The table's row of a precision.

@@ -121,17 +121,29 @@ void* reserve(size_t bytes) {
     return p;
 }
 
+// A thread's state ends with it. Every library of kernels has states of its own, and the system's list of mappings is short: so no stack has a guard
+// page (see fiber_main).
+struct Owner {
+    ~Owner() {
+        if (!state) return;
+        munmap(state->stacks, MAX_THREADS * STACK);
+        munmap(state->shared, SHARED_SPAN);
+        munmap(state->shared_shadow, SHARED_SPAN / GRAIN * sizeof(Shadow));
+        for (Region& r : state->regions) munmap(r.shadow, (r.bytes / GRAIN + 2) * sizeof(Shadow));
+        delete state;
+        state = nullptr;
+    }
+};
+
 State& this_state() {
+    thread_local Owner owner;
     if (!state) {
+        (void)owner; // makes it, and with it the end of the state
         state = new State;
         state->fibers.resize(MAX_THREADS);
         state->warps.resize(MAX_THREADS / WARP_LANES);
         state->stacks = static_cast<char*>(reserve(MAX_THREADS * STACK));
-        for (unsigned i = 0; i < MAX_THREADS; i++) {
-            state->fibers[i].stack = reinterpret_cast<uintptr_t>(state->stacks) + i * STACK;
-            // The lowest page of each stack stops one that grows too far.
-            mprotect(state->stacks + i * STACK, 4096, PROT_NONE);
-        }
+        for (unsigned i = 0; i < MAX_THREADS; i++) state->fibers[i].stack = reinterpret_cast<uintptr_t>(state->stacks) + i * STACK;
         state->shared = static_cast<unsigned char*>(reserve(SHARED_SPAN));
         state->shared_shadow = static_cast<Shadow*>(reserve(SHARED_SPAN / GRAIN * sizeof(Shadow)));
     }
@@ -242,9 +254,17 @@ void to_scheduler() {
     switch_to(f.context, s.scheduler);
 }
 
+[[noreturn]] void stop(const std::string& what);
+
 void fiber_main() {
     State& s = *state;
     s.body(s.params.data());
+    // Zero as the system gave it, unless the stack grew over all of its memory.
+    uintptr_t* lowest = reinterpret_cast<uintptr_t*>(s.current->stack);
+    if (*lowest != 0) {
+        *lowest = 0;
+        stop("the thread's stack grew over its " + std::to_string(STACK) + " bytes");
+    }
     s.current->status = Status::Done;
     to_scheduler();
     __builtin_unreachable();
@@ -543,13 +563,6 @@ uint64_t exchange(uint64_t value, int from, const Place& place) {
     uint64_t got;
     std::memcpy(&got, gather(&value, sizeof value, place)[from].bytes, sizeof got);
     return got;
-}
-
-unsigned ballot(bool value, const Place& place) {
-    const Warp::Slot* slots = gather(&value, sizeof value, place);
-    unsigned bits = 0;
-    for (unsigned i = 0; i < WARP_LANES; i++) bits |= unsigned(slots[i].bytes[0] != 0) << i;
-    return bits;
 }
 
 void* dynamic_shared() { return state->shared; }

@@ -66,7 +66,6 @@ void* static_shared(const void* key, size_t bytes, size_t alignment);
 void aligned(const void* pointer, size_t bytes, const Place& place);
 /// Bits of `value` of the lane `from` of the same warp.
 uint64_t exchange(uint64_t value, int from, const Place& place);
-unsigned ballot(bool value, const Place& place);
 void copy_async(void* shared, const void* global, unsigned bytes, unsigned valid_bytes, const Place& place);
 void commit_async();
 void wait_async(unsigned groups_left);
@@ -108,26 +107,6 @@ template <class T> T from_bits(uint64_t bits) {
 #define blockDim (metatape_sim::block_extent())
 #define gridDim (metatape_sim::grid_extent())
 
-struct alignas(8) float2 {
-    float x, y;
-};
-struct alignas(16) float4 {
-    float x, y, z, w;
-};
-struct alignas(8) uint2 {
-    unsigned x, y;
-};
-struct alignas(16) uint4 {
-    unsigned x, y, z, w;
-};
-struct alignas(16) int4 {
-    int x, y, z, w;
-};
-inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
-
 inline void __syncthreads(const metatape_sim::Place& place = metatape_sim::Place::current()) { metatape_sim::block_barrier(place); }
 
 // Full masks only: our kernels use no others.
@@ -150,38 +129,11 @@ T __shfl_down_sync(unsigned mask, T v, unsigned by, const metatape_sim::Place& p
     int lane = int(threadIdx.x & 31), from = lane + int(by);
     return __shfl_sync(mask, v, from < 32 ? from : lane, place);
 }
-template <class T>
-T __shfl_up_sync(unsigned mask, T v, unsigned by, const metatape_sim::Place& place = metatape_sim::Place::current()) {
-    int lane = int(threadIdx.x & 31), from = lane - int(by);
-    return __shfl_sync(mask, v, from >= 0 ? from : lane, place);
-}
-inline unsigned __ballot_sync(unsigned mask, bool v, const metatape_sim::Place& place = metatape_sim::Place::current()) {
-    METATAPE_FULL(mask);
-    return metatape_sim::ballot(v, place);
-}
-inline bool __any_sync(unsigned mask, bool v, const metatape_sim::Place& place = metatape_sim::Place::current()) {
-    return __ballot_sync(mask, v, place) != 0;
-}
-inline bool __all_sync(unsigned mask, bool v, const metatape_sim::Place& place = metatape_sim::Place::current()) {
-    return __ballot_sync(mask, v, place) == 0xffffffffu;
-}
-
 template <class T> T __ldg(const T* p) { return *p; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((uint64_t(a) * b) >> 32); }
 inline unsigned __float_as_uint(float v) { return std::bit_cast<unsigned>(v); }
 inline float __uint_as_float(unsigned v) { return std::bit_cast<float>(v); }
-inline int __float_as_int(float v) { return std::bit_cast<int>(v); }
-inline float __int_as_float(int v) { return std::bit_cast<float>(v); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fdiv_rn(float a, float b) { return a / b; }
-inline float __fsqrt_rn(float a) { return std::sqrt(a); }
-inline float rsqrtf(float v) { return 1.0f / std::sqrt(v); }
-inline int __popc(unsigned v) { return std::popcount(v); }
-inline int __clz(unsigned v) { return std::countl_zero(v); }
-inline int __ffs(unsigned v) { return v ? std::countr_zero(v) + 1 : 0; }
-using std::max;
 using std::min;
-using std::isnan;
 using std::isfinite;
