@@ -235,7 +235,7 @@ impl Shared {
                 continue;
             }
             pause(&mut looks);
-            if looks % LOOKS == 0 && idle_since.get_or_insert_with(Instant::now).elapsed() > AWAKE {
+            if looks.is_multiple_of(LOOKS) && idle_since.get_or_insert_with(Instant::now).elapsed() > AWAKE {
                 self.sleep();
                 (looks, idle_since) = (0, None);
             }
@@ -263,7 +263,7 @@ impl Shared {
 
 fn pause(looks: &mut u32) {
     *looks = looks.wrapping_add(1);
-    if *looks % LOOKS == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+    if looks.is_multiple_of(LOOKS) { std::thread::yield_now() } else { std::hint::spin_loop() }
 }
 
 #[cfg(test)]
