@@ -1,4 +1,4 @@
-//! Matrix products: those of networks at ordinary batches by [`super::product`], larger ones through the `gemm` crate, one
+//! Matrix products: those of networks at ordinary batches by `product.rs`, larger ones through the `gemm` crate, one
 //! thread per fixed chunk of the result.
 
 use super::isa::Isa;
@@ -85,7 +85,7 @@ pub fn gemm<T: Real>(
     });
 }
 
-/// Numbers of workspace that [`gemm`] needs.
+/// Numbers of workspace that [`gemm()`] needs.
 pub fn workspace_len(m: usize, n: usize, k: usize) -> usize {
     if large(m, n, k) { 0 } else { Product { ta: false, tb: false, m, n, k }.workspace_len() }
 }
