@@ -133,8 +133,6 @@ fn a_study_of_everything_leaves_files_that_agree() {
             let least = if name == "two-steps" { 1e-9 } else { 1e-4 };
             assert!(cosines.iter().any(|c| (c - 1.0).abs() > least), "{name}: {cosines:?}");
         }
-        let probes = |name: &str| numbers(&cells[&format!("{name}-seed-{seed}")]["accuracy"]);
-        assert_ne!(probes("published"), probes("two-steps"));
     }
     let conclusions = summary["conclusions"].as_str().unwrap();
     for part in
