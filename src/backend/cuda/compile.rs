@@ -156,3 +156,29 @@ impl Drop for Compilation {
 fn check(answer: sys::nvrtcResult, what: &str) -> Result<()> {
     answer.result().map_err(|e| Error::Device(format!("NVRTC cannot {what}: {e}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With an NVRTC that knows the card and for a card that it does not know yet: machine code, and intermediate code.
+    #[test]
+    #[ignore = "needs NVRTC where the loader finds it; .ci/run has it"]
+    fn nvrtc_compiles_kernels_with_their_headers() {
+        let source = super::super::launch::structure::SOURCE;
+        for (card, begin) in [(90, &b"\x7fELF"[..]), (999, &b"//"[..])] {
+            let compiler = Compiler::new(Capability(card)).unwrap();
+            let image = compiler.compile(source).unwrap();
+            assert!(
+                image.starts_with(begin) || image[1..].starts_with(begin),
+                "card {card}: {:?}",
+                &image[..8]
+            );
+            let kernel = image.windows(6).any(|w| w == b"gather");
+            assert!(kernel, "card {card}: no kernel `gather`");
+        }
+        let broken = Source { name: "broken.cu", text: "#include \"common.cuh\"\nKERNEL(" };
+        let error = Compiler::new(Capability(90)).unwrap().compile(broken).unwrap_err().to_string();
+        assert!(error.contains("kernels/broken.cu") && error.contains("error"), "{error}");
+    }
+}
