@@ -29,12 +29,12 @@ pub fn run(args: &AblateArgs) -> Result<()> {
         }
         (out, _) => {
             // A machine that is not there is told before anything is written.
-            device.backend(true)?;
+            device.backend()?;
             Study::start(config(args)?, &out.clone().unwrap_or_else(default_out))?
         }
     };
     let mut watcher = Watcher::new(&study, args.json);
-    let findings = study.run(&|| Ok(Session::new(device.backend(true)?)), &mut |p| watcher.at(p))?;
+    let findings = study.run(&|| Ok(Session::new(device.backend()?)), &mut |p| watcher.at(p))?;
     watcher.finish();
     if args.json {
         let path = study.grid.out.join("summary.json");

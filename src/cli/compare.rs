@@ -116,7 +116,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     let mut progress = Progress::new(&ids, cells.iter().filter(|c| c.is_some()).count(), args.json);
     for (id, cell) in ids.iter().zip(&mut cells).filter(|c| c.1.is_none()) {
         progress.start(*id);
-        let finished = grid.run(*id, &|| Ok(Session::new(device.backend(true)?)), &mut progress)?;
+        let finished = grid.run(*id, &|| Ok(Session::new(device.backend()?)), &mut progress)?;
         progress.end(&finished);
         *cell = Some(finished);
     }

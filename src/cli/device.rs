@@ -34,12 +34,20 @@ impl DeviceArgs {
         Ok(threads)
     }
 
+    /// The machine to compute on; a GPU replays captured graphs.
+    ///
+    /// # Errors
+    /// As [`DeviceArgs::backend_with`].
+    pub fn backend(&self) -> Result<Box<dyn Backend>> {
+        self.backend_with(true)
+    }
+
     /// The machine to compute on. `graphs`: whether a GPU replays captured graphs.
     ///
     /// # Errors
     /// [`Error::Usage`] for a precision that the device does not have, [`Error::Device`] for a GPU that is not there or cannot be used,
     /// and if the system refuses the threads.
-    pub fn backend(&self, graphs: bool) -> Result<Box<dyn Backend>> {
+    pub fn backend_with(&self, graphs: bool) -> Result<Box<dyn Backend>> {
         let (threads, precision) = (self.threads()?, self.precision);
         match self.device {
             DeviceChoice::Cuda(number) => match precision.cuda() {

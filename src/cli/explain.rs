@@ -99,7 +99,7 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     if let Some(path) = &args.csv {
         check_free("--csv", path, args.force)?;
     }
-    let machine = args.device.backend(true)?;
+    let machine = args.device.backend()?;
     // A run that `train` could do, but for the schedule.
     let flags = Flags {
         data: &args.data,
@@ -146,7 +146,7 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
 
 /// F from the program of the first part alone; the whole step as the planner makes it for training.
 fn cost(args: &HypergradArgs, data: &Prepared, parts: &[Part]) -> Result<Cost> {
-    let mut session = Session::new(args.device.backend(true)?);
+    let mut session = Session::new(args.device.backend()?);
     let running = session.compile(&Stepper::lean_tape(data)?, Options::default())?;
     let plain = session.compile(&Stepper::plain_tape(data)?, Options::default())?;
     Ok(Cost {

@@ -64,7 +64,7 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
         return explain::run(args);
     }
     // A machine that is not there is told before the data are read.
-    let device = args.device.backend(true)?.describe();
+    let device = args.device.backend()?.describe();
     let (dataset, split) = args.data.load(args.seed)?;
     let setting = Setting::new(args, &dataset, &split)?;
     let main = args.route.unwrap_or(Route::Jvp);
@@ -150,7 +150,7 @@ impl Setting<'_> {
         let mut tape = Tape::new();
         let config = self.config(route);
         self.step(&config).record(&mut tape, everything)?;
-        let mut session = Session::new(self.args.device.backend(true)?);
+        let mut session = Session::new(self.args.device.backend()?);
         let program = session.compile(&tape, Options::default())?;
         setup::initialise(&mut session, &self.net, &self.weight_net, self.args.seed)?;
         session.feed(&program, "x", Values::Float(&self.train.images))?;
@@ -312,7 +312,7 @@ fn gather(args: &HypergradArgs, dataset: &Dataset, batch: &metatape::data::Batch
     let chosen = tape.input("picks", Kind::Int, [batch.picks.len(), 4])?;
     let gathered = tape.gather(all, chosen, spec)?;
     tape.output("x", gathered);
-    let mut session = Session::new(args.device.backend(true)?);
+    let mut session = Session::new(args.device.backend()?);
     let program = session.compile(&tape, Options::default())?;
     session.write_state("pixels", Values::Byte(&pixels))?;
     session.feed(&program, "picks", Values::Int(&picks))?;

@@ -23,12 +23,12 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             agree("train", &asked(args)?, &stored)?;
             // A run keeps its precision, too.
             device.precision = stored.precision.parse()?;
-            Run::resume(out, &|| Ok(Session::new(device.backend(true)?)))?
+            Run::resume(out, &|| Ok(Session::new(device.backend()?)))?
         }
         (out, _) => {
             let config = asked(args)?;
             let out = out.clone().unwrap_or_else(|| default_out(&config));
-            Run::start(config, &out, &|| Ok(Session::new(device.backend(true)?)))?
+            Run::start(config, &out, &|| Ok(Session::new(device.backend()?)))?
         }
     };
     let mut watcher = Watcher::new(&run, args.json);

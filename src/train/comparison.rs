@@ -8,27 +8,9 @@ use super::checkpoint::write_atomically;
 use super::grid::{Cell, Grid};
 use super::plots::{Confusion, Line, Lines, write};
 use super::prepared::Prepared;
+use super::statistics::Spread;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-
-/// Mean and standard deviation over seeds (of a sample: divided by n − 1), the latter from two seeds on.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Mean {
-    /// Mean.
-    pub mean: f64,
-    /// Standard deviation.
-    pub std: Option<f64>,
-}
-
-impl Mean {
-    /// Of some values; `None` without any.
-    pub fn of(values: &[f64]) -> Option<Mean> {
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        (!values.is_empty()).then(|| Mean { mean, std: (n > 1.0).then(|| (squares / (n - 1.0)).sqrt()) })
-    }
-}
 
 /// What a method has reached, over all its seeds that came to an end. Accuracies in percent.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -135,7 +117,7 @@ fn summarise(name: &str, paper: Option<f64>, cells: &[Cell]) -> Result<MethodSum
     let method: super::method::Method = name.parse()?;
     let of =
         |value: &dyn Fn(&Cell) -> Option<f64>| -> Vec<f64> { ended(name, cells).filter_map(value).collect() };
-    let mean = |value: &dyn Fn(&Cell) -> Option<f64>| Mean::of(&of(value));
+    let mean = |value: &dyn Fn(&Cell) -> Option<f64>| Spread::of(&of(value));
     let last = |c: &Cell| c.history().final_accuracy();
     let (finals, best) = (mean(&last), mean(&|c| c.history().best_accuracy()));
     let balanced = mean(&|c| c.history().balanced_accuracy());
@@ -154,7 +136,7 @@ fn summarise(name: &str, paper: Option<f64>, cells: &[Cell]) -> Result<MethodSum
         best_std: best.and_then(|m| m.std),
         balanced_mean: balanced.map(|m| m.mean),
         balanced_std: balanced.and_then(|m| m.std),
-        gain_mean: Mean::of(&gains).map(|m| m.mean),
+        gain_mean: Spread::of(&gains).map(|m| m.mean),
         gain_min: gains.iter().copied().min_by(f64::total_cmp),
         mean_weight_clean: mean(&|c| c.rows.last()?.mean_weight_clean).map(|m| m.mean),
         mean_weight_corrupted: mean(&|c| c.rows.last()?.mean_weight_corrupted).map(|m| m.mean),

@@ -19,6 +19,7 @@
 //! | `comparison.rs` | [`Comparison`]: a grid's means, files and plots |
 //! | `cells.rs` | [`CellFolder`]: a folder of finished cells, for studies of many runs |
 //! | `ablation/` | [`ablation::Study`]: the method's open questions, answered by experiment |
+//! | `statistics.rs` | [`Spread`], [`Difference`]: values over seeds |
 //! | `pictures.rs` | which plots a run draws, from its history |
 //! | `plots/` | how a plot is drawn |
 
@@ -39,11 +40,12 @@ mod run;
 mod scores;
 pub mod setup;
 mod signal;
+mod statistics;
 mod step;
 mod stepper;
 
 pub use cells::CellFolder;
-pub use comparison::{Comparison, Mean, MethodSummary};
+pub use comparison::{Comparison, MethodSummary};
 pub use config::Config;
 pub use grid::{Cell, CellId, Grid, Plan};
 pub use history::{EpochRow, History, Summary, WeightPicture};
@@ -53,4 +55,5 @@ pub use paper::{PRESET_FIELDS, PaperCell};
 pub use prepared::Prepared;
 pub use run::{Observer, Run};
 pub use signal::{SampleRow, StepNumbers, Walk};
+pub use statistics::{Difference, Spread};
 pub use stepper::{At, Stepper};

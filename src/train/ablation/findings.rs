@@ -1,96 +1,12 @@
 //! What the cells say together. Every sentence is made from the measured numbers, by one rule: a difference counts if its interval
 //! over the seeds leaves out 0.
 
-use std::fmt;
-
 use serde::Serialize;
 
 use super::cell::CellResult;
 use super::study::Config;
 use super::variant::Variant;
-
-/// Mean and standard deviation over seeds.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub struct Spread {
-    /// The mean.
-    pub mean: f64,
-    /// The sample standard deviation; none of one value.
-    pub std: Option<f64>,
-}
-
-/// A mean of paired differences with its 95% interval by Student's t, which is never narrower than one test image.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub struct Difference {
-    /// The mean, in points of accuracy.
-    pub mean: f64,
-    /// Half of the interval's width; none of one pair.
-    pub half_width: Option<f64>,
-}
-
-/// Two-sided 95% quantiles of Student's t for 1, 2, … 30 degrees of freedom.
-const T95: [f64; 30] = [
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-];
-
-impl Spread {
-    /// Of some values; none of nothing.
-    pub fn of(values: &[f64]) -> Option<Spread> {
-        if values.is_empty() {
-            return None;
-        }
-        let n = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / n;
-        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        Some(Spread { mean, std: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) })
-    }
-}
-
-impl Difference {
-    /// Of values less the others, pair by pair; none of nothing. `image` is what one test image makes in accuracy: a few seeds that
-    /// happen to differ by the same one or two images are no finding.
-    pub fn paired(values: &[f64], others: &[f64], image: f64) -> Option<Difference> {
-        let differences: Vec<f64> = values.iter().zip(others).map(|(a, b)| a - b).collect();
-        let Spread { mean, std } = Spread::of(&differences)?;
-        let n = differences.len();
-        let t = || T95.get(n - 2).copied().unwrap_or(1.96);
-        let half_width = std.map(|s| (t() * s / (n as f64).sqrt()).max(image));
-        Some(Difference { mean, half_width })
-    }
-
-    /// Whether the interval leaves out 0, and then on which side the difference lies; of one pair nothing is known.
-    pub fn beyond_spread(&self) -> Option<bool> {
-        self.half_width.map(|half| self.mean.abs() > half)
-    }
-
-    fn loses(&self) -> bool {
-        self.beyond_spread() == Some(true) && self.mean < 0.0
-    }
-
-    fn wins(&self) -> bool {
-        self.beyond_spread() == Some(true) && self.mean > 0.0
-    }
-}
-
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self.std {
-            Some(std) => format!("{:.2} ± {std:.2}", self.mean),
-            None => format!("{:.2}", self.mean),
-        };
-        f.pad(&text.replace('-', "−"))
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self.half_width {
-            Some(half) => format!("{:+.2} ± {half:.2}", self.mean),
-            None => format!("{:+.2}", self.mean),
-        };
-        f.pad(&text.replace('-', "−"))
-    }
-}
+use crate::train::statistics::{Difference, Spread};
 
 /// One variant over all seeds. Accuracies in percent.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -446,20 +362,6 @@ mod tests {
             .collect();
         let variants: Vec<Variant> = table.iter().map(|t| t.0).collect();
         Findings::new(&config(&variants, table[0].1.len() as u64), &cells, 5000)
-    }
-
-    #[test]
-    fn intervals_are_students() {
-        // By hand: differences 1, 2, 3; mean 2, s = 1, half = 4.303/√3.
-        let difference = Difference::paired(&[2.0, 4.0, 6.0], &[1.0, 2.0, 3.0], 0.02).unwrap();
-        assert!((difference.mean - 2.0).abs() < 1e-12);
-        assert!((difference.half_width.unwrap() - 4.303 / 3f64.sqrt()).abs() < 1e-12);
-        assert_eq!(difference.beyond_spread(), Some(false));
-        let one = Difference::paired(&[2.0], &[1.0], 0.02).unwrap();
-        assert_eq!((one.mean, one.half_width, one.beyond_spread()), (1.0, None, None));
-        assert_eq!(Difference::paired(&[], &[], 0.02), None);
-        let same = Difference::paired(&[2.0, 3.0], &[2.0, 3.0], 0.02).unwrap();
-        assert_eq!((same.half_width, same.beyond_spread()), (Some(0.02), Some(false)));
     }
 
     #[test]

@@ -33,6 +33,6 @@ mod study;
 mod variant;
 
 pub use cell::{CellProgress, CellResult, Probe};
-pub use findings::{Difference, Findings, Row, Spread};
+pub use findings::{Findings, Row};
 pub use study::{Config, Progress, Study};
 pub use variant::{IMBALANCE, Variant};
