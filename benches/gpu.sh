@@ -47,7 +47,7 @@ for test in backends cuda_kernels convolutions cuda_steps; do
         echo "gpu.sh: no test program $test in $deps; build it first: cargo test --release --no-run" >&2
         exit 1
     fi
-    if CARGO_MANIFEST_DIR=$PWD timeout 120 "$run" card --ignored --nocapture >"$work/log" 2>&1; then outcome=passed; else outcome=failed failed=1; fi
+    if CARGO_MANIFEST_DIR=$PWD timeout 200 "$run" card --ignored --nocapture >"$work/log" 2>&1; then outcome=passed; else outcome=failed failed=1; fi
     count=$(sed -n 's/^running \([0-9]*\) tests\{0,1\}$/\1/p' "$work/log" | head -1)
     [[ ${count:-0} -gt 0 ]] || { outcome="failed: it has no test of a card"; failed=1; }
     note "tests on the card: $test $outcome"

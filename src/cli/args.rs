@@ -115,6 +115,9 @@ pub struct StepArgs {
     /// sgd-imbalance (1e-5, the same)
     #[arg(long, value_name = "PRESET", default_value_t = Preset::Adam)]
     pub weight_net_preset: Preset,
+    /// The weight net's learning rate [default: its optimiser's]
+    #[arg(long, value_name = "LR", value_parser = rate, allow_negative_numbers = true)]
+    pub weight_net_lr: Option<f64>,
     /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5 everywhere), or faithful
     /// (PyTorch's default, as published)
     #[arg(long, value_name = "INIT", default_value_t = WeightNetInit::Kinks)]

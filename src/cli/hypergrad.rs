@@ -114,7 +114,7 @@ impl Setting<'_> {
             args,
             net,
             weight_net: args.step.weight_net(),
-            lr_theta: args.step.weight_net_preset.optimiser().1,
+            lr_theta: args.step.weight_net_lr.unwrap_or(args.step.weight_net_preset.optimiser().1),
             train: gather(args, dataset, train.batch(0))?,
             meta: gather(args, dataset, meta.batch(0))?,
         })

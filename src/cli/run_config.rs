@@ -69,6 +69,7 @@ impl Flags<'_> {
             undetached: self.step.undetached,
             virtual_step: self.step.virtual_step,
             weight_net_preset: self.step.weight_net_preset,
+            weight_net_lr: self.step.weight_net_lr,
             weight_net_init: self.step.weight_net_init,
             epochs: self.epochs,
             batch: self.batch,

@@ -49,6 +49,9 @@ pub struct Config {
     /// V's optimiser.
     #[serde(with = "text")]
     pub weight_net_preset: Preset,
+    /// V's learning rate, if not its optimiser's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_net_lr: Option<f64>,
     /// Where V's parameters begin.
     #[serde(with = "text")]
     pub weight_net_init: WeightNetInit,
@@ -116,7 +119,8 @@ impl Config {
 
     /// V's rule and learning rate.
     pub fn weight_net_rule(&self, method: Method) -> (Optimiser, f64) {
-        self.recipe(method).weight_net.optimiser()
+        let (rule, lr) = self.recipe(method).weight_net.optimiser();
+        (rule, self.weight_net_lr.unwrap_or(lr))
     }
 
     /// The classifier's learning rate in an epoch (from 0): divided by 10 at every milestone.

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod machines;
+pub mod rounded;
 pub mod simulator;
 pub mod steps;
 

@@ -13,6 +13,8 @@ use libloading::Library;
 use metatape::backend::cuda::driver::{Address, Command, Driver, Function, Gemm, Graph, Source, Width};
 use metatape::{Error, Result};
 
+use super::rounded::to_tf32;
+
 /// Twin of `metatape_sim::Allocation`.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -107,7 +109,7 @@ impl Simulator {
         if g.factors == Width::F32 && g.product == Width::Bf16 {
             return Err(Error::Device(format!("{what}: cuBLAS has no product in bf16 of factors in f32")));
         }
-        let rounded = |v: f64| if g.tf32 && g.factors == Width::F32 { tf32(v) } else { v };
+        let rounded = |v: f64| if g.tf32 && g.factors == Width::F32 { to_tf32(v) } else { v };
         for i in 0..g.m {
             for j in 0..g.n {
                 let mut sum = if g.accumulate { c[i * g.n + j] } else { 0.0 };
@@ -168,12 +170,6 @@ impl Simulator {
             }
         }
     }
-}
-
-/// 10 bits of mantissa, rounded to nearest, ties away from zero, as the matrix units' own conversion does.
-fn tf32(v: f64) -> f64 {
-    let bits = (v as f32).to_bits();
-    f64::from(f32::from_bits(bits.wrapping_add(0x1000) & !0x1fff))
 }
 
 impl Driver for Simulator {

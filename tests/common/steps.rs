@@ -25,6 +25,17 @@ pub fn networks() -> Vec<Network> {
     ]
 }
 
+/// Networks as the command line has them, by name, at batches that the CPU does in f64 in seconds to minutes.
+pub fn whole_networks() -> Vec<(&'static str, Network, usize)> {
+    let net = |name, image, batch| (name, Network::named(name, image, 10).unwrap(), batch);
+    vec![
+        net("mlp", [28, 28, 1], 100),
+        net("lenet", [28, 28, 1], 100),
+        net("resnet32", [32, 32, 3], 32),
+        net("wrn28-10", [32, 32, 3], 32),
+    ]
+}
+
 /// A session with a program of the meta step, and everything that it reads set to numbers of seed 1. It has not run.
 pub fn prepare(
     net: &Network,

@@ -328,6 +328,7 @@ mod tests {
             undetached: false,
             virtual_step: VirtualStep::Plain,
             weight_net_preset: Preset::Adam,
+            weight_net_lr: None,
             weight_net_init: WeightNetInit::Kinks,
             epochs: 2,
             batch: 100,

@@ -1,0 +1,214 @@
+//! The CPU in f64 with a precision's roundings put in where the precision is defined to round, and nowhere else: what a machine of that
+//! precision computes but for the order and the f32 of its sums. What is left between the two is then the machine's own error.
+
+use std::collections::HashMap;
+
+use half::bf16;
+use metatape::backend::cpu::Cpu;
+use metatape::backend::cuda::Precision;
+use metatape::error::Result;
+use metatape::program::{Backend, Dims, Instr, Kernel, Named, Place, Plan, Tensor, Values};
+use metatape::tape::{Kind, Shape};
+
+/// Whose roundings, and the machine that computes between them.
+pub struct Rounded {
+    precision: Precision,
+    cpu: Cpu<f64>,
+    /// The CPU's states so far: the session's, then arenas, inputs and copies of programs among them.
+    states: usize,
+    /// The session's states, as the CPU numbers them.
+    given: Vec<usize>,
+    programs: Vec<Loaded>,
+    /// The CPU's programs so far.
+    pieces: usize,
+}
+
+/// A plan taken apart.
+struct Loaded {
+    steps: Vec<Step>,
+    arena: usize,
+    /// The session's states and the inputs, as the CPU numbers them.
+    states: Vec<usize>,
+    inputs: Vec<usize>,
+}
+
+/// What a run consists of.
+enum Step {
+    /// One of the CPU's programs.
+    Run(usize),
+    /// Rounds a state of so many entries.
+    Round(usize, usize, fn(f64) -> f64),
+}
+
+/// 8 bits of mantissa, to nearest, ties to even, as activations are stored.
+fn to_bf16(v: f64) -> f64 {
+    bf16::from_f32(v as f32).to_f64()
+}
+
+/// 11 bits of mantissa, to nearest, ties away from zero, as the matrix units' own conversion does.
+pub fn to_tf32(v: f64) -> f64 {
+    let bits = (v as f32).to_bits();
+    f64::from(f32::from_bits(bits.wrapping_add(0x1000) & !0x1fff))
+}
+
+/// How the factors of a contraction are rounded.
+fn of_factors(precision: Precision, instr: &Instr) -> Option<fn(f64) -> f64> {
+    let Kernel::Contract { dims, .. } = &instr.kernel else { return None };
+    match (precision, dims) {
+        (Precision::F32, _) => None,
+        (Precision::Tf32, _) => Some(to_tf32),
+        (Precision::Bf16, Dims::Conv { .. }) => Some(to_bf16),
+        // Products of f32 matrices stay in f32.
+        (Precision::Bf16, Dims::Gemm { .. }) => {
+            let stored = instr.args.iter().chain(&instr.outs).any(|t| t.activation);
+            stored.then_some(to_bf16 as fn(f64) -> f64)
+        }
+    }
+}
+
+impl Rounded {
+    pub fn new(precision: Precision, threads: usize) -> Rounded {
+        let cpu = Cpu::new(threads).unwrap();
+        Rounded { precision, cpu, states: 0, given: Vec::new(), programs: Vec::new(), pieces: 0 }
+    }
+
+    fn state(&mut self, kind: Kind, len: usize) -> Result<usize> {
+        self.cpu.add_state(kind, len)?;
+        self.states += 1;
+        Ok(self.states - 1)
+    }
+
+    /// A program of one instruction, whose tensors' places are the CPU's states.
+    fn piece(&mut self, instr: Instr) -> Result<Step> {
+        let named = |_| Named { name: String::new(), shape: Shape::from([]), kind: Kind::Float };
+        let plan = Plan {
+            instrs: vec![instr],
+            arena: 0,
+            inputs: Vec::new(),
+            states: (0..self.states).map(named).collect(),
+            outputs: Vec::new(),
+            updated: Vec::new(),
+        };
+        self.cpu.load(plan, (0..self.states).collect())?;
+        self.pieces += 1;
+        Ok(Step::Run(self.pieces - 1))
+    }
+}
+
+impl Backend for Rounded {
+    fn describe(&self) -> String {
+        format!("cpu, rounded as {}", self.precision.name())
+    }
+
+    fn precision(&self) -> &'static str {
+        self.precision.name()
+    }
+
+    fn add_state(&mut self, kind: Kind, len: usize) -> Result<()> {
+        let state = self.state(kind, len)?;
+        self.given.push(state);
+        Ok(())
+    }
+
+    fn write_state(&mut self, state: usize, values: Values) -> Result<()> {
+        self.cpu.write_state(self.given[state], values)
+    }
+
+    fn read_state(&self, state: usize, out: &mut [f64]) -> Result<()> {
+        self.cpu.read_state(self.given[state], out)
+    }
+
+    fn load(&mut self, plan: Plan, states: Vec<usize>) -> Result<()> {
+        let states: Vec<usize> = states.into_iter().map(|s| self.given[s]).collect();
+        let inputs = plan.inputs.iter().map(|i| self.state(i.kind, i.shape.count()));
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let arena = self.state(Kind::Float, plan.arena)?;
+        let home = |t: &Tensor| {
+            let place = match t.place {
+                Place::Arena(at) => Place::State(arena, at),
+                Place::State(i, at) => Place::State(states[i], at),
+                Place::Input(i, at) => Place::State(inputs[i], at),
+            };
+            Tensor { place, ..*t }
+        };
+        let mut steps = Vec::new();
+        // Where a tensor is rounded: a copy that is used at once, so one a length and operand is enough.
+        let mut copies: HashMap<(usize, usize), usize> = HashMap::new();
+        for instr in &plan.instrs {
+            let mut args: Vec<Tensor> = instr.args.iter().map(home).collect();
+            let outs: Vec<Tensor> = instr.outs.iter().map(home).collect();
+            let copy = |kernel, from: Tensor, to: Tensor| Instr { kernel, args: vec![from], outs: vec![to] };
+            let mut rounded = |this: &mut Rounded, i: usize, tensor: &Tensor| -> Result<(usize, Tensor)> {
+                let state = match copies.get(&(i, tensor.len)) {
+                    Some(state) => *state,
+                    None => this.state(Kind::Float, tensor.len)?,
+                };
+                copies.insert((i, tensor.len), state);
+                Ok((state, Tensor { place: Place::State(state, 0), ..*tensor }))
+            };
+            if let Some(round) = of_factors(self.precision, instr) {
+                for (i, arg) in args.iter_mut().enumerate() {
+                    let (state, place) = rounded(self, i, arg)?;
+                    steps.push(self.piece(copy(Kernel::Copy, *arg, place))?);
+                    steps.push(Step::Round(state, arg.len, round));
+                    *arg = place;
+                }
+            }
+            steps.push(self.piece(Instr { kernel: instr.kernel.clone(), args, outs: outs.clone() })?);
+            let short = self.precision == Precision::Bf16;
+            for out in outs.iter().filter(|out| short && out.activation) {
+                let (state, place) = rounded(self, 0, out)?;
+                steps.push(self.piece(copy(Kernel::Copy, *out, place))?);
+                steps.push(Step::Round(state, out.len, to_bf16));
+                steps.push(self.piece(copy(Kernel::Copy, place, *out))?);
+            }
+        }
+        self.programs.push(Loaded { steps, arena, states, inputs });
+        Ok(())
+    }
+
+    fn write_input(&mut self, program: usize, input: usize, values: Values) -> Result<()> {
+        self.cpu.write_state(self.programs[program].inputs[input], values)
+    }
+
+    fn run(&mut self, program: usize) -> Result<()> {
+        let mut entries = Vec::new();
+        for step in &self.programs[program].steps {
+            match *step {
+                Step::Run(piece) => self.cpu.run(piece)?,
+                Step::Round(state, len, round) => {
+                    entries.resize(len, 0.0);
+                    self.cpu.read_state(state, &mut entries)?;
+                    entries.iter_mut().for_each(|v| *v = round(*v));
+                    self.cpu.write_state(state, Values::Float(&entries))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn profile(&mut self, _: usize) -> Result<Vec<(&'static str, f64)>> {
+        unreachable!("nobody times the reference")
+    }
+
+    fn read(&self, program: usize, tensor: Tensor, out: &mut [f64]) -> Result<()> {
+        let Loaded { arena, states, inputs, .. } = &self.programs[program];
+        let (state, at) = match tensor.place {
+            Place::Arena(at) => (*arena, at),
+            Place::State(i, at) => (states[i], at),
+            Place::Input(i, at) => (inputs[i], at),
+        };
+        let mut all = vec![0.0; at + tensor.len];
+        self.cpu.read_state(state, &mut all)?;
+        out.copy_from_slice(&all[at..]);
+        Ok(())
+    }
+
+    fn float_bytes(&self) -> usize {
+        8
+    }
+}
