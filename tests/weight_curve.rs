@@ -33,6 +33,7 @@ fn reference(seed: u64) -> Config {
         undetached: false,
         virtual_step: VirtualStep::Plain,
         weight_net_preset: Preset::Adam,
+        weight_net_lr: None,
         weight_net_init: WeightNetInit::Kinks,
         epochs: 20,
         batch: 100,

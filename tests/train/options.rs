@@ -57,6 +57,10 @@ fn every_option_trains() {
 
     let uniform = run(&["--method", "uniform"]);
     assert!(uniform["meta_steps_per_second"].is_null() && uniform["weight_curve"] == serde_json::json!([]));
+    let curve = |lr: &[&str]| run(&[&["--no-baseline"], lr].concat())["weight_curve"].clone();
+    // 1e-3 is what Adam's preset has.
+    assert_eq!(curve(&[]), curve(&["--weight-net-lr", "1e-3"]));
+    assert_ne!(curve(&[]), curve(&["--weight-net-lr", "1e-2"]));
     let alone = run(&["--no-baseline"]);
     assert!(alone["baseline_best_test_accuracy"].is_null());
     let default = run(&[]);
