@@ -36,12 +36,12 @@ if [[ -n $torch_version ]]; then
     folders=$("$python" -c 'import glob, os, torch; print(":".join(glob.glob(os.path.dirname(os.path.dirname(torch.__file__)) + "/nvidia/*/lib")))')
     export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folders
 fi
-card=$("$metatape" info | sed -n 's/^GPUs *cuda:0 \(.*\), [0-9]* GiB.*/\1/p')
+card=$("$metatape" info | sed -n 's/^GPUs *cuda:0 \([^;]*\), [0-9]* GiB.*/\1/p')
 [[ -n $card ]] || { echo "gpu.sh: $("$metatape" info | grep '^GPUs'); an NVIDIA GPU with its driver is needed" >&2; exit 1; }
 note "card: $card"
 
 # 1. Tests of all operations, all kernels and whole meta steps.
-for test in backends cuda_kernels convolutions cuda_steps; do
+for test in backends cuda_kernels convolutions cuda_steps methods; do
     run=$(binary "$test")
     if [[ -z $run ]]; then
         echo "gpu.sh: no test program $test in $deps; build it first: cargo test --release --no-run" >&2
@@ -58,7 +58,7 @@ done
 # 2. The sanitizer on one small meta step in every precision.
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck; do
-        if timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$(binary cuda_steps)" card_one_small_step --ignored --exact >"$work/log" 2>&1; then
+        if timeout 100 compute-sanitizer --tool "$tool" --error-exitcode 9 "$(binary cuda_steps)" card_one_small_step --ignored --exact >"$work/log" 2>&1; then
             outcome=clean
         else
             outcome=failed failed=1
@@ -87,22 +87,17 @@ done
 note "bench done"
 
 # 4. PyTorch and cuDNN.
-torch() { # model mode precision [flags]
-    local name="torch-$1-$2-$3${4:+-graph}"
-    # shellcheck disable=SC2086
-    timeout 60 "$python" benches/peers/torch_meta.py --device cuda --model "$1" --batch 100 --steps 10 --mode "$2" --precision "$3" ${4:-} --json >"$work/$name" 2>"$work/log" ||
-        { rm -f "$work/$name"; note "$name left out: $(tail -1 "$work/log")"; }
+torch() { # model runs: one process for all of a model's, one line each
+    timeout 100 "$python" benches/peers/torch_meta.py --device cuda --model "$1" --batch 100 --steps 10 --json --runs "${@:2}" >"$work/lines" 2>"$work/log"
+    grep -h "left out" "$work/log" >&2
+    while read -r line; do
+        echo "$line" >"$work/torch-$1-$(sed -n 's/.*"mode": "\([^"]*\)", "precision": "\([^"]*\)".*/\1-\2/p' <<<"$line")"
+    done <"$work/lines"
 }
 if [[ -n $torch_version ]]; then
-    for model in $models; do
-        torch "$model" official f32
-        torch "$model" jvp f32
-        torch "$model" jvp f32 --graph
-        if [[ $model == resnet32 || $model == wrn28-10 ]]; then
-            torch "$model" official tf32
-            torch "$model" jvp tf32 --graph
-            torch "$model" jvp bf16 --graph
-        fi
+    for model in mlp lenet; do torch "$model" official:f32 jvp:f32 jvp:f32:graph; done
+    for model in resnet32 wrn28-10; do
+        torch "$model" official:f32 jvp:f32 jvp:f32:graph official:tf32 jvp:tf32:graph jvp:bf16:graph
     done
     note "PyTorch $torch_version done"
 else
@@ -155,7 +150,7 @@ name="gpu-$(echo "$card" | tr -c 'A-Za-z0-9\n' '-' | tr 'A-Z' 'a-z')-$(date +%Y-
     for model in $models; do
         row=("$model")
         for graph in on off; do for p in f32 tf32 bf16; do row+=("$(ms "bench-$model-$p-$graph" meta_ms)"); done; done
-        for t in official-f32 jvp-f32 jvp-f32-graph; do row+=("$(line_ms "torch-$model-$t")"); done
+        for t in official-f32 jvp-f32 jvp+graph-f32; do row+=("$(line_ms "torch-$model-$t")"); done
         echo "${row[@]}" | awk '{
             best = ""; for (i = 8; i <= 10; i++) if ($i != "-" && (best == "" || $i < best)) best = $i
             printf "%-10s", $1; for (i = 2; i <= 7; i++) printf ($i == "-" ? " %9s" : " %9.2f"), $i

@@ -65,6 +65,17 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
     constexpr int WIDTH_B = TRANSPOSED ? BK : BN, CB = WIDTH_B / VB, CHUNKS_B = TileB::LINES * CB;
     Cursor at_b = {0, 0, 0};
     if constexpr (TRANSPOSED) at_b.move(i32(threadIdx.x) % CB * VB, p.channels, taps_x);
+    // Forward: this thread's chunks of the weights' tile, as entries from the tile's first line on. Loops over chunks count to a number that the
+    // compiler knows: one that began at the thread's own would not be unrolled, and its divisions would come again at every step.
+    constexpr int EACH_B = TRANSPOSED ? 1 : (CHUNKS_B + THREADS - 1) / THREADS;
+    i32 from_b[EACH_B];
+    bool column_b[EACH_B];
+#pragma unroll
+    for (int i = 0; i < EACH_B; i++) {
+        i32 chunk = i32(threadIdx.x) + i * THREADS, n = n0 + chunk % CB * VB;
+        from_b[i] = chunk / CB * p.columns + n;
+        column_b[i] = n < p.columns;
+    }
     i32 k0 = 0;
 
     auto load = [&](u8* stage) {
@@ -87,19 +98,24 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
             bool reached = at_b.a < taps_y;
             i32 tap_at = (tap_y + step * at_b.a) * p.kernel_w + tap_x + step * at_b.b;
             const float* from = weights + (long long)tap_at * p.columns * p.channels + at_b.channel;
+            constexpr int LINES_B = THREADS / CB;
 #pragma unroll
-            for (int i = int(threadIdx.x) / CB; i < BN; i += THREADS / CB) {
+            for (int r = 0; r < (BN + LINES_B - 1) / LINES_B; r++) {
+                int i = int(threadIdx.x) / CB + r * LINES_B;
+                if (BN % LINES_B != 0 && i >= BN) break;
                 bool valid = reached && n0 + i < p.columns;
                 fill<float, VB, false>(b + i * TileB::LD + int(threadIdx.x) % CB * VB, valid ? from + (long long)(n0 + i) * p.channels : weights, valid);
             }
             at_b.move(BK, p.channels, taps_x);
         } else {
             i32 k_end = taps_y * taps_x * p.channels;
+            const float* from = weights + (long long)k0 * p.columns;
 #pragma unroll
-            for (int c = int(threadIdx.x); c < CHUNKS_B; c += THREADS) {
-                int line = c / CB, n = c % CB * VB;
-                bool valid = k0 + line < k_end && n0 + n < p.columns;
-                fill<float, VB, false>(b + line * TileB::LD + n, valid ? weights + (long long)(k0 + line) * p.columns + n0 + n : weights, valid);
+            for (int i = 0; i < EACH_B; i++) {
+                int chunk = int(threadIdx.x) + i * THREADS, line = chunk / CB;
+                if (CHUNKS_B % THREADS != 0 && chunk >= CHUNKS_B) break;
+                bool valid = column_b[i] && k0 + line < k_end;
+                fill<float, VB, false>(b + line * TileB::LD + chunk % CB * VB, valid ? from + from_b[i] : weights, valid);
             }
             k0 += BK;
         }
@@ -159,8 +175,9 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
             fill<S, VA, true>(a + line_a * TileA::LD + chunk * VA, source + (valid ? here + ahead[c] : 0), valid);
         }
 #pragma unroll
-        for (int chunk = int(threadIdx.x); chunk < CHUNKS_B; chunk += THREADS) {
-            int line = chunk / CB, n = chunk % CB * VB;
+        for (int i = 0; i < (CHUNKS_B + THREADS - 1) / THREADS; i++) {
+            int chunk = int(threadIdx.x) + i * THREADS, line = chunk / CB, n = chunk % CB * VB;
+            if (CHUNKS_B % THREADS != 0 && chunk >= CHUNKS_B) break;
             i32 pixel = m_first + line;
             bool valid = pixel < pixels && n0 + n < p.columns;
             fill<O, VB, false>(b + line * TileB::LD + n, valid ? other + (long long)pixel * p.columns + n0 + n : other, valid);

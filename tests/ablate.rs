@@ -62,6 +62,22 @@ fn cosines(cell: &Value) -> Vec<f64> {
 }
 
 #[test]
+fn a_loss_that_does_not_stay_finite_is_a_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("study");
+    let args = [&SMALL[..], &["--seeds", "1", "--variants", "uniform,two-steps", "--lr", "1e30"]].concat();
+    let summary = study(&args, &out);
+    for variant in summary["variants"].as_array().unwrap() {
+        assert_eq!((&variant["diverged"], &variant["final_mean"]), (&1.into(), &Value::Null), "{variant}");
+    }
+    let said = summary["conclusions"].as_str().unwrap();
+    assert!(said.contains("uniform: the loss did not stay finite with 1 of 1 seeds"), "{said}");
+    assert!(fs::read_to_string(out.join("results.csv")).unwrap().contains("smaller --lr"));
+    assert_eq!(study(&[&args[..], &["--resume"]].concat(), &out), summary);
+    fails(&["--route", "reverse", "--out", text(&folder.path().join("no"))], 2, &["--route", "--variants"]);
+}
+
+#[test]
 fn a_study_of_everything_leaves_files_that_agree() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("new/study");

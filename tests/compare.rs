@@ -266,8 +266,32 @@ fn presets_set_the_papers_experiments() {
     );
     let printed = metatape(&["--resume", "--out", text(&out)]).assert().success().get_output().stdout.clone();
     let printed = String::from_utf8(printed).unwrap();
-    for part in ["paper %", "87.54", "not its setting here: dataset, meta_size, model, epochs"] {
+    assert_eq!(summary["departures"][0], "dataset");
+    for part in ["paper %*", "87.54", "not its setting here: dataset, meta_size, model, epochs"] {
         assert!(printed.contains(part), "`{part}` is not in: {printed}");
+    }
+}
+
+#[test]
+fn a_plan_that_was_changed_is_understood_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let data = files::mnist(&folder.path().join("data"), false);
+    let small = small(&data);
+    let mut args: Vec<&str> = small.iter().map(String::as_str).collect();
+    args.extend(["--methods", "uniform,gce", "--seeds", "1", "--epochs", "1"]);
+    compare(&args, &out);
+    let plan = std::fs::read_to_string(out.join("compare.toml")).unwrap();
+    for (from, to, part) in [
+        ("methods = [\"uniform\", \"gce\"]", "methods = []", "no method or no seed"),
+        ("methods = [\"uniform\", \"gce\"]", "methods = [\"gce\", \"gce\"]", "gce stands twice"),
+        ("seeds = [1]", "seeds = []", "no method or no seed"),
+        ("epochs = 1", "epochs = 2", "has 1 epochs and compare.toml asks for 2"),
+        ("epochs = 1", "epochs = 0", "--epochs 0"),
+    ] {
+        assert!(plan.contains(from), "{plan}");
+        std::fs::write(out.join("compare.toml"), plan.replace(from, to)).unwrap();
+        fails(&["--resume", "--out", text(&out)], 1, &[part]);
     }
 }
 

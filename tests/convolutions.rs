@@ -4,7 +4,6 @@ mod common;
 
 use common::machines::{Machine, cards, simulators};
 use metatape::Result;
-use metatape::backend::cpu::Cpu;
 use metatape::backend::cuda::Precision;
 use metatape::program::{Backend, Options, Session, Values};
 use metatape::tape::{Form, Geometry, Kind, Role, Shape, Tape, Var};
@@ -107,17 +106,12 @@ fn evaluate(backend: Box<dyn Backend>, tape: &Tape, fuse: bool) -> Result<Vec<Ve
 
 fn hold(c: Conv, roles: &[Role], fuse: bool, machines: Vec<Machine>) {
     let tape = record(c, roles).unwrap();
-    let reference = evaluate(Box::new(Cpu::<f64>::new(1).unwrap()), &tape, fuse).unwrap();
+    let reference = evaluate(machines[0].reference(2), &tape, fuse).unwrap();
     for machine in machines {
         let what = format!("{c:?} on {}, fuse {fuse}", machine.name);
         let got = evaluate(machine.backend, &tape, fuse).unwrap_or_else(|e| panic!("{what}: {e}"));
         for ((output, got), want) in tape.outputs().iter().zip(&got).zip(&reference) {
-            let largest = want.iter().fold(0.1, |m: f64, w| m.max(w.abs()));
-            for (i, (g, w)) in got.iter().zip(want).enumerate() {
-                let error = (g - w).abs() / largest;
-                let most = machine.tolerance.operation;
-                assert!(error <= most, "{what}: {}[{i}] is {g}, not {w}: error {error:.1e}", output.0);
-            }
+            machine.tolerance.hold(got, want, &format!("{what}: {}", output.0));
         }
     }
 }

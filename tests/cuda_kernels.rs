@@ -5,7 +5,6 @@ mod common;
 
 use common::machines::{Machine, cards, simulators};
 use metatape::Result;
-use metatape::backend::cpu::Cpu;
 use metatape::backend::cuda::Precision;
 use metatape::program::{Backend, Options, Session, Values};
 use metatape::tape::{GatherSpec, Geometry, Kind, Op, Scalar, Strided, Tape, Unary, Var, Window};
@@ -81,23 +80,18 @@ fn evaluate(backend: Box<dyn Backend>, build: Build, fuse: bool) -> Result<Vec<(
 
 fn hold(what: &str, build: Build, precision: Precision, machines: fn(Precision) -> Vec<Machine>) {
     for fuse in [true, false] {
-        let reference = evaluate(Box::new(Cpu::<f64>::new(1).unwrap()), build, fuse).unwrap();
-        for machine in machines(precision) {
-            let tolerance = match precision {
-                Precision::F32 => TOLERANCE,
-                _ => machine.tolerance.operation,
-            };
+        let machines = machines(precision);
+        let reference = evaluate(machines[0].reference(1), build, fuse).unwrap();
+        for machine in machines {
+            let mut tolerance = machine.tolerance;
+            if precision == Precision::F32 {
+                tolerance.operation = TOLERANCE;
+            }
             let what = format!("{what} on {}, fuse {fuse}", machine.name);
             let got = evaluate(machine.backend, build, fuse).unwrap_or_else(|e| panic!("{what}: {e}"));
             assert_eq!(got.len(), reference.len());
             for ((name, got), (_, want)) in got.iter().zip(&reference) {
-                assert_eq!(got.len(), want.len());
-                let finite = want.iter().filter(|w| w.is_finite());
-                let largest = finite.fold(0.1, |m: f64, w| m.max(w.abs()));
-                for (i, (g, w)) in got.iter().zip(want).enumerate() {
-                    let same = g == w || g.is_nan() && w.is_nan() || (g - w).abs() <= tolerance * largest;
-                    assert!(same, "{what}: {name}[{i}] is {g}, not {w}");
-                }
+                tolerance.hold(got, want, &format!("{what}: {name}"));
             }
         }
     }

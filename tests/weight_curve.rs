@@ -1,12 +1,12 @@
 //! The method's signature picture: in the reference setting (10,000 Fashion-MNIST images, MLP 784–256–10, uniform noise 0.6, 20 epochs)
 //! the default weight net learns a decreasing curve on every one of seeds 1 to 5.
 
+mod common;
+
 use std::path::Path;
 
+use common::runs::reference;
 use metatape::backend::cpu::Cpu;
-use metatape::data::{DatasetKind, Noise};
-use metatape::meta::{Preset, Route, VirtualStep, Weights};
-use metatape::nn::WeightNetInit;
 use metatape::program::Session;
 use metatape::train::{Config, EpochRow, Method, Observer, Run, StepReport, Summary};
 
@@ -16,35 +16,6 @@ impl Observer for Quiet {
     fn begin(&mut self, _: &Run, _: usize) {}
     fn step(&mut self, _: Method, _: usize, _: StepReport) {}
     fn epoch(&mut self, _: &EpochRow) {}
-}
-
-fn reference(seed: u64) -> Config {
-    Config {
-        dataset: DatasetKind::FashionMnistMini,
-        data_dir: None,
-        noise: Noise::Uniform(0.6),
-        imbalance: None,
-        meta_size: Some(1000),
-        model: "mlp".into(),
-        method: Method::MwNet,
-        baseline: false,
-        route: Route::Jvp,
-        weights: Weights::Normalised,
-        undetached: false,
-        virtual_step: VirtualStep::Plain,
-        weight_net_preset: Preset::Adam,
-        weight_net_lr: None,
-        weight_net_init: WeightNetInit::Kinks,
-        epochs: 20,
-        batch: 100,
-        lr: 0.05,
-        milestones: vec![13, 17],
-        momentum: 0.9,
-        nesterov: false,
-        weight_decay: 5e-4,
-        seed,
-        precision: "f32".into(),
-    }
 }
 
 fn train(config: Config, out: &Path) -> Summary {

@@ -33,6 +33,7 @@ def calls(line):
 
 def milliseconds(call):
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
             call()

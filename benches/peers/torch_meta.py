@@ -22,6 +22,7 @@ import argparse
 import contextlib
 import json
 import statistics
+import sys
 import time
 
 import torch
@@ -264,49 +265,36 @@ def resident(field):
         return next(int(line.split()[1]) * 1024 for line in f if line.startswith(field + ":"))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", choices=NETS, default="mlp")
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--mode", choices=("plain", "official", "jvp"), default="official")
-    parser.add_argument("--reuse-forward", action="store_true")
-    parser.add_argument("--graph", action="store_true", help="one CUDA graph a step")
-    parser.add_argument("--precision", choices=("f32", "tf32", "bf16"), default="f32")
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    if args.device == "cpu" and (args.graph or args.precision != "f32"):
-        parser.error("--graph, and --precision other than f32, are for --device cuda")
-
-    torch.manual_seed(1)
-    torch.set_num_threads(args.threads)
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
+def measure(args):
     cuda = args.device == "cuda"
+    torch.manual_seed(1)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
     if cuda:
-        torch.zeros(1, device="cuda")
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     library_bytes = resident("VmRSS")  # the interpreter and the library, before any data
 
     data = torch.randn(2, 5 * args.batch, *IMAGES[args.model], device=args.device)
     labels = torch.randint(10, (2, 5 * args.batch), device=args.device)
     trainer = Trainer(args.model, args.device, args.mode, args.reuse_forward, args.graph, args.precision == "bf16")
 
-    def batch(k):
-        index = torch.randperm(5 * args.batch, device=args.device)[: args.batch]
+    def draw():
+        return torch.randperm(5 * args.batch, device=args.device)[: args.batch]
+
+    def batch(k, index):
         x = data[k][index]
         return (x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x), labels[k][index]
 
     if args.graph:
-        trainer = Graphed(trainer, [*batch(0), *batch(1)], args.warm_up)
+        trainer = Graphed(trainer, [*batch(0, draw()), *batch(1, draw())], args.warm_up)
     milliseconds = []
     for k in range(args.warm_up + args.steps):
+        # Drawn before: a step is timed with the gathering of its batches, not with the choice of them.
+        chosen = draw(), draw()
         if cuda:
             torch.cuda.synchronize()
         start = time.perf_counter()
-        value = trainer.step(*batch(0), *batch(1))
+        value = trainer.step(*batch(0, chosen[0]), *batch(1, chosen[1]))
         if cuda:
             torch.cuda.synchronize()
         if k >= args.warm_up:
@@ -323,11 +311,45 @@ def main():
         "peak_memory_bytes": peak, "library_memory_bytes": 0 if cuda else library_bytes,
     }
     if args.json:
-        print(json.dumps(result))
+        print(json.dumps(result), flush=True)
     else:
         ms = result["ms"]
         print(f"torch {args.model} {result['mode']}: {ms['median']:.2f} ms a step ({ms['min']:.2f} to {ms['max']:.2f}), "
-              f"peak memory {peak / 2**20:.0f} MiB")
+              f"peak memory {peak / 2**20:.0f} MiB", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", choices=NETS, default="mlp")
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--warm-up", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--mode", choices=("plain", "official", "jvp"), default="official")
+    parser.add_argument("--reuse-forward", action="store_true")
+    parser.add_argument("--graph", action="store_true", help="one CUDA graph a step")
+    parser.add_argument("--precision", choices=("f32", "tf32", "bf16"), default="f32")
+    parser.add_argument("--runs", nargs="+", metavar="MODE:PRECISION[:graph]",
+                        help="several in one process, instead of --mode, --precision and --graph; one that fails is left out")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    if args.device == "cpu" and (args.graph or args.precision != "f32"):
+        parser.error("--graph, and --precision other than f32, are for --device cuda")
+
+    torch.set_num_threads(args.threads)
+    torch.backends.cudnn.benchmark = True
+    if args.device == "cuda":
+        torch.zeros(1, device="cuda")
+    if not args.runs:
+        return measure(args)
+    for run in args.runs:
+        args.mode, args.precision, *graph = run.split(":")
+        args.graph = graph == ["graph"]
+        try:
+            measure(args)
+        except (Exception, SystemExit) as error:
+            print(f"{args.model} {run} left out: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

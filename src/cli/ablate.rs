@@ -1,7 +1,6 @@
 //! `metatape ablate`: from flags to a [`Study`], and what it shows while it goes on and at its end.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,6 +11,7 @@ use metatape::train::ablation::{Config, Findings, Progress, Study, Variant};
 use metatape::{Error, Result};
 
 use super::args::{AblateArgs, given};
+use super::run_config::in_folder;
 use super::{report, run_config};
 
 /// Images of the full meta set, if not `--meta-size`.
@@ -30,7 +30,10 @@ pub fn run(args: &AblateArgs) -> Result<()> {
         (out, _) => {
             // A machine that is not there is told before anything is written.
             device.backend()?;
-            Study::start(config(args)?, &out.clone().unwrap_or_else(default_out))?
+            {
+                let config = config(args)?;
+                in_folder(out.as_deref(), "ablate", |out| Study::start(config, out))?
+            }
         }
     };
     let mut watcher = Watcher::new(&study, args.json);
@@ -47,6 +50,12 @@ pub fn run(args: &AblateArgs) -> Result<()> {
 }
 
 fn config(args: &AblateArgs) -> Result<Config> {
+    if given("ablate").contains("route") {
+        return Err(Error::Usage(
+            "--route is not for ablate, whose variants say how the hypergradient is computed; add finite-difference to --variants"
+                .into(),
+        ));
+    }
     let flags = run_config::config(&args.run, Method::MwNet, false, 1)?;
     let run = metatape::train::Config { meta_size: None, route: Route::Jvp, ..flags };
     let meta_size = args.run.data.meta_size.unwrap_or(META_SIZE);
@@ -85,19 +94,6 @@ fn agree(args: &AblateArgs, stored: &Config) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// `runs/<date>-ablate`, with a number behind it if that is taken.
-fn default_out() -> PathBuf {
-    let date = jiff::ZonedDateTime::now().strftime("%Y-%m-%d-%H%M%S").to_string();
-    let mut out = PathBuf::from("runs").join(format!("{date}-ablate"));
-    for i in 2.. {
-        if !out.exists() {
-            break;
-        }
-        out = PathBuf::from("runs").join(format!("{date}-ablate-{i}"));
-    }
-    out
 }
 
 /// One bar over the whole grid on a terminal, a line a cell elsewhere.
@@ -190,14 +186,14 @@ fn table(findings: &Findings) -> String {
         };
         rows.push(vec![
             row.name.to_string(),
-            format!("{:.2}", row.final_mean),
+            optional(row.final_mean, 2),
             optional(row.final_std, 2),
-            format!("{:.2}", row.best_mean),
+            optional(row.best_mean, 2),
             row.difference.map_or("-  ".to_owned(), |d| format!("{d}{mark}")),
             optional(row.cosine_mean, 3),
             optional(row.mean_weight_clean, 3),
             optional(row.mean_weight_corrupted, 3),
-            report::ms(row.ms_per_step),
+            row.ms_per_step.map_or("-".to_owned(), report::ms),
         ]);
     }
     let mut text = format!(

@@ -13,7 +13,7 @@ use metatape::train::Method;
 use metatape::train::ablation::Variant;
 
 use super::compare::CompareArgs;
-use super::values::{DeviceChoice, Precision, factor, model, positive, rate, share};
+use super::values::{DeviceChoice, Precision, factor, model, positive, rate, seed, share};
 
 const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
 const ROUTES: &str = "jvp|reverse|finite-difference|per-sample";
@@ -70,7 +70,7 @@ pub struct DataArgs {
     pub data_dir: Option<PathBuf>,
     /// Label noise of the training set: none, or with a probability P uniform:P (a label drawn anew from all classes), flip:P
     /// (one wrong class for each), flip2:P (two) [default: uniform:0.6, or none beside --imbalance]
-    #[arg(long, value_name = "NOISE")]
+    #[arg(long, value_name = "NOISE", allow_negative_numbers = true)]
     pub noise: Option<Noise>,
     /// Long tail: the largest class has IF times the images of the smallest
     #[arg(long, value_name = "IF", value_parser = factor, allow_negative_numbers = true)]
@@ -115,7 +115,7 @@ pub struct StepArgs {
     /// sgd-imbalance (1e-5, the same)
     #[arg(long, value_name = "PRESET", default_value_t = Preset::Adam)]
     pub weight_net_preset: Preset,
-    /// The weight net's learning rate [default: its optimiser's]
+    /// The weight net's learning rate [default: its optimiser's; 2e-3 for adam with kinks]
     #[arg(long, value_name = "LR", value_parser = rate, allow_negative_numbers = true)]
     pub weight_net_lr: Option<f64>,
     /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5 everywhere), or faithful
@@ -244,7 +244,7 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub run: RunArgs,
     /// Decides meta set, noise, first parameters and order of batches
-    #[arg(long, value_name = "SEED", default_value_t = 1, help_heading = "Schedule")]
+    #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, allow_negative_numbers = true, help_heading = "Schedule")]
     pub seed: u64,
     /// Folder for the run's files [default: runs/<date-name>]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
@@ -313,7 +313,7 @@ pub struct HypergradArgs {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
     pub batch: usize,
     /// Decides meta set, noise, first parameters and the batch
-    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
     /// Only this route, beside the reference `reverse` [default: all; per-sample only where it takes less than 200 GFLOP and
     /// its matrices less than 2 GiB]

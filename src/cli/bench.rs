@@ -60,12 +60,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     setup::initialise(&mut session, &net, &weight_net, 1)?;
     let pixels: Vec<u8> = (0..IMAGES * image.iter().product::<usize>()).map(|_| rng.random()).collect();
     session.write_state("pixels", Values::Byte(&pixels))?;
-    session.feed(&meta.program, "lr.theta", Values::Float(&[Preset::Adam.optimiser().1]))?;
+    session.feed(&meta.program, "lr.theta", Values::Float(&[Preset::Adam.lr(WeightNetInit::Kinks)]))?;
     for _ in 0..WARM_UP {
         meta.step(&mut session, args.batch, &mut rng)?;
     }
     // Before the plain step is set up: the memory of a process that does meta steps alone.
-    let memory = peak_resident_bytes().unwrap_or(meta.program.arena_bytes);
+    let memory = session.device_bytes().or_else(peak_resident_bytes).unwrap_or(meta.program.arena_bytes);
 
     let mut tape = Tape::new();
     let optimiser = Optimiser::Sgd(config.classifier);

@@ -9,8 +9,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use metatape::program::Session;
 use metatape::train::{
-    Cell, CellId, Comparison, EpochRow, Grid, Method, MethodSummary, Observer, PRESET_FIELDS, PaperCell,
-    Plan, Run, StepReport,
+    Cell, CellId, Comparison, EpochRow, Grid, Method, MethodSummary, Observer, PaperCell, Plan, Run,
+    StepReport,
 };
 use metatape::{Error, Result};
 
@@ -18,7 +18,7 @@ use super::args::{RunArgs, given};
 use super::report::{ms, print, table};
 use super::run_config::config;
 use super::train::agree;
-use super::values::positive;
+use super::values::{positive, seed};
 
 /// `metatape compare`.
 #[derive(Args, Clone, Debug)]
@@ -51,7 +51,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub seeds: usize,
     /// The first seed
-    #[arg(long, value_name = "SEED", default_value_t = 1, help_heading = "Schedule")]
+    #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, allow_negative_numbers = true, help_heading = "Schedule")]
     pub seed: u64,
     /// A cell of the paper's tables: sets data set, noise, meta set, model, schedule and optimisers, and shows the paper's
     /// accuracy beside ours; flags that are given as well go before
@@ -102,7 +102,8 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         same(args, &grid.plan)?;
         grid
     } else {
-        // Errors of the data before a folder is made.
+        // Errors of the machine and of the data before a folder is made.
+        device.backend()?;
         let plan = plan(args)?;
         metatape::train::Prepared::new(plan.config.clone())?;
         Grid::start(plan, &args.out)?
@@ -332,7 +333,8 @@ fn report(grid: &Grid, comparison: &Comparison) -> String {
     let mut heading = vec!["method", "final %", "best %"];
     heading.extend(tail.then_some("balanced %"));
     heading.extend(["gain", "least", "weight clean", "corrupted", "ms/step", "networks"]);
-    heading.extend(paper.then_some("paper %"));
+    let departs = !comparison.departures.is_empty();
+    heading.extend(paper.then_some(if departs { "paper %*" } else { "paper %" }));
     let mut rows = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for m in &comparison.methods {
         let mut row =
@@ -359,29 +361,18 @@ fn report(grid: &Grid, comparison: &Comparison) -> String {
         table(&rows)
     );
     for MethodSummary { name, diverged, .. } in comparison.methods.iter().filter(|m| m.diverged > 0) {
-        text.push_str(&format!("\n{name}: {diverged} runs did not keep a finite loss and are left out"));
+        text.push_str(&format!("\n{name}: without the runs whose loss did not stay finite ({diverged})"));
     }
     if let Some(preset) = &comparison.preset {
         text.push_str(&format!(
-            "\n{preset}: the paper's accuracies are the best of all evaluations, means of 5 seeds"
+            "\n{}{preset}: the paper's accuracies are the best of all evaluations, means of 5 seeds",
+            if departs { "* " } else { "" }
         ));
-        let changed = changed(grid);
-        if !changed.is_empty() {
-            text.push_str(&format!("; not its setting here: {}", changed.join(", ")));
+        if departs {
+            text.push_str(&format!("; not its setting here: {}", comparison.departures.join(", ")));
         }
         text.push('\n');
     }
     text.push_str(&format!("\nfiles: {}", grid.out.display()));
     text
-}
-
-/// Fields in which the grid departs from its preset.
-fn changed(grid: &Grid) -> Vec<&'static str> {
-    let config = &grid.plan.config;
-    let Ok(Some(cell)) = grid.paper() else { return Vec::new() };
-    let mut paper = config.clone();
-    cell.apply(&mut paper, &Default::default());
-    let fields = |config| serde_json::to_value(config).unwrap_or_default();
-    let (ours, theirs) = (fields(config), fields(&paper));
-    PRESET_FIELDS.into_iter().filter(|field| ours.get(*field) != theirs.get(*field)).collect()
 }

@@ -67,8 +67,8 @@ impl DeviceArgs {
                         tell_once(&reason);
                         on_cpu(threads, precision)
                     }
-                    Err(reason) => Err(Error::Usage(format!(
-                        "--precision {precision} is for GPUs alone, and none can be used: {reason}"
+                    Err(reason) => Err(Error::Device(format!(
+                        "--precision {precision} is for GPUs alone (the CPU has f32 and f64), and none can be used: {reason}"
                     ))),
                 }
             }

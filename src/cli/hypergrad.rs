@@ -114,7 +114,10 @@ impl Setting<'_> {
             args,
             net,
             weight_net: args.step.weight_net(),
-            lr_theta: args.step.weight_net_lr.unwrap_or(args.step.weight_net_preset.optimiser().1),
+            lr_theta: args
+                .step
+                .weight_net_lr
+                .unwrap_or(args.step.weight_net_preset.lr(args.step.weight_net_init)),
             train: gather(args, dataset, train.batch(0))?,
             meta: gather(args, dataset, meta.batch(0))?,
         })

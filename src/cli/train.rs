@@ -1,10 +1,9 @@
 //! `metatape train`: from flags to a [`Run`], and what it shows while it goes on and at its end.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use metatape::program::Session;
 use metatape::train::{Config, EpochRow, Method, Observer, Run, StepReport, Summary};
 use metatape::{Error, Result};
@@ -12,7 +11,7 @@ use serde_json::Value;
 
 use super::args::{TrainArgs, given};
 use super::report::{print, table};
-use super::run_config::config;
+use super::run_config::{config, in_folder};
 
 /// Trains, or goes on training.
 pub fn run(args: &TrainArgs) -> Result<()> {
@@ -27,8 +26,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         }
         (out, _) => {
             let config = asked(args)?;
-            let out = out.clone().unwrap_or_else(|| default_out(&config));
-            Run::start(config, &out, &|| Ok(Session::new(device.backend()?)))?
+            let name = format!("{}-{}-{}", config.method, config.model, config.dataset);
+            let session = || Ok(Session::new(device.backend()?));
+            in_folder(out.as_deref(), &name, |out| Run::start(config, out, &session))?
         }
     };
     let mut watcher = Watcher::new(&run, args.json);
@@ -81,18 +81,6 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// `runs/<date-name>`, with a number behind it if that is taken.
-fn default_out(config: &Config) -> PathBuf {
-    let date = jiff::ZonedDateTime::now().strftime("%Y-%m-%d-%H%M%S").to_string();
-    let name = format!("{date}-{}-{}-{}", config.method, config.model, config.dataset);
-    let first = Path::new("runs").join(&name);
-    let numbered = (2..).map(|i| Path::new("runs").join(format!("{name}-{i}")));
-    std::iter::once(first)
-        .chain(numbered)
-        .find(|p| !p.exists())
-        .unwrap_or_else(|| Path::new("runs").join(name))
-}
-
 /// Progress bars on a terminal, a line an epoch elsewhere.
 struct Watcher {
     bars: Vec<ProgressBar>,
@@ -102,8 +90,14 @@ struct Watcher {
     json: bool,
     line: String,
     steps: u64,
+    passes: u64,
     epochs: usize,
     began: Instant,
+    /// Seconds spent in steps and their number, by method, and when the last step was done.
+    spent: Vec<(f64, u64)>,
+    last: Instant,
+    /// Steps that an earlier process has done, all methods together.
+    resumed: u64,
 }
 
 impl Watcher {
@@ -112,26 +106,44 @@ impl Watcher {
         let (steps, epochs) = (run.steps_per_epoch(), run.data.config.epochs);
         let passes = run.passes() as u64;
         let all = MultiProgress::new();
-        let lines = !std::io::stderr().is_terminal();
+        let bars_shown = std::io::stderr().is_terminal();
+        // JSON leaves standard output alone.
+        let lines = !bars_shown || (!json && !std::io::stdout().is_terminal());
         let mut bars = Vec::new();
-        for method in methods.iter().filter(|_| !lines) {
-            let template = "{prefix:>8} {bar:24} {pos}/{len} steps  {rate}  {eta} left  {msg}";
+        for method in methods.iter().filter(|_| bars_shown) {
             let bar = all.add(ProgressBar::new(steps * passes));
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-                    let _ = write!(text, "{:.0} steps/s", state.per_sec());
-                };
-                bar.set_style(style.with_key("rate", rate));
+            if let Ok(style) = ProgressStyle::with_template("{prefix:>8} {bar:24} {pos}/{len} steps  {msg}") {
+                bar.set_style(style);
             }
             bar.set_prefix(method.to_string());
             bars.push(bar);
         }
-        let line = String::new();
-        Watcher { bars, all, methods, lines, json, line, steps, epochs, began: Instant::now() }
+        let (line, now) = (String::new(), Instant::now());
+        let spent = vec![(0.0, 0); methods.len()];
+        Watcher {
+            bars,
+            all,
+            methods,
+            lines,
+            json,
+            line,
+            steps,
+            passes,
+            epochs,
+            began: now,
+            spent,
+            last: now,
+            resumed: 0,
+        }
     }
 
-    fn bar(&self, method: Method) -> Option<&ProgressBar> {
-        self.bars.get(self.methods.iter().position(|m| *m == method)?)
+    /// How long it will take to the end, all methods together, if it goes on as it has since it began.
+    fn left(&self) -> String {
+        let all = self.steps * self.passes * self.bars.len() as u64;
+        let done: u64 = self.bars.iter().map(ProgressBar::position).sum();
+        let fresh = done.saturating_sub(self.resumed) as f64;
+        let left = self.began.elapsed().as_secs_f64() * all.saturating_sub(done) as f64 / fresh.max(1.0);
+        format!("{:#}", HumanDuration(Duration::from_secs_f64(left.ceil().min(1e9))))
     }
 
     fn finish(&self) {
@@ -156,8 +168,9 @@ impl Observer for Watcher {
     fn begin(&mut self, run: &Run, done: usize) {
         let (data, train) = (&run.data, &run.data.split.train);
         let corrupted = train.corrupted.iter().filter(|c| **c).count();
+        let tail = data.config.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));
         let begun = format!(
-            "{} on {} ({}): {} training images, {corrupted} with a wrong label, {} clean meta images; {}",
+            "{} on {} (noise {}{tail}): {} training images, {corrupted} with a wrong label, {} clean meta images; {}",
             data.config.model,
             data.dataset.name,
             data.config.noise,
@@ -171,20 +184,35 @@ impl Observer for Watcher {
                 if run.passes() == self.epochs { ("epoch", self.epochs) } else { ("pass", run.passes()) };
             self.say(&format!("resumed after {what} {done} of {all}"));
         }
+        self.resumed = done as u64 * self.steps * self.bars.len() as u64;
         for bar in &self.bars {
             bar.set_position(done as u64 * self.steps);
-            bar.reset_eta();
         }
-        self.began = Instant::now();
+        (self.began, self.last) = (Instant::now(), Instant::now());
     }
 
     fn step(&mut self, method: Method, pass: usize, report: StepReport) {
-        let Some(bar) = self.bar(method) else { return };
+        let Some(index) = self.methods.iter().position(|m| *m == method) else { return };
+        let now = Instant::now();
+        let since = now.duration_since(std::mem::replace(&mut self.last, now)).as_secs_f64();
+        // Before an epoch's first step there was an evaluation, or the other method's turn.
+        if report.step > 1 {
+            let (seconds, steps) = &mut self.spent[index];
+            (*seconds, *steps) = (*seconds + since, *steps + 1);
+        }
+        let Some(bar) = self.bars.get(index) else { return };
         bar.set_position(pass as u64 * self.steps + report.step);
         // Text is costly beside a step of a small network.
         if report.step.is_multiple_of(16) {
             let meta = report.meta_loss.map_or(String::new(), |m| format!("  meta {m:.3}"));
-            bar.set_message(format!("loss {:.3}{meta}  accuracy {:.0}%", report.loss, report.accuracy));
+            let (seconds, steps) = self.spent[index];
+            bar.set_message(format!(
+                "{:.0} steps/s  {} left  loss {:.3}{meta}  accuracy {:.0}% of the given labels",
+                steps as f64 / seconds,
+                self.left(),
+                report.loss,
+                report.accuracy
+            ));
         }
     }
 
@@ -226,11 +254,12 @@ fn report(run: &Run, summary: &Summary) -> String {
     }
     let mut text = format!("\n{}\n", table(&rows));
     if let Some(clean) = summary.mean_weight_clean {
-        let corrupted =
-            summary.mean_weight_corrupted.map_or("none are corrupted".into(), |w| format!("{w:.3}"));
-        text.push_str(&format!(
-            "\nmean weight of clean samples {clean:.3}, of corrupted samples {corrupted}\n"
-        ));
+        text.push_str(&match summary.mean_weight_corrupted {
+            Some(corrupted) => {
+                format!("\nmean weight of clean samples {clean:.3}, of corrupted samples {corrupted:.3}\n")
+            }
+            None => format!("\nmean weight of samples {clean:.3} (no label is wrong)\n"),
+        });
     }
     if !summary.weight_curve.is_empty() {
         let shown = [0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0];

@@ -23,6 +23,11 @@ pub fn positive(text: &str) -> Result<usize> {
     }
 }
 
+/// Any whole number of 64 bits.
+pub fn seed(text: &str) -> Result<u64> {
+    text.parse().map_err(|_| Error::Usage(format!("`{text}` is not a whole number from 0 to {}", u64::MAX)))
+}
+
 /// A finite number above 0.
 pub fn rate(text: &str) -> Result<f64> {
     match text.parse::<f64>() {

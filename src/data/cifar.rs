@@ -212,7 +212,9 @@ mod tests {
             ten(dir.path());
             put(dir.path(), file, bytes);
             let message = complaint(DatasetKind::Cifar10, dir.path());
-            assert!(message.contains(file) && message.contains(expected), "{message}");
+            // What to do stands before the place.
+            let parts = expected.split(" (at byte ");
+            assert!(message.contains(file) && parts.clone().all(|p| message.contains(p)), "{message}");
         };
         let two = [record(&[1], 0), record(&[10], 0)].concat();
         case("data_batch_2.bin", &two, "label 10 of image 1 is out of range, expected 0 to 9 (at byte 3073)");

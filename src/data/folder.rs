@@ -5,9 +5,10 @@
 //! become 8. Mean and deviation are computed from the training images, whatever their size.
 
 use std::ffi::OsStr;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use image::{ColorType, DynamicImage, ImageReader};
+use image::{ColorType, DynamicImage, ImageFormat, ImageReader};
 use rayon::prelude::*;
 
 use super::{Dataset, DatasetKind, Images, missing_file};
@@ -116,7 +117,7 @@ fn decode_all(entries: &[&Entry]) -> Result<Vec<Decoded>> {
     if let Some(odd) = decoded.iter().position(|image| size(image) != size(&decoded[0])) {
         let [(height, width), (odd_height, odd_width)] = [size(&decoded[0]), size(&decoded[odd])];
         return Err(Error::Data(format!(
-            "{} is {odd_width}×{odd_height} but {} is {width}×{height}: all images must have one size",
+            "{} is {odd_width}×{odd_height} but {} is {width}×{height}: scale them all to one size",
             entries[odd].path.display(),
             entries[0].path.display()
         )));
@@ -125,12 +126,20 @@ fn decode_all(entries: &[&Entry]) -> Result<Vec<Decoded>> {
 }
 
 fn decode(path: &Path) -> Result<Decoded> {
-    let reader = ImageReader::open(path).map_err(Error::io(path, "open the image"))?;
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read the image"))?;
+    let bad = |detail: String| {
+        Error::Data(format!("{}: {detail}; put a whole one in its place, or remove it", path.display()))
+    };
     // By content, since a PNG named .jpg is common and harmless.
+    let reader = ImageReader::new(Cursor::new(&bytes));
     let reader = reader.with_guessed_format().map_err(Error::io(path, "read the image"))?;
+    // The decoder fills what a cut JPEG lacks with grey.
+    if reader.format() == Some(ImageFormat::Jpeg) && !ends(&bytes) {
+        return Err(bad("the image is truncated: its JPEG data have no end".into()));
+    }
     let image = reader
         .decode()
-        .map_err(|error| Error::Data(format!("{}: the image cannot be decoded: {error}", path.display())))?;
+        .map_err(|error| bad(format!("the image cannot be decoded ({})", error.to_string().trim_end())))?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     let (channels, pixels) = match image.color() {
         ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16 => {
@@ -139,6 +148,12 @@ fn decode(path: &Path) -> Result<Decoded> {
         _ => (3, DynamicImage::into_rgb8(image).into_raw()),
     };
     Ok(Decoded { shape: [height, width, channels], pixels })
+}
+
+/// Whether a JPEG has its end marker after its last scan's beginning. In the scan's data no other marker but those of restarts can occur.
+fn ends(jpeg: &[u8]) -> bool {
+    let last = |marker: [u8; 2]| jpeg.windows(2).rposition(|pair| pair == marker);
+    last([0xff, 0xd9]) > last([0xff, 0xda])
 }
 
 #[cfg(test)]
@@ -215,6 +230,15 @@ mod tests {
         let dir = base();
         colour(dir.path(), "train/b/0.png", [0; 3], (7, 5));
         fault(dir.path(), &["train/b/0.png is 7×5", "train/a/1.png is 6×5"]);
+
+        let dir = base();
+        colour(dir.path(), "train/b/2.jpg", [10, 200, 90], (6, 5));
+        let whole = std::fs::read(dir.path().join("train/b/2.jpg")).unwrap();
+        assert!(read(dir.path()).is_ok());
+        for cut in [1, 2, 10, whole.len() / 2] {
+            std::fs::write(dir.path().join("train/b/2.jpg"), &whole[..whole.len() - cut]).unwrap();
+            fault(dir.path(), &["train/b/2.jpg: the image is truncated", "remove it"]);
+        }
 
         let dir = base();
         std::fs::create_dir(dir.path().join("train/zebra")).unwrap();

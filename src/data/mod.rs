@@ -128,12 +128,12 @@ impl Dataset {
     ) -> Result<Dataset> {
         if let Some(part) = [&train, &test].into_iter().find(|part| part.is_empty() || part.image_len() == 0)
         {
-            return Err(Error::Data(format!("the {} holds no images", part.name)));
+            return Err(Error::Data(format!("the {} holds no images: add some", part.name)));
         }
         let shape = |part: &Images| (part.height, part.width, part.channels);
         if shape(&train) != shape(&test) {
             return Err(Error::Data(format!(
-                "the images of the {} are {} and those of the {} are {}: both must have one size",
+                "the images of the {} are {} and those of the {} are {}: both must have one size, so scale one of them",
                 train.name,
                 shape_name(shape(&train)),
                 test.name,
@@ -143,7 +143,7 @@ impl Dataset {
         let counts = train.class_counts(class_names.len());
         if let Some(class) = counts.iter().position(|&count| count == 0) {
             return Err(Error::Data(format!(
-                "the {} has no image of class {class} ({}): every class needs some",
+                "the {} has no image of class {class} ({}): add some, or leave the class out",
                 train.name, class_names[class]
             )));
         }

@@ -53,7 +53,7 @@ impl Noise {
         }
         if classes < needed {
             return Err(Error::Data(format!(
-                "--noise {self} needs at least {needed} classes, here are {classes}"
+                "--noise {self} needs at least {needed} classes and here are {classes}; take another --noise"
             )));
         }
         if let Some(label) = labels.iter().find(|&&label| label < 0 || label as usize >= classes) {
@@ -221,7 +221,10 @@ mod tests {
         assert_eq!(all, Noise::Flip2(1.0).corrupt(&labels, 5, 1).unwrap());
         assert_ne!(all, Noise::Flip2(1.0).corrupt(&labels, 5, 2).unwrap());
         let few = Noise::Flip2(0.5).corrupt(&[0, 1], 2, 1).unwrap_err();
-        assert_eq!(few.to_string(), "--noise flip2:0.5 needs at least 3 classes, here are 2");
+        assert_eq!(
+            few.to_string(),
+            "--noise flip2:0.5 needs at least 3 classes and here are 2; take another --noise"
+        );
         assert!(Noise::Flip(0.5).corrupt(&[0, 0], 1, 1).is_err());
         assert!(Noise::Uniform(f64::NAN).corrupt(&[0, 0], 1, 1).is_err());
         assert!(Noise::Uniform(0.5).corrupt(&[0, 2], 2, 1).is_err());

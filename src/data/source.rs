@@ -48,7 +48,8 @@ impl<'a> Source<'a> {
     /// An [`Error::Format`] about the unpacked byte `byte` of this file.
     pub fn error(&self, byte: usize, detail: impl std::fmt::Display) -> Error {
         let place = if self.gzipped { ", counted in the unpacked content" } else { "" };
-        Error::Format { path: self.path.clone(), byte: byte as u64, detail: format!("{detail}{place}") }
+        let detail = format!("{detail}{place}; fetch the file again, or name another --data-dir");
+        Error::Format { path: self.path.clone(), byte: byte as u64, detail }
     }
 
     /// The file's path.

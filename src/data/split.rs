@@ -81,8 +81,10 @@ pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Split> {
     if meta_size == 0 || !meta_size.is_multiple_of(classes) {
         return Err(Error::Usage(format!(
             "--meta-size {meta_size} is not a positive multiple of the {classes} classes of {}: \
-             the meta set holds the same number of each class",
-            dataset.name
+             the meta set holds the same number of each class, so give {} or {}",
+            dataset.name,
+            (meta_size / classes * classes).max(classes),
+            (meta_size / classes).max(1) * classes + classes
         )));
     }
     let mut members = vec![Vec::new(); classes];

@@ -101,6 +101,7 @@
 //! | `config.rs` | the options of a step |
 //! | `step.rs` | the three steps on a tape |
 //! | `route.rs` | the hypergradient, a function a route |
+//! | `normalise.rs` | weights that sum to 1 |
 //! | `order.rs` | the steps in other orders, for comparison |
 //! | `closed_form.rs` | the hypergradient in loops over per-sample numbers, as a check |
 //! | `optimiser.rs` | SGD and Adam as operations |
@@ -108,6 +109,7 @@
 
 mod closed_form;
 mod config;
+mod normalise;
 mod optimiser;
 mod order;
 mod route;

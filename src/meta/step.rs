@@ -1,10 +1,11 @@
 //! The three steps on a tape.
 
 use super::config::{Optimiser, StepConfig, VirtualStep, Weights};
+use super::normalise::inverse_sum;
 use super::route;
 use crate::error::Result;
 use crate::nn::{Forward, Network, Normalisation, Params, WeightNet};
-use crate::tape::{GatherSpec, Kind, Tape, Unary, Var};
+use crate::tape::{GatherSpec, Kind, Tape, Var};
 
 /// Where a step's batches come from.
 #[derive(Clone, PartialEq, Debug)]
@@ -207,8 +208,7 @@ impl MetaStep<'_> {
         match self.config.weights {
             Weights::Mean => tape.mean_all(product),
             Weights::Normalised => {
-                let (sum, total) = (tape.sum_all(product)?, tape.sum_all(weights)?);
-                let inverse = tape.unary(Unary::Recip, total)?;
+                let (sum, inverse) = (tape.sum_all(product)?, inverse_sum(tape, weights)?);
                 tape.mul(sum, inverse)
             }
         }

@@ -29,7 +29,7 @@ pub enum WeightNetInit {
     /// Why not [`WeightNetInit::Faithful`]: its units all but share one direction (most of them grow with the loss), so that
     /// a push which should raise V for everyone raises it most where losses are high. There the sigmoid then saturates, and the
     /// corrupted samples' own signal, which says "down", is multiplied by a vanishing slope: an increasing curve feeds on
-    /// itself. `benches/peers/weight_net_init.py` measures it.
+    /// itself. `benches/peers/weight_net_init.py` trains with both in PyTorch.
     Kinks,
     /// PyTorch's default, as published: U(±1) in the first layer, U(±1/√hidden) in the second.
     Faithful,

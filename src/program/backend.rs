@@ -71,7 +71,8 @@ pub trait Backend: Send {
     /// Waits until all runs are done.
     fn wait(&self) -> Result<()>;
 
-    /// Runs a program once, timing each kernel: (name, seconds), in the order of running.
+    /// Runs a program's kernels in their order, timing each, by itself or several times over: (name, seconds). States are not what runs would
+    /// have left.
     fn profile(&mut self, program: usize) -> Result<Vec<(&'static str, f64)>>;
 
     /// A tensor's entries after a run.
@@ -79,4 +80,9 @@ pub trait Backend: Send {
 
     /// Bytes that one entry of kind `Float` takes.
     fn float_bytes(&self) -> usize;
+
+    /// Bytes held in a memory of its own, apart from that of the process; `None` for a machine without one.
+    fn device_bytes(&self) -> Option<usize> {
+        None
+    }
 }

@@ -190,7 +190,13 @@ impl Session {
         self.backend.wait()
     }
 
-    /// Runs a program once, timing each kernel: (name, seconds), in the order of running.
+    /// Bytes that the machine holds in a memory of its own; `None` for one without.
+    pub fn device_bytes(&self) -> Option<usize> {
+        self.backend.device_bytes()
+    }
+
+    /// Runs a program's kernels in their order, timing each, by itself or several times over: (name, seconds). States are not what runs would
+    /// have left.
     pub fn profile(&mut self, program: &Program) -> Result<Vec<(&'static str, f64)>> {
         self.backend.profile(program.number)
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::checkpoint::write_atomically;
+use super::files::{Claim, read_toml, to_toml, write_atomically};
 use crate::error::{Error, Result};
 
 const CONFIG: &str = "config.toml";
@@ -15,6 +15,8 @@ const CELLS: &str = "cells";
 pub struct CellFolder {
     /// The study's folder.
     pub out: PathBuf,
+    /// Held as long as the study is.
+    _claim: Claim,
 }
 
 impl CellFolder {
@@ -24,17 +26,12 @@ impl CellFolder {
     /// If `out` holds a study or a run already, or cannot be written to.
     pub fn start(out: &Path, config: &impl Serialize) -> Result<CellFolder> {
         let taken = [CONFIG, CELLS, "checkpoint.safetensors", "results.csv", "summary.json"];
-        if let Some(file) = taken.iter().find(|f| out.join(f).exists()) {
-            return Err(Error::Usage(format!(
-                "{} holds results already (it has {file}); continue them with --resume, or give another --out",
-                out.display()
-            )));
-        }
-        let text = toml::to_string(config).map_err(|e| Error::Program(e.to_string()))?;
+        let text = to_toml(config)?;
+        let claim = Claim::fresh(out, &taken)?;
         let cells = out.join(CELLS);
         std::fs::create_dir_all(&cells).map_err(Error::io(&cells, "create the folder"))?;
         write_atomically(&out.join(CONFIG), text.as_bytes())?;
-        Ok(CellFolder { out: out.to_path_buf() })
+        Ok(CellFolder { out: out.to_path_buf(), _claim: claim })
     }
 
     /// The study in a folder, with its configuration.
@@ -49,15 +46,12 @@ impl CellFolder {
                 out.display()
             )));
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let config = toml::from_str(&text).map_err(|e| {
-            let byte = e.span().map_or(0, |s| s.start as u64);
-            Error::Format { path, byte, detail: e.message().replace('\n', " ") }
-        })?;
+        let config = read_toml(&path)?;
+        let claim = Claim::new(out)?;
         // A study may have been stopped between its two first steps.
         let cells = out.join(CELLS);
         std::fs::create_dir_all(&cells).map_err(Error::io(&cells, "create the folder"))?;
-        Ok((CellFolder { out: out.to_path_buf() }, config))
+        Ok((CellFolder { out: out.to_path_buf(), _claim: claim }, config))
     }
 
     fn path(&self, cell: &str) -> PathBuf {

@@ -1,12 +1,13 @@
 //! One file with everything that a run needs to go on: all states, bit for bit, and the history so far.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
+use super::config::Config;
+use super::files::write_atomically;
 use super::history::History;
 use super::learner::Memory;
 use crate::error::{Error, Result};
@@ -18,8 +19,8 @@ use crate::tape::Kind;
 pub(super) struct Progress {
     /// The network that the states belong to.
     pub network: String,
-    /// `f32` or `f64`.
-    pub precision: String,
+    /// What the run was asked for.
+    pub config: Config,
     /// Passes over the training set that all methods have done: epochs, where no method has more than one stage.
     pub epochs: usize,
     /// By method.
@@ -29,30 +30,9 @@ pub(super) struct Progress {
     pub memories: Vec<(String, Memory)>,
 }
 
-/// Writes a file so that at any moment, a crash or a full disk included, the old or the new content is there, never a part.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = Path::new(&partial);
-    let mut file = std::fs::File::create(partial).map_err(Error::io(partial, "create the file"))?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    if let Err(error) = written.and_then(|()| std::fs::rename(partial, path)) {
-        // What is half written is of no use to anyone. If it cannot be removed either, the first error is the one to tell of.
-        let _ = std::fs::remove_file(partial);
-        return Err(Error::io(path, "write the file")(error));
-    }
-    // The new name is on the disk when its folder is. Not every file system can be asked for that; then it decides.
-    if let Some(folder) = path.parent()
-        && let Ok(folder) = std::fs::File::open(folder)
-    {
-        let _ = folder.sync_all();
-    }
-    Ok(())
-}
-
 /// Writes the sessions' floating-point states (each under its name's prefix) and the progress.
 pub(super) fn save(path: &Path, sessions: &[(String, &Session)], progress: &Progress) -> Result<()> {
-    let wide = progress.precision == "f64";
+    let wide = progress.config.precision == "f64";
     let dtype = if wide { Dtype::F64 } else { Dtype::F32 };
     let mut tensors = Vec::new();
     for (prefix, session) in sessions {
@@ -94,13 +74,16 @@ impl Saved {
         let bytes = std::fs::read(path).map_err(Error::io(path, "read the checkpoint"))?;
         let bad = |detail: String| Error::Format { path: path.to_path_buf(), byte: 0, detail };
         let (_, metadata) = SafeTensors::read_metadata(&bytes)
-            .map_err(|e| bad(format!("is not a whole checkpoint ({e})")))?;
-        SafeTensors::deserialize(&bytes).map_err(|e| bad(format!("is not a whole checkpoint ({e})")))?;
+            .map_err(|e| bad(format!("is not a whole checkpoint ({e}); start anew in another --out")))?;
+        SafeTensors::deserialize(&bytes)
+            .map_err(|e| bad(format!("is not a whole checkpoint ({e}); start anew in another --out")))?;
         let json = metadata.metadata().as_ref().and_then(|m| m.get("progress"));
-        let json =
-            json.ok_or_else(|| bad("is a safetensors file but not a checkpoint of metatape".into()))?;
-        let progress = serde_json::from_str(json)
-            .map_err(|e| bad(format!("has progress that this version cannot read ({e})")))?;
+        let json = json.ok_or_else(|| {
+            bad("is a safetensors file but not a checkpoint of metatape; start anew in another --out".into())
+        })?;
+        let progress = serde_json::from_str(json).map_err(|e| {
+            bad(format!("was written by another version of metatape ({e}); start anew in another --out"))
+        })?;
         Ok(Saved { path: path.to_path_buf(), bytes, progress })
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::checkpoint::write_atomically;
+use super::files::write_atomically;
 use super::grid::{Cell, Grid};
 use super::plots::{Confusion, Line, Lines, write};
 use super::prepared::Prepared;
@@ -72,6 +72,8 @@ pub struct Comparison {
     pub seeds: Vec<u64>,
     /// The paper's cell, by name.
     pub preset: Option<String>,
+    /// The fields in which the runs are not of that cell's setting.
+    pub departures: Vec<&'static str>,
     /// Everything that decides the runs, but for method and seed.
     pub config: super::config::Config,
 }
@@ -82,7 +84,9 @@ impl Comparison {
     /// # Errors
     /// None for grids of this program.
     pub fn new(grid: &Grid, cells: &[Cell]) -> Result<Comparison> {
-        let figures = grid.paper()?.map(|p| p.figures()).unwrap_or_default();
+        let paper = grid.paper()?;
+        let departures = paper.map(|p| p.departures(&grid.plan.config)).unwrap_or_default();
+        let figures = paper.map(|p| p.figures()).unwrap_or_default();
         let methods = grid.plan.methods.iter().map(|name| {
             let paper = figures.iter().find(|f| f.0.to_string() == *name).map(|f| f.1);
             summarise(name, paper, cells)
@@ -91,6 +95,7 @@ impl Comparison {
             methods: methods.collect::<Result<_>>()?,
             seeds: grid.plan.seeds.clone(),
             preset: grid.plan.preset.clone(),
+            departures,
             config: grid.plan.config.clone(),
         })
     }

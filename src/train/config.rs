@@ -49,7 +49,7 @@ pub struct Config {
     /// V's optimiser.
     #[serde(with = "text")]
     pub weight_net_preset: Preset,
-    /// V's learning rate, if not its optimiser's own.
+    /// V's learning rate, if not [`Preset::lr`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_net_lr: Option<f64>,
     /// Where V's parameters begin.
@@ -119,8 +119,9 @@ impl Config {
 
     /// V's rule and learning rate.
     pub fn weight_net_rule(&self, method: Method) -> (Optimiser, f64) {
-        let (rule, lr) = self.recipe(method).weight_net.optimiser();
-        (rule, self.weight_net_lr.unwrap_or(lr))
+        let preset = self.recipe(method).weight_net;
+        let lr = preset.lr(self.weight_net(method).init);
+        (preset.optimiser().0, self.weight_net_lr.unwrap_or(lr))
     }
 
     /// The classifier's learning rate in an epoch (from 0): divided by 10 at every milestone.
@@ -157,7 +158,11 @@ impl Config {
             return usage(format!("--precision `{}` is not known; choose one of {known}", self.precision));
         }
         if !self.milestones.is_sorted() {
-            return usage(format!("--milestones {:?} must not decrease", self.milestones));
+            let given: Vec<String> = self.milestones.iter().map(usize::to_string).collect();
+            return usage(format!(
+                "--milestones {}: give numbers of epochs in ascending order",
+                given.join(",")
+            ));
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::write_atomically;
 use super::config::Config;
+use super::files::{Claim, read_toml, to_toml, write_atomically};
 use super::history::{EpochRow, History};
 use super::method::Method;
 use super::paper::PaperCell;
@@ -26,6 +26,26 @@ pub struct Plan {
     pub preset: Option<String>,
     /// Everything else; its method and seed are replaced.
     pub config: Config,
+}
+
+impl Plan {
+    /// Checks that there is something to compare, and nothing twice.
+    fn check(&self) -> Result<()> {
+        let twice = |again: bool, what: &str| match again {
+            true => Err(Error::Usage(format!("{what} stands twice in the list"))),
+            false => Ok(()),
+        };
+        if self.methods.is_empty() || self.seeds.is_empty() {
+            return Err(Error::Usage("there is no method or no seed to compare".into()));
+        }
+        for (i, name) in self.methods.iter().enumerate() {
+            twice(self.methods[..i].contains(name), name)?;
+        }
+        for (i, seed) in self.seeds.iter().enumerate() {
+            twice(self.seeds[..i].contains(seed), &format!("seed {seed}"))?;
+        }
+        self.config.check()
+    }
 }
 
 /// One run of the grid.
@@ -89,6 +109,8 @@ pub struct Grid {
     pub plan: Plan,
     /// The folder.
     pub out: PathBuf,
+    /// Held as long as the grid is.
+    _claim: Claim,
 }
 
 const PLAN: &str = "compare.toml";
@@ -100,18 +122,10 @@ impl Grid {
     /// # Errors
     /// [`Error::Usage`] if `out` holds a grid or a run already; if it cannot be written to.
     pub fn start(plan: Plan, out: &Path) -> Result<Grid> {
-        if let Some(file) =
-            [PLAN, CONFIG, "summary.json", "results.csv"].iter().find(|f| out.join(f).exists())
-        {
-            return Err(Error::Usage(format!(
-                "{} holds results already (it has {file}); continue a comparison with --resume, or give another --out",
-                out.display()
-            )));
-        }
-        std::fs::create_dir_all(out).map_err(Error::io(out, "create the folder"))?;
-        let text = toml::to_string(&plan).map_err(|e| Error::Program(e.to_string()))?;
+        let text = to_toml(&plan)?;
+        let claim = Claim::fresh(out, &[PLAN, CONFIG, "summary.json", "results.csv"])?;
         write_atomically(&out.join(PLAN), text.as_bytes())?;
-        Ok(Grid { plan, out: out.to_path_buf() })
+        Ok(Grid { plan, out: out.to_path_buf(), _claim: claim })
     }
 
     /// The grid in a folder.
@@ -126,12 +140,11 @@ impl Grid {
                 out.display()
             )));
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let plan: Plan = toml::from_str(&text).map_err(|e| {
-            let byte = e.span().map_or(0, |s| s.start as u64);
-            Error::Format { path: path.clone(), byte, detail: e.message().replace('\n', " ") }
+        let plan: Plan = read_toml(&path)?;
+        plan.check().map_err(|e| {
+            Error::Data(format!("{}: {e}; mend it, or start anew in another --out", path.display()))
         })?;
-        let grid = Grid { plan, out: out.to_path_buf() };
+        let grid = Grid { plan, out: out.to_path_buf(), _claim: Claim::new(out)? };
         grid.cells()?;
         grid.paper()?;
         Ok(grid)
@@ -170,11 +183,19 @@ impl Grid {
             return Ok(None);
         }
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let cell = serde_json::from_str(&text).map_err(|e| Error::Format {
-            path,
+        let advice = format!("remove {} to have it trained again", self.folder(id).display());
+        let cell: Cell = serde_json::from_str(&text).map_err(|e| Error::Format {
+            path: path.clone(),
             byte: 0,
-            detail: format!("is no finished run ({e})"),
+            detail: format!("is no finished run ({e}); {advice}"),
         })?;
+        let (rows, epochs) = (cell.rows.len(), self.plan.config.epochs);
+        if cell.error.is_none() && rows != epochs {
+            let path = path.display();
+            return Err(Error::Data(format!(
+                "{path}: has {rows} epochs and {PLAN} asks for {epochs}; {advice}"
+            )));
+        }
         Ok(Some(cell))
     }
 

@@ -243,9 +243,14 @@ impl Learner {
 
     /// The error of a number that is no longer finite; it must not reach a checkpoint.
     fn diverged(&self, data: &Prepared, epochs: usize, what: &str) -> Error {
+        let config = &data.config;
+        let weight_net = match config.weight_net_lr {
+            Some(lr) if self.method.is_meta() => format!(" or --weight-net-lr than {lr}"),
+            _ => String::new(),
+        };
         Error::Numeric(format!(
-            "{}: {what} of epoch {epochs}; train again with a smaller --lr than {}",
-            self.method, data.config.lr
+            "{}: {what} of epoch {epochs}; train again with a smaller --lr than {:e}{weight_net}, in another --out",
+            self.method, config.lr
         ))
     }
 

@@ -12,7 +12,8 @@
 //! | `stepper.rs` | any order of the meta step as a program, and what each step feeds it |
 //! | `signal.rs` | [`Walk`]: meta steps one by one, with every sample's numbers |
 //! | `history.rs` | what was measured: rows, curves, the summary |
-//! | `checkpoint.rs` | states and history in one file, written atomically |
+//! | `files.rs` | folders that one process works in, files that are written whole or not at all |
+//! | `checkpoint.rs` | states and history in one file |
 //! | `run.rs` | [`Run`]: all methods side by side, with the files of the run's folder |
 //! | `paper.rs` | [`PaperCell`]: settings and figures of the paper's tables |
 //! | `grid.rs` | [`Grid`]: methods by seeds, each run kept when it is finished |
@@ -28,6 +29,7 @@ mod cells;
 mod checkpoint;
 mod comparison;
 mod config;
+mod files;
 mod grid;
 mod history;
 mod learner;
@@ -51,7 +53,7 @@ pub use grid::{Cell, CellId, Grid, Plan};
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Measured, StepReport};
 pub use method::Method;
-pub use paper::{PRESET_FIELDS, PaperCell};
+pub use paper::PaperCell;
 pub use prepared::Prepared;
 pub use run::{Observer, Run};
 pub use signal::{SampleRow, StepNumbers, Walk};

@@ -7,6 +7,7 @@ use super::method::Method;
 use crate::data::{DatasetKind, Noise};
 use crate::error::{Error, Result};
 use crate::meta::schemes::MwNetRecipe;
+use crate::meta::{Route, VirtualStep};
 use crate::nn::WeightNetInit;
 
 /// One of the paper's three experiments.
@@ -156,6 +157,10 @@ impl PaperCell {
             undetached: recipe.undetached,
             weight_net_preset: recipe.weight_net,
             weight_net_init: WeightNetInit::Faithful,
+            weight_net_lr: None,
+            virtual_step: VirtualStep::Plain,
+            route: Route::Jvp,
+            precision: "f32".into(),
             ..config.clone()
         };
         let kept = |name: &str| keep.contains(name);
@@ -178,13 +183,26 @@ impl PaperCell {
             weights,
             undetached,
             weight_net_preset,
-            weight_net_init
+            weight_net_init,
+            weight_net_lr,
+            virtual_step,
+            route,
+            precision
         );
-        // Drops that were not asked for make no sense beyond an end that was.
+        // Drops that were not asked for stay where they were in an end that was.
         if kept("epochs") && !kept("milestones") {
-            paper.milestones = config.milestones.clone();
+            paper.milestones = milestones.iter().map(|m| (m * config.epochs + epochs / 2) / epochs).collect();
         }
         *config = paper;
+    }
+
+    /// The fields in which a configuration is not the experiment's.
+    pub fn departures(&self, config: &Config) -> Vec<&'static str> {
+        let mut paper = config.clone();
+        self.apply(&mut paper, &HashSet::new());
+        let fields = |config| serde_json::to_value(config).unwrap_or_default();
+        let (ours, theirs) = (fields(config), fields(&paper));
+        PRESET_FIELDS.into_iter().filter(|field| ours.get(*field) != theirs.get(*field)).collect()
     }
 
     fn noise_recipe(&self) -> MwNetRecipe {
@@ -192,8 +210,8 @@ impl PaperCell {
     }
 }
 
-/// The fields of a [`Config`] that a preset decides.
-pub const PRESET_FIELDS: [&str; 16] = [
+/// The fields of a [`Config`] that a preset decides, as they are written.
+const PRESET_FIELDS: [&str; 20] = [
     "dataset",
     "noise",
     "imbalance",
@@ -210,4 +228,8 @@ pub const PRESET_FIELDS: [&str; 16] = [
     "undetached",
     "weight_net_preset",
     "weight_net_init",
+    "weight_net_lr",
+    "virtual",
+    "route",
+    "precision",
 ];

@@ -13,6 +13,12 @@ const WEIGHTS: &str = "weights";
 const ACCURACY: &str = "accuracy";
 const LOSSES: &str = "losses";
 
+/// The files that [`draw`] writes.
+pub(super) fn files() -> impl Iterator<Item = String> {
+    let stems = [WEIGHT_CURVE, WEIGHTS, ACCURACY, LOSSES];
+    stems.into_iter().flat_map(|stem| ["svg", "png"].map(|ending| format!("{stem}.{ending}")))
+}
+
 pub(super) fn draw(data: &Prepared, histories: &[History], out: &Path) -> Result<()> {
     let config = &data.config;
     let tail = config.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));

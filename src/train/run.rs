@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{Progress, Saved, save, write_atomically};
+use super::checkpoint::{Progress, Saved, save};
 use super::config::Config;
+use super::files::{Claim, read_toml, to_toml, write_atomically};
 use super::history::{EpochRow, History, Summary, mean_where};
 use super::learner::{Learner, Measured, SUMMARY_STRIDE, StepReport};
 use super::method::Method;
@@ -31,10 +32,14 @@ pub struct Run {
     learners: Vec<Learner>,
     histories: Vec<History>,
     done: usize,
+    /// Held as long as the run is.
+    _claim: Claim,
 }
 
 pub(super) const CONFIG: &str = "config.toml";
 pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
+const METRICS: &str = "metrics.csv";
+const SUMMARY: &str = "summary.json";
 
 impl Run {
     /// A new run in the folder `out`, which is made if it is not there. `session` gives each method a session of its own.
@@ -42,17 +47,15 @@ impl Run {
     /// # Errors
     /// If `out` holds a run already or cannot be written to; as [`Prepared::new`] and [`Learner::new`].
     pub fn start(config: Config, out: &Path, session: &dyn Fn() -> Result<Session>) -> Result<Run> {
-        if let Some(file) =
-            [CONFIG, CHECKPOINT, "metrics.csv", "summary.json"].iter().find(|f| out.join(f).exists())
-        {
-            return Err(Error::Usage(format!(
-                "{} holds a run already (it has {file}); continue it with --resume, or give another --out",
-                out.display()
-            )));
-        }
-        let run = Run::set_up(config, out, session)?;
-        std::fs::create_dir_all(out).map_err(Error::io(out, "create the folder"))?;
-        let text = toml::to_string(&run.data.config).map_err(|e| Error::Program(e.to_string()))?;
+        let text = to_toml(&config)?;
+        let mut taken = vec![CONFIG.to_owned(), CHECKPOINT.into(), METRICS.into(), SUMMARY.into()];
+        taken.extend(pictures::files());
+        let claim = Claim::fresh(out, &taken.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let made = claim.made;
+        let run = Run::set_up(config, out, claim, session).inspect_err(|_| {
+            // Nothing has come of it: an empty folder would only be in the way.
+            let _ = if made { std::fs::remove_dir(out) } else { Ok(()) };
+        })?;
         write_atomically(&out.join(CONFIG), text.as_bytes())?;
         Ok(run)
     }
@@ -69,11 +72,7 @@ impl Run {
                 out.display()
             )));
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        toml::from_str(&text).map_err(|e| {
-            let byte = e.span().map_or(0, |s| s.start as u64);
-            Error::Format { path, byte, detail: e.message().replace('\n', " ") }
-        })
+        read_toml(&path)
     }
 
     /// The run in a folder, at its last checkpoint; from the start if it was stopped before the first one.
@@ -81,20 +80,27 @@ impl Run {
     /// # Errors
     /// As [`Run::stored_config`]; if the checkpoint is damaged or of another model.
     pub fn resume(out: &Path, session: &dyn Fn() -> Result<Session>) -> Result<Run> {
-        let mut run = Run::set_up(Run::stored_config(out)?, out, session)?;
+        let config = Run::stored_config(out)?;
+        let mut run = Run::set_up(config, out, Claim::new(out)?, session)?;
         let path = out.join(CHECKPOINT);
         if !path.exists() {
-            return Ok(run);
+            return match out.join(SUMMARY).exists() {
+                false => Ok(run),
+                true => Err(Error::Usage(format!(
+                    "{} holds a finished run without its {CHECKPOINT}, so there is nothing to go on from; give another --out",
+                    out.display()
+                ))),
+            };
         }
         let saved = Saved::read(&path)?;
-        let (progress, config) = (&saved.progress, &run.data.config);
-        let (network, precision) = (run.data.net.signature(), &config.precision);
-        if progress.network != network || progress.precision != *precision {
+        let progress = &saved.progress;
+        same(&path, &progress.config, &run.data.config)?;
+        let network = run.data.net.signature();
+        if progress.network != network {
             return Err(Error::Data(format!(
-                "{}: is of {} in {}, but {CONFIG} asks for {network} in {precision}; they are not of one run",
+                "{}: its network is {} but the data now ask for {network}; give the data it was trained on, or another --out",
                 path.display(),
-                progress.network,
-                progress.precision
+                progress.network
             )));
         }
         for (learner, history) in run.learners.iter_mut().zip(&mut run.histories) {
@@ -112,7 +118,12 @@ impl Run {
         Ok(run)
     }
 
-    fn set_up(config: Config, out: &Path, session: &dyn Fn() -> Result<Session>) -> Result<Run> {
+    fn set_up(
+        config: Config,
+        out: &Path,
+        claim: Claim,
+        session: &dyn Fn() -> Result<Session>,
+    ) -> Result<Run> {
         let data = Prepared::new(config)?;
         let learners = data
             .config
@@ -121,7 +132,7 @@ impl Run {
             .map(|method| Learner::new(method, &data, session()?))
             .collect::<Result<Vec<_>>>()?;
         let histories = vec![History::default(); learners.len()];
-        Ok(Run { data, out: out.to_path_buf(), learners, histories, done: 0 })
+        Ok(Run { data, out: out.to_path_buf(), learners, histories, done: 0, _claim: claim })
     }
 
     /// Histories, the main method's first.
@@ -190,7 +201,7 @@ impl Run {
         }
         let summary = self.summary();
         let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Program(e.to_string()))?;
-        write_atomically(&self.out.join("summary.json"), (text + "\n").as_bytes())?;
+        write_atomically(&self.out.join(SUMMARY), (text + "\n").as_bytes())?;
         Ok(summary)
     }
 
@@ -207,7 +218,7 @@ impl Run {
         let names: Vec<String> = self.learners.iter().map(|l| l.method().to_string()).collect();
         let progress = Progress {
             network: self.data.net.signature(),
-            precision: self.data.config.precision.clone(),
+            config: self.data.config.clone(),
             epochs: self.done,
             histories: names.iter().cloned().zip(self.histories.iter().cloned()).collect(),
             memories: names.iter().cloned().zip(self.learners.iter().map(|l| l.memory().clone())).collect(),
@@ -215,7 +226,7 @@ impl Run {
         let sessions: Vec<_> = names.into_iter().zip(self.learners.iter().map(Learner::session)).collect();
         // Metrics first: what a checkpoint claims is then on the disk.
         let mut csv = csv::Writer::from_writer(Vec::new());
-        let path = self.out.join("metrics.csv");
+        let path = self.out.join(METRICS);
         for epoch in 0..self.data.config.epochs {
             for row in self.histories.iter().filter_map(|h| h.rows.get(epoch)) {
                 csv.serialize(row).map_err(|e| Error::Program(format!("{}: {e}", path.display())))?;
@@ -261,6 +272,31 @@ impl Run {
             train_samples: train.indices.len(),
             meta_samples: self.data.split.meta.indices.len(),
             corrupted_percent: 100.0 * corrupted as f64 / train.indices.len().max(1) as f64,
+        }
+    }
+}
+
+/// A checkpoint goes on only with the configuration that it was written under; data may have moved.
+fn same(path: &Path, then: &Config, now: &Config) -> Result<()> {
+    let fields = |config: &Config| -> Result<_> {
+        let config = Config { data_dir: None, ..config.clone() };
+        serde_json::to_value(config).map_err(|e| Error::Program(e.to_string()))
+    };
+    let (then, now) = (fields(then)?, fields(now)?);
+    let none = serde_json::Map::new();
+    let (then, now) = (then.as_object().unwrap_or(&none), now.as_object().unwrap_or(&none));
+    match then.keys().chain(now.keys()).find(|key| then.get(*key) != now.get(*key)) {
+        None => Ok(()),
+        Some(key) => {
+            let shown = |map: &serde_json::Map<_, serde_json::Value>| {
+                map.get(key).map_or("none".to_owned(), serde_json::Value::to_string)
+            };
+            Err(Error::Data(format!(
+                "{}: was written with {key} = {}, but {CONFIG} now has {}; put it back, or start anew in another --out",
+                path.display(),
+                shown(then),
+                shown(now)
+            )))
         }
     }
 }

@@ -1,8 +1,10 @@
 //! One table of cases for all layers: every operation of the closed set, and a few small programs made of several.
 #![allow(dead_code)] // each test file uses its part
 
+pub mod card;
 pub mod machines;
 pub mod rounded;
+pub mod runs;
 pub mod simulator;
 pub mod steps;
 

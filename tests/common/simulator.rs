@@ -1,6 +1,6 @@
 //! A driver that runs `kernels/*.cu` on the CPU: compiled as C++ against `tests/simulator/cuda_sim.h`, which see.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -181,8 +181,11 @@ impl Driver for Simulator {
         let bytes = bytes.max(1);
         let layout = Layout::from_size_align(bytes, ALIGNMENT).expect("a size that memory can have");
         // SAFETY: the layout has at least one byte.
-        let address = unsafe { alloc_zeroed(layout) } as u64;
-        assert_ne!(address, 0, "no memory for {bytes} bytes");
+        let address = unsafe { alloc(layout) };
+        assert!(!address.is_null(), "no memory for {bytes} bytes");
+        // SAFETY: allocated above with this length. Every f32 and bf16 is a NaN, so that what is read before it is written shows.
+        unsafe { address.write_bytes(0xff, bytes) };
+        let address = address as u64;
         let at = self.memory.partition_point(|a| a.address < address);
         self.memory.insert(at, Allocation { address, bytes: bytes as u64 });
         Ok(address)
@@ -225,13 +228,14 @@ impl Driver for Simulator {
         }
     }
 
-    fn run_timed(&mut self, parts: &[&[Command]]) -> Result<Vec<f64>> {
-        let timed = |part: &&[Command]| {
-            let start = std::time::Instant::now();
-            part.iter().try_for_each(|c| self.execute(c))?;
-            Ok(start.elapsed().as_secs_f64())
-        };
-        parts.iter().map(timed).collect()
+    fn allocated(&self) -> usize {
+        self.memory.iter().map(|a| a.bytes as usize).sum()
+    }
+
+    fn time(&mut self, commands: &[Command], times: usize) -> Result<f64> {
+        let start = std::time::Instant::now();
+        (0..times).try_for_each(|_| commands.iter().try_for_each(|c| self.execute(c)))?;
+        Ok(start.elapsed().as_secs_f64() / times as f64)
     }
 
     fn begin_capture(&mut self) -> Result<()> {

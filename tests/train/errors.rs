@@ -46,7 +46,7 @@ fn flags() {
     };
     train(&["--epochs", "0"], 2, &["--epochs", "`0`"]);
     train(&["--milestones", "0"], 2, &["--milestones", "`0`"]);
-    train(&["--milestones", "12,8"], 2, &["--milestones", "12, 8"]);
+    train(&["--milestones", "12,8"], 2, &["--milestones", "12,8"]);
     train(&["--route", "forward"], 2, &["--route", "`forward`", "jvp, reverse"]);
     train(&["--method", "l2wr"], 2, &["--method", "`l2wr`", "uniform, focal, adaboost", "l2rw"]);
     train(&["--precision", "f16"], 2, &["--precision", "`f16`"]);
@@ -125,7 +125,7 @@ fn output_folders_and_checkpoints() {
     let new = |out: &Path, code, parts: &[&str]| {
         fails(&[&["train"], &base[..], &["--out", text(out)]].concat(), code, parts);
     };
-    new(&out, 2, &["run holds a run already", "--resume", "--out"]);
+    new(&out, 2, &["run holds results already", "--resume", "--out"]);
     assert!(content(&out) == before);
     new(&out.join("metrics.csv"), 1, &["metrics.csv", "folder"]);
     new(&out.join("metrics.csv/below"), 1, &["metrics.csv/below", "folder"]);
@@ -149,10 +149,14 @@ fn output_folders_and_checkpoints() {
     for (name, options) in [("other", &["--model", "lenet"][..]), ("wide", &["--precision", "f64"])] {
         train(&[&base[..], options].concat(), &dir(name));
         let other = fs::read(dir(name).join("checkpoint.safetensors")).unwrap();
-        resume(&other, &[if name == "wide" { "in f64" } else { "LeNet" }, "not of one run"]);
+        let had = if name == "wide" { "precision = \"f64\"" } else { "model = \"lenet\"" };
+        resume(&other, &[had, "another --out"]);
     }
     train(&[&base[..], &["--method", "uniform"]].concat(), &dir("uniform"));
-    resume(&fs::read(dir("uniform").join("checkpoint.safetensors")).unwrap(), &["`mwnet/", "method"]);
+    resume(
+        &fs::read(dir("uniform").join("checkpoint.safetensors")).unwrap(),
+        &["method = \"uniform\"", "\"mwnet\""],
+    );
 
     fs::write(&checkpoint, &whole).unwrap();
     edit(&out.join("config.toml"), |bytes| bytes.extend(b"\nfoo = 1\n"));

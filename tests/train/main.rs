@@ -120,7 +120,8 @@ fn people_get_lines_and_tables() {
     let output = metatape(&args).assert().success().get_output().clone();
     assert!(output.stderr.is_empty());
     let printed = String::from_utf8(output.stdout).unwrap();
-    for part in ["mlp on mnist (uniform:0.6): 280 training images", "\nepoch 1/2", "\nepoch 2/2", "%\n"] {
+    for part in ["mlp on mnist (noise uniform:0.6): 280 training images", "\nepoch 1/2", "\nepoch 2/2", "%\n"]
+    {
         assert!(printed.contains(part), "`{part}` is not in: {printed}");
     }
     for part in ["\ntest accuracy", "\nmwnet ", "\nuniform ", "\nmean weight of clean samples ", "\nV(loss)"]

@@ -58,8 +58,10 @@ fn every_option_trains() {
     let uniform = run(&["--method", "uniform"]);
     assert!(uniform["meta_steps_per_second"].is_null() && uniform["weight_curve"] == serde_json::json!([]));
     let curve = |lr: &[&str]| run(&[&["--no-baseline"], lr].concat())["weight_curve"].clone();
-    // 1e-3 is what Adam's preset has.
-    assert_eq!(curve(&[]), curve(&["--weight-net-lr", "1e-3"]));
+    // What Adam's preset has with kinks, and as published.
+    assert_eq!(curve(&[]), curve(&["--weight-net-lr", "2e-3"]));
+    let faithful = ["--weight-net-init", "faithful"];
+    assert_eq!(curve(&faithful), curve(&[&faithful[..], &["--weight-net-lr", "1e-3"]].concat()));
     assert_ne!(curve(&[]), curve(&["--weight-net-lr", "1e-2"]));
     let alone = run(&["--no-baseline"]);
     assert!(alone["baseline_best_test_accuracy"].is_null());

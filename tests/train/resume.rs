@@ -118,6 +118,14 @@ fn a_run_resumes_at_its_end_and_before_its_first_checkpoint() {
     ] {
         fails(&[&["train", "--resume", "--out", text(&out)], flags].concat(), 2, &parts);
     }
+    // A checkpoint goes on under the configuration that it was written with, and a finished run is not begun anew.
+    let config = fs::read_to_string(out.join("config.toml")).unwrap();
+    fs::write(out.join("config.toml"), config.replace("seed = 3", "seed = 4")).unwrap();
+    fails(&["train", "--resume", "--out", text(&out)], 1, &["seed = 3", "now has 4", "--out"]);
+    fs::write(out.join("config.toml"), config).unwrap();
+    fs::remove_file(out.join("checkpoint.safetensors")).unwrap();
+    fails(&["train", "--resume", "--out", text(&out)], 2, &["finished run", "--out"]);
+
     let empty = folder.path().join("empty");
     fails(&["train", "--resume", "--out", text(&empty)], 2, &["empty", "no run", "config.toml"]);
     assert!(!empty.exists());

@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::program::{Backend, Place, Plan, Tensor, Values};
 use crate::tape::Kind;
 
+/// How often each kernel runs when it is timed.
+const TIMES: usize = 10;
+
 /// A machine behind a [`Driver`], in one precision.
 ///
 /// A program's commands, with all addresses, are made when it is loaded; a run plays them and does nothing else. The first
@@ -80,6 +83,16 @@ impl Cuda {
         Ok(Memory { at: self.driver.allocate(bytes)?, kind })
     }
 
+    /// As [`Cuda::memory`], of zeros: what can be read before it is written.
+    fn zeros(&mut self, kind: Kind, len: usize) -> Result<Memory> {
+        let memory = self.memory(kind, len)?;
+        match len * kind_bytes(kind) {
+            0 => {}
+            bytes => self.driver.run(&Command::Clear { to: memory.at, bytes })?,
+        }
+        Ok(memory)
+    }
+
     fn write(&mut self, to: Memory, values: Values) -> Result<()> {
         match values {
             Values::Float(from) => {
@@ -126,7 +139,7 @@ impl Backend for Cuda {
     }
 
     fn add_state(&mut self, kind: Kind, len: usize) -> Result<()> {
-        let memory = self.memory(kind, len)?;
+        let memory = self.zeros(kind, len)?;
         self.states.push(memory);
         Ok(())
     }
@@ -148,7 +161,7 @@ impl Backend for Cuda {
             plan.instrs.iter().map(|i| launch::workspace_bytes(self.precision, i)).max().unwrap_or(0);
         let mut inputs = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
-            inputs.push(self.memory(input.kind, input.shape.count())?);
+            inputs.push(self.zeros(input.kind, input.shape.count())?);
         }
         let arena = self.memory(Kind::Float, plan.arena)?.at;
         let workspace = self.driver.allocate(workspace)?;
@@ -206,9 +219,10 @@ impl Backend for Cuda {
 
     fn profile(&mut self, program: usize) -> Result<Vec<(&'static str, f64)>> {
         let Loaded { plan, commands, spans, .. } = &self.programs[program];
-        let parts: Vec<&[Command]> = spans.iter().map(|s| &commands[s.clone()]).collect();
-        let seconds = self.driver.run_timed(&parts)?;
-        Ok(plan.instrs.iter().map(|i| i.kernel.name()).zip(seconds).collect())
+        let timed = plan.instrs.iter().zip(spans).map(|(instr, span)| {
+            Ok((instr.kernel.name(), self.driver.time(&commands[span.clone()], TIMES)?))
+        });
+        timed.collect()
     }
 
     fn read(&self, program: usize, tensor: Tensor, out: &mut [f64]) -> Result<()> {
@@ -225,5 +239,9 @@ impl Backend for Cuda {
 
     fn float_bytes(&self) -> usize {
         4
+    }
+
+    fn device_bytes(&self) -> Option<usize> {
+        Some(self.driver.allocated())
     }
 }

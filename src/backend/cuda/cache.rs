@@ -1,6 +1,7 @@
 //! Compiled kernels on disk, by the hash of everything that they were made from.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
@@ -19,9 +20,12 @@ impl Cache {
         Cache { folder: variable("METATAPE_CACHE_DIR").or_else(xdg).or_else(home) }
     }
 
-    /// What was stored for these parts, if anything was.
+    /// What was stored for these parts, if anything was and all of it is there: the driver is told no length, so a file that was cut off
+    /// must not reach it.
     pub fn find(&self, parts: &[&[u8]]) -> Option<Vec<u8>> {
-        std::fs::read(self.folder.as_ref()?.join(name(parts))).ok()
+        let mut bytes = std::fs::read(self.folder.as_ref()?.join(name(parts))).ok()?;
+        let content = bytes.split_off(bytes.len().min(SUM));
+        (bytes == Sha256::digest(&content).as_slice()).then_some(content)
     }
 
     /// Stores bytes for these parts: the old or the new content is there at any moment, whoever else writes. A folder that
@@ -33,10 +37,16 @@ impl Cache {
     }
 }
 
+/// Bytes of the hash of its content that a file begins with.
+const SUM: usize = 32;
+
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    // Threads of one process may be at the same kernels.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
     std::fs::create_dir_all(folder)?;
-    let partial = folder.join(format!("{name}.{}.partial", std::process::id()));
-    std::fs::write(&partial, bytes)
+    let number = WRITES.fetch_add(1, Ordering::Relaxed);
+    let partial = folder.join(format!("{name}.{}.{number}.partial", std::process::id()));
+    std::fs::write(&partial, [Sha256::digest(bytes).as_slice(), bytes].concat())
         .and_then(|()| std::fs::rename(&partial, folder.join(name)))
         .inspect_err(|_| drop(std::fs::remove_file(&partial)))
 }
@@ -66,6 +76,14 @@ mod tests {
         assert_eq!(cache.find(&[b"a", b"bc"]), None, "the border between the parts counts");
         cache.store(&[b"ab", b"c"], b"other");
         assert_eq!(cache.find(&[b"ab", b"c"]).as_deref(), Some(&b"other"[..]));
+        let file = folder.path().join("new").join(name(&[b"ab", b"c"]));
+        let whole = std::fs::read(&file).unwrap();
+        for damaged in
+            [&whole[..whole.len() - 1], &whole[..SUM], &whole[..3], &[&whole[..], b"x"].concat(), b""]
+        {
+            std::fs::write(&file, damaged).unwrap();
+            assert_eq!(cache.find(&[b"ab", b"c"]), None, "{damaged:?} is not whole");
+        }
         let files = std::fs::read_dir(folder.path().join("new")).unwrap().count();
         assert_eq!(files, 1, "nothing half written is left");
     }

@@ -113,7 +113,7 @@ pub trait Driver: Send {
     /// The device, for people.
     fn describe(&self) -> String;
 
-    /// `bytes` zero bytes at an address that is a multiple of 256; they live as long as the driver.
+    /// `bytes` bytes of any content at an address that is a multiple of 256; they live as long as the driver.
     ///
     /// # Errors
     /// [`crate::Error::Device`] with what was asked for and what is free.
@@ -131,8 +131,11 @@ pub trait Driver: Send {
     /// Runs one command, or records it while a capture is on.
     fn run(&mut self, command: &Command) -> Result<()>;
 
-    /// Runs parts of a sequence one after another; the seconds that each took on the device.
-    fn run_timed(&mut self, parts: &[&[Command]]) -> Result<Vec<f64>>;
+    /// Bytes allocated so far.
+    fn allocated(&self) -> usize;
+
+    /// Runs commands so many times over, twice, without the host between them; the seconds that once took on the device, the second time.
+    fn time(&mut self, commands: &[Command], times: usize) -> Result<f64>;
 
     /// From here on commands are recorded, not run.
     fn begin_capture(&mut self) -> Result<()>;

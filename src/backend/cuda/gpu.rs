@@ -19,7 +19,6 @@ const ALIGNMENT: usize = 256;
 
 /// A GPU with everything that this process keeps on it.
 pub struct Gpu {
-    device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
     blas: blas::cublasHandle_t,
@@ -31,6 +30,8 @@ pub struct Gpu {
     functions: Vec<(String, sys::CUfunction)>,
     graphs: Vec<sys::CUgraphExec>,
     allocations: Vec<Address>,
+    /// Bytes of all of them.
+    allocated: usize,
 }
 
 // SAFETY: the handles are not bound to a thread; every call that needs the context makes it the thread's own first.
@@ -116,14 +117,13 @@ impl Gpu {
             )));
         }
         let compiler = Compiler::new(card)?;
-        // SAFETY: `device` was given by the driver; the context is released when this is dropped.
+        // SAFETY: `device` was given by the driver; its context stays as long as the process.
         let (context, shared_limit) = unsafe {
             let limit = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
             let limit = result::device::get_attribute(device, limit).map_err(failed("tell its limits"))?;
             (result::primary_ctx::retain(device).map_err(failed("be opened"))?, limit)
         };
         let mut gpu = Gpu {
-            device,
             context,
             stream: std::ptr::null_mut(),
             blas: std::ptr::null_mut(),
@@ -134,6 +134,7 @@ impl Gpu {
             functions: Vec::new(),
             graphs: Vec::new(),
             allocations: Vec::new(),
+            allocated: 0,
         };
         gpu.bind()?;
         gpu.stream = result::stream::create(result::stream::StreamKind::NonBlocking)
@@ -151,13 +152,16 @@ impl Gpu {
             blas_result::set_stream(self.blas, self.stream.cast()).map_err(blas_failed("take a stream"))?;
             blas::cublasSetWorkspace_v2(self.blas, workspace as *mut c_void, BLAS_WORKSPACE)
                 .result()
-                .map_err(blas_failed("take a workspace"))
+                .map_err(blas_failed("take a workspace"))?;
+            // Sums are f32, also where a product in bf16 is cut into parts.
+            let mode = blas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+            blas::cublasSetMathMode(self.blas, mode).result().map_err(blas_failed("sum in f32"))
         }
     }
 
     /// Makes the context this thread's own.
     fn bind(&self) -> Result<()> {
-        // SAFETY: the context is held until this is dropped.
+        // SAFETY: the context stays as long as the process.
         unsafe { result::ctx::set_current(self.context) }.map_err(failed("be used from this thread"))
     }
 
@@ -166,8 +170,8 @@ impl Gpu {
             return Ok(*module);
         }
         let module = self.compiler.with_image(source, |image| {
-            // SAFETY: a whole image as NVRTC made it: machine code, or text that ends with a zero byte. The driver checks
-            // both before it uses them.
+            // SAFETY: a whole image as NVRTC made it (the cache gives no other): machine code, which has its length in it, or text that ends
+            // with a zero byte.
             unsafe { result::module::load_data(image.as_ptr().cast()) }
                 .map_err(failed(&format!("load kernels/{}", source.name)))
         })?;
@@ -296,7 +300,7 @@ impl Driver for Gpu {
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
         self.bind()?;
         let bytes = bytes.max(1).next_multiple_of(ALIGNMENT);
-        // SAFETY: nothing is read before it is cleared below.
+        // SAFETY: nothing is read before it is written: the backend clears what begins as zeros.
         let address = match unsafe { result::malloc_sync(bytes) } {
             Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
                 let free = result::mem_get_info().map_or(0, |(free, _)| free);
@@ -310,7 +314,7 @@ impl Driver for Gpu {
             answer => answer.map_err(failed("give memory"))?,
         };
         self.allocations.push(address);
-        self.command(&Command::Clear { to: address, bytes })?;
+        self.allocated += bytes;
         Ok(address)
     }
 
@@ -359,18 +363,30 @@ impl Driver for Gpu {
         self.command(command)
     }
 
-    fn run_timed(&mut self, parts: &[&[Command]]) -> Result<Vec<f64>> {
-        self.bind()?;
-        let mut marks = vec![self.mark()?];
-        for part in parts {
-            part.iter().try_for_each(|c| self.command(c))?;
-            marks.push(self.mark()?);
-        }
+    fn allocated(&self) -> usize {
+        self.allocated
+    }
+
+    fn time(&mut self, commands: &[Command], times: usize) -> Result<f64> {
+        // Launched one by one, a short kernel would be timed with the host's work on the next one.
+        self.begin_capture()?;
+        let recorded = (0..times).try_for_each(|_| commands.iter().try_for_each(|c| self.command(c)));
+        let graph = self.end_capture();
+        recorded?;
+        let graph = graph?;
+        self.replay(graph)?;
+        let from = self.mark()?;
+        self.replay(graph)?;
+        let to = self.mark()?;
         self.synchronise()?;
-        let seconds = marks.windows(2).map(|w| Ok(f64::from(milliseconds(w[0], w[1])?) * 1e-3)).collect();
-        for mark in marks {
+        let seconds = milliseconds(from, to).map(|ms| f64::from(ms) * 1e-3 / times as f64);
+        for mark in [from, to] {
             // SAFETY: made above, destroyed once.
             unsafe { result::event::destroy(mark) }.map_err(failed("remove an event"))?;
+        }
+        if let Some(graph) = self.graphs.pop() {
+            // SAFETY: the last graph is the one made above, nobody else has its number, and it has run.
+            unsafe { result::graph::exec_destroy(graph) }.map_err(failed("remove a graph"))?;
         }
         seconds
     }
@@ -409,7 +425,8 @@ impl Driver for Gpu {
 }
 
 impl Drop for Gpu {
-    /// Gives everything back. What the driver says of it changes nothing any more.
+    /// Gives everything back but the device's context, which goes with the process: to make it anew takes a driver longer than anything else
+    /// here, and cuBLAS keeps things of its own in it. What the driver says of it changes nothing any more.
     fn drop(&mut self) {
         let _ = self.bind();
         let _ = self.synchronise();
@@ -430,7 +447,6 @@ impl Drop for Gpu {
             if !self.stream.is_null() {
                 let _ = result::stream::destroy(self.stream);
             }
-            let _ = result::primary_ctx::release(self.device);
         }
     }
 }

@@ -255,7 +255,7 @@ fn remark(told: &Explained) -> String {
     } else {
         format!("{recorded:.2}F are more than 10F: the weight net is not small beside this classifier.")
     };
-    let rewritten = if cost.running < cost.recorded {
+    let rewritten = if running < recorded - 0.005 {
         format!(
             " Rewriting before the run leaves {running:.2}F: products of three matrices take the cheaper order, so that gradients \
              of which only products with a batch are wanted are never formed."

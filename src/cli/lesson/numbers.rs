@@ -31,8 +31,9 @@ fn signed(x: f64) -> String {
 fn why(row: &SampleRow, relative: bool) -> &'static str {
     match (row.pull > 0.0, row.moved > 0.0) {
         _ if row.pull == 0.0 => "nothing asked: a step along it leaves the clean loss as it is",
-        (true, true) if relative => "helps more than the batch's mean: trusted more",
-        (false, false) if relative => "helps less than the batch's mean: trusted less",
+        _ if row.moved == 0.0 => "heard, but V is saturated here: its slope is nothing",
+        (true, true) if relative => "more of it would lower the clean loss: trusted more",
+        (false, false) if relative => "less of it would lower the clean loss: trusted less",
         (true, true) => "a step on it lowers the clean loss: trusted more",
         (false, false) => "a step on it raises the clean loss: trusted less",
         (true, false) => "asks for more, and is outvoted",
@@ -85,8 +86,14 @@ pub(super) fn signal(told: &Explained) -> String {
         cells.push(why(row, relative).to_owned());
         table.push(cells);
     }
-    let what = if relative {
+    let what = if relative && told.data.config.undetached {
+        "A sample asks for more weight where u_i − Σ u_j c_j is above (ℓ_i − F) Σ u_j V′_j / S: weights are shares of one sum, and the loss \
+         that V reads is differentiated, too. What it asks is of V_i alone, at fixed slopes V′."
+    } else if relative {
         "A sample asks for more weight where u_i is above the batch's weighted mean ū: weights are shares of one sum."
+    } else if told.data.config.undetached {
+        "At fixed slopes of V, a sample asks for more weight where u_i > 0, for less where u_i < 0; the slopes that the undetached loss adds \
+         pull on θ besides."
     } else {
         "A sample asks for more weight where u_i > 0, for less where u_i < 0: −∂L_meta/∂V_i has the sign of u_i."
     };

@@ -1,6 +1,6 @@
-/// Fine-tuning: the network is trained on the biased set as usual and, at the end, on the clean meta set alone (a baseline of the
-/// paper). So that the schedule is everyone's, the last 15% of the steps are those on the meta set, at a tenth of the first
-/// learning rate, with uniform weights throughout.
+/// Fine-tuning: the network is trained on the biased set as usual and, at the end, on the clean meta set alone (a baseline of Shu et al.
+/// 2019, who do not say how long). So that the schedule is everyone's, the last 15% of the steps are those on the meta set, at a tenth
+/// of the first learning rate, with uniform weights throughout.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct FineTune {
     /// Share of the steps that use the meta set.

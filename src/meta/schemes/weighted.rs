@@ -1,9 +1,10 @@
 use super::{Scheme, Seen};
 use crate::error::Result;
 use crate::meta::config::{Optimiser, Weights};
+use crate::meta::normalise::inverse_sum;
 use crate::meta::step::{Batch, Pass, real_step};
 use crate::nn::{Network, Params};
-use crate::tape::{Kind, Tape, Unary, Var};
+use crate::tape::{Kind, Tape, Var};
 
 /// A training step whose samples are weighted by a scheme.
 pub struct WeightedStep<'a> {
@@ -48,8 +49,7 @@ pub(super) fn coefficients(tape: &mut Tape, weights: Var, over: Weights) -> Resu
     match over {
         Weights::Mean => tape.scale(weights, 1.0 / tape.shape(weights).count().max(1) as f64),
         Weights::Normalised => {
-            let total = tape.sum_all(weights)?;
-            let inverse = tape.unary(Unary::Recip, total)?;
+            let inverse = inverse_sum(tape, weights)?;
             tape.scale_by(weights, inverse)
         }
     }

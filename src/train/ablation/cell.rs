@@ -45,7 +45,28 @@ pub struct CellResult {
     /// Mean V over those with a wrong one.
     pub mean_weight_corrupted: Option<f64>,
     /// Milliseconds a step, probes and evaluation not counted.
-    pub ms_per_step: f64,
+    pub ms_per_step: Option<f64>,
+    /// Why training could not be brought to its end; then there are no numbers.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+impl CellResult {
+    /// Of a loss that did not stay finite.
+    pub fn diverged(variant: Variant, seed: u64, error: String) -> CellResult {
+        CellResult {
+            variant,
+            seed,
+            meta_images: 0,
+            accuracy: Vec::new(),
+            cosines: Vec::new(),
+            other_batch: Vec::new(),
+            mean_weight_clean: None,
+            mean_weight_corrupted: None,
+            ms_per_step: None,
+            error: Some(error),
+        }
+    }
 }
 
 /// Where a cell is.
@@ -131,7 +152,8 @@ fn uniform(data: &Prepared, session: Session, watch: &mut dyn FnMut(CellProgress
         other_batch: Vec::new(),
         mean_weight_clean: None,
         mean_weight_corrupted: None,
-        ms_per_step: 1e3 * seconds / steps as f64,
+        ms_per_step: Some(1e3 * seconds / steps as f64),
+        error: None,
     })
 }
 
@@ -211,7 +233,8 @@ impl Cell {
             other_batch,
             mean_weight_clean: mean(false),
             mean_weight_corrupted: mean(true),
-            ms_per_step: 1e3 * seconds / steps as f64,
+            ms_per_step: Some(1e3 * seconds / steps as f64),
+            error: None,
         })
     }
 

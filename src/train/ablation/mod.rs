@@ -23,10 +23,12 @@
 //! | `variant.rs` | the variants by name, and their meta sets |
 //! | `cell.rs` | one variant trained with one seed |
 //! | `study.rs` | [`Study`]: all cells, resumable, and the study's files |
-//! | `findings.rs` | means, intervals and the paragraph of conclusions |
+//! | `findings.rs` | means and intervals |
+//! | `conclusions.rs` | the paragraph of conclusions |
 //! | `pictures.rs` | the study's plots |
 
 mod cell;
+mod conclusions;
 mod findings;
 mod pictures;
 mod study;

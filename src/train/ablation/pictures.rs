@@ -25,7 +25,7 @@ pub(super) fn draw(config: &Config, results: &[CellResult], findings: &Findings,
     };
     let (accuracy, mut cosines) = (rows(CellResult::final_accuracy), rows(CellResult::mean_cosine));
     let label = "final test accuracy (%): each seed, and the mean";
-    let reference = findings.rows.first().map(|r| r.final_mean);
+    let reference = findings.rows.first().and_then(|r| r.final_mean);
     write(&DotRows { title: &title, label, rows: &accuracy, reference }, &out.join("accuracy"))?;
     let other = |r: &CellResult| mean(r.other_batch.iter());
     let values = results.iter().filter_map(other).collect();

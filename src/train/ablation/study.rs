@@ -123,7 +123,7 @@ impl Study {
     /// Trains all cells that are not finished, keeps each, and writes the results.
     ///
     /// # Errors
-    /// A loss that is no longer finite; files that cannot be written.
+    /// Those of a session; files that cannot be written. A loss that is no longer finite ends its cell and is part of the results.
     pub fn run(
         &self,
         session: &dyn Fn() -> Result<Session>,
@@ -147,7 +147,11 @@ impl Study {
                 }
             };
             let mut step = |cell| watch(Progress { finished, cells: cells.len(), variant, seed, cell });
-            let result = cell::train(data, pool, variant, session()?, &mut step)?;
+            let result = match cell::train(data, pool, variant, session()?, &mut step) {
+                // That it cannot be trained so is a result, too.
+                Err(Error::Numeric(sentence)) => CellResult::diverged(variant, seed, sentence),
+                result => result?,
+            };
             self.grid.keep(&name, &result)?;
             results.push(result);
         }
@@ -204,7 +208,8 @@ struct CellRow {
     mean_cosine: Option<f64>,
     mean_weight_clean: Option<f64>,
     mean_weight_corrupted: Option<f64>,
-    ms_per_step: f64,
+    ms_per_step: Option<f64>,
+    error: Option<String>,
 }
 
 impl CellRow {
@@ -219,6 +224,7 @@ impl CellRow {
             mean_weight_clean: result.mean_weight_clean,
             mean_weight_corrupted: result.mean_weight_corrupted,
             ms_per_step: result.ms_per_step,
+            error: result.error.clone(),
         }
     }
 }

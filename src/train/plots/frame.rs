@@ -53,7 +53,16 @@ impl Axis {
             // `+ 0.0` makes −0 to 0.
             .map(|i| (first + i as f64) * step + 0.0)
             .take_while(|tick| *tick <= self.high + 1e-9 * step)
-            .map(|tick| (tick, format!("{tick:.digits$}").replace('-', "−")))
+            .map(|tick| {
+                // There is room for six figures.
+                let places = (tick.abs().log10().floor() - step.log10().floor()).max(0.0) as usize;
+                let text = match step {
+                    1e-5..1e4 => format!("{tick:.digits$}"),
+                    _ if tick == 0.0 => "0".to_owned(),
+                    _ => format!("{tick:.places$e}"),
+                };
+                (tick, text.replace('-', "−"))
+            })
             .collect()
     }
 
@@ -180,6 +189,8 @@ mod tests {
         assert_eq!(texts(0.0, 2.5e-4, 5), ["0.00000", "0.00005", "0.00010", "0.00015", "0.00020", "0.00025"]);
         let epochs = Axis { whole: true, ..Axis::new(1.0, 3.0, "") };
         assert_eq!(epochs.ticks(9).iter().map(|tick| tick.0).collect::<Vec<_>>(), [1.0, 2.0, 3.0]);
+        assert_eq!(texts(0.0, 5e7, 6), ["0", "1e7", "2e7", "3e7", "4e7", "5e7"]);
+        assert_eq!(texts(1.46e6, 1.62e6, 5), ["1.50e6", "1.55e6", "1.60e6"]);
         let wide = texts(-1e300, 1e300, 6);
         assert!((3..=30).contains(&wide.len()));
     }

@@ -1,0 +1,302 @@
+//! What the cells say together, in words. Every sentence is made from the measured numbers, by one rule: a difference counts if its interval
+//! over the seeds leaves out 0; that none shows is worth saying only where one as large as the method's own gain would have shown.
+
+use super::findings::Findings;
+use super::variant::Variant;
+use crate::train::statistics::Difference;
+
+impl Findings {
+    /// The paragraph of conclusions.
+    pub fn conclusions(&self) -> String {
+        let Some(published) = self.row(Variant::Published) else { return String::new() };
+        let accuracy = published.final_mean.map_or("no accuracy".to_owned(), |mean| format!("{mean:.2}%"));
+        let mut text = format!(
+            "Published method: {accuracy} ({}; {}).",
+            self.setting,
+            match self.seeds {
+                1 => "1 seed, so that there is no spread to compare with, and nothing can be concluded"
+                    .to_owned(),
+                n => format!(
+                    "{n} seeds; ± is half a 95% interval of differences taken seed by seed, and one that holds 0 is no \
+                     difference beyond the spread; of twenty such intervals one leaves out 0 by chance"
+                ),
+            }
+        );
+        if let Some(gain) = published.gain {
+            text.push_str(&format!(" Against uniform weights: {}.", judged(&gain)));
+        }
+        for row in self.rows.iter().filter(|r| r.diverged > 0) {
+            text.push_str(&format!(
+                " {}: the loss did not stay finite with {} of {} seeds, which are left out.",
+                row.name, row.diverged, self.seeds
+            ));
+        }
+        let (meta, steps) = (self.meta_set(), self.steps());
+        for (title, sentences) in [("(a) The meta set.", meta), ("(b) The three steps.", steps)] {
+            if !sentences.is_empty() {
+                text.push_str(&format!(" {title} {}", sentences.join(" ")));
+            }
+        }
+        text
+    }
+
+    /// Whether a difference that does not show would have shown if it were as large as the method's own gain.
+    fn telling(&self, difference: &Difference) -> bool {
+        let gain = self.row(Variant::Published).and_then(|r| r.gain).filter(Difference::wins);
+        gain.zip(difference.half_width).is_some_and(|(gain, half)| half < gain.mean)
+    }
+
+    fn meta_set(&self) -> Vec<String> {
+        let mut said = Vec::new();
+        let variants = || self.rows.iter().map(|r| r.name);
+        // Size: clean sets against the full one.
+        let sizes: Vec<usize> =
+            variants().filter_map(|v| if let Variant::Clean(n) = v { Some(n) } else { None }).collect();
+        if !sizes.is_empty() {
+            let each = sizes
+                .iter()
+                .filter_map(|n| Some((*n, self.against(Variant::Clean(*n), Variant::Published)?)));
+            let each: Vec<(usize, Difference)> = each.collect();
+            let listed: Vec<String> = each.iter().map(|(n, d)| format!("{n} images {}", judged(d))).collect();
+            said.push(format!("Size, against {} clean images: {}.", self.meta_size, listed.join("; ")));
+            // From this size on none loses.
+            let losing = each.iter().filter(|(_, d)| d.loses()).map(|(n, _)| *n).max().unwrap_or(0);
+            let enough = each.iter().filter(|(n, _)| *n > losing).min_by_key(|(n, _)| *n);
+            match enough {
+                _ if self.seeds == 1 => {}
+                Some((n, d)) if self.telling(d) => {
+                    said.push(format!("{n} clean images lose nothing beyond the spread."));
+                }
+                Some(_) => said.push("Whether fewer are enough cannot be said from so few seeds.".to_owned()),
+                None => {
+                    said.push(format!("None of these sizes is enough: {} images are better.", self.meta_size))
+                }
+            }
+        }
+        for (what, pick) in [
+            (
+                "Noisy labels",
+                (|v| if let Variant::Noisy(n) = v { Some(n) } else { None }) as fn(Variant) -> Option<usize>,
+            ),
+            ("A long tail", |v| if let Variant::Imbalanced(n) = v { Some(n) } else { None }),
+        ] {
+            let of = |v: Variant| Some((v, pick(v)?));
+            // Where as many clean images were not tried, the full clean set must serve.
+            for (other, alike) in [("as many clean balanced images", true), ("the full clean set", false)] {
+                let listed: Vec<String> = variants()
+                    .filter_map(of)
+                    .filter(|(_, n)| self.row(self.clean(*n)).is_some() == alike)
+                    .filter_map(|(v, n)| {
+                        let base = if alike { self.clean(n) } else { Variant::Published };
+                        let difference = self.against(v, base)?;
+                        Some(format!("{n} images {}{}", judged(&difference), self.and_uniform(v)))
+                    })
+                    .collect();
+                if !listed.is_empty() {
+                    said.push(format!("{what}, against {other}: {}.", listed.join("; ")));
+                }
+            }
+        }
+        if let Some(row) = self.row(Variant::TrainBatch)
+            && let Some(difference) = row.difference
+        {
+            let works = self.row(Variant::Published).and_then(|r| r.gain).is_some_and(|gain| gain.wins());
+            let answer = match row.gain {
+                Some(gain) if works && difference.loses() && !gain.wins() && self.telling(&gain) => {
+                    ": it does not show to be better than no weights, and the separate clean set does, so that set is what the \
+                     method lives from"
+                }
+                Some(_) if works && difference.loses() => {
+                    ": a part of the method's gain needs the separate clean set"
+                }
+                Some(_) if works && !difference.loses() && self.telling(&difference) => {
+                    ": here no loss shows without a separate clean set"
+                }
+                _ => "",
+            };
+            said.push(format!(
+                "An ordinary training batch as meta batch: {}{}{answer}.",
+                judged(&difference),
+                self.and_uniform(Variant::TrainBatch),
+            ));
+        }
+        let cosines: Vec<String> = self
+            .rows
+            .iter()
+            .filter(|r| r.name.about_meta_set())
+            .filter_map(|r| Some(format!("{} {:.2}", r.name, r.cosine_mean?)))
+            .collect();
+        if let (false, Some(yardstick)) = (cosines.is_empty(), self.other_batch) {
+            said.push(format!(
+                "Cosine with the exact hypergradient, where another clean batch has {:.2}: {}.",
+                yardstick.mean,
+                cosines.join(", ")
+            ));
+        }
+        said
+    }
+
+    fn steps(&self) -> Vec<String> {
+        let published = self.row(Variant::Published);
+        let mut said = Vec::new();
+        for row in self.rows.iter().filter(|r| r.name != Variant::Uniform && !r.name.about_meta_set()) {
+            let (Some(difference), Some(published)) = (row.difference, published) else { continue };
+            let answer = match (row.name, difference.beyond_spread()) {
+                (_, Some(false)) if !self.telling(&difference) => ": too few seeds to say",
+                (Variant::TwoSteps, Some(false)) => ": redoing the step shows no gain here",
+                (Variant::TwoSteps, Some(true)) if difference.mean < 0.0 => ": redoing the step pays",
+                (Variant::FiniteDifference, Some(false)) => ": no loss shows here",
+                _ => "",
+            };
+            let whose = if matches!(row.name, Variant::Every(_)) { " of its last step of θ" } else { "" };
+            let cosine = row.cosine_mean.map_or(String::new(), |c| format!(", cosine{whose} {}", short(c)));
+            let times = row.ms_per_step.zip(published.ms_per_step);
+            let time = times.map_or(String::new(), |(own, published)| {
+                format!(", {:.0}% of the published step's time", 100.0 * own / published)
+            });
+            said.push(format!(
+                "{} ({}): {}{cosine}{time}{answer}.",
+                row.name,
+                row.meaning,
+                judged(&difference)
+            ));
+        }
+        said
+    }
+
+    /// How a variant stands against uniform weights, where that is not the question itself.
+    fn and_uniform(&self, variant: Variant) -> String {
+        match self.row(variant).and_then(|r| r.gain) {
+            Some(gain) if gain.wins() => format!(" ({gain} over uniform weights)"),
+            Some(gain) if gain.loses() => format!(" (worse than uniform weights: {gain})"),
+            Some(gain) if gain.beyond_spread() == Some(false) => {
+                format!(" (no difference to uniform weights shows: {gain})")
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+/// A cosine, with more digits close to 1.
+fn short(cosine: f64) -> String {
+    if cosine > 0.995 && cosine < 1.0 {
+        format!("1 − {:.0e}", 1.0 - cosine)
+    } else {
+        format!("{cosine:.2}")
+    }
+}
+
+/// A difference in words.
+fn judged(difference: &Difference) -> String {
+    match difference.beyond_spread() {
+        None => format!("{difference} points"),
+        Some(false) => format!("no difference beyond the spread ({difference})"),
+        Some(true) => format!("{difference} points"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cell::CellResult;
+    use super::super::study::Config;
+    use super::*;
+    use crate::data::{DatasetKind, Noise};
+    use crate::meta::{Preset, Route, VirtualStep, Weights};
+    use crate::nn::WeightNetInit;
+    use crate::train::ablation::Probe;
+    use crate::train::{Config as RunConfig, Method};
+
+    fn config(variants: &[Variant], seeds: u64) -> Config {
+        let run = RunConfig {
+            dataset: DatasetKind::FashionMnistMini,
+            data_dir: None,
+            noise: Noise::Uniform(0.6),
+            imbalance: None,
+            meta_size: None,
+            model: "mlp".into(),
+            method: Method::MwNet,
+            baseline: false,
+            route: Route::Jvp,
+            weights: Weights::Mean,
+            undetached: false,
+            virtual_step: VirtualStep::Plain,
+            weight_net_preset: Preset::Adam,
+            weight_net_lr: None,
+            weight_net_init: WeightNetInit::Kinks,
+            epochs: 2,
+            batch: 100,
+            lr: 0.05,
+            milestones: Vec::new(),
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 5e-4,
+            seed: 1,
+            precision: "f32".into(),
+        };
+        Config { seeds, variants: variants.to_vec(), meta_size: 1000, run }
+    }
+
+    /// Cells with these final accuracies, seed by seed.
+    fn findings(table: &[(Variant, &[f64])]) -> Findings {
+        let probe = |cosine| vec![Probe { step: 1, epoch: 1, cosine: Some(cosine) }];
+        let cell = |variant, i: usize, last: f64| CellResult {
+            variant,
+            seed: i as u64 + 1,
+            meta_images: 1000,
+            accuracy: vec![last + 1.0, last],
+            cosines: probe(0.5),
+            other_batch: if variant == Variant::Published { probe(0.8) } else { Vec::new() },
+            mean_weight_clean: None,
+            mean_weight_corrupted: None,
+            ms_per_step: Some(2.0),
+            error: None,
+        };
+        let cells: Vec<CellResult> = table
+            .iter()
+            .flat_map(|(v, values)| values.iter().enumerate().map(|(i, last)| cell(*v, i, *last)))
+            .collect();
+        let variants: Vec<Variant> = table.iter().map(|t| t.0).collect();
+        Findings::new(&config(&variants, table[0].1.len() as u64), &cells, 5000)
+    }
+
+    #[test]
+    fn conclusions_follow_the_numbers() {
+        let said = |table: &[(Variant, &[f64])]| findings(table).conclusions();
+        let published: &[f64] = &[80.0, 80.5, 79.5];
+        let text = said(&[
+            (Variant::Published, published),
+            (Variant::Uniform, &[76.0, 76.4, 75.6]),
+            (Variant::Clean(10), &[77.0, 77.6, 76.4]),
+            (Variant::Clean(100), &[80.2, 80.3, 79.4]),
+            (Variant::TrainBatch, &[75.9, 76.5, 75.7]),
+            (Variant::TwoSteps, &[80.1, 80.4, 79.6]),
+        ]);
+        for part in [
+            "Published method: 80.00%",
+            "Against uniform weights: +4.00 ± 0.25 points.",
+            "10 images −3.00 ± 0.25 points; 100 images no difference beyond the spread",
+            "100 clean images lose nothing beyond the spread.",
+            "no difference to uniform weights shows",
+            "that set is what the method lives from",
+            "where another clean batch has 0.80: clean-10 0.50",
+            "redoing the step shows no gain here",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in: {text}");
+        }
+        // Other numbers, other words.
+        let text = said(&[
+            (Variant::Published, published),
+            (Variant::Uniform, &[76.0, 76.4, 75.6]),
+            (Variant::Clean(100), &[78.0, 78.5, 77.6]),
+            (Variant::TrainBatch, &[80.1, 80.4, 79.6]),
+            (Variant::TwoSteps, &[78.0, 78.4, 77.6]),
+        ]);
+        for part in ["None of these sizes is enough", "without a separate clean set", "redoing the step pays"]
+        {
+            assert!(text.contains(part), "`{part}` is not in: {text}");
+        }
+        assert!(!text.contains("lives from") && !text.contains("no gain"), "{text}");
+        let text = said(&[(Variant::Published, &[80.0]), (Variant::TwoSteps, &[70.0])]);
+        assert!(text.contains("nothing can be concluded") && !text.contains("redoing"), "{text}");
+    }
+}

@@ -1,0 +1,74 @@
+//! Every method's whole step on the CUDA backend, captured and replayed, held to the CPU in f64: an epoch of training on a small folder of images.
+
+mod common;
+#[path = "train/files.rs"]
+#[allow(dead_code)] // the other data sets
+mod files;
+
+use common::machines::{Machine, cards, simulators};
+use common::runs::reference;
+use common::steps::relative_error;
+use metatape::backend::cpu::Cpu;
+use metatape::backend::cuda::Precision;
+use metatape::data::{DatasetKind, Noise};
+use metatape::meta::Weights;
+use metatape::program::{Backend, Session};
+use metatape::tape::Kind;
+use metatape::train::{Config, Learner, Method, Prepared};
+
+/// All floating-point states after the method's passes: parameters, momenta, V.
+fn trained(method: Method, config: &Config, backend: Box<dyn Backend>) -> Vec<(String, Vec<f64>)> {
+    let config = Config { method, precision: backend.precision().into(), ..config.clone() };
+    let data = Prepared::new(config).unwrap();
+    let mut learner = Learner::new(method, &data, Session::new(backend)).unwrap();
+    for pass in 0..method.stages() * data.config.epochs {
+        learner.pass(&data, pass, &mut |_, _| {}).unwrap_or_else(|e| panic!("{method}: {e}"));
+    }
+    let session = learner.session();
+    let floats = session.states().iter().filter(|s| s.kind == Kind::Float);
+    floats.map(|s| (s.name.clone(), session.read_state(&s.name).unwrap())).collect()
+}
+
+fn hold(machines: fn(Precision) -> Vec<Machine>) {
+    let folder = tempfile::tempdir().unwrap();
+    let small = Config {
+        dataset: DatasetKind::Folder,
+        data_dir: Some(files::folder(folder.path(), 4, false)),
+        noise: Noise::Uniform(0.4),
+        meta_size: Some(6),
+        epochs: 1,
+        milestones: Vec::new(),
+        // Of shares of one sum, the gradient in V's last bias all but cancels, and Adam makes a step of what is left.
+        weights: Weights::Mean,
+        // Three steps: one by one, captured, replayed.
+        batch: 10,
+        ..reference(1)
+    };
+    for method in Method::all() {
+        let want = trained(method, &small, Box::new(Cpu::<f64>::new(2).unwrap()));
+        let machine = machines(Precision::F32).remove(0);
+        let got = trained(method, &small, machine.backend);
+        assert_eq!(got.len(), want.len(), "{method}");
+        for ((name, got), (_, want)) in got.iter().zip(&want) {
+            // Of what has hardly moved from zero, V's first steps among it, nothing but its smallness is known.
+            if want.iter().all(|v| v.abs() < 1e-6) {
+                assert!(got.iter().all(|v| v.abs() < 2e-6), "{method}: {name}");
+                continue;
+            }
+            let error = relative_error(got, want);
+            assert!(error < 1e-4, "{method} on {}: {name} has an error of {error:.1e}", machine.name);
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator() {
+    hold(simulators);
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU; run with --ignored card"]
+fn card() {
+    hold(cards);
+}
