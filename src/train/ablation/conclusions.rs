@@ -69,7 +69,7 @@ impl Findings {
                 }
                 Some(_) => said.push("Whether fewer are enough cannot be said from so few seeds.".to_owned()),
                 None => {
-                    said.push(format!("None of these sizes is enough: {} images are better.", self.meta_size))
+                    said.push(format!("None of these sizes is enough beyond doubt: {losing} images lose."))
                 }
             }
         }
@@ -124,7 +124,7 @@ impl Findings {
             .rows
             .iter()
             .filter(|r| r.name.about_meta_set())
-            .filter_map(|r| Some(format!("{} {:.2}", r.name, r.cosine_mean?)))
+            .filter_map(|r| Some(format!("{} {}", r.name, short(r.cosine_mean?))))
             .collect();
         if let (false, Some(yardstick)) = (cosines.is_empty(), self.other_batch) {
             said.push(format!(
@@ -182,7 +182,7 @@ fn short(cosine: f64) -> String {
     if cosine > 0.995 && cosine < 1.0 {
         format!("1 − {:.0e}", 1.0 - cosine)
     } else {
-        format!("{cosine:.2}")
+        format!("{cosine:.2}").replace('-', "−")
     }
 }
 
