@@ -8,6 +8,7 @@ use cudarc::driver::{DriverError, result, sys};
 
 use super::compile::{Capability, Compiler};
 use super::driver::{Address, Command, Driver, Function, Gemm, Graph, Source, Width};
+use super::elapsed::milliseconds;
 use super::libraries;
 use crate::error::{Error, Result};
 
@@ -37,7 +38,7 @@ pub struct Gpu {
 // SAFETY: the handles are not bound to a thread; every call that needs the context makes it the thread's own first.
 unsafe impl Send for Gpu {}
 
-fn failed(what: &str) -> impl FnOnce(DriverError) -> Error {
+pub(super) fn failed(what: &str) -> impl FnOnce(DriverError) -> Error {
     move |error| Error::Device(format!("the GPU cannot {what}: {}", explain(error)))
 }
 
@@ -273,23 +274,6 @@ impl Gpu {
             }
         }
     }
-}
-
-/// Milliseconds between two events. The binding has only the newer function, which drivers before 12.8 do not have; the older
-/// one is in all of them.
-fn milliseconds(from: sys::CUevent, to: sys::CUevent) -> Result<f32> {
-    type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
-    let mut milliseconds = 0.0;
-    // SAFETY: the library is loaded, and the function's type is that of the driver's interface; both events have happened.
-    let answer = unsafe {
-        let library = sys::culib();
-        let elapsed = library.get::<Elapsed>(b"cuEventElapsedTime\0");
-        let elapsed =
-            elapsed.map_err(|e| Error::Device(format!("the GPU's driver cannot tell times: {e}")))?;
-        elapsed(&raw mut milliseconds, from, to)
-    };
-    answer.result().map_err(failed("tell times"))?;
-    Ok(milliseconds)
 }
 
 impl Driver for Gpu {

@@ -4,7 +4,7 @@
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `driver.rs` | what the backend needs of a machine, as a trait |
-//! | `gpu.rs`, `libraries.rs`, `compile.rs`, `cache.rs` | that machine as an NVIDIA GPU: context and stream, what is loaded at run time, NVRTC, compiled kernels on disk |
+//! | `gpu.rs`, `elapsed.rs`, `libraries.rs`, `compile.rs`, `cache.rs` | that machine as an NVIDIA GPU: context and stream, time between events, what is loaded at run time, NVRTC, compiled kernels on disk |
 //! | `builder.rs`, `launch/` | from the kernels of a plan to commands: parameter structs, grids, workspace |
 //! | `divide.rs` | division by a number that the host knows |
 //! | `backend.rs` | states and programs over any driver |
@@ -15,6 +15,7 @@ mod cache;
 mod compile;
 mod divide;
 pub mod driver;
+mod elapsed;
 mod gpu;
 pub mod launch;
 mod libraries;
