@@ -30,10 +30,8 @@ pub fn run(args: &AblateArgs) -> Result<()> {
         (out, _) => {
             // A machine that is not there is told before anything is written.
             device.backend()?;
-            {
-                let config = config(args)?;
-                in_folder(out.as_deref(), "ablate", |out| Study::start(config, out))?
-            }
+            let config = config(args)?;
+            in_folder(out.as_deref(), "ablate", |out| Study::start(config, out))?
         }
     };
     let mut watcher = Watcher::new(&study, args.json);
