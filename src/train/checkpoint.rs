@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::config::Config;
 use super::files::write_atomically;
 use super::history::History;
-use super::learner::Memory;
 use crate::error::{Error, Result};
+use crate::meta::schemes::Memory;
 use crate::program::{Session, Values};
 use crate::tape::Kind;
 

@@ -1,23 +1,18 @@
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
+use super::curve::WeightCurve;
+use super::evaluator::{Evaluator, Looked};
 use super::history::{EpochRow, LossBins, WeightPicture, mean_where};
 use super::method::Method;
 use super::prepared::Prepared;
-use super::scores::{accuracy, argmax, softmax};
+use super::scores::accuracy;
 use super::setup;
 use super::step::{Given, StepProgram};
-use crate::data::{self, Batcher};
+use crate::data::Batcher;
 use crate::error::{Error, Result};
-use crate::meta::schemes::{AdaBoost, FineTune, Moment, Scheme, transition};
-use crate::meta::{Evaluation, Optimiser, adam_corrections};
-use crate::nn::{Params, WeightNet};
-use crate::program::{Options, Program, Session, Values};
-use crate::tape::{Kind, Tape};
+use crate::meta::schemes::{Draw, Memory, Moment, Predictions, Scheme, Set, Stages, argmax};
+use crate::program::{Session, Values};
 
-/// Images of one evaluation pass.
-const EVALUATED_AT_ONCE: usize = 250;
 /// Losses at which the curve of V is drawn: 0, 0.05, … 8.
 const CURVE_POINTS: usize = 161;
 const CURVE_POINTS_PER_UNIT: f64 = 20.0;
@@ -37,17 +32,6 @@ pub struct StepReport {
     pub accuracy: f64,
 }
 
-/// What a method's earlier stages hand on to the later ones, beside the states.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Memory {
-    /// AdaBoost's weights of the training samples, with mean 1.
-    pub sample_weights: Vec<f64>,
-    /// Votes of the rounds so far `[test images, classes]`.
-    pub votes: Vec<f64>,
-    /// GLC's matrix `[classes, classes]`.
-    pub transition: Vec<f64>,
-}
-
 /// What an epoch has measured.
 pub struct Measured {
     /// A row of `metrics.csv`.
@@ -64,11 +48,9 @@ pub struct Learner {
     session: Session,
     /// One for all stages, or one each.
     steps: Vec<StepProgram>,
-    evaluate: Program,
-    curve: Option<Program>,
-    scheme: Option<Box<dyn Scheme>>,
-    rule: Optimiser,
-    lr_theta: f64,
+    evaluator: Evaluator,
+    curve: Option<WeightCurve>,
+    scheme: Box<dyn Scheme>,
     train: Batcher,
     meta: Batcher,
     memory: Memory,
@@ -86,30 +68,17 @@ impl Learner {
             let machine = session.describe();
             return Err(Error::Program(format!("a run in {} cannot use {machine}", config.precision)));
         }
-        let weight_net = config.weight_net(method);
-        let (rule, lr_theta) = config.weight_net_rule(method);
         let (train, meta) = (data.batcher(false)?, data.batcher(true)?);
         let scheme = method.scheme(config, &data.split, net.classes);
-        let programs = if method == Method::Glc { method.stages() } else { 1 };
-        let steps = (0..programs)
-            .map(|stage| StepProgram::new(method, stage, data, scheme.as_deref(), &mut session))
+        let steps = (0..scheme.stages().map_or(1, Stages::steps))
+            .map(|stage| StepProgram::new(scheme.as_ref(), stage, data, &mut session))
             .collect::<Result<Vec<_>>>()?;
-        let mut tape = Tape::new();
-        let plain = data.batch(false);
-        Evaluation { net, data: &plain, batch: EVALUATED_AT_ONCE }.record(&mut tape)?;
-        let evaluate = session.compile(&tape, Options::default())?;
-        let curve = match curve_tape(method, &weight_net, scheme.as_deref())? {
-            Some(tape) => Some(session.compile(&tape, Options::default())?),
-            None => None,
-        };
-        setup::initialise(&mut session, net, &weight_net, config.seed)?;
+        let evaluator = Evaluator::new(data, &mut session)?;
+        let curve = WeightCurve::new(scheme.as_ref(), &mut session)?;
+        setup::initialise(&mut session, net, &config.weight_net(method), config.seed)?;
         session.write_state("pixels", Values::Byte(data.pixels()))?;
-        let mut memory = Memory::default();
-        if method == Method::AdaBoost {
-            memory.sample_weights = vec![1.0; data.split.train.indices.len()];
-            memory.votes = vec![0.0; data.dataset.test.len() * net.classes];
-        }
-        Ok(Learner { method, session, steps, evaluate, curve, scheme, rule, lr_theta, train, meta, memory })
+        let memory = Memory::new();
+        Ok(Learner { method, session, steps, evaluator, curve, scheme, train, meta, memory })
     }
 
     /// Which method this is.
@@ -256,108 +225,44 @@ impl Learner {
 
     /// The step `step` (from 0) of a stage, with its program.
     fn one_step(&mut self, data: &Prepared, program: usize, step: u64) -> Result<()> {
-        let Learner { session, steps, scheme, rule, train, meta, memory, .. } = self;
+        let Learner { session, steps, scheme, train, meta, memory, .. } = self;
         let (program, config) = (&steps[program], &data.config);
-        let per_epoch = train.batches_per_epoch();
-        let all = per_epoch * config.epochs as u64;
-        let epoch = (step / per_epoch) as usize;
-        let mut lr = config.lr_at(epoch);
-        let tuning = FineTune::default();
-        let on_meta = self.method == Method::FineTune && tuning.on_meta(step, all);
-        if on_meta {
-            lr = config.lr * tuning.lr;
-        }
+        let steps = train.batches_per_epoch() * config.epochs as u64;
+        let epoch = (step / train.batches_per_epoch()) as usize;
+        let draw = scheme.draws(step, steps);
         let batch = train.batch(step);
-        let meta = if program.reads_meta() || on_meta { meta.batch(step) } else { batch };
-        let sample_weights: Vec<f64> = match self.method {
-            Method::AdaBoost => batch.positions.iter().map(|p| memory.sample_weights[*p as usize]).collect(),
-            _ => Vec::new(),
+        let meta = if program.reads_meta() || draw != Draw::Train { meta.batch(step) } else { batch };
+        let (batch, lr) = match draw {
+            Draw::Train => (batch, config.lr_at(epoch)),
+            Draw::Meta(factor) => (meta, config.lr * factor),
         };
-        let moment = Moment {
-            epoch,
-            progress: step as f64 / all as f64,
-            batch: config.batch,
-            sample_weights: &sample_weights,
-        };
-        let given = Given {
-            batch: if on_meta { meta } else { batch },
-            meta,
-            lr,
-            lr_theta: self.lr_theta,
-            corrections: match rule {
-                Optimiser::Adam(adam) => adam_corrections(adam, step + 1),
-                Optimiser::Sgd(_) => [1.0; 2],
-            },
-            transition: &memory.transition,
-            scheme: &scheme.as_ref().map(|s| s.inputs(&moment)).unwrap_or_default(),
-        };
-        program.run(session, &given)
+        let now = Moment { step, steps, epoch, batch: config.batch, positions: &batch.positions, memory };
+        program.run(session, &Given { batch, meta, lr, scheme: &scheme.inputs(&now) })
     }
 
     /// What the next stage needs of the network just trained; then a network anew.
     fn next_stage(&mut self, data: &Prepared, stage: usize) -> Result<()> {
-        let classes = data.net.classes;
-        let mut seed = data.config.seed;
-        if self.method == Method::AdaBoost {
-            let (votes, weights) = self.votes(data)?;
-            (self.memory.votes, self.memory.sample_weights) = (votes, weights);
-            // Each round's network begins elsewhere.
-            seed = seed.wrapping_add((stage as u64 + 1) << 32);
-        } else {
-            let meta = &data.split.meta;
-            let seen = self.evaluate(&meta.indices, &meta.labels)?;
-            let probabilities: Vec<f64> = seen.logits.chunks(classes).flat_map(softmax).collect();
-            self.memory.transition = transition(&probabilities, &meta.labels, classes);
-        }
-        setup::initialise(&mut self.session, &data.net, &data.config.weight_net(self.method), seed)
-    }
-
-    /// AdaBoost: votes on the test images, the present network's included, and the next weights of the training samples.
-    fn votes(&mut self, data: &Prepared) -> Result<(Vec<f64>, Vec<f64>)> {
-        let classes = data.net.classes;
-        let train = &data.split.train;
-        let wrong: Vec<bool> =
-            self.evaluate(&train.indices, &train.labels)?.hits.iter().map(|hit| *hit == 0.0).collect();
-        let round = AdaBoost::round(&self.memory.sample_weights, &wrong, classes);
-        let mut votes = self.memory.votes.clone();
-        let seen = self.evaluate(&data.test_indices(), &data.dataset.test.labels)?;
-        for (row, logits) in votes.chunks_mut(classes).zip(seen.logits.chunks(classes)) {
-            // The least vote decides only while nobody else has voted.
-            row[argmax(logits)] += round.vote.max(1e-9);
-        }
-        Ok((votes, round.weights))
+        let Learner { session, evaluator, scheme, memory, .. } = self;
+        let Some(stages) = scheme.stages() else { return Ok(()) };
+        stages.next(memory, &mut Looked { evaluator, session, data })?;
+        let seed = stages.seed(data.config.seed, stage + 1);
+        setup::initialise(session, &data.net, &data.config.weight_net(self.method), seed)
     }
 
     /// Mean loss on the test set, and which classes its images were taken for.
     pub(super) fn test(&mut self, data: &Prepared) -> Result<(f64, Vec<Vec<u32>>)> {
-        let (classes, labels) = (data.net.classes, &data.dataset.test.labels);
-        let seen = self.evaluate(&data.test_indices(), labels)?;
-        let scores = match self.method {
-            Method::AdaBoost => self.votes(data)?.0,
-            _ => seen.logits,
+        let Learner { session, evaluator, scheme, memory, .. } = self;
+        let (classes, labels) = (data.net.classes, data.labels(Set::Test));
+        let Predictions { losses, logits, .. } = evaluator.see(session, data, Set::Test)?;
+        let scores = match scheme.stages() {
+            Some(stages) => stages.scores(memory, &mut Looked { evaluator, session, data })?,
+            None => logits,
         };
         let mut confusion = vec![vec![0; classes]; classes];
         for (scores, label) in scores.chunks(classes).zip(labels) {
             confusion[*label as usize][argmax(scores)] += 1;
         }
-        Ok((seen.losses.iter().sum::<f64>() / seen.losses.len().max(1) as f64, confusion))
-    }
-
-    /// Per image, loss, hit (0 or 1) and logits with running statistics.
-    fn evaluate(&mut self, indices: &[u32], labels: &[i32]) -> Result<Evaluated> {
-        let Learner { session, evaluate: program, .. } = self;
-        let (picks, y) = (program.input("picks")?, program.input("y")?);
-        let mut all = Evaluated::default();
-        for (batch, rows) in data::in_order(indices, labels, EVALUATED_AT_ONCE) {
-            session.write_input(program, picks, Values::Int(bytemuck::cast_slice(&batch.picks)))?;
-            session.write_input(program, y, Values::Int(&batch.labels))?;
-            session.run(program)?;
-            all.losses.extend_from_slice(&session.fetch(program, "loss")?[..rows]);
-            all.hits.extend_from_slice(&session.fetch(program, "correct")?[..rows]);
-            let logits = session.fetch(program, "logits")?;
-            all.logits.extend_from_slice(&logits[..logits.len() / EVALUATED_AT_ONCE * rows]);
-        }
-        Ok(all)
+        Ok((losses.iter().sum::<f64>() / losses.len().max(1) as f64, confusion))
     }
 
     /// The weight over losses and over the training samples, after `epoch` epochs; `None` for a method whose weight is not
@@ -366,45 +271,27 @@ impl Learner {
     /// # Errors
     /// [`Error::Numeric`] if one of them is no longer a finite number.
     pub fn picture(&mut self, data: &Prepared, epoch: usize) -> Result<Option<WeightPicture>> {
-        if self.curve.is_none() {
+        let Learner { session, evaluator, curve: Some(curve), scheme, memory, .. } = self else {
             return Ok(None);
-        }
-        let train = &data.split.train;
-        let losses = self.evaluate(&train.indices, &train.labels)?.losses;
-        let moment = Moment {
-            epoch: epoch.saturating_sub(1),
-            progress: epoch as f64 / data.config.epochs as f64,
-            batch: data.config.batch,
-            sample_weights: &[],
         };
-        let weights = self.weights(&losses, &moment)?;
+        let losses = evaluator.see(session, data, Set::Train)?.losses;
+        let per_epoch = self.train.batches_per_epoch();
+        let now = Moment {
+            step: per_epoch * epoch as u64,
+            steps: per_epoch * data.config.epochs as u64,
+            epoch: epoch.saturating_sub(1),
+            batch: data.config.batch,
+            positions: &[],
+            memory,
+        };
+        let points: Vec<f64> = (0..CURVE_POINTS).map(|i| i as f64 / CURVE_POINTS_PER_UNIT).collect();
+        let mut at = |losses: &[f64]| curve.weights(session, scheme.as_ref(), losses, &now);
+        let (weights, values) = (at(&losses)?, at(&points)?);
         if let Some(bad) = losses.iter().chain(&weights).find(|v| !v.is_finite()) {
             let what = format!("a training image has a loss or a weight of {bad} at the end");
             return Err(self.diverged(data, epoch, &what));
         }
-        let points: Vec<f64> = (0..CURVE_POINTS).map(|i| i as f64 / CURVE_POINTS_PER_UNIT).collect();
-        let values = self.weights(&points, &moment)?;
         Ok(Some(WeightPicture { epoch, curve: points.into_iter().zip(values).collect(), losses, weights }))
-    }
-
-    /// The weight of each loss.
-    fn weights(&mut self, losses: &[f64], moment: &Moment) -> Result<Vec<f64>> {
-        let Learner { session, curve: Some(program), scheme, .. } = self else { return Ok(Vec::new()) };
-        for (name, values) in scheme.as_ref().map(|s| s.inputs(moment)).unwrap_or_default() {
-            // A curve needs some of what a batch's weights need.
-            if let Ok(input) = program.input(name) {
-                session.write_input(program, input, Values::Float(&values))?;
-            }
-        }
-        let mut all = Vec::with_capacity(losses.len());
-        for part in losses.chunks(EVALUATED_AT_ONCE) {
-            let mut padded = part.to_vec();
-            padded.resize(EVALUATED_AT_ONCE, 0.0);
-            session.feed(program, "loss", Values::Float(&padded))?;
-            session.run(program)?;
-            all.extend_from_slice(&session.fetch(program, "weight")?[..part.len()]);
-        }
-        Ok(all)
     }
 }
 
@@ -418,31 +305,4 @@ struct Sums {
     weights: Vec<f64>,
     corrupted: Vec<bool>,
     by_loss: LossBins,
-}
-
-/// Per image.
-#[derive(Default)]
-struct Evaluated {
-    losses: Vec<f64>,
-    hits: Vec<f64>,
-    /// `[images, classes]`.
-    logits: Vec<f64>,
-}
-
-/// The weight as a function of the loss, for methods where it is one and not the same for all.
-fn curve_tape(method: Method, weight_net: &WeightNet, scheme: Option<&dyn Scheme>) -> Result<Option<Tape>> {
-    let mut tape = Tape::new();
-    let losses = tape.input("loss", Kind::Float, [EVALUATED_AT_ONCE])?;
-    let weights = match scheme {
-        _ if method.is_meta() => {
-            let theta = Params::states(&mut tape, "theta", &weight_net.params())?;
-            Some(weight_net.weights(&mut tape, &theta, losses)?)
-        }
-        Some(scheme) if method != Method::Uniform => scheme.curve(&mut tape, losses)?,
-        _ => None,
-    };
-    Ok(weights.map(|weights| {
-        tape.output("weight", weights);
-        tape
-    }))
 }

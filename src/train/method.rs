@@ -5,8 +5,8 @@ use super::config::Config;
 use crate::data::{Noise, Split};
 use crate::error::{Error, Result};
 use crate::meta::schemes::{
-    AdaBoost, ClassBalanced, CoTeaching, Focal, Gce, GemanMcClure, MentorNet, Ohem, Scheme, SelfPaced,
-    SelfPacedForm, Uniform,
+    AdaBoost, ClassBalanced, CoTeaching, FineTune, Focal, Gce, GemanMcClure, Glc, L2rw, MentorNet, MwNet,
+    Ohem, Scheme, SelfPaced, SelfPacedForm, Uniform,
 };
 
 /// How a classifier is trained: which scheme weights its samples.
@@ -30,19 +30,19 @@ pub enum Method {
     Gce,
     /// [`ClassBalanced`].
     ClassBalanced,
-    /// [`crate::meta::schemes::L2rwStep`].
+    /// [`L2rw`].
     L2rw,
     /// [`MentorNet`].
     MentorNet,
-    /// [`crate::meta::schemes::GlcStep`].
+    /// [`Glc`].
     Glc,
     /// [`CoTeaching`].
     CoTeaching,
-    /// [`crate::meta::schemes::FineTune`].
+    /// [`FineTune`].
     FineTune,
-    /// Meta-Weight-Net as configured; its defaults are the recipe for label noise.
+    /// [`MwNet`] as configured; its defaults are the recipe for label noise.
     MwNet,
-    /// Meta-Weight-Net with the recipe for long tails, [`crate::meta::schemes::MwNetRecipe::LONG_TAIL`].
+    /// [`MwNet`] with the recipe for long tails, [`crate::meta::schemes::MwNetRecipe::LONG_TAIL`].
     MwNetLongTail,
 }
 
@@ -98,14 +98,14 @@ impl Method {
     pub fn stages(self) -> usize {
         match self {
             Method::AdaBoost => AdaBoost::default().rounds,
-            Method::Glc => 2,
+            Method::Glc => Glc::NETWORKS,
             _ => 1,
         }
     }
 
-    /// The scheme, for methods whose weights are a function of the batch.
-    pub(super) fn scheme(self, config: &Config, split: &Split, classes: usize) -> Option<Box<dyn Scheme>> {
-        Some(match self {
+    /// The scheme as a run configures it, on its split of the data.
+    pub(super) fn scheme(self, config: &Config, split: &Split, classes: usize) -> Box<dyn Scheme> {
+        match self {
             Method::Uniform => Box::new(Uniform),
             Method::Focal => Box::new(Focal::default()),
             Method::AdaBoost => Box::new(AdaBoost::default()),
@@ -119,21 +119,25 @@ impl Method {
                 split.train.labels.iter().for_each(|label| counts[*label as usize] += 1);
                 Box::new(ClassBalanced::new(&counts))
             }
+            Method::L2rw => Box::new(L2rw),
             Method::MentorNet => Box::new(MentorNet::default()),
-            Method::CoTeaching => Box::new(co_teaching(config, classes)),
-            Method::L2rw | Method::Glc | Method::FineTune | Method::MwNet | Method::MwNetLongTail => {
-                return None;
+            Method::Glc => Box::new(Glc { sizes: [split.train.indices.len(), split.meta.indices.len()] }),
+            Method::CoTeaching => Box::new(CoTeaching::new(wrong_labels(config.noise, classes))),
+            Method::FineTune => Box::new(FineTune::default()),
+            Method::MwNet | Method::MwNetLongTail => {
+                let lr = config.weight_net_rule(self).1;
+                Box::new(MwNet { weight_net: config.weight_net(self), config: config.step(self), lr })
             }
-        })
+        }
     }
 }
 
-/// Co-teaching is told the share of wrong labels.
-pub(super) fn co_teaching(config: &Config, classes: usize) -> CoTeaching {
-    CoTeaching::new(match config.noise {
+/// The share of wrong labels, which Co-teaching has to be told.
+fn wrong_labels(noise: Noise, classes: usize) -> f64 {
+    match noise {
         Noise::None => 0.0,
         // A label drawn anew can be the right one.
         Noise::Uniform(p) => p * (1.0 - 1.0 / classes as f64),
         Noise::Flip(p) | Noise::Flip2(p) => p,
-    })
+    }
 }

@@ -7,7 +7,9 @@
 //! | `setup.rs` | a session with its first parameters |
 //! | `step.rs` | a method's step program, and what its inputs are given |
 //! | `prepared.rs` | [`Prepared`]: a run's data, split and corrupted |
-//! | `scores.rs` | from logits and counts to predictions and accuracy |
+//! | `scores.rs` | from counts to accuracy |
+//! | `evaluator.rs` | the trained network on whole sets |
+//! | `curve.rs` | a scheme's weight as a function of the loss |
 //! | `learner.rs` | [`Learner`]: one method's programs, epoch by epoch |
 //! | `stepper.rs` | any order of the meta step as a program, and what each step feeds it |
 //! | `signal.rs` | [`Walk`]: meta steps one by one, with every sample's numbers |
@@ -29,6 +31,8 @@ mod cells;
 mod checkpoint;
 mod comparison;
 mod config;
+mod curve;
+mod evaluator;
 mod files;
 mod grid;
 mod history;

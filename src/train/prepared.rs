@@ -1,7 +1,10 @@
+use std::borrow::Cow;
+
 use super::config::Config;
 use crate::data::{self, Batcher, Dataset, Split, SplitConfig, Stream};
 use crate::error::Result;
 use crate::meta::Batch;
+use crate::meta::schemes::Set;
 use crate::nn::Network;
 use crate::tape::{GatherSpec, Scalar};
 
@@ -60,10 +63,23 @@ impl Prepared {
         Batch::Picked { count: self.dataset.train.len() + self.dataset.test.len(), spec }
     }
 
-    /// Places of the test images among all images on the device.
-    pub(super) fn test_indices(&self) -> Vec<u32> {
+    /// Places of a set's images among all images on the device.
+    pub(super) fn indices(&self, set: Set) -> Cow<'_, [u32]> {
         let first = self.dataset.train.len() as u32;
-        (first..first + self.dataset.test.len() as u32).collect()
+        match set {
+            Set::Train => Cow::Borrowed(&self.split.train.indices),
+            Set::Meta => Cow::Borrowed(&self.split.meta.indices),
+            Set::Test => Cow::Owned((first..first + self.dataset.test.len() as u32).collect()),
+        }
+    }
+
+    /// A set's labels; the training set's as they are given.
+    pub(super) fn labels(&self, set: Set) -> &[i32] {
+        match set {
+            Set::Train => &self.split.train.labels,
+            Set::Meta => &self.split.meta.labels,
+            Set::Test => &self.dataset.test.labels,
+        }
     }
 
     pub(super) fn batcher(&self, meta: bool) -> Result<Batcher> {

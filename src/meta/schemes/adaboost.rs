@@ -1,4 +1,4 @@
-use super::{Moment, Scheme, Seen};
+use super::{Memory, Moment, Scheme, Seen, Set, Stages, Trained, argmax};
 use crate::error::Result;
 use crate::tape::{Kind, Tape, Var};
 
@@ -54,18 +54,66 @@ impl AdaBoost {
     }
 }
 
-impl Scheme for AdaBoost {
-    /// None: a sample's weight tells of the rounds before.
-    fn curve(&self, _: &mut Tape, _: Var) -> Result<Option<Var>> {
-        Ok(None)
-    }
+/// In [`Memory`]: D of the training samples, with mean 1.
+const SAMPLE_WEIGHTS: &str = "sample_weights";
+/// In [`Memory`]: the votes of the rounds so far `[test images, classes]`.
+const VOTES: &str = "votes";
 
+impl Scheme for AdaBoost {
+    // No curve: a sample's weight tells of the rounds before.
     fn weights(&self, tape: &mut Tape, seen: &Seen) -> Result<Var> {
         let shape = tape.shape(seen.losses).clone();
         tape.input("scheme.sample_weights", Kind::Float, shape)
     }
 
     fn inputs(&self, now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
-        vec![("scheme.sample_weights", now.sample_weights.to_vec())]
+        let all = now.memory.get(SAMPLE_WEIGHTS);
+        let weight = |place: &u32| all.get(*place as usize).copied().unwrap_or(1.0);
+        vec![("scheme.sample_weights", now.positions.iter().map(weight).collect())]
+    }
+
+    fn stages(&self) -> Option<&dyn Stages> {
+        Some(self)
+    }
+}
+
+impl Stages for AdaBoost {
+    fn count(&self) -> usize {
+        self.rounds
+    }
+
+    /// Each round's network begins elsewhere.
+    fn seed(&self, seed: u64, stage: usize) -> u64 {
+        seed.wrapping_add((stage as u64) << 32)
+    }
+
+    fn next(&self, memory: &mut Memory, trained: &mut dyn Trained) -> Result<()> {
+        let (votes, weights) = self.tally(memory, trained)?;
+        memory.set(VOTES, votes);
+        memory.set(SAMPLE_WEIGHTS, weights);
+        Ok(())
+    }
+
+    /// The votes of all rounds.
+    fn scores(&self, memory: &Memory, trained: &mut dyn Trained) -> Result<Vec<f64>> {
+        Ok(self.tally(memory, trained)?.0)
+    }
+}
+
+impl AdaBoost {
+    /// Votes on the test images, the present network's included, and the next weights of the training samples.
+    fn tally(&self, memory: &Memory, trained: &mut dyn Trained) -> Result<(Vec<f64>, Vec<f64>)> {
+        let classes = trained.classes();
+        let wrong: Vec<bool> = trained.see(Set::Train)?.hits.iter().map(|hit| *hit == 0.0).collect();
+        let (before, first) = (memory.get(SAMPLE_WEIGHTS), vec![1.0; wrong.len()]);
+        let round = AdaBoost::round(if before.is_empty() { &first } else { before }, &wrong, classes);
+        let logits = trained.see(Set::Test)?.logits;
+        let mut votes = memory.get(VOTES).to_vec();
+        votes.resize(logits.len(), 0.0);
+        for (row, logits) in votes.chunks_mut(classes).zip(logits.chunks(classes)) {
+            // The least vote decides only while nobody else has voted.
+            row[argmax(logits)] += round.vote.max(1e-9);
+        }
+        Ok((votes, round.weights))
     }
 }

@@ -1,4 +1,4 @@
-use super::{Scheme, Seen};
+use super::{Moment, Scheme, Seen};
 use crate::error::Result;
 use crate::tape::{Kind, Op, Tape, Var};
 
@@ -38,11 +38,7 @@ impl ClassBalanced {
 }
 
 impl Scheme for ClassBalanced {
-    /// None: the weight depends on the label alone.
-    fn curve(&self, _: &mut Tape, _: Var) -> Result<Option<Var>> {
-        Ok(None)
-    }
-
+    // No curve: the weight depends on the label alone.
     fn weights(&self, tape: &mut Tape, seen: &Seen) -> Result<Var> {
         let classes = self.weights.len();
         let per_class = tape.input("scheme.class_weights", Kind::Float, [classes])?;
@@ -53,7 +49,7 @@ impl Scheme for ClassBalanced {
         tape.reshape(weights, [n])
     }
 
-    fn inputs(&self, _: &super::Moment) -> Vec<(&'static str, Vec<f64>)> {
+    fn inputs(&self, _: &Moment) -> Vec<(&'static str, Vec<f64>)> {
         vec![("scheme.class_weights", self.weights.clone())]
     }
 }

@@ -1,14 +1,18 @@
 use super::order::{index, ranks};
 use super::weighted::coefficients;
-use super::{Moment, Scheme, Seen, positive};
+use super::{Moment, Scheme, Seen, TrainStep, positive};
 use crate::error::Result;
-use crate::meta::config::{Optimiser, Weights};
-use crate::meta::step::{Batch, Pass, real_step};
-use crate::nn::{Network, Params};
+use crate::meta::config::Weights;
+use crate::meta::step::{Pass, real_step};
+use crate::nn::Params;
 use crate::tape::{Kind, Tape, Var};
 
 /// Co-teaching's choice (Han et al. 2018): 1 on the `⌊R·n⌋` smallest losses of the batch, with `R(T) = 1 − min(τT/10, τ)` in epoch
 /// T (from 0) and τ the share of wrong labels, which has to be known.
+///
+/// Two networks read one batch, and each learns from the samples that the other finds easy. The first network is the one that is
+/// tested; the second one's states are `w2.*`, `momentum2.*` and `stats2.*`. Outputs: `loss` `[n]`, `correct` `[n]` of the first
+/// network, `weight` `[n]`, 1 on the samples that it learned from, `loss2` `[n]` of the second network.
 ///
 /// Inputs: `scheme.index`, and `scheme.keep`, half below the number of samples kept.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -32,11 +36,7 @@ impl CoTeaching {
 }
 
 impl Scheme for CoTeaching {
-    /// None: what is small depends on the batch, and on the other network.
-    fn curve(&self, _: &mut Tape, _: Var) -> Result<Option<Var>> {
-        Ok(None)
-    }
-
+    // No curve: what is small depends on the batch, and on the other network.
     fn weights(&self, tape: &mut Tape, seen: &Seen) -> Result<Var> {
         let keep = tape.input("scheme.keep", Kind::Float, [])?;
         let negative = tape.scale(seen.losses, -1.0)?;
@@ -55,48 +55,27 @@ impl Scheme for CoTeaching {
         let count = (self.kept(now.epoch) * now.batch as f64 + 1e-9).floor();
         vec![index(now.batch), ("scheme.keep", vec![count.max(1.0) - 0.5])]
     }
-}
 
-/// A step of Co-teaching: two networks read one batch, and each learns from the samples that the other finds easy. The first
-/// network is the one that is tested; the second one's states are `w2.*`, `momentum2.*` and `stats2.*`.
-pub struct CoTeachingStep<'a> {
-    /// The classifier, twice.
-    pub net: &'a Network,
-    /// Its rule.
-    pub optimiser: Optimiser,
-    /// Where batches come from.
-    pub data: &'a Batch,
-    /// Batch size.
-    pub batch: usize,
-    /// How many samples are kept.
-    pub choice: &'a CoTeaching,
-}
-
-impl CoTeachingStep<'_> {
-    /// Records the step. Inputs `x`/`picks`, `y`, `lr` and the choice's; outputs `loss` `[n]`, `correct` `[n]` of the first network,
-    /// `weight` `[n]`, 1 on the samples that it learned from, `loss2` `[n]` of the second network.
-    ///
-    /// # Errors
-    /// As [`crate::meta::MetaStep::record`].
-    pub fn record(&self, tape: &mut Tape) -> Result<()> {
+    fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
+        let TrainStep { net, optimiser, data, batch: [n, _], .. } = *step;
         let lr = tape.input("lr", Kind::Float, [])?;
-        let params = self.net.params();
+        let params = net.params();
         let (first, second) = (Params::states(tape, "w", &params)?, Params::states(tape, "w2", &params)?);
         tape.section("losses of both networks");
-        let a = Pass::record(tape, self.net, self.data, self.batch, &first, Some("stats"))?;
-        let b = Pass::record(tape, self.net, self.data, self.batch, &second, Some("stats2"))?;
+        let a = Pass::record(tape, net, data, n, &first, Some("stats"))?;
+        let b = Pass::record(tape, net, data, n, &second, Some("stats2"))?;
         tape.section("the samples that each finds easy");
         let easy = |tape: &mut Tape, pass: &Pass| -> Result<Var> {
             let losses = tape.detach(pass.losses)?;
-            self.choice.weights(tape, &Seen { losses, labels: pass.y })
+            self.weights(tape, &Seen { losses, labels: pass.y })
         };
         let (by_first, by_second) = (easy(tape, &a)?, easy(tape, &b)?);
         tape.section("steps on the other's choice");
         for (w, pass, weights, momentum) in
             [(&first, &a, by_second, "momentum"), (&second, &b, by_first, "momentum2")]
         {
-            let coefficients = coefficients(tape, weights, self.choice.over())?;
-            real_step(tape, w, &[(pass.losses, coefficients)], &self.optimiser, lr, momentum)?;
+            let coefficients = coefficients(tape, weights, self.over())?;
+            real_step(tape, w, &[(pass.losses, coefficients)], &optimiser, lr, momentum)?;
         }
         tape.output("loss", a.losses);
         tape.output("correct", a.correct);

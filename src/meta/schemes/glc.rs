@@ -1,7 +1,7 @@
+use super::{Memory, Moment, Scheme, Set, Stages, TrainStep, Trained, softmax};
 use crate::error::Result;
-use crate::meta::config::Optimiser;
-use crate::meta::step::{Batch, Pass, meta_losses, real_step};
-use crate::nn::{Network, Params};
+use crate::meta::step::{Pass, meta_losses, real_step};
+use crate::nn::Params;
 use crate::tape::{Kind, Tape, Unary};
 
 /// Gold loss correction (Hendrycks et al. 2018). A first network is trained on the noisy labels as they are; on the meta set, whose
@@ -9,48 +9,78 @@ use crate::tape::{Kind, Tape, Unary};
 /// `Ĉ_cj ≈ P(given j | true c)` ([`transition`]). A second network p is then trained, from the start and over the whole
 /// schedule, with the loss `−log (Ĉᵀp)_ỹ` on noisy samples and with cross-entropy on the meta set, both samples counting
 /// the same.
-pub struct GlcStep<'a> {
-    /// The classifier.
-    pub net: &'a Network,
-    /// Its rule.
-    pub optimiser: Optimiser,
-    /// Where batches come from.
-    pub data: &'a Batch,
-    /// Training and meta batch sizes.
-    pub batch: [usize; 2],
-    /// Sizes N and M of the training and the meta set. A step takes a whole batch of each, so the means of the two are weighted
-    /// by N/(N+M) and M/(N+M).
+///
+/// A step of the second network takes a whole batch of each set, so the means of the two are weighted by N/(N+M) and M/(N+M). Input:
+/// `scheme.transition` `[classes, classes]`. Outputs: `loss` `[n]` (corrected), `correct` `[n]` (on the given labels), `meta_loss`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Glc {
+    /// Sizes N and M of the training and the meta set.
     pub sizes: [usize; 2],
 }
 
-impl GlcStep<'_> {
-    /// Records the second network's step. Inputs `x`/`picks`, `y`, `x_meta`/`picks_meta`, `y_meta`, `lr`, `glc.transition`
-    /// `[classes, classes]`; outputs `loss` `[n]` (corrected), `correct` `[n]` (on the given labels), `meta_loss`.
-    ///
-    /// # Errors
-    /// As [`crate::meta::MetaStep::record`].
-    pub fn record(&self, tape: &mut Tape) -> Result<()> {
-        let [n, m] = self.batch;
+/// In [`Memory`].
+const TRANSITION: &str = "transition";
+
+impl Scheme for Glc {
+    // No weights: the loss is another one.
+    fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
+        if step.stage == 0 { step.plain(tape) } else { self.corrected(tape, step) }
+    }
+
+    fn inputs(&self, now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
+        vec![("scheme.transition", now.memory.get(TRANSITION).to_vec())]
+    }
+
+    fn stages(&self) -> Option<&dyn Stages> {
+        Some(self)
+    }
+}
+
+impl Stages for Glc {
+    fn count(&self) -> usize {
+        Glc::NETWORKS
+    }
+
+    fn steps(&self) -> usize {
+        Glc::NETWORKS
+    }
+
+    fn next(&self, memory: &mut Memory, trained: &mut dyn Trained) -> Result<()> {
+        let classes = trained.classes();
+        let probabilities: Vec<f64> =
+            trained.see(Set::Meta)?.logits.chunks(classes).flat_map(softmax).collect();
+        memory.set(TRANSITION, transition(&probabilities, trained.labels(Set::Meta), classes));
+        Ok(())
+    }
+}
+
+impl Glc {
+    /// The one that shows the noise, and the one that is corrected.
+    pub const NETWORKS: usize = 2;
+
+    /// The second network's step.
+    fn corrected(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
+        let TrainStep { net, optimiser, data, batch: [n, m], .. } = *step;
         let [noisy, clean] = self.sizes.map(|count| count as f64);
-        let k = self.net.classes;
+        let k = net.classes;
         let lr = tape.input("lr", Kind::Float, [])?;
-        let transition = tape.input("glc.transition", Kind::Float, [k, k])?;
-        let w = Params::states(tape, "w", &self.net.params())?;
+        let transition = tape.input("scheme.transition", Kind::Float, [k, k])?;
+        let w = Params::states(tape, "w", &net.params())?;
         tape.section("corrected losses");
-        let Pass { logits, y, correct, .. } = Pass::record(tape, self.net, self.data, n, &w, Some("stats"))?;
+        let Pass { logits, y, correct, .. } = Pass::record(tape, net, data, n, &w, Some("stats"))?;
         let p = tape.softmax(logits)?;
         let q = tape.matmul(p, transition)?;
         // q sums to 1, so that cross-entropy of log q is −log q_ỹ.
         let log_q = tape.unary(Unary::Log, q)?;
         let losses = tape.cross_entropy(log_q, y)?;
         tape.section("losses on the meta set");
-        let meta_losses = meta_losses(tape, self.net, self.data, m, &w)?;
+        let meta_losses = meta_losses(tape, net, data, m, &w)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         tape.section("step");
         let noisy_share = tape.constant(noisy / (noisy + clean) / n as f64, [n]);
         let clean_share = tape.constant(clean / (noisy + clean) / m as f64, [m]);
         let both = [(losses, noisy_share), (meta_losses, clean_share)];
-        real_step(tape, &w, &both, &self.optimiser, lr, "momentum")?;
+        real_step(tape, &w, &both, &optimiser, lr, "momentum")?;
         tape.output("loss", losses);
         tape.output("correct", correct);
         tape.output("meta_loss", meta_loss);

@@ -1,8 +1,9 @@
 use super::weighted::coefficients;
+use super::{Scheme, TrainStep};
 use crate::error::Result;
-use crate::meta::config::{Optimiser, Weights};
-use crate::meta::step::{Batch, Pass, meta_losses, real_step};
-use crate::nn::{Network, Params};
+use crate::meta::config::Weights;
+use crate::meta::step::{Pass, meta_losses, real_step};
+use crate::nn::Params;
 use crate::tape::{Kind, Tape};
 
 /// Learning to reweight (Ren et al. 2018): no weight net, the samples' weights ε themselves are what the meta gradient moves, anew
@@ -15,31 +16,22 @@ use crate::tape::{Kind, Tape};
 /// one jvp of the per-sample losses, as in the meta step. The weights are `max(u_i, 0) / Σ_j max(u_j, 0)`, all 0 where no `u_j`
 /// is positive; α drops out. With F one forward pass this is F (losses) + 3F (meta loss and gradient at w) + 2F (jvp) + 2F (real
 /// gradient) = 8F. Samples are coupled by train-mode batch norm as in the meta step, and differentiated exactly.
-pub struct L2rwStep<'a> {
-    /// The classifier.
-    pub net: &'a Network,
-    /// Its rule.
-    pub optimiser: Optimiser,
-    /// Where batches come from.
-    pub data: &'a Batch,
-    /// Training and meta batch sizes.
-    pub batch: [usize; 2],
-}
+///
+/// The step's outputs are `loss` `[n]`, `correct` `[n]`, `weight` `[n]` (n times the normalised weight, so that 1 is a sample's fair
+/// share), `meta_loss` (at w), `u` `[n]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct L2rw;
 
-impl L2rwStep<'_> {
-    /// Records the step. Inputs `x`/`picks`, `y`, `x_meta`/`picks_meta`, `y_meta`, `lr`; outputs `loss` `[n]`, `correct` `[n]`,
-    /// `weight` `[n]` (n times the normalised weight, so that 1 is a sample's fair share), `meta_loss` (at w), `u` `[n]`.
-    ///
-    /// # Errors
-    /// As [`crate::meta::MetaStep::record`].
-    pub fn record(&self, tape: &mut Tape) -> Result<()> {
-        let [n, m] = self.batch;
+impl Scheme for L2rw {
+    // No curve, nor weights of the losses alone: they come from gradients.
+    fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
+        let TrainStep { net, optimiser, data, batch: [n, m], .. } = *step;
         let lr = tape.input("lr", Kind::Float, [])?;
-        let w = Params::states(tape, "w", &self.net.params())?;
+        let w = Params::states(tape, "w", &net.params())?;
         tape.section("losses at w");
-        let Pass { losses, correct, .. } = Pass::record(tape, self.net, self.data, n, &w, Some("stats"))?;
+        let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &w, Some("stats"))?;
         tape.section("meta loss and its gradient at w");
-        let meta_losses = meta_losses(tape, self.net, self.data, m, &w)?;
+        let meta_losses = meta_losses(tape, net, data, m, &w)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         let gradient = tape.gradient(meta_loss, &w.vars())?;
         tape.section("weights");
@@ -50,7 +42,7 @@ impl L2rwStep<'_> {
         let rectified = tape.detach(rectified)?;
         let coefficients = coefficients(tape, rectified, Weights::Normalised)?;
         tape.section("real step");
-        real_step(tape, &w, &[(losses, coefficients)], &self.optimiser, lr, "momentum")?;
+        real_step(tape, &w, &[(losses, coefficients)], &optimiser, lr, "momentum")?;
         let weights = tape.scale(coefficients, n as f64)?;
         tape.output("loss", losses);
         tape.output("correct", correct);

@@ -79,6 +79,6 @@ impl Scheme for MentorNet {
     }
 
     fn inputs(&self, now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
-        vec![index(now.batch), (OPEN, vec![if now.progress < self.burn_in { 1.0 } else { 0.0 }])]
+        vec![index(now.batch), (OPEN, vec![if now.progress() < self.burn_in { 1.0 } else { 0.0 }])]
     }
 }

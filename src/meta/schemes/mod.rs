@@ -19,7 +19,8 @@
 //! | `fine_tune.rs` | no weight: the last steps on the meta set |
 //! | `mw_net.rs` | V(ℓ; θ), learned: the published recipes |
 //!
-//! `weighted.rs` is the training step of all schemes that are a function of the batch, `order.rs` ranks a batch on the tape.
+//! Each is a [`Scheme`]. `weighted.rs` is the training step of those that are a function of the batch, `stages.rs` is for those that
+//! train several networks in a row (and look at them, `predictions.rs`), `order.rs` ranks a batch on the tape.
 
 mod adaboost;
 mod class_balanced;
@@ -34,25 +35,29 @@ mod mentornet;
 mod mw_net;
 mod ohem;
 mod order;
+mod predictions;
 mod self_paced;
+mod stages;
 mod uniform;
 mod weighted;
 
 pub use adaboost::{AdaBoost, Round};
 pub use class_balanced::ClassBalanced;
-pub use co_teaching::{CoTeaching, CoTeachingStep};
+pub use co_teaching::CoTeaching;
 pub use fine_tune::FineTune;
 pub use focal::Focal;
 pub use gce::Gce;
 pub use geman_mcclure::GemanMcClure;
-pub use glc::{GlcStep, transition};
-pub use l2rw::L2rwStep;
+pub use glc::{Glc, transition};
+pub use l2rw::L2rw;
 pub use mentornet::MentorNet;
-pub use mw_net::MwNetRecipe;
+pub use mw_net::{MwNet, MwNetRecipe};
 pub use ohem::Ohem;
+pub use predictions::{Predictions, Set, Trained, argmax, softmax};
 pub use self_paced::{SelfPaced, SelfPacedForm};
+pub use stages::{Memory, Stages};
 pub use uniform::Uniform;
-pub use weighted::WeightedStep;
+pub use weighted::TrainStep;
 
 use std::fmt::Debug;
 
@@ -72,26 +77,50 @@ pub struct Seen {
 /// When a batch is trained on, for the inputs of a scheme's program.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment<'a> {
+    /// Steps of this stage that are done.
+    pub step: u64,
+    /// Steps of the whole schedule.
+    pub steps: u64,
     /// Passes over the training set that are done.
     pub epoch: usize,
-    /// Share of all steps that are done, in `0..1`.
-    pub progress: f64,
     /// Samples of a batch.
     pub batch: usize,
-    /// Per sample of the batch, the weight that earlier rounds gave it ([`AdaBoost`]); empty for other schemes.
-    pub sample_weights: &'a [f64],
+    /// Places in the training set of the batch's samples; empty where there is no batch.
+    pub positions: &'a [u32],
+    /// What earlier stages handed on.
+    pub memory: &'a Memory,
 }
 
-/// A reweighting scheme: per-sample losses to per-sample weights, as operations.
+impl Moment<'_> {
+    /// Share of all steps that are done, in `0..=1`.
+    pub fn progress(&self) -> f64 {
+        self.step as f64 / self.steps.max(1) as f64
+    }
+}
+
+/// Where a step's batch is drawn from.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Draw {
+    /// The training set.
+    Train,
+    /// The meta set, at this multiple of the schedule's first learning rate.
+    Meta(f64),
+}
+
+/// A reweighting scheme: per-sample losses to per-sample weights, as operations. A scheme is either a curve over the loss, or weights
+/// of its own from what it sees of a batch, or (if the network itself takes part) a training step of its own; only the first of
+/// these that fits needs to be written.
 ///
-/// What changes from step to step (thresholds, progress) is an input of the program, called `scheme.<name>`, never a number baked in.
+/// What changes from step to step (thresholds, progress) is an input of the program, never a number baked in.
 pub trait Scheme: Debug + Send {
-    /// The weight as a function of the loss alone, `[n]` from losses `[n]`; `None` for a scheme that has no such curve. Reads
-    /// states and inputs, changes none.
+    /// The weight as a function of the loss alone, `[n]` from losses `[n]`; `None` for a scheme that has no such curve, or a flat one.
+    /// Reads states and inputs, changes none.
     ///
     /// # Errors
     /// The tape's own.
-    fn curve(&self, tape: &mut Tape, losses: Var) -> Result<Option<Var>>;
+    fn curve(&self, _tape: &mut Tape, _losses: Var) -> Result<Option<Var>> {
+        Ok(None)
+    }
 
     /// Weights `[n]` of a batch.
     ///
@@ -107,9 +136,28 @@ pub trait Scheme: Debug + Send {
         Weights::Mean
     }
 
+    /// Records the whole training step. Outputs `loss` `[n]` and `correct` `[n]`; `weight` `[n]` where samples have weights, and
+    /// `meta_loss` where the meta set takes part.
+    ///
+    /// # Errors
+    /// As [`crate::meta::MetaStep::record`].
+    fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
+        step.weighted(tape, self)
+    }
+
     /// The inputs that the scheme's operations declared, with their values.
     fn inputs(&self, _now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
         Vec::new()
+    }
+
+    /// Where a step (from 0, of so many) takes its batch.
+    fn draws(&self, _step: u64, _steps: u64) -> Draw {
+        Draw::Train
+    }
+
+    /// The stages of a scheme that trains several networks.
+    fn stages(&self) -> Option<&dyn Stages> {
+        None
     }
 }
 

@@ -19,11 +19,7 @@ impl Default for Ohem {
 }
 
 impl Scheme for Ohem {
-    /// None: what is large depends on the batch.
-    fn curve(&self, _: &mut Tape, _: Var) -> Result<Option<Var>> {
-        Ok(None)
-    }
-
+    // No curve: what is large depends on the batch.
     fn weights(&self, tape: &mut Tape, seen: &Seen) -> Result<Var> {
         let ranks = ranks(tape, seen.losses)?;
         let k = (self.share * tape.shape(seen.losses).count() as f64).round().max(1.0);

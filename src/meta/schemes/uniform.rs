@@ -1,4 +1,4 @@
-use super::Scheme;
+use super::{Scheme, Seen};
 use crate::error::Result;
 use crate::tape::{Tape, Var};
 
@@ -7,7 +7,7 @@ use crate::tape::{Tape, Var};
 pub struct Uniform;
 
 impl Scheme for Uniform {
-    fn curve(&self, tape: &mut Tape, losses: Var) -> Result<Option<Var>> {
-        Ok(Some(tape.constant(1.0, tape.shape(losses).clone())))
+    fn weights(&self, tape: &mut Tape, seen: &Seen) -> Result<Var> {
+        Ok(tape.constant(1.0, tape.shape(seen.losses).clone()))
     }
 }

@@ -2,45 +2,55 @@ use super::{Scheme, Seen};
 use crate::error::Result;
 use crate::meta::config::{Optimiser, Weights};
 use crate::meta::normalise::inverse_sum;
-use crate::meta::step::{Batch, Pass, real_step};
+use crate::meta::step::{Batch, Pass, PlainStep, real_step};
 use crate::nn::{Network, Params};
 use crate::tape::{Kind, Tape, Var};
 
-/// A training step whose samples are weighted by a scheme.
-pub struct WeightedStep<'a> {
+/// A training step but for its weights: what schemes record theirs for.
+pub struct TrainStep<'a> {
     /// The classifier.
     pub net: &'a Network,
     /// Its rule.
     pub optimiser: Optimiser,
     /// Where batches come from.
     pub data: &'a Batch,
-    /// Batch size.
-    pub batch: usize,
-    /// From losses to weights.
-    pub scheme: &'a dyn Scheme,
+    /// Training and meta batch sizes.
+    pub batch: [usize; 2],
+    /// Which of the method's networks is trained, from 0 ([`super::Stages`]).
+    pub stage: usize,
 }
 
-impl WeightedStep<'_> {
-    /// Records the step. Inputs `x`/`picks`, `y`, `lr` and the scheme's; outputs `loss` `[n]`, `correct` `[n]`, `weight` `[n]`.
+impl TrainStep<'_> {
+    /// Records the step on a batch with a scheme's weights. Inputs `x`/`picks`, `y`, `lr` and the scheme's; outputs `loss` `[n]`,
+    /// `correct` `[n]`, `weight` `[n]`.
     ///
     /// # Errors
     /// As [`crate::meta::MetaStep::record`].
-    pub fn record(&self, tape: &mut Tape) -> Result<()> {
+    pub fn weighted<S: Scheme + ?Sized>(&self, tape: &mut Tape, scheme: &S) -> Result<()> {
         let lr = tape.input("lr", Kind::Float, [])?;
         let w = Params::states(tape, "w", &self.net.params())?;
         tape.section("losses");
         let Pass { y, losses, correct, .. } =
-            Pass::record(tape, self.net, self.data, self.batch, &w, Some("stats"))?;
+            Pass::record(tape, self.net, self.data, self.batch[0], &w, Some("stats"))?;
         tape.section("weights");
         let detached = tape.detach(losses)?;
-        let weights = self.scheme.weights(tape, &Seen { losses: detached, labels: y })?;
-        let coefficients = coefficients(tape, weights, self.scheme.over())?;
+        let weights = scheme.weights(tape, &Seen { losses: detached, labels: y })?;
+        let coefficients = coefficients(tape, weights, scheme.over())?;
         tape.section("step");
         real_step(tape, &w, &[(losses, coefficients)], &self.optimiser, lr, "momentum")?;
         tape.output("loss", losses);
         tape.output("correct", correct);
         tape.output("weight", weights);
         Ok(())
+    }
+
+    /// Records the step on a batch whose samples have no weights. Inputs `x`/`picks`, `y`, `lr`; outputs `loss` `[n]`, `correct` `[n]`.
+    ///
+    /// # Errors
+    /// As [`crate::meta::MetaStep::record`].
+    pub fn plain(&self, tape: &mut Tape) -> Result<()> {
+        let TrainStep { net, optimiser, data, batch: [batch, _], .. } = *self;
+        PlainStep { net, optimiser, data, batch }.record(tape)
     }
 }
 
