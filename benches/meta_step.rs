@@ -39,7 +39,12 @@ fn ready(tape: &Tape, net: &Network, weight_net: &WeightNet) -> (Session, Progra
 }
 
 fn steps(c: &mut Criterion) {
-    let weight_net = WeightNet { hidden: 100, init: WeightNetInit::Kinks, slope: Preset::Adam.slope() };
+    let weight_net = WeightNet {
+        hidden: 100,
+        init: WeightNetInit::Kinks,
+        slope: Preset::Adam.slope(),
+        groups: Vec::new(),
+    };
     for (name, image) in [("mlp", [28, 28, 1]), ("lenet", [28, 28, 1]), ("resnet32", [32, 32, 3])] {
         let net = Network::named(name, image, 10).unwrap();
         let mut group = c.benchmark_group(name);

@@ -11,7 +11,8 @@ use metatape::tape::{Form, GatherSpec, Kind, Role, Scalar, Tape};
 fn activations_are_images_alone_and_are_read_as_they_were_written() {
     for net in common::steps::networks() {
         for (everything, fuse) in [(false, true), (true, true), (true, false)] {
-            let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Kinks, slope: 1.0 };
+            let weight_net =
+                WeightNet { hidden: 5, init: WeightNetInit::Kinks, slope: 1.0, groups: Vec::new() };
             let channels = net.image[2];
             let spec =
                 GatherSpec { mean: vec![Scalar(0.5); channels], std: vec![Scalar(0.3); channels], pad: 0 };

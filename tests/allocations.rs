@@ -106,7 +106,7 @@ fn convolutional_step() -> Tape {
 fn network_step(architecture: Architecture, meta: bool) -> Tape {
     let image = if matches!(architecture, Architecture::Mlp(_)) { [4, 3, 1] } else { [8, 8, 3] };
     let net = Network { image, classes: 4, architecture };
-    let weight_net = WeightNet { hidden: 20, init: WeightNetInit::Faithful, slope: 1.0 };
+    let weight_net = WeightNet { hidden: 20, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
     let mut tape = Tape::new();
     let config = StepConfig::default();
     if meta {

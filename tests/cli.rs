@@ -236,7 +236,8 @@ fn check_dump(path: &Path, net: &Network, batch: usize) {
         assert_eq!(notes[note].parse(), Ok(value), "{note}");
     }
 
-    let theta = WeightNet { hidden: 100, init: WeightNetInit::Faithful, slope: 1.0 }.params();
+    let theta =
+        WeightNet { hidden: 100, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() }.params();
     let [h, w, c] = net.image;
     let mut count = 2 + 3 + 4;
     for (name, shape) in [("x", vec![batch, h, w, c]), ("x_meta", vec![batch, h, w, c]), ("lr", vec![])] {

@@ -215,7 +215,8 @@ struct Bench {
 
 impl Bench {
     fn new(net: &Network, config: &StepConfig, order: Order) -> Bench {
-        let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0 };
+        let weight_net =
+            WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
         let mut tape = Tape::new();
         let step = MetaStep { net, weight_net: &weight_net, config, data: &Batch::Given, batch: [N, N] };
         step.record_in(&mut tape, order).unwrap();
@@ -418,7 +419,7 @@ fn orders_update_what_they_say() {
 #[test]
 fn parts_count_the_work_of_the_recorded_program() {
     let net = &networks()[0];
-    let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0 };
+    let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
     let config = StepConfig::default();
     let mut tape = Tape::new();
     let step = MetaStep { net, weight_net: &weight_net, config: &config, data: &Batch::Given, batch: [N, N] };

@@ -72,8 +72,10 @@ fn check(case: &str, route: Route) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{case}.safetensors"));
     let bytes = std::fs::read(&path).unwrap();
     let mut golden = Golden { file: SafeTensors::deserialize(&bytes).unwrap(), case, worst: 0.0 };
-    let (net, weight_net) =
-        (network(case), WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0 });
+    let (net, weight_net) = (
+        network(case),
+        WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() },
+    );
     let (config, lr_theta) = config(case, route);
     let mut tape = Tape::new();
     MetaStep { net: &net, weight_net: &weight_net, config: &config, data: &Batch::Given, batch: [6, 5] }

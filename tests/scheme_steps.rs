@@ -1,12 +1,10 @@
-//! The schemes whose training step is their own, on a small network in f64, against finite differences and formulas in loops; and
-//! what happens between the stages of those that train several networks.
+//! The schemes whose training step is their own, on a small network in f64, against finite differences and formulas in loops.
 
 use metatape::backend::cpu::Cpu;
 use metatape::meta::schemes::{
-    AdaBoost, CoTeaching, FineTune, Glc, L2rw, Memory, Moment, MwNet, MwNetRecipe, Predictions, Scheme, Set,
-    Stages, TrainStep, Trained, Uniform,
+    AdaBoost, CoTeaching, FineTune, Glc, L2rw, Memory, Moment, MwNet, MwNetRecipe, Scheme, TrainStep, Uniform,
 };
-use metatape::meta::{Batch, Optimiser, Preset, Sgd, StepConfig, Weights};
+use metatape::meta::{Batch, Optimiser, Sgd, StepConfig, Weights};
 use metatape::nn::{Architecture, Forward, Network, Normalisation, Params, WeightNet, WeightNetInit};
 use metatape::program::{Options, Program, Session, Values};
 use metatape::tape::{Kind, Tape};
@@ -221,186 +219,129 @@ fn co_teaching_networks_learn_from_each_other() {
     }
 }
 
-/// V, its slope over the loss, at θ = (fc1.weight, fc1.bias, fc2.weight, fc2.bias).
-fn v(theta: &[Vec<f64>], loss: f64) -> (f64, f64) {
-    let units = || theta[0].iter().zip(&theta[1]).zip(&theta[2]).filter(|((a, b), _)| **a * loss + **b > 0.0);
-    let z = theta[3][0] + units().map(|((a, b), c)| c * (a * loss + b)).sum::<f64>();
-    let dz: f64 = units().map(|((a, _), c)| c * a).sum();
+/// V and its slope over the loss at θ = (fc1.weight, fc1.bias, fc2.weight `[units, groups]`, fc2.bias `[groups]`).
+fn v(theta: &[Vec<f64>], group: usize, loss: f64) -> (f64, f64) {
+    let groups = theta[3].len();
+    let own = theta[2].iter().skip(group).step_by(groups);
+    let units = theta[0].iter().zip(&theta[1]).zip(own);
+    let units: Vec<(f64, f64, f64)> =
+        units.map(|((a, b), c)| (*a, *b, *c)).filter(|u| u.0 * loss + u.1 > 0.0).collect();
+    let z = theta[3][group] + units.iter().map(|(a, b, c)| c * (a * loss + b)).sum::<f64>();
+    let dz: f64 = units.iter().map(|(a, _, c)| c * a).sum();
     let v = 1.0 / (1.0 + (-z).exp());
     (v, v * (1.0 - v) * dz)
 }
 
-/// c of the virtual step, of a recipe: V/n; V/S; or undetached (V + V′ℓ − V′F)/S.
-fn shares(recipe: &MwNetRecipe, theta: &[Vec<f64>], losses: &[f64]) -> Vec<f64> {
-    let all: Vec<(f64, f64)> = losses.iter().map(|l| v(theta, *l)).collect();
+/// Groups of the batch's samples; their labels are 0, 1, 2, 0, ….
+fn group(weight_net: &WeightNet, sample: usize) -> usize {
+    weight_net.groups.get(sample % 3).copied().unwrap_or(0)
+}
+
+/// c of the virtual step: V/n; V/S; or undetached (V + V′ℓ − V′F)/S.
+fn shares(scheme: &MwNet, theta: &[Vec<f64>], losses: &[f64]) -> Vec<f64> {
+    let v = |(i, loss): (usize, &f64)| v(theta, group(&scheme.weight_net, i), *loss);
+    let all: Vec<(f64, f64)> = losses.iter().enumerate().map(v).collect();
     let sum: f64 = all.iter().map(|v| v.0).sum();
     let mean = all.iter().zip(losses).map(|(v, l)| v.0 * l).sum::<f64>() / sum;
-    let share = |((v, slope), loss): (&(f64, f64), &f64)| match (recipe.weights, recipe.undetached) {
-        (Weights::Mean, _) => v / losses.len() as f64,
-        (Weights::Normalised, false) => v / sum,
-        (Weights::Normalised, true) => (v + slope * loss - slope * mean) / sum,
-    };
+    let share =
+        |((v, slope), loss): (&(f64, f64), &f64)| match (scheme.config.weights, scheme.config.undetached) {
+            (Weights::Mean, _) => v / losses.len() as f64,
+            (Weights::Normalised, false) => v / sum,
+            (Weights::Normalised, true) => (v + slope * loss - slope * mean) / sum,
+        };
     all.iter().zip(losses).map(share).collect()
+}
+
+const THETA: [&str; 4] = ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"];
+
+/// By parameter, the states of this prefix.
+fn theta_states(session: &Session, prefix: &str) -> Vec<Vec<f64>> {
+    THETA.iter().map(|name| session.read_state(&format!("{prefix}.{name}")).unwrap()).collect()
+}
+
+/// What the 501st step takes from a parameter, in learning rates, at this gradient and these moments: the published rules.
+fn direction(rule: &Optimiser, theta: f64, gradient: f64, moments: [f64; 2]) -> f64 {
+    match rule {
+        Optimiser::Adam(_) => {
+            let g = gradient + 1e-4 * theta;
+            let [m, q] = [0.9 * moments[0] + 0.1 * g, 0.999 * moments[1] + 0.001 * g * g];
+            let [m, q] = [m / (1.0 - 0.9f64.powi(501)), q / (1.0 - 0.999f64.powi(501))];
+            m / (q.sqrt() + 1e-8)
+        }
+        Optimiser::Sgd(_) => {
+            let g = gradient + 5e-4 * theta;
+            g + 0.9 * (0.9 * moments[0] + g)
+        }
+    }
+}
+
+/// A step of the recipe: its weights, and θ's movement against differences of the meta loss over the shares worked out above.
+fn takes_the_step_of(recipe: MwNetRecipe, lr: f64, groups: Vec<usize>) {
+    let weight_net = WeightNet { hidden: 3, init: WeightNetInit::Faithful, slope: 1.0, groups };
+    let config = StepConfig {
+        weights: recipe.weights,
+        undetached: recipe.undetached,
+        classifier: Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 },
+        weight_net: recipe.weight_net.optimiser().0,
+        ..StepConfig::default()
+    };
+    assert_eq!(recipe.weight_net.optimiser().1, lr);
+    let scheme = MwNet { weight_net, config, lr };
+    assert_eq!(scheme.over(), recipe.weights);
+    let (net, data) = (network(), Batch::Given);
+    let mut tape = Tape::new();
+    scheme.record(&mut tape, &step(&net, &data, 0)).unwrap();
+    let (mut session, program) = prepare(&tape, &scheme.inputs(&moment(0, N)));
+    let rule = &scheme.config.weight_net;
+    let moments: &[&str] = match rule {
+        Optimiser::Adam(_) => &["theta.moment", "theta.moment2"],
+        Optimiser::Sgd(_) => &["theta.moment"],
+    };
+    // Second moments are not negative.
+    for prefix in moments {
+        for (name, values) in THETA.iter().zip(theta_states(&session, prefix)) {
+            let values: Vec<f64> = values.iter().map(|x| x.abs()).collect();
+            session.write_state(&format!("{prefix}.{name}"), Values::Float(&values)).unwrap();
+        }
+    }
+    let before = theta_states(&session, "theta");
+    let buffers: Vec<_> = moments.iter().map(|prefix| theta_states(&session, prefix)).collect();
+    session.run(&program).unwrap();
+    let (losses, after) = (session.fetch(&program, "loss").unwrap(), theta_states(&session, "theta"));
+    for (i, got) in session.fetch(&program, "weight").unwrap().iter().enumerate() {
+        assert!((got - v(&before, group(&scheme.weight_net, i), losses[i]).0).abs() < 1e-14);
+    }
+    for p in 0..THETA.len() {
+        for i in 0..before[p].len() {
+            let at = |by: f64| {
+                let mut theta = before.clone();
+                theta[p][i] += by;
+                meta_loss_after(shares(&scheme, &theta, &losses))
+            };
+            let gradient = (at(1e-4) - at(-1e-4)) / 2e-4;
+            let moments = [0, 1].map(|m| buffers.get(m).map_or(0.0, |b| b[p][i]));
+            let want = lr * direction(rule, before[p][i], gradient, moments);
+            let moved = before[p][i] - after[p][i];
+            let what = format!("{recipe:?}: {}[{i}]: {moved}, should be {want}", THETA[p]);
+            assert!((moved - want).abs() < 1e-7 * want.abs().max(lr), "{what}");
+        }
+    }
 }
 
 #[test]
 fn mw_net_takes_its_recipes_steps() {
-    const NAMES: [&str; 4] = ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"];
-    let weight_net = WeightNet { hidden: 3, init: WeightNetInit::Faithful, slope: 1.0 };
-    for recipe in [MwNetRecipe::NOISE, MwNetRecipe::NOISE_WRN, MwNetRecipe::LONG_TAIL] {
-        let (rule, lr) = recipe.weight_net.optimiser();
-        let config = StepConfig {
-            weights: recipe.weights,
-            undetached: recipe.undetached,
-            classifier: Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 },
-            weight_net: rule,
-            ..StepConfig::default()
-        };
-        let scheme = MwNet { weight_net: weight_net.clone(), config, lr };
-        let (net, data) = (network(), Batch::Given);
-        let mut tape = Tape::new();
-        scheme.record(&mut tape, &step(&net, &data, 0)).unwrap();
-        let (mut session, program) = prepare(&tape, &scheme.inputs(&moment(0, N)));
-        let states = |session: &Session, prefix: &str| -> Vec<Vec<f64>> {
-            NAMES
-                .map(|n| {
-                    session.read_state(&format!("{prefix}.{n}")).unwrap().iter().map(|x| x.abs()).collect()
-                })
-                .into()
-        };
-        // Second moments are not negative.
-        let moments: &[&str] = match rule {
-            Optimiser::Adam(_) => &["theta.moment", "theta.moment2"],
-            Optimiser::Sgd(_) => &["theta.moment"],
-        };
-        for prefix in moments {
-            for (name, values) in NAMES.iter().zip(states(&session, prefix)) {
-                session.write_state(&format!("{prefix}.{name}"), Values::Float(&values)).unwrap();
-            }
-        }
-        let theta = || NAMES.map(|n| session.read_state(&format!("theta.{n}")).unwrap());
-        let before = theta();
-        let buffers: Vec<Vec<Vec<f64>>> = moments.iter().map(|p| states(&session, p)).collect();
-        session.run(&program).unwrap();
-        let losses = session.fetch(&program, "loss").unwrap();
-        for (got, loss) in session.fetch(&program, "weight").unwrap().iter().zip(&losses) {
-            assert!((got - v(&before, *loss).0).abs() < 1e-14);
-        }
-        let after = NAMES.map(|n| session.read_state(&format!("theta.{n}")).unwrap());
-        let loss_at = |theta: &[Vec<f64>]| meta_loss_after(shares(&recipe, theta, &losses));
-        for (p, name) in NAMES.iter().enumerate() {
-            for i in 0..before[p].len() {
-                let at = |by: f64| {
-                    let mut theta = before.clone();
-                    theta[p][i] += by;
-                    loss_at(&theta)
-                };
-                let gradient = (at(1e-4) - at(-1e-4)) / 2e-4;
-                let direction = match rule {
-                    Optimiser::Adam(_) => {
-                        let g = gradient + 1e-4 * before[p][i];
-                        let (m, q) =
-                            (0.9 * buffers[0][p][i] + 0.1 * g, 0.999 * buffers[1][p][i] + 0.001 * g * g);
-                        let (m, q) = (m / (1.0 - 0.9f64.powi(501)), q / (1.0 - 0.999f64.powi(501)));
-                        m / (q.sqrt() + 1e-8)
-                    }
-                    Optimiser::Sgd(_) => {
-                        let g = gradient + 5e-4 * before[p][i];
-                        g + 0.9 * (0.9 * buffers[0][p][i] + g)
-                    }
-                };
-                let want = match recipe.weight_net {
-                    Preset::Adam | Preset::SgdNoise => 1e-3 * direction,
-                    Preset::SgdImbalance => 1e-5 * direction,
-                };
-                let moved = before[p][i] - after[p][i];
-                assert!(
-                    (moved - want).abs() < 1e-7 * want.abs().max(lr),
-                    "{recipe:?}: {name}[{i}]: {moved}, should be {want}"
-                );
-            }
-        }
-        assert_eq!(scheme.over(), recipe.weights);
-    }
-}
-
-/// A network whose predictions are known.
-struct Known {
-    train: Predictions,
-    meta: Predictions,
-    test: Predictions,
-}
-
-impl Trained for Known {
-    fn classes(&self) -> usize {
-        3
-    }
-
-    fn labels(&self, _: Set) -> &[i32] {
-        &[0, 1]
-    }
-
-    fn see(&mut self, set: Set) -> metatape::Result<Predictions> {
-        Ok(match set {
-            Set::Train => self.train.clone(),
-            Set::Meta => self.meta.clone(),
-            Set::Test => self.test.clone(),
-        })
-    }
-}
-
-/// A network that gets these training samples right, and takes the two test images for these classes.
-fn known(hits: [f64; 4], test: [usize; 2]) -> Known {
-    let one_hot = |class: &usize| (0..3).map(|k| if k == *class { 2.0 } else { -1.0 }).collect::<Vec<f64>>();
-    let seen = |hits: &[f64], logits: Vec<f64>| Predictions { losses: vec![], hits: hits.to_vec(), logits };
-    Known {
-        train: seen(&hits, vec![]),
-        meta: seen(&[], vec![0.0, 3f64.ln(), 0.0, 0.0, 0.0, 0.0]),
-        test: seen(&[], test.iter().flat_map(one_hot).collect()),
-    }
+    takes_the_step_of(MwNetRecipe::NOISE, 1e-3, Vec::new());
+    takes_the_step_of(MwNetRecipe::NOISE_WRN, 1e-3, Vec::new());
+    takes_the_step_of(MwNetRecipe::LONG_TAIL, 1e-5, Vec::new());
 }
 
 #[test]
-fn adaboost_s_rounds_vote_together() {
-    let (scheme, mut memory) = (AdaBoost { rounds: 3 }, Memory::new());
-    let stages: &dyn Stages = scheme.stages().unwrap();
-    assert_eq!((stages.count(), stages.steps()), (3, 1));
-    assert_ne!(stages.seed(7, 1), stages.seed(7, 2));
-    // ε = 1/4: α = ln 3 + ln 2; weights 2/3·(1, 1, 1, 6)/1.5 with mean 1.
-    stages.next(&mut memory, &mut known([1.0, 1.0, 1.0, 0.0], [0, 1])).unwrap();
-    for (got, want) in memory.get("sample_weights").iter().zip([4.0, 4.0, 4.0, 24.0].map(|w| w / 9.0)) {
-        assert!((got - want).abs() < 1e-12);
+fn a_class_aware_v_has_one_curve_a_group() {
+    for recipe in [MwNetRecipe::CLASS_AWARE, MwNetRecipe::LONG_TAIL] {
+        let lr = recipe.weight_net.optimiser().1;
+        takes_the_step_of(recipe, lr, vec![0, 1, 1]);
+        takes_the_step_of(recipe, lr, vec![2, 0, 1]);
     }
-    // ε = (4/9)/4 = 1/9: α = ln 8 + ln 2. The weights of the wrong sample times 16: (64, 4, 4, 24)/9, mean 24/9.
-    stages.next(&mut memory, &mut known([0.0, 1.0, 1.0, 1.0], [2, 1])).unwrap();
-    for (got, want) in memory.get("sample_weights").iter().zip([64.0, 4.0, 4.0, 24.0].map(|w| w / 24.0)) {
-        assert!((got - want).abs() < 1e-12);
-    }
-    // ε = 4/96 = 1/24: α = ln 23 + ln 2. First image: 0 by round 1, 2 by round 2, 0 by round 3.
-    let votes = stages.scores(&memory, &mut known([1.0, 0.0, 1.0, 1.0], [0, 2])).unwrap();
-    let want = [6f64.ln() + 46f64.ln(), 0.0, 16f64.ln(), 0.0, 6f64.ln() + 16f64.ln(), 46f64.ln()];
-    for (got, want) in votes.iter().zip(want) {
-        assert!((got - want).abs() < 1e-12, "{votes:?}");
-    }
-    // Looking at the votes of the last round changes nothing.
-    assert!(memory.get("votes")[0] < 2.0);
-}
-
-#[test]
-fn glc_hands_its_noise_matrix_on() {
-    let (scheme, mut memory) = (Glc { sizes: [4, 2] }, Memory::new());
-    let stages = scheme.stages().unwrap();
-    assert_eq!((stages.count(), stages.steps(), stages.seed(7, 1)), (2, 2, 7));
-    let mut network = known([1.0; 4], [0, 2]);
-    stages.next(&mut memory, &mut network).unwrap();
-    // Softmax of (0, ln 3, 0) is (0.2, 0.6, 0.2), and the class without images keeps its label.
-    let want = [0.2, 0.6, 0.2, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 0.0, 0.0, 1.0];
-    let given = scheme.inputs(&Moment { memory: &memory, ..moment(0, N) });
-    assert_eq!(given[0].0, "scheme.transition");
-    for (got, want) in given[0].1.iter().zip(want) {
-        assert!((got - want).abs() < 3e-6, "{given:?}");
-    }
-    assert_eq!(stages.scores(&memory, &mut network).unwrap(), network.test.logits);
 }
 
 #[test]

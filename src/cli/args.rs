@@ -157,7 +157,12 @@ impl StepArgs {
 
     /// The weight net 1–100–1.
     pub fn weight_net(&self) -> WeightNet {
-        WeightNet { hidden: 100, init: self.weight_net_init, slope: self.weight_net_preset.slope() }
+        WeightNet {
+            hidden: 100,
+            init: self.weight_net_init,
+            slope: self.weight_net_preset.slope(),
+            groups: Vec::new(),
+        }
     }
 }
 

@@ -41,7 +41,12 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let grey = matches!(args.model.as_str(), "mlp" | "lenet");
     let image = if grey { [28, 28, 1] } else { [32, 32, 3] };
     let net = Network::named(&args.model, image, CLASSES)?;
-    let weight_net = WeightNet { hidden: 100, init: WeightNetInit::Kinks, slope: Preset::Adam.slope() };
+    let weight_net = WeightNet {
+        hidden: 100,
+        init: WeightNetInit::Kinks,
+        slope: Preset::Adam.slope(),
+        groups: Vec::new(),
+    };
     let mut session = Session::new(args.device.backend_with(!args.no_graph)?);
     let mut rng = Pcg64::seed_from_u64(1);
     let data = images(image);

@@ -64,6 +64,8 @@ pub(super) struct Start {
     pub theta: Params,
     /// Images and labels.
     pub batch: (Var, Var),
+    /// For a class-aware weight net, [`WeightNet::groups`] of the labels.
+    pub groups: Option<Var>,
     /// `ℓ(w)` `[n]`.
     pub losses: Var,
     /// 1 per sample whose largest logit is its label's `[n]`.
@@ -127,7 +129,7 @@ impl MetaStep<'_> {
             self.config.weight_net.update(tape, &start.theta, &hypergrad, lr_theta, "theta.moment")?;
 
         tape.section("real step");
-        let weights_next = self.weight_net.weights(tape, &theta_next, weighed.losses)?;
+        let weights_next = self.weight_net.weights(tape, &theta_next, weighed.losses, start.groups)?;
         let weights_next = tape.detach(weights_next)?;
         let phi = self.objective(tape, weights_next, weighed.losses)?;
         let coefficients = tape.gradient(phi, &[weighed.losses])?[0];
@@ -162,14 +164,15 @@ impl MetaStep<'_> {
         tape.section("losses at w");
         let Pass { x, y, losses, correct, .. } =
             Pass::record(tape, self.net, self.data, n, &w, train.then_some("stats"))?;
-        Ok(Start { lr, w, theta, batch: (x, y), losses, correct })
+        let groups = self.weight_net.groups(tape, y)?;
+        Ok(Start { lr, w, theta, batch: (x, y), groups, losses, correct })
     }
 
     /// V at the losses, and the coefficients that φ gives to the samples' gradients.
     pub(super) fn weigh(&self, tape: &mut Tape, start: &Start, undetached: bool) -> Result<Weighed> {
         let losses = tape.detach(start.losses)?;
         let read = if undetached { losses } else { tape.detach(losses)? };
-        let weights = self.weight_net.weights(tape, &start.theta, read)?;
+        let weights = self.weight_net.weights(tape, &start.theta, read, start.groups)?;
         let phi = self.objective(tape, weights, losses)?;
         let coefficients = tape.gradient(phi, &[losses])?[0];
         Ok(Weighed { losses, weights, coefficients })

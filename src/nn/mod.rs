@@ -19,7 +19,7 @@ mod wide_resnet;
 
 pub use layers::{Forward, Moments, NORM_EPS, Normalisation};
 pub use params::{Init, Param, Params};
-pub use weight_net::{WeightNet, WeightNetInit};
+pub use weight_net::{GROUPS, WeightNet, WeightNetInit};
 
 use crate::error::{Error, Result};
 use crate::tape::Var;

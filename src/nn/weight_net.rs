@@ -1,11 +1,12 @@
-//! The weight net `V(ℓ; θ)`: 1 – hidden – 1, ReLU, sigmoid. A sample's loss goes in, its weight in (0, 1) comes out.
+//! The weight net `V(ℓ; θ)`: 1 – hidden – 1, ReLU, sigmoid. A sample's loss goes in, its weight in (0, 1) comes out. Class-aware, it has
+//! an output for each group of classes, and a sample's weight is that of its label's group.
 
 use super::params::{Init, Param, Params};
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::tape::{Tape, Var};
+use crate::tape::{Kind, Tape, Var};
 
 /// The weight net's width and first values.
 #[derive(Clone, PartialEq, Debug)]
@@ -17,7 +18,12 @@ pub struct WeightNet {
     /// With [`WeightNetInit::Kinks`], the slope of the hidden units: small for an optimiser whose steps do not depend on the
     /// gradient's size (Adam), 1 for SGD.
     pub slope: f64,
+    /// Class-aware: the group (from 0) of each class; empty for one V for all classes.
+    pub groups: Vec<usize>,
 }
+
+/// Input of a class-aware weight net: 1 at each class' group, else 0, `[classes, groups]`.
+pub const GROUPS: &str = "weight_net.groups";
 
 /// Where θ begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +70,8 @@ impl WeightNet {
     /// All parameters of θ.
     pub fn params(&self) -> Vec<Param> {
         let mut params =
-            [Param::linear("fc1", 1, self.hidden), Param::linear("fc2", self.hidden, 1)].concat();
+            [Param::linear("fc1", 1, self.hidden), Param::linear("fc2", self.hidden, self.outputs())]
+                .concat();
         if self.init == WeightNetInit::Kinks {
             let (slopes, offsets) = self.kinks();
             let zero = Init::Constant(0.0);
@@ -75,6 +82,31 @@ impl WeightNet {
             }
         }
         params
+    }
+
+    /// Groups of classes, each with its own V.
+    fn outputs(&self) -> usize {
+        self.groups.iter().max().map_or(1, |last| last + 1)
+    }
+
+    /// The value of [`GROUPS`]; empty if V is one for all classes.
+    pub fn groups_input(&self) -> Vec<f64> {
+        let outputs = self.outputs();
+        self.groups.iter().flat_map(|group| (0..outputs).map(move |g| f64::from(g == *group))).collect()
+    }
+
+    /// For labels `[n]`, 1 at each sample's group, else 0, `[n, groups]`; `None` if V is one for all classes.
+    ///
+    /// # Errors
+    /// The tape's own.
+    pub fn groups(&self, tape: &mut Tape, labels: Var) -> Result<Option<Var>> {
+        if self.groups.is_empty() {
+            return Ok(None);
+        }
+        let classes = self.groups.len();
+        let of_class = tape.input(GROUPS, Kind::Float, [classes, self.outputs()])?;
+        let one_hot = tape.one_hot(labels, classes)?;
+        tape.matmul(one_hot, of_class).map(Some)
     }
 
     /// Slopes and offsets of the hidden units: `relu(±slope·(ℓ − t))` for t evenly from 0 to [`LAST_KINK`].
@@ -89,13 +121,23 @@ impl WeightNet {
         (0..self.hidden).map(unit).unzip()
     }
 
-    /// Weights `[n]` of losses `[n]`.
-    pub fn weights(&self, tape: &mut Tape, theta: &Params, losses: Var) -> Result<Var> {
+    /// Weights `[n]` of losses `[n]` and the samples' [`WeightNet::groups`].
+    ///
+    /// # Errors
+    /// The tape's own.
+    pub fn weights(&self, tape: &mut Tape, theta: &Params, losses: Var, groups: Option<Var>) -> Result<Var> {
         let shape = tape.shape(losses).clone();
         let x = tape.reshape(losses, [shape.count(), 1])?;
         let h = tape.linear(x, theta.get("fc1.weight")?, theta.get("fc1.bias")?)?;
         let h = tape.relu(h)?;
         let z = tape.linear(h, theta.get("fc2.weight")?, theta.get("fc2.bias")?)?;
+        let z = match groups {
+            Some(groups) => {
+                let own = tape.mul(z, groups)?;
+                tape.sum(own, 1, 2)?
+            }
+            None => z,
+        };
         let v = tape.sigmoid(z)?;
         tape.reshape(v, shape)
     }

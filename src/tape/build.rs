@@ -183,6 +183,16 @@ impl Tape {
         self.push(Op::CrossEntropy, &[logits, labels], None)
     }
 
+    /// 1 at each row's label, else 0, `[n, classes]`, of labels `[n]`.
+    pub fn one_hot(&mut self, labels: Var, classes: usize) -> Result<Var> {
+        // Cross-entropy's gradient is softmax − one-hot, and softmax of equal logits is known.
+        let n = self.shape(labels).count();
+        let logits = self.constant(0.0, [n, classes]);
+        let residual = self.push(Op::Residual, &[logits, labels], None)?;
+        let minus = self.scale(residual, -1.0)?;
+        self.offset(minus, 1.0 / classes as f64)
+    }
+
     /// 1 per sample whose largest logit is the label's, else 0.
     pub fn correct(&mut self, logits: Var, labels: Var) -> Result<Var> {
         self.push(Op::Correct, &[logits, labels], None)

@@ -94,6 +94,7 @@ impl Config {
     fn recipe(&self, method: Method) -> MwNetRecipe {
         match method {
             Method::MwNetLongTail => MwNetRecipe::LONG_TAIL,
+            Method::CmwNet => MwNetRecipe::CLASS_AWARE,
             _ => MwNetRecipe {
                 weights: self.weights,
                 undetached: self.undetached,
@@ -107,14 +108,15 @@ impl Config {
         Sgd { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay }
     }
 
-    /// The weight net, 1–100–1 as published.
+    /// The weight net, 1–100–1 as published, with one V for all classes.
     pub fn weight_net(&self, method: Method) -> WeightNet {
         // The kinks were made for label noise; the recipe for long tails begins as published, too.
         let init = match method {
             Method::MwNetLongTail => WeightNetInit::Faithful,
+            Method::CmwNet => WeightNetInit::Kinks,
             _ => self.weight_net_init,
         };
-        WeightNet { hidden: 100, init, slope: self.recipe(method).weight_net.slope() }
+        WeightNet { hidden: 100, init, slope: self.recipe(method).weight_net.slope(), groups: Vec::new() }
     }
 
     /// V's rule and learning rate.

@@ -69,13 +69,13 @@ impl Learner {
             return Err(Error::Program(format!("a run in {} cannot use {machine}", config.precision)));
         }
         let (train, meta) = (data.batcher(false)?, data.batcher(true)?);
-        let scheme = method.scheme(config, &data.split, net.classes);
+        let scheme = method.scheme(data);
         let steps = (0..scheme.stages().map_or(1, Stages::steps))
             .map(|stage| StepProgram::new(scheme.as_ref(), stage, data, &mut session))
             .collect::<Result<Vec<_>>>()?;
         let evaluator = Evaluator::new(data, &mut session)?;
         let curve = WeightCurve::new(scheme.as_ref(), &mut session)?;
-        setup::initialise(&mut session, net, &config.weight_net(method), config.seed)?;
+        setup::initialise(&mut session, net, &data.weight_net(method), config.seed)?;
         session.write_state("pixels", Values::Byte(data.pixels()))?;
         let memory = Memory::new();
         Ok(Learner { method, session, steps, evaluator, curve, scheme, train, meta, memory })
@@ -246,7 +246,7 @@ impl Learner {
         let Some(stages) = scheme.stages() else { return Ok(()) };
         stages.next(memory, &mut Looked { evaluator, session, data })?;
         let seed = stages.seed(data.config.seed, stage + 1);
-        setup::initialise(session, &data.net, &data.config.weight_net(self.method), seed)
+        setup::initialise(session, &data.net, &data.weight_net(self.method), seed)
     }
 
     /// Mean loss on the test set, and which classes its images were taken for.

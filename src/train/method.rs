@@ -1,8 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::config::Config;
-use crate::data::{Noise, Split};
+use super::prepared::Prepared;
+use crate::data::Noise;
 use crate::error::{Error, Result};
 use crate::meta::schemes::{
     AdaBoost, ClassBalanced, CoTeaching, FineTune, Focal, Gce, GemanMcClure, Glc, L2rw, MentorNet, MwNet,
@@ -44,10 +44,12 @@ pub enum Method {
     MwNet,
     /// [`MwNet`] with the recipe for long tails, [`crate::meta::schemes::MwNetRecipe::LONG_TAIL`].
     MwNetLongTail,
+    /// [`MwNet`] with a V for each group of classes of similar size, [`crate::meta::schemes::MwNetRecipe::CLASS_AWARE`].
+    CmwNet,
 }
 
 /// By name, in the order of tables and plots.
-const NAMES: [(Method, &str); 16] = [
+const NAMES: [(Method, &str); 17] = [
     (Method::Uniform, "uniform"),
     (Method::Focal, "focal"),
     (Method::AdaBoost, "adaboost"),
@@ -64,6 +66,7 @@ const NAMES: [(Method, &str); 16] = [
     (Method::FineTune, "fine-tune"),
     (Method::MwNet, "mwnet"),
     (Method::MwNetLongTail, "mwnet-longtail"),
+    (Method::CmwNet, "cmwnet"),
 ];
 
 impl FromStr for Method {
@@ -90,7 +93,7 @@ impl Method {
 
     /// Whether it learns a weight net.
     pub fn is_meta(self) -> bool {
-        matches!(self, Method::MwNet | Method::MwNetLongTail)
+        matches!(self, Method::MwNet | Method::MwNetLongTail | Method::CmwNet)
     }
 
     /// Networks that are trained one after the other, each over the whole schedule; what is tested and reported is the last one
@@ -103,8 +106,10 @@ impl Method {
         }
     }
 
-    /// The scheme as a run configures it, on its split of the data.
-    pub(super) fn scheme(self, config: &Config, split: &Split, classes: usize) -> Box<dyn Scheme> {
+    /// The scheme as a run configures it, on its data.
+    pub(super) fn scheme(self, data: &Prepared) -> Box<dyn Scheme> {
+        let Prepared { config, split, net, .. } = data;
+        let classes = net.classes;
         match self {
             Method::Uniform => Box::new(Uniform),
             Method::Focal => Box::new(Focal::default()),
@@ -114,19 +119,15 @@ impl Method {
             Method::SplLinear => Box::new(SelfPaced::new(SelfPacedForm::Linear, classes)),
             Method::GemanMcClure => Box::new(GemanMcClure::new(classes)),
             Method::Gce => Box::new(Gce::default()),
-            Method::ClassBalanced => {
-                let mut counts = vec![0; classes];
-                split.train.labels.iter().for_each(|label| counts[*label as usize] += 1);
-                Box::new(ClassBalanced::new(&counts))
-            }
+            Method::ClassBalanced => Box::new(ClassBalanced::new(&data.class_counts())),
             Method::L2rw => Box::new(L2rw),
             Method::MentorNet => Box::new(MentorNet::default()),
             Method::Glc => Box::new(Glc { sizes: [split.train.indices.len(), split.meta.indices.len()] }),
             Method::CoTeaching => Box::new(CoTeaching::new(wrong_labels(config.noise, classes))),
             Method::FineTune => Box::new(FineTune::default()),
-            Method::MwNet | Method::MwNetLongTail => {
+            Method::MwNet | Method::MwNetLongTail | Method::CmwNet => {
                 let lr = config.weight_net_rule(self).1;
-                Box::new(MwNet { weight_net: config.weight_net(self), config: config.step(self), lr })
+                Box::new(MwNet { weight_net: data.weight_net(self), config: config.step(self), lr })
             }
         }
     }

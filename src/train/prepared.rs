@@ -1,11 +1,12 @@
 use std::borrow::Cow;
 
 use super::config::Config;
+use super::method::Method;
 use crate::data::{self, Batcher, Dataset, Split, SplitConfig, Stream};
 use crate::error::Result;
 use crate::meta::Batch;
-use crate::meta::schemes::Set;
-use crate::nn::Network;
+use crate::meta::schemes::{Set, class_groups};
+use crate::nn::{Network, WeightNet};
 use crate::tape::{GatherSpec, Scalar};
 
 /// The data of a run, ready for training: shared by all methods.
@@ -80,6 +81,19 @@ impl Prepared {
             Set::Meta => &self.split.meta.labels,
             Set::Test => &self.dataset.test.labels,
         }
+    }
+
+    /// Training samples of each class, by their labels as given.
+    pub(super) fn class_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.net.classes];
+        self.split.train.labels.iter().for_each(|label| counts[*label as usize] += 1);
+        counts
+    }
+
+    /// A method's weight net.
+    pub(super) fn weight_net(&self, method: Method) -> WeightNet {
+        let groups = if method == Method::CmwNet { class_groups(&self.class_counts()) } else { Vec::new() };
+        WeightNet { groups, ..self.config.weight_net(method) }
     }
 
     pub(super) fn batcher(&self, meta: bool) -> Result<Batcher> {

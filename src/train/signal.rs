@@ -67,7 +67,7 @@ impl<'a> Walk<'a> {
     pub fn new(data: &'a Prepared, mut session: Session) -> Result<Walk<'a>> {
         let stepper = Stepper::new(data, Order::Published, &data.split.meta, &mut session)?;
         let config = &data.config;
-        setup::initialise(&mut session, &data.net, &config.weight_net(config.method), config.seed)?;
+        setup::initialise(&mut session, &data.net, &data.weight_net(config.method), config.seed)?;
         session.write_state("pixels", Values::Byte(data.pixels()))?;
         Ok(Walk { data, session, stepper, done: 0 })
     }
@@ -85,7 +85,7 @@ impl<'a> Walk<'a> {
         let Walk { data, session, stepper, done } = self;
         let (config, at) = (&data.config, *done);
         let names: Vec<String> =
-            config.weight_net(config.method).params().into_iter().map(|p| p.name).collect();
+            data.weight_net(config.method).params().into_iter().map(|p| p.name).collect();
         let theta = names
             .iter()
             .map(|n| Ok((n.clone(), session.read_state(&format!("theta.{n}"))?)))

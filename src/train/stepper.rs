@@ -2,6 +2,7 @@ use super::prepared::Prepared;
 use crate::data::{BatchConfig, Batcher, Labelled, Stream};
 use crate::error::Result;
 use crate::meta::{MetaStep, Optimiser, Order, PlainStep, adam_corrections};
+use crate::nn::GROUPS;
 use crate::program::{Options, Program, Session, Values};
 use crate::tape::Tape;
 
@@ -64,9 +65,12 @@ impl Stepper {
         let program = session.compile(tape, Options::default())?;
         let (rule, lr_theta) = config.weight_net_rule(config.method);
         let stepper = Stepper { program, train, meta, rule };
-        // It does not change from step to step.
-        if stepper.takes("lr.theta") {
-            session.feed(&stepper.program, "lr.theta", Values::Float(&[lr_theta]))?;
+        // They do not change from step to step.
+        let groups = data.weight_net(config.method).groups_input();
+        for (name, values) in [("lr.theta", &[lr_theta][..]), (GROUPS, &groups)] {
+            if stepper.takes(name) {
+                session.feed(&stepper.program, name, Values::Float(values))?;
+            }
         }
         Ok(stepper)
     }
@@ -102,7 +106,7 @@ impl Stepper {
     fn record(data: &Prepared, how: impl Fn(&MetaStep, &mut Tape) -> Result<()>) -> Result<Tape> {
         let Prepared { config, net, .. } = data;
         let (weight_net, step, batch) =
-            (config.weight_net(config.method), config.step(config.method), data.batch(true));
+            (data.weight_net(config.method), config.step(config.method), data.batch(true));
         let mut tape = Tape::new();
         let sizes = [config.batch; 2];
         how(

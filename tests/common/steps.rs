@@ -44,7 +44,7 @@ pub fn prepare(
     batch: [usize; 2],
     backend: Box<dyn Backend>,
 ) -> (Session, Program) {
-    let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0 };
+    let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
     let mut tape = Tape::new();
     let step = MetaStep { net, weight_net: &weight_net, config, data: &Batch::Given, batch };
     step.record(&mut tape, true).unwrap();
@@ -83,7 +83,7 @@ pub fn fresh(
     backend: Box<dyn Backend>,
 ) -> (Session, Program) {
     const IMAGES: usize = 64;
-    let weight_net = WeightNet { hidden: 100, init: WeightNetInit::Faithful, slope: 1.0 };
+    let weight_net = WeightNet { hidden: 100, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
     let channels = net.image[2];
     let spec = GatherSpec { mean: vec![Scalar(0.5); channels], std: vec![Scalar(0.25); channels], pad: 1 };
     let mut tape = Tape::new();

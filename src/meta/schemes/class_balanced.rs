@@ -1,6 +1,6 @@
 use super::{Moment, Scheme, Seen};
 use crate::error::Result;
-use crate::tape::{Kind, Op, Tape, Var};
+use crate::tape::{Kind, Tape, Var};
 
 /// Weights by the effective number of a class' samples: `(1−β)/(1−β^{n_c})`, rescaled so that their mean over the classes is 1;
 /// β = 0.9999 (Cui et al. 2019). The counts are of the labels as given. Input: `scheme.class_weights` `[classes]`.
@@ -42,7 +42,7 @@ impl Scheme for ClassBalanced {
     fn weights(&self, tape: &mut Tape, seen: &Seen) -> Result<Var> {
         let classes = self.weights.len();
         let per_class = tape.input("scheme.class_weights", Kind::Float, [classes])?;
-        let one_hot = one_hot(tape, seen.labels, classes)?;
+        let one_hot = tape.one_hot(seen.labels, classes)?;
         let column = tape.reshape(per_class, [classes, 1])?;
         let weights = tape.matmul(one_hot, column)?;
         let n = tape.shape(weights)[0];
@@ -52,13 +52,4 @@ impl Scheme for ClassBalanced {
     fn inputs(&self, _: &Moment) -> Vec<(&'static str, Vec<f64>)> {
         vec![("scheme.class_weights", self.weights.clone())]
     }
-}
-
-/// 1 at each row's label, else 0, `[n, classes]`: at equal logits cross-entropy's gradient is 1/classes − one-hot.
-fn one_hot(tape: &mut Tape, labels: Var, classes: usize) -> Result<Var> {
-    let n = tape.shape(labels).count();
-    let logits = tape.constant(0.0, [n, classes]);
-    let residual = tape.push(Op::Residual, &[logits, labels], None)?;
-    let minus = tape.scale(residual, -1.0)?;
-    tape.offset(minus, 1.0 / classes as f64)
 }

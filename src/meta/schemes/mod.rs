@@ -17,7 +17,7 @@
 //! | `l2rw.rs` | the meta gradient in the weights themselves |
 //! | `glc.rs` | no weight: the loss corrected by an estimated noise matrix |
 //! | `fine_tune.rs` | no weight: the last steps on the meta set |
-//! | `mw_net.rs` | V(ℓ; θ), learned: the published recipes |
+//! | `mw_net.rs` | V(ℓ; θ), learned: the published recipes, and V by groups of classes |
 //!
 //! Each is a [`Scheme`]. `weighted.rs` is the training step of those that are a function of the batch, `stages.rs` is for those that
 //! train several networks in a row (and look at them, `predictions.rs`), `order.rs` ranks a batch on the tape.
@@ -51,7 +51,7 @@ pub use geman_mcclure::GemanMcClure;
 pub use glc::{Glc, transition};
 pub use l2rw::L2rw;
 pub use mentornet::MentorNet;
-pub use mw_net::{MwNet, MwNetRecipe};
+pub use mw_net::{MwNet, MwNetRecipe, class_groups};
 pub use ohem::Ohem;
 pub use predictions::{Predictions, Set, Trained, argmax, softmax};
 pub use self_paced::{SelfPaced, SelfPacedForm};
