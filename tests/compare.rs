@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use assert_cmd::Command;
 use serde_json::Value;
 
-const ALL: [&str; 16] = [
+const ALL: [&str; 17] = [
     "uniform",
     "focal",
     "adaboost",
@@ -31,6 +31,7 @@ const ALL: [&str; 16] = [
     "fine-tune",
     "mwnet",
     "mwnet-longtail",
+    "cmwnet",
 ];
 
 fn text(path: &Path) -> &str {
@@ -101,7 +102,7 @@ fn every_method_on_the_same_data() {
     }
     // The means are those of the rows.
     let (_, rows, _) = results(&out);
-    assert_eq!(rows.len(), 32);
+    assert_eq!(rows.len(), 34);
     let finals: Vec<f64> = rows
         .iter()
         .filter(|r| r["method"] == "gce")

@@ -31,7 +31,8 @@ use super::values::{positive, seed};
   spl-hard        losses below a growing threshold          fine-tune       the last 15% of the steps on the meta set
   spl-linear      the same, falling linearly                mwnet           Meta-Weight-Net with the flags below
   geman-mcclure   robust statistics                         mwnet-longtail  Meta-Weight-Net's recipe for long tails
-  gce             p^0.7                                     class-balanced  by the number of the class' samples
+  gce             p^0.7                                     cmwnet          CMW-Net: a V for each group of classes by size
+  class-balanced  by the number of the class' samples
 
 Presets are the cells of the paper's tables: paper-uniform-0|40|60, paper-flip2-0|20|40, paper-longtail-200|100|50|20|10|1, on
 CIFAR-10, or with -cifar100 behind.
@@ -39,7 +40,7 @@ CIFAR-10, or with -cifar100 behind.
 Examples:
   metatape compare --methods uniform,mwnet,gce --seeds 3 --out runs/three
   metatape compare --noise flip2:0.4 --out runs/flip2
-  metatape compare --methods uniform,class-balanced,mwnet-longtail --imbalance 100 --out runs/tail
+  metatape compare --methods uniform,class-balanced,mwnet-longtail,cmwnet --imbalance 100 --out runs/tail
   metatape compare --preset paper-flip2-40 --data-dir cifar-10-batches-bin --out runs/paper
   metatape compare --resume --out runs/paper"
 )]

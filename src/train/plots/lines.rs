@@ -5,7 +5,7 @@ use plotters::prelude::*;
 
 use super::frame::{Axis, Frame};
 use super::style::{
-    BLUE, DASHED, GREEN, GREY, INK, Key, ORANGE, PURPLE, Pen, SKY, SOLID, VERMILLION, head, line, px,
+    BLUE, DASHED, DOTTED, GREEN, GREY, INK, Key, ORANGE, PURPLE, Pen, SKY, SOLID, VERMILLION, head, line, px,
 };
 use super::{Drawn, Figure};
 
@@ -14,13 +14,13 @@ use super::{Drawn, Figure};
 pub struct Line {
     /// As the legend shows it.
     pub name: String,
-    /// Which of the sixteen looks it has, so that a method looks the same in all figures.
+    /// Which of the twenty-four looks it has, so that a method looks the same in all figures.
     pub look: usize,
     /// From left to right; one that is not finite leaves a gap.
     pub points: Vec<(f64, f64)>,
 }
 
-/// Up to sixteen lines over a common axis.
+/// Up to twenty-four lines over a common axis.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Lines<'a> {
     /// One line on data set, noise and model; may be empty.
@@ -47,7 +47,7 @@ impl Figure for Lines<'_> {
             Some((low, high)) => Axis::new(low, high, self.up),
             None => Axis::around(points().map(|p| p.1), 2.0, self.up),
         };
-        let pens: Vec<Pen> = [SOLID, DASHED]
+        let pens: Vec<Pen> = [SOLID, DASHED, DOTTED]
             .into_iter()
             .flat_map(|dash| COLOURS.map(|colour| Pen { colour, width: 2.0, dash }))
             .collect();
