@@ -1,4 +1,5 @@
-//! What `metatape hypergrad --explain` shows beside the step's own numbers: columns from which the pull on V can be computed again.
+//! What `metatape hypergrad --explain` shows beside the step's own numbers: whose defaults these are, columns from which the pull on V can be
+//! computed again, and samples by the size of their class.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -61,4 +62,84 @@ fn the_pull_can_be_computed_from_the_csv_files_columns() {
             assert!((slope_pull[i] - q).abs() < 1e-13, "{options:?}: {} {q}", slope_pull[i]);
         }
     }
+}
+
+#[test]
+fn the_page_says_how_to_have_the_step_that_train_takes() {
+    let small = ["--batch", "4", "--steps", "1"];
+    let page = |more: &[&str]| output(&[&small[..], more].concat()).replace('\n', " ");
+    let said = |flags: &str| format!("the step that train takes by default, add {flags}.");
+    assert!(page(&[]).contains(&said("--weight-net-init kinks --weights normalised")));
+    let half = page(&["--weights", "normalised"]);
+    assert!(half.contains(&said("--weight-net-init kinks")), "{half}");
+    let all = page(&["--weights", "normalised", "--weight-net-init", "kinks"]);
+    assert!(!all.contains("that train takes by default"), "{all}");
+}
+
+/// The cells of the page's table row that begins with these words, split where two spaces are.
+fn row<'p>(page: &'p str, begins: &str) -> Vec<&'p str> {
+    let line = page.lines().find(|l| l.trim_start().starts_with(begins));
+    let line = line.unwrap_or_else(|| panic!("no line begins with `{begins}`: {page}"));
+    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()
+}
+
+/// As the page writes numbers: four digits.
+fn near(shown: &str, value: f64) -> bool {
+    let shown: f64 = shown.replace('−', "-").replace('+', "").parse().unwrap();
+    (shown - value).abs() <= 1e-3 * value.abs() + 1e-12
+}
+
+#[test]
+fn a_long_tail_is_shown_by_the_size_of_classes() {
+    let args = ["--imbalance", "100", "--noise", "none", "--steps", "3", "--batch", "60"];
+    let (page, told) = (output(&args), json(&args));
+    let counts: Vec<u64> =
+        told["class_counts"].as_array().unwrap().iter().map(|c| c.as_u64().unwrap()).collect();
+    assert_eq!((counts[0], counts[9]), (932, 9));
+    let samples = told["samples"].as_array().unwrap();
+    // Class 0 is the largest, class 9 the smallest.
+    for (name, classes, sizes) in
+        [("head: 3", 0..3, "932 … "), ("middle: 4", 3..7, " each"), ("tail: 3", 7..10, "… 9 each")]
+    {
+        let of: Vec<&Value> =
+            samples.iter().filter(|s| classes.contains(&s["label"].as_u64().unwrap())).collect();
+        let mean = |field: &str| of.iter().map(|s| s[field].as_f64().unwrap()).sum::<f64>() / of.len() as f64;
+        let cells = row(&page, name);
+        assert!(cells[1].contains(sizes), "{cells:?}");
+        assert_eq!(cells[2], of.len().to_string());
+        if of.is_empty() {
+            assert_eq!(cells[3..], ["-"; 4]);
+            continue;
+        }
+        for (cell, field) in cells[3..].iter().zip(["loss", "u", "weight", "moved"]) {
+            assert!(near(cell, mean(field)), "{name}: {cell} is not the mean {field}, {}", mean(field));
+        }
+    }
+    for part in ["class has", "of the tail", "mean u: head", "mean V: head", "(noise none, imbalance 100)"] {
+        assert!(page.contains(part), "`{part}` is not in: {page}");
+    }
+    // What says nothing without noise is not there.
+    for part in ["wrong labels", "mean u: right", "with a wrong one"] {
+        assert!(!page.contains(part), "`{part}` is in: {page}");
+    }
+    // The first sample of the few is shown with the size of its class.
+    let few = &page[page.find("class has").unwrap()..];
+    let cells: Vec<&str> =
+        few.lines().nth(1).unwrap().split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
+    let sample = samples.iter().find(|s| s["sample"].as_u64() == cells[0].parse().ok()).unwrap();
+    assert_eq!(cells[3], counts[sample["label"].as_u64().unwrap() as usize].to_string());
+}
+
+#[test]
+fn noise_and_tail_show_both() {
+    let small = ["--steps", "2", "--batch", "60"];
+    let both = output(&[&small[..], &["--imbalance", "20", "--noise", "flip:0.4"]].concat());
+    for part in ["class has", "wrong labels", "of the tail", "mean u: right", "mean u: head"] {
+        assert!(both.contains(part), "`{part}` is not in: {both}");
+    }
+    let noise = output(&small);
+    for part in ["class has", "of the tail", "mean u: head", "SIZE OF THEIR CLASS"] {
+        assert!(!noise.contains(part), "`{part}` is in: {noise}");
+    }
+    assert!(noise.contains("wrong labels") && noise.contains("mean u: right"));
 }
