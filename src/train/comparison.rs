@@ -215,12 +215,18 @@ impl SeededRow<'_> {
     }
 }
 
-/// Per place, the mean over runs of (x, y) with the same x, in the order of x.
-fn mean_points(runs: impl Iterator<Item = Vec<(f64, f64)>>) -> Vec<(f64, f64)> {
-    let mut all: Vec<(f64, f64)> = runs.flatten().filter(|p| p.1.is_finite()).collect();
+/// Where a run has a value: (x, y, weight).
+type Point = (f64, f64, f64);
+
+/// Per place, the weighted mean over runs of y at the same x, in the order of x.
+fn mean_points(runs: impl Iterator<Item = Vec<Point>>) -> Vec<(f64, f64)> {
+    let mut all: Vec<Point> = runs.flatten().filter(|p| p.1.is_finite()).collect();
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let same = all.chunk_by(|a, b| a.0 == b.0);
-    same.map(|points| (points[0].0, points.iter().map(|p| p.1).sum::<f64>() / points.len() as f64)).collect()
+    let mean = |points: &[Point]| {
+        let (sum, weights) = points.iter().fold((0.0, 0.0), |(s, w), p| (s + p.2 * p.1, w + p.2));
+        (points[0].0, sum / weights)
+    };
+    all.chunk_by(|a, b| a.0 == b.0).map(mean).collect()
 }
 
 fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
@@ -231,7 +237,7 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         n => format!("mean of {n} seeds"),
     };
     let title = format!("{}, {}, noise {}{tail}, {seeds}", dataset.name, config.model, config.noise);
-    let lines = |points: &dyn Fn(&Cell) -> Vec<(f64, f64)>| -> Vec<Line> {
+    let lines = |points: &dyn Fn(&Cell) -> Vec<Point>| -> Vec<Line> {
         let line = |(look, name): (usize, &String)| Line {
             name: name.clone(),
             look,
@@ -245,11 +251,11 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         up: "test accuracy (%)",
         whole: true,
         range: None,
-        lines: lines(&|c| c.rows.iter().map(|r| (r.epoch as f64, r.test_accuracy)).collect()),
+        lines: lines(&|c| c.rows.iter().map(|r| (r.epoch as f64, r.test_accuracy, 1.0)).collect()),
     };
     write(&accuracy, &out.join("accuracy"))?;
 
-    let mut curves = lines(&|c| c.curve.clone());
+    let mut curves = lines(&Cell::weighted_curve);
     for curve in &mut curves {
         if !ended(&curve.name, cells).any(|c| c.curve_is_function) {
             curve.name.push('*');
@@ -278,7 +284,7 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         whole: true,
         range: None,
         lines: lines(&|c| {
-            c.history().class_accuracies().into_iter().enumerate().map(|(i, a)| (i as f64, a)).collect()
+            c.history().class_accuracies().into_iter().enumerate().map(|(i, a)| (i as f64, a, 1.0)).collect()
         }),
     };
     write(&classes, &out.join("class_accuracy"))?;
@@ -298,4 +304,15 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_over_runs_count_their_samples() {
+        let runs = [vec![(0.5, 1.0, 3.0), (1.5, 4.0, 1.0)], vec![(0.5, 0.0, 1.0), (2.5, f64::NAN, 1.0)]];
+        assert_eq!(mean_points(runs.into_iter()), [(0.5, 0.75), (1.5, 4.0)]);
+    }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Config;
 use super::files::{Claim, read_toml, to_toml, write_atomically};
-use super::history::{EpochRow, History};
+use super::history::{EpochRow, History, LossBins};
 use super::method::Method;
 use super::paper::PaperCell;
 use super::run::{CHECKPOINT, CONFIG, Observer, Run};
@@ -75,25 +75,39 @@ pub struct Cell {
     pub curve: Vec<(f64, f64)>,
     /// Whether the curve is the scheme's function.
     pub curve_is_function: bool,
+    /// Where it is not: of how many samples each of its points is the mean.
+    #[serde(default)]
+    pub curve_samples: Vec<f64>,
 }
 
 impl Cell {
     fn new(id: CellId, history: &History, error: Option<String>) -> Cell {
         let picture = history.pictures.last().filter(|p| p.epoch > 0);
+        let bins = history.by_loss.iter().enumerate().filter(|(_, bin)| bin.1 > 0.0);
+        let (means, samples): (Vec<(f64, f64)>, Vec<f64>) =
+            bins.map(|(i, &(mean, count))| ((LossBins::middle(i), mean), count)).unzip();
+        let (curve, curve_samples) = picture.map_or((means, samples), |p| (p.curve.clone(), Vec::new()));
         Cell {
             method: id.method.to_string(),
             seed: id.seed,
             error,
             rows: history.rows.clone(),
             confusion: history.confusion.clone(),
-            curve: picture.map_or_else(|| history.by_loss.clone(), |p| p.curve.clone()),
+            curve,
             curve_is_function: picture.is_some(),
+            curve_samples,
         }
     }
 
     /// The same as a history, for its means.
     pub fn history(&self) -> History {
         History { rows: self.rows.clone(), confusion: self.confusion.clone(), ..History::default() }
+    }
+
+    /// The points of the curve, each with its number of samples; 1 where it is a function.
+    pub fn weighted_curve(&self) -> Vec<(f64, f64, f64)> {
+        let samples = self.curve_samples.iter().copied().chain(std::iter::repeat(1.0));
+        self.curve.iter().zip(samples).map(|(point, samples)| (point.0, point.1, samples)).collect()
     }
 
     /// Milliseconds of a training step, evaluation not counted.
