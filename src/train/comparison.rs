@@ -250,6 +250,7 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         across: "epoch",
         up: "test accuracy (%)",
         whole: true,
+        names: &[],
         range: None,
         lines: lines(&|c| c.rows.iter().map(|r| (r.epoch as f64, r.test_accuracy, 1.0)).collect()),
     };
@@ -272,6 +273,7 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         across: "loss of a training sample (nats; *: mean weight given in the last epoch)",
         up: "weight at the end of training",
         whole: false,
+        names: &[],
         range: Some((0.0, 1.05)),
         lines: curves,
     };
@@ -282,6 +284,7 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         across: if config.imbalance.is_some() { "class, the largest first" } else { "class" },
         up: "test accuracy of the class (%)",
         whole: true,
+        names: &dataset.class_names,
         range: None,
         lines: lines(&|c| {
             c.history().class_accuracies().into_iter().enumerate().map(|(i, a)| (i as f64, a, 1.0)).collect()
