@@ -98,7 +98,7 @@ impl Names {
         if widest == 0 || fitting >= Names::LEGIBLE {
             return Names { size: fitting.clamp(Names::LEGIBLE, Names::SIZE), upward: false, height: 0 };
         }
-        // A name of half the picture's height is made smaller.
+        // A name of more than a quarter of the picture's height is made smaller.
         let most = f64::from(px(f64::from(SIZE.1) / 4.0));
         let size = 10.0f64.min(Names::SIZE * most / f64::from(widest));
         let long = f64::from(widest) * size / Names::SIZE;
@@ -262,5 +262,21 @@ mod tests {
         assert_eq!((constant.low, constant.high), (4.0, 6.0));
         let none = Axis::around([f64::NAN].into_iter(), 2.0, "");
         assert_eq!((none.low, none.high), (0.0, 1.0));
+    }
+    #[test]
+    fn names_stand_upwards_only_where_they_do_not_fit() {
+        let stand = |name: &str, count: usize| {
+            let names = vec![name.to_owned(); count];
+            Names::new(&Axis { names, ..Axis::new(-0.5, count as f64 - 0.5, "") }, px(640.0))
+        };
+        let (short, close, long, longest) =
+            (stand("cat", 10), stand("Ankle boot", 10), stand("Ankle boot", 20), stand(&"x".repeat(90), 10));
+        assert!(!short.upward && short.size == Names::SIZE && short.height == 0);
+        assert!(!close.upward && (Names::LEGIBLE..Names::SIZE + 0.1).contains(&close.size));
+        assert!(long.upward && long.size >= Names::LEGIBLE && long.height > 0);
+        assert!(longest.upward && longest.height <= px(f64::from(SIZE.1) / 4.0));
+        // Numbers stand as ever.
+        let none = Names::new(&Axis::new(0.0, 8.0, ""), px(640.0));
+        assert!(!none.upward && none.size == Names::SIZE && none.height == 0);
     }
 }
