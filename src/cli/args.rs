@@ -288,7 +288,7 @@ pub struct AblateArgs {
     /// Folder for the study's files [default: runs/<date>-ablate]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
-    /// Continue the study in --out: finished cells are kept
+    /// Continue the study in --out: finished cells are kept. With --seeds or --variants, more of them are added to it
     #[arg(long, requires = "out", help_heading = "Output")]
     pub resume: bool,
     /// Print the summary as JSON instead of a table

@@ -10,7 +10,7 @@
 //! | `train.rs` | `metatape train` |
 //! | `ablate.rs` | `metatape ablate` |
 //! | `run_config.rs` | from flags to a run's configuration |
-//! | `compare.rs` | `metatape compare` |
+//! | `compare.rs`, `compare_progress.rs` | `metatape compare`, and what it shows while it goes on |
 //! | `hypergrad.rs`, `dump.rs` | `metatape hypergrad`, and the file that it writes |
 //! | `parting.rs` | samples by label and by class size |
 //! | `explain.rs`, `lesson/` | `metatape hypergrad --explain`: its numbers, and its words |
@@ -21,6 +21,7 @@ mod ablate;
 mod args;
 mod bench;
 mod compare;
+mod compare_progress;
 mod defaults;
 mod device;
 mod dump;

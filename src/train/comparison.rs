@@ -7,9 +7,7 @@ use serde::Serialize;
 use super::files::write_atomically;
 use super::grid::{Cell, Grid};
 use super::plots::{Confusion, Line, Lines, write};
-use super::prepared::Prepared;
 use super::statistics::Spread;
-use crate::data::Dataset;
 use crate::error::{Error, Result};
 
 /// What a method has reached, over all its seeds that came to an end. Accuracies in percent.
@@ -108,9 +106,7 @@ impl Comparison {
         write_tables(cells, &grid.out)?;
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::Program(e.to_string()))?;
         write_atomically(&grid.out.join("summary.json"), (text + "\n").as_bytes())?;
-        // For the names of classes.
-        let data = Prepared::new(grid.plan.config.clone())?;
-        draw(grid, cells, &data.dataset)
+        draw(grid, cells)
     }
 }
 
@@ -229,14 +225,14 @@ fn mean_points(runs: impl Iterator<Item = Vec<Point>>) -> Vec<(f64, f64)> {
     all.chunk_by(|a, b| a.0 == b.0).map(mean).collect()
 }
 
-fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
-    let (config, out) = (&grid.plan.config, &grid.out);
+fn draw(grid: &Grid, cells: &[Cell]) -> Result<()> {
+    let (config, out, names) = (&grid.plan.config, &grid.out, &grid.names);
     let tail = config.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));
     let seeds = match grid.plan.seeds.len() {
         1 => "1 seed".to_owned(),
         n => format!("mean of {n} seeds"),
     };
-    let title = format!("{}, {}, noise {}{tail}, {seeds}", dataset.name, config.model, config.noise);
+    let title = format!("{}, {}, noise {}{tail}, {seeds}", names.dataset, config.model, config.noise);
     let lines = |points: &dyn Fn(&Cell) -> Vec<Point>| -> Vec<Line> {
         let line = |(look, name): (usize, &String)| Line {
             name: name.clone(),
@@ -284,7 +280,7 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         across: if config.imbalance.is_some() { "class, the largest first" } else { "class" },
         up: "test accuracy of the class (%)",
         whole: true,
-        names: &dataset.class_names,
+        names: &names.classes,
         range: None,
         lines: lines(&|c| {
             c.history().class_accuracies().into_iter().enumerate().map(|(i, a)| (i as f64, a, 1.0)).collect()
@@ -302,7 +298,7 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         }
         if !sum.is_empty() {
             let title = format!("{name}: {title}");
-            let figure = Confusion { title: &title, names: &dataset.class_names, counts: &sum };
+            let figure = Confusion { title: &title, names: &names.classes, counts: &sum };
             write(&figure, &out.join(format!("confusion_{name}")))?;
         }
     }

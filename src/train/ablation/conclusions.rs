@@ -253,6 +253,7 @@ mod tests {
             variant,
             seed: i as u64 + 1,
             meta_images: 1000,
+            test_images: 5000,
             accuracy: vec![last + 1.0, last],
             cosines: probe(0.5),
             other_batch: if variant == Variant::Published { probe(0.8) } else { Vec::new() },
