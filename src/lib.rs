@@ -7,7 +7,7 @@
 //! runs it. On this stand the networks ([`nn`]), the meta step of Meta-Weight-Net with its hypergradient ([`meta`], whose first
 //! page derives it), data ([`data`]) and training runs ([`train`]).
 //!
-//! Modules import those above them only: [`error`], [`tape`], [`program`], [`backend`], [`nn`], [`meta`], [`data`], [`train`].
+//! Modules import those above them only: [`error`], [`words`], [`tape`], [`program`], [`backend`], [`nn`], [`meta`], [`data`], [`train`].
 //!
 //! # A second derivative
 //!
@@ -51,5 +51,6 @@ pub mod nn;
 pub mod program;
 pub mod tape;
 pub mod train;
+pub mod words;
 
 pub use error::{Error, Result};

@@ -138,7 +138,7 @@ fn every_method_on_the_same_data() {
     fails(&[&args[..], &["--out", text(&out)]].concat(), 2, &["all", "compare.toml", "--resume"]);
     compare(&["--resume"], &out);
     assert!(results(&out) == before);
-    fails(&["--resume", "--seeds", "3", "--out", text(&out)], 2, &["--seeds", "2"]);
+    fails(&["--resume", "--seeds", "1", "--out", text(&out)], 2, &["--seeds", "2"]);
     fails(&["--resume", "--methods", "gce", "--out", text(&out)], 2, &["--methods", "uniform,focal"]);
     fails(&["--resume", "--lr", "0.2", "--out", text(&out)], 2, &["--lr 0.2", "lr = 0.05"]);
 }
@@ -287,7 +287,7 @@ fn a_plan_that_was_changed_is_understood_or_refused() {
         ("methods = [\"uniform\", \"gce\"]", "methods = []", "no method or no seed"),
         ("methods = [\"uniform\", \"gce\"]", "methods = [\"gce\", \"gce\"]", "gce stands twice"),
         ("seeds = [1]", "seeds = []", "no method or no seed"),
-        ("epochs = 1", "epochs = 2", "has 1 epochs and compare.toml asks for 2"),
+        ("epochs = 1", "epochs = 2", "has 1 epoch and compare.toml asks for 2"),
         ("epochs = 1", "epochs = 0", "--epochs 0"),
     ] {
         assert!(plan.contains(from), "{plan}");

@@ -163,9 +163,27 @@ fn the_csv_file_holds_every_sample_of_every_step() {
     let told = json(&args);
     let mut reader = csv::Reader::from_path(&path).unwrap();
     let header: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
-    let expected =
-        ["step", "sample", "label", "true_label", "corrupted", "loss", "weight", "u", "pull", "moved"];
+    let expected = [
+        "step",
+        "sample",
+        "label",
+        "true_label",
+        "corrupted",
+        "loss",
+        "weight",
+        "slope",
+        "coefficient",
+        "u",
+        "alpha",
+        "pull",
+        "slope_pull",
+        "moved",
+    ];
     assert_eq!(header, expected);
+    let help = String::from_utf8(metatape(&["--help"]).output().unwrap().stdout).unwrap();
+    for column in expected {
+        assert!(help.contains(column), "{column} is not in --help");
+    }
     let rows: Vec<csv::StringRecord> = reader.records().map(|r| r.unwrap()).collect();
     assert_eq!(rows.len(), 50);
     for (i, row) in rows.iter().enumerate() {
@@ -182,7 +200,7 @@ fn the_csv_file_holds_every_sample_of_every_step() {
     }
     // A walk of fewer steps is the beginning of a longer one.
     let short = json(&["--batch", "10", "--steps", "3"]);
-    assert_eq!(short["samples"][2]["u"].as_f64().unwrap(), rows[22][7].parse::<f64>().unwrap());
+    assert_eq!(short["samples"][2]["u"].as_f64().unwrap(), rows[22][9].parse::<f64>().unwrap());
 
     let before = fs::read(&path).unwrap();
     fails(&[&args[..], &["--explain"]].concat(), 2, &["--csv", "signal.csv", "--force"]);

@@ -22,8 +22,8 @@ pub fn run(args: &AblateArgs) -> Result<()> {
     let mut device = args.run.device.clone();
     let study = match (&args.out, args.resume) {
         (Some(out), true) => {
-            let study = Study::resume(out)?;
-            agree(args, &study.config)?;
+            let mut study = Study::resume(out)?;
+            study.extend(grown(args, &study.config)?)?;
             device.precision = study.config.run.precision.parse()?;
             study
         }
@@ -69,10 +69,13 @@ fn config(args: &AblateArgs) -> Result<Config> {
     Ok(Config { seeds: args.seeds as u64, variants, meta_size, run })
 }
 
-/// A resumed study keeps its configuration: a flag on the command line that says otherwise is an error.
-fn agree(args: &AblateArgs, stored: &Config) -> Result<()> {
+/// A resumed study keeps its configuration, but that variants and seeds may be added to it: a flag on the command line that says otherwise
+/// is an error.
+fn grown(args: &AblateArgs, stored: &Config) -> Result<Config> {
     let fields = |config: &Config| serde_json::to_value(config).map_err(|e| Error::Program(e.to_string()));
-    let (asked, had) = (fields(&config(args)?)?, fields(stored)?);
+    let new = config(args)?;
+    let (asked, had) = (fields(&new)?, fields(stored)?);
+    let mut grown = stored.clone();
     for field in given("ablate") {
         let (key, flag) = match field.as_str() {
             "virtual_step" => ("virtual", "--virtual".to_owned()),
@@ -82,16 +85,31 @@ fn agree(args: &AblateArgs, stored: &Config) -> Result<()> {
         let find = |value: &serde_json::Value| {
             value.get(key).or_else(|| value.get("run").and_then(|run| run.get(key))).cloned()
         };
-        let (Some(new), old) = (find(&asked), find(&had)) else { continue };
-        if Some(&new) != old.as_ref() {
+        let (Some(value), old) = (find(&asked), find(&had)) else { continue };
+        let (fits, rule) = match key {
+            "seeds" => (new.seeds >= stored.seeds, "; seeds can only be added"),
+            "variants" => (
+                stored.variants.iter().all(|v| new.variants.contains(v)),
+                "; variants can only be added, so name those as well",
+            ),
+            _ => (Some(&value) == old.as_ref(), ""),
+        };
+        if !fits {
             let old = old.map_or("none".to_owned(), |v| v.to_string().replace('"', ""));
             return Err(Error::Usage(format!(
-                "{flag} does not fit the study to resume, which was started with {key} = {old}; leave the flag out, or start a \
+                "{flag} does not fit the study to resume, which was started with {key} = {old}{rule}; leave the flag out, or start a \
                  new study in another --out"
             )));
         }
+        match key {
+            "seeds" => grown.seeds = new.seeds,
+            "variants" => {
+                grown.variants.extend(new.variants.iter().filter(|v| !stored.variants.contains(v)));
+            }
+            _ => {}
+        }
     }
-    Ok(())
+    Ok(grown)
 }
 
 /// One bar over the whole grid on a terminal, a line a cell elsewhere.

@@ -293,7 +293,7 @@ pub struct AblateArgs {
     /// Folder for the study's files [default: runs/<date>-ablate]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
-    /// Continue the study in --out: finished cells are kept
+    /// Continue the study in --out: finished cells are kept. With --seeds or --variants, more of them are added to it
     #[arg(long, requires = "out", help_heading = "Output")]
     pub resume: bool,
     /// Print the summary as JSON instead of a table
@@ -346,7 +346,11 @@ pub struct HypergradArgs {
     /// Meta steps to take from fresh networks, of which the last is explained [default: 100]
     #[arg(long, value_name = "N", requires = "explain", value_parser = positive, allow_negative_numbers = true, help_heading = "Explanation")]
     pub steps: Option<usize>,
-    /// Write what V learns from to this file: of every step and every sample of its batch the loss, V, u and the way V moves
+    /// Write what V learns from to this file: a row for every sample of every step. Columns: step, sample (its place in the data set),
+    /// label (as given), true_label, corrupted; loss (l), weight (V), slope (V' = dV/dl), coefficient (c, its share of the virtual step),
+    /// u, alpha (learning rate times the virtual step's gain); pull (-dL_meta/dV), slope_pull (-dL_meta/dV'), moved (how V moves).
+    /// With sums over the n rows of a step: mean weights have pull = alpha u/n; normalised ones, with S = sum V and F = sum V l/S,
+    /// pull = alpha ((u - sum u c)/S - (l - F) sum (u V')/S^2), the last term only with --undetached
     #[arg(long, value_name = "FILE.csv", requires = "explain", group = "file", help_heading = "Explanation")]
     pub csv: Option<PathBuf>,
     /// Print the recorded program of the route given (or jvp) instead of running it

@@ -8,6 +8,7 @@ use metatape::nn::{Network, WeightNet, WeightNetInit};
 use metatape::program::{Options, Program, Session, Values};
 use metatape::tape::{GatherSpec, Scalar, Tape};
 use metatape::train::setup;
+use metatape::words::counted;
 use metatape::{Error, Result};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
@@ -229,8 +230,11 @@ fn print(args: &BenchArgs, device: &str, plain: &Timed, meta: &Timed, memory: us
         }));
     }
     report::print(format_args!(
-        "{}, batch {}, {} steps of each, route {}; {device}\n",
-        args.model, args.batch, args.steps, args.route
+        "{}, batch {}, {} of each, route {}; {device}\n",
+        args.model,
+        args.batch,
+        counted(args.steps, "step"),
+        args.route
     ))?;
     let heading = ["", "median ms", "min", "max", "operations", "GFLOP", "GFLOP/s"];
     let rows = [heading.map(str::to_owned).to_vec(), plain.row("plain step"), meta.row("meta step")];

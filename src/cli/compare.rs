@@ -1,20 +1,15 @@
-//! `metatape compare`: methods by seeds, with progress, resumption and a table.
+//! `metatape compare`: methods by seeds, with resumption and a table.
 
-use std::collections::HashMap;
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use metatape::program::Session;
-use metatape::train::{
-    Cell, CellId, Comparison, EpochRow, Grid, Method, MethodSummary, Observer, PaperCell, Plan, Run,
-    StepReport,
-};
+use metatape::train::{Cell, Comparison, Grid, Method, MethodSummary, PaperCell, Plan};
+use metatape::words::counted;
 use metatape::{Error, Result};
 
 use super::args::{RunArgs, given};
+use super::compare_progress::Progress;
 use super::report::{ms, print, table};
 use super::run_config::config;
 use super::train::agree;
@@ -42,7 +37,8 @@ Examples:
   metatape compare --noise flip2:0.4 --out runs/flip2
   metatape compare --methods uniform,class-balanced,mwnet-longtail,cmwnet --imbalance 100 --out runs/tail
   metatape compare --preset paper-flip2-40 --data-dir cifar-10-batches-bin --out runs/paper
-  metatape compare --resume --out runs/paper"
+  metatape compare --resume --out runs/paper
+  metatape compare --resume --seeds 8 --out runs/three"
 )]
 pub struct CompareArgs {
     /// Methods, separated by commas, or all [default: all, or those that the paper's table has with --preset]
@@ -64,7 +60,7 @@ pub struct CompareArgs {
     /// Folder for the results
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: PathBuf,
-    /// Continue the comparison in --out; runs that are finished are kept
+    /// Continue the comparison in --out; runs that are finished are kept. With --seeds or --methods, more of them are added to it
     #[arg(long, help_heading = "Output")]
     pub resume: bool,
     /// Print the summary as JSON instead of a table
@@ -99,15 +95,13 @@ fn preset(name: &str) -> Result<PaperCell> {
 pub fn run(args: &CompareArgs) -> Result<()> {
     let mut device = args.run.device.clone();
     let grid = if args.resume {
-        let grid = Grid::resume(&args.out)?;
-        same(args, &grid.plan)?;
+        let mut grid = Grid::resume(&args.out)?;
+        grid.extend(grown(args, &grid.plan)?)?;
         grid
     } else {
-        // Errors of the machine and of the data before a folder is made.
+        // A machine that is not there is told before a folder is made.
         device.backend()?;
-        let plan = plan(args)?;
-        metatape::train::Prepared::new(plan.config.clone())?;
-        Grid::start(plan, &args.out)?
+        Grid::start(plan(args)?, &args.out)?
     };
     device.precision = grid.plan.config.precision.parse()?;
     let ids = grid.cells()?;
@@ -115,7 +109,8 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     for id in &ids {
         cells.push(grid.finished(*id)?);
     }
-    let mut progress = Progress::new(&ids, cells.iter().filter(|c| c.is_some()).count(), args.json);
+    let waiting = ids.iter().zip(&cells).filter(|c| c.1.is_none()).map(|c| *c.0).collect();
+    let mut progress = Progress::new(ids.len(), waiting, ids[0], args.json);
     for (id, cell) in ids.iter().zip(&mut cells).filter(|c| c.1.is_none()) {
         progress.start(*id);
         let finished = grid.run(*id, &|| Ok(Session::new(device.backend()?)), &mut progress)?;
@@ -144,180 +139,57 @@ fn plan(args: &CompareArgs) -> Result<Plan> {
         (None, Some(cell)) => cell.figures().into_iter().map(|f| f.0).collect(),
         (None, None) => Method::all().collect(),
     };
-    let last = args.seed.checked_add(args.seeds as u64 - 1).ok_or_else(|| {
-        Error::Usage(format!("--seed {} leaves no room for {} seeds", args.seed, args.seeds))
-    })?;
     Ok(Plan {
         methods: methods.iter().map(Method::to_string).collect(),
-        seeds: (args.seed..=last).collect(),
+        seeds: seeds(args.seed, args.seeds)?,
         preset: args.preset.map(|p| p.name()),
         config,
     })
 }
 
-/// A resumed comparison keeps its plan: a flag on the command line that says otherwise is an error.
-fn same(args: &CompareArgs, stored: &Plan) -> Result<()> {
+/// So many seeds from this one on.
+fn seeds(first: u64, count: usize) -> Result<Vec<u64>> {
+    let room = || Error::Usage(format!("--seed {first} leaves no room for {}", counted(count, "seed")));
+    let last = first.checked_add(count as u64 - 1).ok_or_else(room)?;
+    Ok((first..=last).collect())
+}
+
+/// A resumed comparison keeps its plan, but that methods and seeds may be added to it: a flag on the command line that says otherwise is
+/// an error.
+fn grown(args: &CompareArgs, stored: &Plan) -> Result<Plan> {
     let typed = given("compare");
-    let mut asked = plan(args)?;
-    if args.preset.is_none() {
-        // What the stored preset has set is not contradicted by defaults.
-        asked.preset.clone_from(&stored.preset);
+    let asked = plan(args)?;
+    let misfit = |flag: &str, had: &str, rule: &str| {
+        Err(Error::Usage(format!(
+            "{flag} does not fit the comparison to resume, which was started with {had}{rule}; leave the flag out, or start a new one \
+             in another --out"
+        )))
+    };
+    let mut plan = stored.clone();
+    let first = stored.seeds.first().copied().unwrap_or(args.seed);
+    if typed.contains("seed") && args.seed != first {
+        return misfit("--seed", &first.to_string(), "");
     }
-    for (field, flag, differs, had) in [
-        ("methods", "--methods", asked.methods != stored.methods, stored.methods.join(",")),
-        ("seeds", "--seeds", asked.seeds.len() != stored.seeds.len(), stored.seeds.len().to_string()),
-        (
-            "seed",
-            "--seed",
-            asked.seeds.first() != stored.seeds.first(),
-            stored.seeds.first().map_or(String::new(), u64::to_string),
-        ),
-        ("preset", "--preset", asked.preset != stored.preset, stored.preset.clone().unwrap_or("none".into())),
-    ] {
-        if typed.contains(field) && differs {
-            return Err(Error::Usage(format!(
-                "{flag} does not fit the comparison to resume, which was started with {had}; leave the flag out, or start a \
-                 new one in another --out"
-            )));
+    if typed.contains("seeds") {
+        plan.seeds = seeds(first, args.seeds)?;
+        if !plan.seeds.starts_with(&stored.seeds) {
+            return misfit("--seeds", &stored.seeds.len().to_string(), "; seeds can only be added");
         }
     }
-    agree("compare", &metatape::train::Config { seed: stored.config.seed, ..asked.config }, &stored.config)
-}
-
-/// One bar over the whole grid on a terminal, a line a run elsewhere.
-struct Progress {
-    bar: Option<ProgressBar>,
-    json: bool,
-    ids: Vec<CellId>,
-    done: usize,
-    now: CellId,
-    passes: usize,
-    steps: u64,
-    began: Instant,
-    /// Seconds of the runs of each method that this process has finished, and of all passes.
-    seconds: HashMap<Method, (f64, u32)>,
-}
-
-impl Progress {
-    fn new(ids: &[CellId], done: usize, json: bool) -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            // A thousand ticks a run.
-            let bar = ProgressBar::new(1000 * ids.len() as u64);
-            if let Ok(style) = ProgressStyle::with_template("{bar:32} {percent:>3}%  {msg}") {
-                bar.set_style(style);
-            }
-            bar
-        });
-        let progress = Progress {
-            bar,
-            json,
-            ids: ids.to_vec(),
-            done,
-            now: ids[0],
-            passes: 1,
-            steps: 1,
-            began: Instant::now(),
-            seconds: HashMap::new(),
-        };
-        if done > 0 {
-            progress.say(&format!("{done} of {} runs are finished already", ids.len()));
+    if typed.contains("methods") {
+        if !stored.methods.iter().all(|method| asked.methods.contains(method)) {
+            let rule = "; methods can only be added, so name those as well";
+            return misfit("--methods", &stored.methods.join(","), rule);
         }
-        progress
+        let new = asked.methods.into_iter().filter(|method| !stored.methods.contains(method));
+        plan.methods.extend(new);
     }
-
-    fn start(&mut self, id: CellId) {
-        (self.now, self.began) = (id, Instant::now());
+    // What the stored preset has set is not contradicted by defaults.
+    if args.preset.is_some() && asked.preset != stored.preset {
+        return misfit("--preset", stored.preset.as_deref().unwrap_or("none"), "");
     }
-
-    fn end(&mut self, cell: &Cell) {
-        let seconds = self.began.elapsed().as_secs_f64();
-        let entry = self.seconds.entry(self.now.method).or_default();
-        *entry = (entry.0 + seconds, entry.1 + 1);
-        self.done += 1;
-        let history = cell.history();
-        let result = match &cell.error {
-            Some(error) => format!("stopped: {error}"),
-            None => format!(
-                "final {:.2}%, best {:.2}%",
-                history.final_accuracy().unwrap_or(f64::NAN),
-                history.best_accuracy().unwrap_or(f64::NAN)
-            ),
-        };
-        let left = self.left(0.0).map_or(String::new(), |t| format!(", about {} left", duration(t)));
-        self.say(&format!(
-            "{}/{}  {}, seed {}: {result}  ({seconds:.1} s{left})",
-            self.done,
-            self.ids.len(),
-            cell.method,
-            cell.seed
-        ));
-    }
-
-    /// Seconds until the end, when the share `within` of the present run is done: each method as long as its runs so far, and one
-    /// that has not run yet as long as an average pass.
-    fn left(&self, within: f64) -> Option<f64> {
-        let weight = |method: Method| method.stages() as f64;
-        let (seconds, passes) = self.seconds.iter().fold((0.0, 0.0), |(s, p), (method, (seconds, runs))| {
-            (s + seconds, p + f64::from(*runs) * weight(*method))
-        });
-        let average = match passes {
-            0.0 if within > 0.05 => self.began.elapsed().as_secs_f64() / within / weight(self.now.method),
-            0.0 => return None,
-            passes => seconds / passes,
-        };
-        // Order is that of the grid: what is not finished lies behind, but for a resumed grid's gaps, of which there are none.
-        let of = |id: &CellId| match self.seconds.get(&id.method) {
-            Some((seconds, runs)) => seconds / f64::from(*runs),
-            None => average * weight(id.method),
-        };
-        let rest: f64 = self.ids.iter().skip(self.done).map(of).sum();
-        Some((rest - within * self.ids.get(self.done).map_or(0.0, of)).max(0.0))
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-
-    /// A line: on standard output, unless that is for JSON; above the bar, where there is one.
-    fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(line),
-            None if self.json => eprintln!("{line}"),
-            // A reader that has gone away is no reason to stop.
-            None => drop(print(line)),
-        }
-    }
-}
-
-impl Observer for Progress {
-    fn begin(&mut self, run: &Run, _: usize) {
-        (self.passes, self.steps) = (run.passes(), run.steps_per_epoch());
-    }
-
-    fn step(&mut self, _: Method, pass: usize, report: StepReport) {
-        let Some(bar) = &self.bar else { return };
-        if report.step.is_multiple_of(16) || report.step == self.steps {
-            let within = (pass as f64 + report.step as f64 / self.steps as f64) / self.passes as f64;
-            bar.set_position((1000.0 * (self.done as f64 + within)) as u64);
-            let left = self.left(within).map_or(String::new(), |t| format!("  {} left", duration(t)));
-            let CellId { method, seed } = self.now;
-            bar.set_message(format!(
-                "run {}/{}: {method}, seed {seed}, epoch {}{left}",
-                self.done + 1,
-                self.ids.len(),
-                pass + 1
-            ));
-        }
-    }
-
-    fn epoch(&mut self, _: &EpochRow) {}
-}
-
-/// Seconds as people say them.
-fn duration(seconds: f64) -> String {
-    indicatif::HumanDuration(Duration::from_secs_f64(seconds.min(1e9))).to_string()
+    agree("compare", &metatape::train::Config { seed: stored.config.seed, ..asked.config }, &stored.config)?;
+    Ok(plan)
 }
 
 /// The table at the end.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use metatape::{Error, Result};
 use safetensors::tensor::{Dtype, TensorView};
+use serde_json::Value;
 
 use super::values::Precision;
 
@@ -64,8 +65,24 @@ impl Dump {
             views.push((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(broken)?));
         }
         let bytes = safetensors::serialize(views, Some(self.metadata)).map_err(broken)?;
-        write_whole(path, &bytes, "write the dump")
+        write_whole(path, &sorted(&bytes)?, "write the dump")
     }
+}
+
+/// The same safetensors file with its header in the order of names. The library writes the metadata in a `HashMap`'s order, which is
+/// another in every process; so that two dumps of one step are the same bytes, it is put in order here.
+fn sorted(file: &[u8]) -> Result<Vec<u8>> {
+    let broken = |detail: String| Error::Program(format!("the dump cannot be put in order: {detail}"));
+    let (length, rest) = file.split_first_chunk::<8>().ok_or_else(|| broken("it has no header".into()))?;
+    let (header, data) = rest
+        .split_at_checked(u64::from_le_bytes(*length) as usize)
+        .ok_or_else(|| broken("its header is cut short".into()))?;
+    let mut header: Value = serde_json::from_slice(header).map_err(|e| broken(e.to_string()))?;
+    header.sort_all_objects();
+    let mut header = header.to_string().into_bytes();
+    // The format aligns what follows to 8 bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok([&(header.len() as u64).to_le_bytes()[..], &header, data].concat())
 }
 
 /// Writes a file: whole or not at all.

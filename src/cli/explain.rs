@@ -4,12 +4,13 @@
 use metatape::meta::{Order, Route};
 use metatape::program::{Options, Part, Session, parts};
 use metatape::tape::Tape;
-use metatape::train::{Method, Prepared, SampleRow, StepNumbers, Stepper, Walk};
+use metatape::train::{Method, Prepared, StepNumbers, Stepper, Walk};
 use metatape::{Error, Result};
 use serde_json::{Value, json};
 
 use super::args::HypergradArgs;
 use super::dump::{check_free, write_whole};
+use super::parting::Parting;
 use super::run_config::Flags;
 use super::{lesson, report};
 
@@ -27,40 +28,16 @@ pub struct Explained {
     pub tape: Tape,
     /// Its parts.
     pub parts: Vec<Part>,
-    /// Sums over the samples of each step up to it: of those with the right label, and with a wrong one.
-    pub history: Vec<[Sums; 2]>,
+    /// The samples of each step up to it, by whether their label is right.
+    pub labels: Parting,
+    /// Likewise by the size of their class, where there is a long tail.
+    pub sizes: Option<Parting>,
+    /// By class, the training images with its label, as given.
+    pub class_counts: Vec<usize>,
     /// What it computed.
     pub numbers: StepNumbers,
     /// What it costs.
     pub cost: Cost,
-}
-
-/// Sums over samples.
-#[derive(Clone, Copy, Default)]
-pub struct Sums {
-    /// How many they are.
-    pub samples: usize,
-    /// Of u.
-    pub u: f64,
-    /// Of V.
-    pub weight: f64,
-}
-
-impl Sums {
-    fn of(rows: &[SampleRow], corrupted: bool) -> Sums {
-        rows.iter()
-            .filter(|r| r.corrupted == corrupted)
-            .fold(Sums::default(), |sums, row| sums.plus(Sums { samples: 1, u: row.u, weight: row.weight }))
-    }
-
-    /// Both together.
-    pub fn plus(self, other: Sums) -> Sums {
-        Sums {
-            samples: self.samples + other.samples,
-            u: self.u + other.u,
-            weight: self.weight + other.weight,
-        }
-    }
 }
 
 /// Work in FLOP.
@@ -121,9 +98,13 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     let mut numbers = walk.step()?;
     let broken =
         |e: &dyn std::fmt::Display| Error::Program(format!("the CSV file cannot be put together: {e}"));
-    let mut history = Vec::new();
+    let mut class_counts = vec![0; data.dataset.classes()];
+    data.split.train.labels.iter().for_each(|label| class_counts[*label as usize] += 1);
+    let tail = data.config.imbalance.is_some_and(|factor| factor > 1.0);
+    let (mut labels, mut sizes) = (Parting::by_label(), tail.then(|| Parting::by_class_size(&class_counts)));
     for step in 1.. {
-        history.push([false, true].map(|flag| Sums::of(&numbers.samples, flag)));
+        labels.add(&numbers.samples);
+        sizes.iter_mut().for_each(|sizes| sizes.add(&numbers.samples));
         for row in &numbers.samples {
             csv.as_mut().map_or(Ok(()), |csv| csv.serialize(row)).map_err(|e| broken(&e))?;
         }
@@ -140,7 +121,7 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     let tape = Stepper::tape(&data, Order::Published)?;
     let parts: Vec<Part> = parts(&tape).into_iter().filter(|p| !p.operations.is_empty()).collect();
     let cost = cost(args, &data, &parts)?;
-    let explained = Explained { data, machine, tape, parts, history, numbers, cost };
+    let explained = Explained { data, machine, tape, parts, labels, sizes, class_counts, numbers, cost };
     if args.json { report::print_json(&json(args, &explained)) } else { lesson::print(args, &explained) }
 }
 
@@ -179,6 +160,8 @@ fn json(args: &HypergradArgs, told: &Explained) -> Value {
         "model": config.model,
         "dataset": told.data.dataset.name,
         "noise": config.noise.to_string(),
+        "imbalance": config.imbalance,
+        "class_counts": told.class_counts,
         "batch": config.batch,
         "seed": config.seed,
         "precision": config.precision,

@@ -3,14 +3,16 @@
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `args.rs` | all flags, their defaults and their help |
+//! | `defaults.rs` | where `hypergrad` has defaults of its own |
 //! | `values.rs` | parsers of single values, each error one sentence |
 //! | `device.rs` | from `--device`, `--precision`, `--threads` to a backend |
 //! | `report.rs` | standard output: text, tables, JSON |
 //! | `train.rs` | `metatape train` |
 //! | `ablate.rs` | `metatape ablate` |
 //! | `run_config.rs` | from flags to a run's configuration |
-//! | `compare.rs` | `metatape compare` |
+//! | `compare.rs`, `compare_progress.rs` | `metatape compare`, and what it shows while it goes on |
 //! | `hypergrad.rs`, `dump.rs` | `metatape hypergrad`, and the file that it writes |
+//! | `parting.rs` | samples by label and by class size |
 //! | `explain.rs`, `lesson/` | `metatape hypergrad --explain`: its numbers, and its words |
 //! | `bench.rs` | `metatape bench` |
 //! | `info.rs` | `metatape info` |
@@ -19,12 +21,15 @@ mod ablate;
 mod args;
 mod bench;
 mod compare;
+mod compare_progress;
+mod defaults;
 mod device;
 mod dump;
 mod explain;
 mod hypergrad;
 mod info;
 mod lesson;
+mod parting;
 mod report;
 mod run_config;
 mod train;
@@ -33,8 +38,8 @@ mod values;
 use std::error::Error as _;
 use std::process::ExitCode;
 
+use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, FromArgMatches};
 use metatape::Result;
 
 use args::{Command, Metatape};
@@ -54,14 +59,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command line as typed. `hypergrad` shows the published step: V/n, and a weight net that begins as published. It compares gradients
-/// of all of θ; with the output layer at zero, as training begins, the first layer's part would be nothing but zeros.
 fn parse() -> clap::error::Result<Command> {
-    let command = Metatape::command().mut_subcommand("hypergrad", |hypergrad| {
-        let published = hypergrad.mut_arg("weight_net_init", |arg| arg.default_value("faithful"));
-        published.mut_arg("weights", |arg| arg.default_value("mean"))
-    });
-    Ok(Metatape::from_arg_matches(&command.try_get_matches()?)?.command)
+    Ok(Metatape::from_arg_matches(&defaults::command().try_get_matches()?)?.command)
 }
 
 fn run(command: &Command) -> Result<()> {

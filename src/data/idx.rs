@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::source::Source;
 use super::{Dataset, DatasetKind, Images, missing_file, owned};
+use crate::words::counted;
 use crate::{Error, Result};
 
 const IMAGES: u32 = 0x0000_0803;
@@ -75,9 +76,11 @@ fn part(name: String, images: &Source<'_>, labels: &Source<'_>) -> Result<Images
     let ([label_count], label_bytes) = records::<1>(labels, LABELS, "labels")?;
     if count != label_count {
         return Err(Error::Data(format!(
-            "{} holds {count} images but {} holds {label_count} labels: they do not belong together",
+            "{} holds {} but {} holds {}: they do not belong together",
             images.path().display(),
-            labels.path().display()
+            counted(count, "image"),
+            labels.path().display(),
+            counted(label_count, "label")
         )));
     }
     if let Some(at) = label_bytes.iter().position(|&label| usize::from(label) >= CLASSES) {

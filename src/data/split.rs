@@ -3,6 +3,7 @@
 use rand::seq::SliceRandom;
 
 use super::{Dataset, Noise, Stream, rng};
+use crate::words::counted;
 use crate::{Error, Result};
 
 /// How to split and to corrupt the training images.
@@ -100,12 +101,13 @@ pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Split> {
     let each = meta_size / classes;
     if let Some((class, short)) = members.iter().enumerate().find(|(_, images)| images.len() <= each) {
         return Err(Error::Data(format!(
-            "--meta-size {meta_size} takes {each} images of each class and must leave some to train on, but class {class} \
-             ({}) of the {} has {} (of {} images in all): choose a smaller meta set",
+            "--meta-size {meta_size} takes {} of each class and must leave some to train on, but class {class} \
+             ({}) of the {} has {} (of {} in all): choose a smaller meta set",
+            counted(each, "image"),
             dataset.class_names[class],
             dataset.train.name,
             short.len(),
-            labels.len()
+            counted(labels.len(), "image")
         )));
     }
     // From here on `members` holds what is left for training.

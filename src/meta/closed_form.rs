@@ -21,8 +21,14 @@ pub struct ThetaValues {
 pub struct ClosedForm {
     /// `V(ℓ_i; θ)` `[n]`.
     pub weights: Vec<f64>,
-    /// `−∂L_meta/∂V_i` `[n]`, V's slope held: positive where the meta loss falls if the sample's weight alone grows.
+    /// `V′(ℓ_i; θ) = ∂V/∂ℓ` `[n]`.
+    pub slopes: Vec<f64>,
+    /// `c_i` `[n]`: the share of the sample's gradient in the virtual step.
+    pub coefficients: Vec<f64>,
+    /// `−∂L_meta/∂V_i = α p_i` `[n]`, V's slope held: positive where the meta loss falls if the sample's weight alone grows.
     pub pull: Vec<f64>,
+    /// `−∂L_meta/∂V′_i = α q_i` `[n]`, V held; 0 where the loss that V reads is detached.
+    pub slope_pull: Vec<f64>,
     /// `∂L_meta/∂θ`, in the order `fc1.weight`, `fc1.bias`, `fc2.weight`, `fc2.bias`, `[3·hidden + 1]`.
     pub hypergrad: Vec<f64>,
 }
@@ -83,26 +89,24 @@ impl ThetaValues {
         let points: Vec<Point> = losses.iter().map(|l| self.at(*l)).collect();
         let n = losses.len() as f64;
         let bends = if config.undetached { 1.0 } else { 0.0 };
-        let samples = || points.iter().zip(losses).zip(u);
-        // c_j is linear in V_j and V′_j: by_v and by_slope are the derivatives of ⟨u, c⟩ by the two.
-        let (by_v, by_slope): (Vec<f64>, Vec<f64>) = match config.weights {
-            Weights::Mean => samples().map(|((_, l), u)| (u / n, bends * u * l / n)).unzip(),
+        // φ divides by `total`; `middle` is its value where that depends on V, and 0 where it does not.
+        let (total, middle, shares) = match config.weights {
+            Weights::Mean => (n, 0.0, 0.0),
             Weights::Normalised => {
                 let total: f64 = points.iter().map(|p| p.v).sum();
-                let mean = points.iter().zip(losses).map(|(p, l)| p.v * l).sum::<f64>() / total;
-                let c = |p: &Point, l: f64| (p.v + bends * p.slope * (l - mean)) / total;
-                let uc: f64 = samples().map(|((p, l), u)| u * c(p, *l)).sum();
-                let uslope: f64 = samples().map(|((p, _), u)| bends * u * p.slope).sum();
-                samples()
-                    .map(|((_, l), u)| {
-                        (
-                            (u - uc) / total - (l - mean) / (total * total) * uslope,
-                            bends * u * (l - mean) / total,
-                        )
-                    })
-                    .unzip()
+                (total, points.iter().zip(losses).map(|(p, l)| p.v * l).sum::<f64>() / total, 1.0)
             }
         };
+        let coefficients: Vec<f64> =
+            points.iter().zip(losses).map(|(p, l)| (p.v + bends * p.slope * (l - middle)) / total).collect();
+        let uc: f64 = u.iter().zip(&coefficients).map(|(u, c)| u * c).sum();
+        let uslope: f64 = u.iter().zip(&points).map(|(u, p)| bends * u * p.slope).sum();
+        // c_j is linear in V_j and V′_j: by_v and by_slope, the page's p and q, are the derivatives of ⟨u, c⟩ by the two.
+        let by_v =
+            |l: f64, u: f64| (u - shares * uc) / total - shares * (l - middle) / (total * total) * uslope;
+        let by_slope = |l: f64, u: f64| bends * u * (l - middle) / total;
+        let (by_v, by_slope): (Vec<f64>, Vec<f64>) =
+            losses.iter().zip(u).map(|(l, u)| (by_v(*l, *u), by_slope(*l, *u))).unzip();
         let reach = lr * config.reach();
         let mut hypergrad = vec![0.0; 3 * self.slopes.len() + 1];
         for ((point, by_v), by_slope) in points.iter().zip(&by_v).zip(&by_slope) {
@@ -113,7 +117,10 @@ impl ThetaValues {
         }
         ClosedForm {
             weights: points.iter().map(|p| p.v).collect(),
+            slopes: points.iter().map(|p| p.slope).collect(),
+            coefficients,
             pull: by_v.iter().map(|b| reach * b).collect(),
+            slope_pull: by_slope.iter().map(|b| reach * b).collect(),
             hypergrad,
         }
     }

@@ -148,7 +148,7 @@ pub fn probe(double: bool) -> f64 {
 
 impl StepConfig {
     /// How far ŵ moves for a virtual gradient of 1, in learning rates: 1, or the momentum rule's gain.
-    pub(super) fn reach(&self) -> f64 {
+    pub(crate) fn reach(&self) -> f64 {
         match self.virtual_step {
             VirtualStep::Plain => 1.0,
             VirtualStep::Momentum => self.classifier.gain(),

@@ -54,6 +54,14 @@ impl CellFolder {
         Ok((CellFolder { out: out.to_path_buf(), _claim: claim }, config))
     }
 
+    /// Replaces the configuration by one that the finished cells are part of, too.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn reconfigure(&self, config: &impl Serialize) -> Result<()> {
+        write_atomically(&self.out.join(CONFIG), to_toml(config)?.as_bytes())
+    }
+
     fn path(&self, cell: &str) -> PathBuf {
         self.out.join(CELLS).join(format!("{cell}.json"))
     }

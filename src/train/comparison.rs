@@ -7,9 +7,7 @@ use serde::Serialize;
 use super::files::write_atomically;
 use super::grid::{Cell, Grid};
 use super::plots::{Confusion, Line, Lines, write};
-use super::prepared::Prepared;
 use super::statistics::Spread;
-use crate::data::Dataset;
 use crate::error::{Error, Result};
 
 /// What a method has reached, over all its seeds that came to an end. Accuracies in percent.
@@ -108,9 +106,7 @@ impl Comparison {
         write_tables(cells, &grid.out)?;
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::Program(e.to_string()))?;
         write_atomically(&grid.out.join("summary.json"), (text + "\n").as_bytes())?;
-        // For the names of classes.
-        let data = Prepared::new(grid.plan.config.clone())?;
-        draw(grid, cells, &data.dataset)
+        draw(grid, cells)
     }
 }
 
@@ -215,23 +211,29 @@ impl SeededRow<'_> {
     }
 }
 
-/// Per place, the mean over runs of (x, y) with the same x, in the order of x.
-fn mean_points(runs: impl Iterator<Item = Vec<(f64, f64)>>) -> Vec<(f64, f64)> {
-    let mut all: Vec<(f64, f64)> = runs.flatten().filter(|p| p.1.is_finite()).collect();
+/// Where a run has a value: (x, y, weight).
+type Point = (f64, f64, f64);
+
+/// Per place, the weighted mean over runs of y at the same x, in the order of x.
+fn mean_points(runs: impl Iterator<Item = Vec<Point>>) -> Vec<(f64, f64)> {
+    let mut all: Vec<Point> = runs.flatten().filter(|p| p.1.is_finite()).collect();
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let same = all.chunk_by(|a, b| a.0 == b.0);
-    same.map(|points| (points[0].0, points.iter().map(|p| p.1).sum::<f64>() / points.len() as f64)).collect()
+    let mean = |points: &[Point]| {
+        let (sum, weights) = points.iter().fold((0.0, 0.0), |(s, w), p| (s + p.2 * p.1, w + p.2));
+        (points[0].0, sum / weights)
+    };
+    all.chunk_by(|a, b| a.0 == b.0).map(mean).collect()
 }
 
-fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
-    let (config, out) = (&grid.plan.config, &grid.out);
+fn draw(grid: &Grid, cells: &[Cell]) -> Result<()> {
+    let (config, out, names) = (&grid.plan.config, &grid.out, &grid.names);
     let tail = config.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));
     let seeds = match grid.plan.seeds.len() {
         1 => "1 seed".to_owned(),
         n => format!("mean of {n} seeds"),
     };
-    let title = format!("{}, {}, noise {}{tail}, {seeds}", dataset.name, config.model, config.noise);
-    let lines = |points: &dyn Fn(&Cell) -> Vec<(f64, f64)>| -> Vec<Line> {
+    let title = format!("{}, {}, noise {}{tail}, {seeds}", names.dataset, config.model, config.noise);
+    let lines = |points: &dyn Fn(&Cell) -> Vec<Point>| -> Vec<Line> {
         let line = |(look, name): (usize, &String)| Line {
             name: name.clone(),
             look,
@@ -244,12 +246,13 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         across: "epoch",
         up: "test accuracy (%)",
         whole: true,
+        names: &[],
         range: None,
-        lines: lines(&|c| c.rows.iter().map(|r| (r.epoch as f64, r.test_accuracy)).collect()),
+        lines: lines(&|c| c.rows.iter().map(|r| (r.epoch as f64, r.test_accuracy, 1.0)).collect()),
     };
     write(&accuracy, &out.join("accuracy"))?;
 
-    let mut curves = lines(&|c| c.curve.clone());
+    let mut curves = lines(&Cell::weighted_curve);
     for curve in &mut curves {
         if !ended(&curve.name, cells).any(|c| c.curve_is_function) {
             curve.name.push('*');
@@ -266,6 +269,7 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         across: "loss of a training sample (nats; *: mean weight given in the last epoch)",
         up: "weight at the end of training",
         whole: false,
+        names: &[],
         range: Some((0.0, 1.05)),
         lines: curves,
     };
@@ -276,9 +280,10 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         across: if config.imbalance.is_some() { "class, the largest first" } else { "class" },
         up: "test accuracy of the class (%)",
         whole: true,
+        names: &names.classes,
         range: None,
         lines: lines(&|c| {
-            c.history().class_accuracies().into_iter().enumerate().map(|(i, a)| (i as f64, a)).collect()
+            c.history().class_accuracies().into_iter().enumerate().map(|(i, a)| (i as f64, a, 1.0)).collect()
         }),
     };
     write(&classes, &out.join("class_accuracy"))?;
@@ -293,9 +298,20 @@ fn draw(grid: &Grid, cells: &[Cell], dataset: &Dataset) -> Result<()> {
         }
         if !sum.is_empty() {
             let title = format!("{name}: {title}");
-            let figure = Confusion { title: &title, names: &dataset.class_names, counts: &sum };
+            let figure = Confusion { title: &title, names: &names.classes, counts: &sum };
             write(&figure, &out.join(format!("confusion_{name}")))?;
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_over_runs_count_their_samples() {
+        let runs = [vec![(0.5, 1.0, 3.0), (1.5, 4.0, 1.0)], vec![(0.5, 0.0, 1.0), (2.5, f64::NAN, 1.0)]];
+        assert_eq!(mean_points(runs.into_iter()), [(0.5, 0.75), (1.5, 4.0)]);
+    }
 }

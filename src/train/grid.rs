@@ -6,12 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Config;
 use super::files::{Claim, read_toml, to_toml, write_atomically};
-use super::history::{EpochRow, History};
+use super::history::{EpochRow, History, LossBins};
 use super::method::Method;
 use super::paper::PaperCell;
+use super::prepared::Prepared;
 use super::run::{CHECKPOINT, CONFIG, Observer, Run};
+use crate::data::{self, Dataset};
 use crate::error::{Error, Result};
 use crate::program::Session;
+use crate::words::counted;
 
 /// What a grid compares: `compare.toml`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -75,25 +78,39 @@ pub struct Cell {
     pub curve: Vec<(f64, f64)>,
     /// Whether the curve is the scheme's function.
     pub curve_is_function: bool,
+    /// Where it is not: of how many samples each of its points is the mean.
+    #[serde(default)]
+    pub curve_samples: Vec<f64>,
 }
 
 impl Cell {
     fn new(id: CellId, history: &History, error: Option<String>) -> Cell {
         let picture = history.pictures.last().filter(|p| p.epoch > 0);
+        let bins = history.by_loss.iter().enumerate().filter(|(_, bin)| bin.1 > 0.0);
+        let (means, samples): (Vec<(f64, f64)>, Vec<f64>) =
+            bins.map(|(i, &(mean, count))| ((LossBins::middle(i), mean), count)).unzip();
+        let (curve, curve_samples) = picture.map_or((means, samples), |p| (p.curve.clone(), Vec::new()));
         Cell {
             method: id.method.to_string(),
             seed: id.seed,
             error,
             rows: history.rows.clone(),
             confusion: history.confusion.clone(),
-            curve: picture.map_or_else(|| history.by_loss.clone(), |p| p.curve.clone()),
+            curve,
             curve_is_function: picture.is_some(),
+            curve_samples,
         }
     }
 
     /// The same as a history, for its means.
     pub fn history(&self) -> History {
         History { rows: self.rows.clone(), confusion: self.confusion.clone(), ..History::default() }
+    }
+
+    /// The points of the curve, each with its number of samples; 1 where it is a function.
+    pub fn weighted_curve(&self) -> Vec<(f64, f64, f64)> {
+        let samples = self.curve_samples.iter().copied().chain(std::iter::repeat(1.0));
+        self.curve.iter().zip(samples).map(|(point, samples)| (point.0, point.1, samples)).collect()
     }
 
     /// Milliseconds of a training step, evaluation not counted.
@@ -103,10 +120,52 @@ impl Cell {
     }
 }
 
-/// A grid and its folder: `compare.toml`, a folder `cells/<method>-seed<seed>` a run, and what [`super::Comparison`] writes.
+/// What a grid's pictures say of its data: `names.json`, so that finished runs can be shown without the images.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DataNames {
+    /// The data set.
+    pub dataset: String,
+    /// Its classes, by label; empty where they are not known.
+    pub classes: Vec<String>,
+}
+
+impl DataNames {
+    fn of(dataset: &Dataset) -> DataNames {
+        DataNames { dataset: dataset.name.clone(), classes: dataset.class_names.clone() }
+    }
+
+    /// Those of a grid's folder. One that was made before there was the file gets it now if its data are still there; if not, nothing but
+    /// the names is lost.
+    fn of_folder(out: &Path, config: &Config) -> Result<DataNames> {
+        let path = out.join(NAMES);
+        if path.exists() {
+            let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+            return serde_json::from_str(&text).map_err(|e| {
+                Error::Data(format!(
+                    "{}: holds no names ({e}); remove it to have it written anew",
+                    path.display()
+                ))
+            });
+        }
+        match data::load(config.dataset, config.data_dir.as_deref()) {
+            Ok(dataset) => DataNames::of(&dataset).write(out),
+            Err(_) => Ok(DataNames { dataset: config.dataset.to_string(), classes: Vec::new() }),
+        }
+    }
+
+    fn write(self, out: &Path) -> Result<DataNames> {
+        let text = serde_json::to_string_pretty(&self).map_err(|e| Error::Program(e.to_string()))?;
+        write_atomically(&out.join(NAMES), (text + "\n").as_bytes())?;
+        Ok(self)
+    }
+}
+
+/// A grid and its folder: `compare.toml`, `names.json`, a folder `cells/<method>-seed<seed>` a run, and what [`super::Comparison`] writes.
 pub struct Grid {
     /// What is compared.
     pub plan: Plan,
+    /// What its data are called.
+    pub names: DataNames,
     /// The folder.
     pub out: PathBuf,
     /// Held as long as the grid is.
@@ -114,18 +173,22 @@ pub struct Grid {
 }
 
 const PLAN: &str = "compare.toml";
+const NAMES: &str = "names.json";
 const CELL: &str = "cell.json";
 
 impl Grid {
     /// A new grid in the folder `out`.
     ///
     /// # Errors
-    /// [`Error::Usage`] if `out` holds a grid or a run already; if it cannot be written to.
+    /// As [`Prepared::new`]; [`Error::Usage`] if `out` holds a grid or a run already; if it cannot be written to.
     pub fn start(plan: Plan, out: &Path) -> Result<Grid> {
         let text = to_toml(&plan)?;
+        // What cannot be prepared is told before a folder is made.
+        let names = DataNames::of(&Prepared::new(plan.config.clone())?.dataset);
         let claim = Claim::fresh(out, &[PLAN, CONFIG, "summary.json", "results.csv"])?;
+        let names = names.write(out)?;
         write_atomically(&out.join(PLAN), text.as_bytes())?;
-        Ok(Grid { plan, out: out.to_path_buf(), _claim: claim })
+        Ok(Grid { plan, names, out: out.to_path_buf(), _claim: claim })
     }
 
     /// The grid in a folder.
@@ -144,10 +207,34 @@ impl Grid {
         plan.check().map_err(|e| {
             Error::Data(format!("{}: {e}; mend it, or start anew in another --out", path.display()))
         })?;
-        let grid = Grid { plan, out: out.to_path_buf(), _claim: Claim::new(out)? };
+        let claim = Claim::new(out)?;
+        let names = DataNames::of_folder(out, &plan.config)?;
+        let grid = Grid { plan, names, out: out.to_path_buf(), _claim: claim };
         grid.cells()?;
         grid.paper()?;
         Ok(grid)
+    }
+
+    /// The same grid with more methods or more seeds; its finished runs are kept.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a plan that is not the old one with something added; as [`Prepared::new`], and then the plan stays as it is.
+    pub fn extend(&mut self, plan: Plan) -> Result<()> {
+        if plan == self.plan {
+            return Ok(());
+        }
+        plan.check()?;
+        let old = &self.plan;
+        let grows = plan.methods.starts_with(&old.methods) && plan.seeds.starts_with(&old.seeds);
+        if !grows || plan.config != old.config || plan.preset != old.preset {
+            let out = self.out.display();
+            return Err(Error::Usage(format!("{out}: only methods and seeds can be added to a comparison")));
+        }
+        // Without its data nothing could be trained, and what is finished could not be shown any more.
+        Prepared::new(plan.config.clone())?;
+        write_atomically(&self.out.join(PLAN), to_toml(&plan)?.as_bytes())?;
+        self.plan = plan;
+        Ok(())
     }
 
     /// All runs: seed after seed, so that what is finished can be compared.
@@ -192,9 +279,8 @@ impl Grid {
         let (rows, epochs) = (cell.rows.len(), self.plan.config.epochs);
         if cell.error.is_none() && rows != epochs {
             let path = path.display();
-            return Err(Error::Data(format!(
-                "{path}: has {rows} epochs and {PLAN} asks for {epochs}; {advice}"
-            )));
+            let rows = counted(rows, "epoch");
+            return Err(Error::Data(format!("{path}: has {rows} and {PLAN} asks for {epochs}; {advice}")));
         }
         Ok(Some(cell))
     }

@@ -52,7 +52,7 @@ pub struct History {
     /// `[true class][predicted class]`: test images after the last epoch.
     #[serde(default)]
     pub confusion: Vec<Vec<u32>>,
-    /// (loss, mean weight that the last epoch gave to samples of about that loss); empty without weights.
+    /// (mean weight that the last epoch gave, number of samples), by bins of a quarter of a nat of the loss from 0; empty without weights.
     #[serde(default)]
     pub by_loss: Vec<(f64, f64)>,
 }
@@ -125,7 +125,8 @@ pub struct Summary {
     pub corrupted_percent: f64,
 }
 
-/// Mean weights by loss, in bins of a quarter of a nat from 0 to 8; the last one holds all above.
+/// Mean weights by loss, in bins of a quarter of a nat from 0 to 8. What lies above belongs to no bin: all those losses together are
+/// no point of a curve.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct LossBins(Vec<(f64, u64)>);
 
@@ -142,15 +143,23 @@ impl LossBins {
     pub fn add(&mut self, losses: &[f64], weights: &[f64]) {
         for (loss, weight) in losses.iter().zip(weights) {
             // The cast takes what is below 0 to 0.
-            let bin = &mut self.0[((loss * BINS_PER_NAT) as usize).min(BINS - 1)];
-            *bin = (bin.0 + weight, bin.1 + 1);
+            if let Some(bin) = self.0.get_mut((loss * BINS_PER_NAT) as usize) {
+                *bin = (bin.0 + weight, bin.1 + 1);
+            }
         }
     }
 
-    /// (the bin's middle, its mean weight), for bins that hold samples.
+    /// Of each bin its mean weight and its number of samples, 0 and 0 for an empty one; nothing at all where there were no weights.
     pub fn means(&self) -> Vec<(f64, f64)> {
-        let filled = self.0.iter().enumerate().filter(|(_, bin)| bin.1 > 0);
-        filled.map(|(i, bin)| ((i as f64 + 0.5) / BINS_PER_NAT, bin.0 / bin.1 as f64)).collect()
+        if self.0.iter().all(|bin| bin.1 == 0) {
+            return Vec::new();
+        }
+        self.0.iter().map(|&(sum, count)| (sum / count.max(1) as f64, count as f64)).collect()
+    }
+
+    /// The loss in the middle of a bin.
+    pub fn middle(bin: usize) -> f64 {
+        (bin as f64 + 0.5) / BINS_PER_NAT
     }
 }
 
@@ -164,4 +173,19 @@ pub(super) fn mean_where(values: &[f64], flags: &[bool], flag: bool) -> Option<f
         }
     }
     (count > 0).then(|| sum / count as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bins_of_losses_count_their_samples_and_leave_out_what_lies_above() {
+        let mut bins = LossBins::default();
+        assert_eq!(bins.means(), []);
+        bins.add(&[0.1, 0.2, 7.9, 8.0, 30.0], &[1.0, 0.5, 0.25, 9.0, 9.0]);
+        let means = bins.means();
+        assert_eq!((means.len(), means[0], means[1], means[31]), (32, (0.75, 2.0), (0.0, 0.0), (0.25, 1.0)));
+        assert_eq!((LossBins::middle(0), LossBins::middle(31)), (0.125, 7.875));
+    }
 }

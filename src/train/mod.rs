@@ -53,7 +53,7 @@ mod stepper;
 pub use cells::CellFolder;
 pub use comparison::{Comparison, MethodSummary};
 pub use config::Config;
-pub use grid::{Cell, CellId, Grid, Plan};
+pub use grid::{Cell, CellId, DataNames, Grid, Plan};
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Measured, StepReport};
 pub use method::Method;

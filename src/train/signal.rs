@@ -24,10 +24,18 @@ pub struct SampleRow {
     pub loss: f64,
     /// `V(ℓ_i; θ)`.
     pub weight: f64,
+    /// `V′(ℓ_i; θ) = ∂V/∂ℓ`.
+    pub slope: f64,
+    /// `c_i`: the share of the sample's gradient in the virtual step.
+    pub coefficient: f64,
     /// `u_i = ⟨∇L_meta(ŵ), ∇ℓ_i(w)⟩`.
     pub u: f64,
-    /// `−∂L_meta/∂V_i`: what the sample alone asks of its weight.
+    /// α as it stands in the hypergradient: the learning rate, with the virtual step's gain.
+    pub alpha: f64,
+    /// `−∂L_meta/∂V_i = α p_i`: what the sample alone asks of its weight.
     pub pull: f64,
+    /// `−∂L_meta/∂V′_i = α q_i`: what it asks of V's slope; 0 where the loss that V reads is detached.
+    pub slope_pull: f64,
     /// `V(ℓ_i; θ⁺) − V(ℓ_i; θ)`: how its weight really moves, as V is one function of all losses.
     pub moved: f64,
 }
@@ -107,8 +115,8 @@ impl<'a> Walk<'a> {
             )));
         }
         let values: Vec<Vec<f64>> = theta.iter().map(|t| t.1.clone()).collect();
-        let closed_form =
-            ThetaValues::new(&values)?.closed_form(&config.step(config.method), config.lr, &losses, &u);
+        let rule = config.step(config.method);
+        let closed_form = ThetaValues::new(&values)?.closed_form(&rule, config.lr, &losses, &u);
         let train = &data.split.train;
         let positions = stepper.positions(at);
         let samples = positions.iter().enumerate().map(|(i, position)| {
@@ -121,8 +129,12 @@ impl<'a> Walk<'a> {
                 corrupted: train.corrupted[position],
                 loss: losses[i],
                 weight: weights[i],
+                slope: closed_form.slopes[i],
+                coefficient: closed_form.coefficients[i],
                 u: u[i],
+                alpha: config.lr * rule.reach(),
                 pull: closed_form.pull[i],
+                slope_pull: closed_form.slope_pull[i],
                 moved: next[i] - weights[i],
             }
         });

@@ -3,17 +3,22 @@
 use std::collections::HashMap;
 
 use metatape::Result;
+use metatape::data::Noise;
 use metatape::meta::{Optimiser, VirtualStep, Weights};
 use metatape::program::Part;
 use metatape::tape::Var;
+use metatape::words::counted;
 
 use super::args::HypergradArgs;
+use super::defaults;
 use super::explain::Explained;
 use super::report::{self, wrap};
 
 mod numbers;
+mod parts;
 
-use numbers::{number, over_time, signal, sum};
+use numbers::{number, signal, sum};
+use parts::{class_sizes, over_time};
 
 /// Parts with more operations than this are printed in part: those of deep networks, and Adam's.
 const MOST_OPERATIONS: usize = 50;
@@ -26,6 +31,7 @@ pub fn print(args: &HypergradArgs, told: &Explained) -> Result<()> {
         opening(told),
         program(told),
         signal(told),
+        class_sizes(told),
         over_time(told),
         sum(told),
         cost(told),
@@ -39,14 +45,15 @@ fn opening(told: &Explained) -> String {
     let (config, numbers) = (&told.data.config, &told.numbers);
     let count = |params: Vec<metatape::nn::Param>| params.iter().map(|p| p.shape.count()).sum::<usize>();
     let n = config.batch;
+    let tail = config.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));
     format!(
-        "One meta step, explained: step {} of {} on {} (noise {}), seed {}; {}\n\n\
+        "One meta step, explained: step {} of {} on {} (noise {}{tail}), seed {}; {}\n\n\
          w    the classifier's {} parameters; α = {} is their learning rate\n\
-         ℓ_i  the loss of sample i of the training batch, i = 1 … {n}, under its label as given, which may be wrong\n\
+         ℓ_i  the loss of sample i of the training batch, i = 1 … {n}, under its label as given{}\n\
          V    the weight net: V(ℓ; θ) is the weight of a sample whose loss is ℓ; θ are its {} parameters\n\
          ŵ    where the classifier would be after a step with these weights: a function of θ\n\
          L_meta(ŵ) = {}: the mean loss there of {n} samples from the meta set, whose labels are right.\n\
-         \u{20}    The step asks how θ should change to make it smaller, then takes the real step with the new θ.",
+         \u{20}    The step asks how θ should change to make it smaller, then takes the real step with the new θ.{}",
         numbers.step,
         config.model,
         told.data.dataset.name,
@@ -55,9 +62,23 @@ fn opening(told: &Explained) -> String {
         told.machine,
         count(told.data.net.params()),
         numbers.lr,
+        if config.noise == Noise::None { "" } else { ", which may be wrong" },
         count(config.weight_net(config.method).params()),
         number(numbers.meta_loss),
+        published(&defaults::to_be_as_train()),
     )
+}
+
+/// That this is not the step that `train` takes by default, where it is not.
+fn published(flags: &[String]) -> String {
+    if flags.is_empty() {
+        return String::new();
+    }
+    let words = format!(
+        "The defaults here are the published step's, not those of `metatape train`; for the step that train takes by default, add {}.",
+        flags.join(" ")
+    );
+    format!("\n\n{}", wrap(&words))
 }
 
 /// What a part is for: its title, and its words.
@@ -273,10 +294,10 @@ fn remark(told: &Explained) -> String {
 fn closing(args: &HypergradArgs, told: &Explained) -> String {
     match &args.csv {
         Some(path) => format!(
-            "written: {} ({} steps, {} samples each: loss, V, u, what each asks, how V moves)",
+            "written: {} ({}, {} each: loss, V, V′, c, u, what each asks and how V moves; --help says which column is what)",
             path.display(),
-            told.numbers.step,
-            told.numbers.samples.len()
+            counted(told.numbers.step as usize, "step"),
+            counted(told.numbers.samples.len(), "sample")
         ),
         None => "--csv FILE --steps N writes these numbers for every sample of every step; src/meta/mod.rs derives the formulas."
             .to_owned(),

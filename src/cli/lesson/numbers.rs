@@ -1,16 +1,16 @@
 //! The step's per-sample numbers, and the sum over them done again.
 
+use metatape::data::Noise;
 use metatape::meta::Weights;
 use metatape::train::SampleRow;
+use metatape::words::counted;
 
 use super::closed_form;
-use crate::cli::explain::{Explained, Sums};
+use crate::cli::explain::Explained;
 use crate::cli::report::{self, wrap};
 
 /// Bands of losses that the batch is cut into.
 const BANDS: usize = 5;
-/// Stretches that the steps are cut into.
-const STRETCHES: usize = 5;
 /// Samples at each end of u that are shown.
 const AT_EACH_END: usize = 3;
 
@@ -23,7 +23,7 @@ pub(super) fn number(x: f64) -> String {
     }
 }
 
-fn signed(x: f64) -> String {
+pub(super) fn signed(x: f64) -> String {
     if x < 0.0 { format!("−{}", number(-x)) } else { format!("+{}", number(x)) }
 }
 
@@ -61,8 +61,12 @@ pub(super) fn signal(told: &Explained) -> String {
     let relative = told.data.config.weights == Weights::Normalised;
     let names = &told.data.dataset.class_names;
     let name = |label: i32| names.get(label as usize).map_or("?", String::as_str);
-    let heading = ["image", "given label", "", "loss", "V", "u_i", "asks", "V moves", "why"];
-    let mut table = vec![heading.map(str::to_owned).to_vec()];
+    let mut heading = vec!["image", "given label", ""];
+    // How large the class is matters where sizes differ by design.
+    heading.extend(told.sizes.as_ref().map(|_| "class has"));
+    heading.extend(["loss", "V", "u_i", "asks", "V moves", "why"]);
+    let left = [0, 1, 2, heading.len() - 1];
+    let mut table = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for row in shown {
         let truth = if row.corrupted { format!("wrong: {}", name(row.true_label)) } else { "right".into() };
         let asks = if row.pull > 0.0 {
@@ -72,18 +76,16 @@ pub(super) fn signal(told: &Explained) -> String {
         } else {
             "-"
         };
-        let cells = [
-            row.sample.to_string(),
-            name(row.label).to_owned(),
-            truth,
+        let mut cells = vec![row.sample.to_string(), name(row.label).to_owned(), truth];
+        cells.extend(told.sizes.as_ref().map(|_| told.class_counts[row.label as usize].to_string()));
+        cells.extend([
             number(row.loss),
             format!("{:.4}", row.weight),
             signed(row.u),
             asks.to_owned(),
             signed(row.moved),
-        ];
-        let mut cells = cells.to_vec();
-        cells.push(why(row, relative).to_owned());
+            why(row, relative).to_owned(),
+        ]);
         table.push(cells);
     }
     let what = if relative && told.data.config.undetached {
@@ -103,33 +105,40 @@ pub(super) fn signal(told: &Explained) -> String {
             "{what} Its weight moves as θ does, and θ listens to all samples of the batch, and through its optimiser's memory to \
              those of earlier steps: V is one function of the loss, so samples of one loss move together, and some are outvoted."
         )),
-        report::table_left(&table, &[0, 1, 2, 8]),
-        bands(rows)
+        report::table_left(&table, &left),
+        bands(told)
     )
 }
 
 /// Where V gets its gradient: the batch in bands of its losses.
-fn bands(rows: &[SampleRow]) -> String {
+fn bands(told: &Explained) -> String {
+    let rows = &told.numbers.samples;
     let mut order: Vec<&SampleRow> = rows.iter().collect();
     order.sort_by(|a, b| a.loss.total_cmp(&b.loss));
     let mean = |rows: &[&SampleRow], f: fn(&SampleRow) -> f64| {
         rows.iter().map(|r| f(r)).sum::<f64>() / rows.len() as f64
     };
-    let heading =
-        ["losses", "samples", "wrong labels", "mean u", "they ask together", "V on average", "moves"];
-    let mut table = vec![heading.map(str::to_owned).to_vec()];
+    let noisy = told.data.config.noise != Noise::None;
+    let mut heading = vec!["losses", "samples"];
+    heading.extend(noisy.then_some("wrong labels"));
+    heading.extend(told.sizes.as_ref().map(|_| "of the tail"));
+    heading.extend(["mean u", "they ask together", "V on average", "moves"]);
+    let mut table = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for band in order.chunks(order.len().div_ceil(BANDS).max(1)) {
         let (first, last) = (band[0].loss, band[band.len() - 1].loss);
         let pull: f64 = band.iter().map(|r| r.pull).sum();
-        table.push(vec![
-            format!("{} … {}", number(first), number(last)),
-            band.len().to_string(),
-            band.iter().filter(|r| r.corrupted).count().to_string(),
+        let mut cells = vec![format!("{} … {}", number(first), number(last)), band.len().to_string()];
+        cells.extend(noisy.then(|| band.iter().filter(|r| r.corrupted).count().to_string()));
+        cells.extend(
+            told.sizes.as_ref().map(|sizes| band.iter().filter(|r| sizes.of(r) == 2).count().to_string()),
+        );
+        cells.extend([
             signed(mean(band, |r| r.u)),
             signed(pull),
             format!("{:.4}", mean(band, |r| r.weight)),
             signed(mean(band, |r| r.moved)),
         ]);
+        table.push(cells);
     }
     let of = |flag: bool| rows.iter().filter(|r| r.corrupted == flag).collect::<Vec<_>>();
     let (right, wrong) = (of(false), of(true));
@@ -146,9 +155,9 @@ fn bands(rows: &[SampleRow]) -> String {
         let (middle, square) = (mean(&all, |r| r.u), mean(&all, |r| r.u * r.u));
         text.push_str("\n\n");
         text.push_str(&wrap(&format!(
-            "Mean u of the {} samples with the right label {}, of the {} with a wrong one {}, and the standard deviation of single \
+            "Mean u of the {} with the right label {}, of the {} with a wrong one {}, and the standard deviation of single \
              samples {}: one sample's u says little. V learns because it pools them, over losses and over steps.",
-            right.len(),
+            counted(right.len(), "sample"),
             signed(mean(&right, |r| r.u)),
             wrong.len(),
             signed(mean(&wrong, |r| r.u)),
@@ -156,44 +165,6 @@ fn bands(rows: &[SampleRow]) -> String {
         )));
     }
     text
-}
-
-/// The signal over all steps that were taken; empty where there is one step, or one kind of samples.
-pub(super) fn over_time(told: &Explained) -> String {
-    let history = &told.history;
-    let all = |i: usize, steps: &[[Sums; 2]]| steps.iter().map(|s| s[i]).fold(Sums::default(), Sums::plus);
-    let (right, wrong) = (all(0, history), all(1, history));
-    if history.len() < 2 || right.samples == 0 || wrong.samples == 0 {
-        return String::new();
-    }
-    let heading = ["steps", "mean u: right", "wrong", "mean V: right", "wrong"];
-    let mut table = vec![heading.map(str::to_owned).to_vec()];
-    let length = history.len().div_ceil(STRETCHES);
-    for (i, steps) in history.chunks(length).enumerate() {
-        let mean = |sum: f64, sums: Sums| sum / sums.samples.max(1) as f64;
-        let (right, wrong) = (all(0, steps), all(1, steps));
-        let first = i * length + 1;
-        table.push(vec![
-            format!("{first} … {}", first + steps.len() - 1),
-            signed(mean(right.u, right)),
-            signed(mean(wrong.u, wrong)),
-            format!("{:.4}", mean(right.weight, right)),
-            format!("{:.4}", mean(wrong.weight, wrong)),
-        ]);
-    }
-    let agree = |s: &&[Sums; 2]| {
-        let [right, wrong] = s;
-        right.samples > 0
-            && wrong.samples > 0
-            && right.u / right.samples as f64 > wrong.u / wrong.samples as f64
-    };
-    let steps = history.iter().filter(agree).count();
-    let words = format!(
-        "All {} steps up to this one, by labels that are right and labels that are wrong, which V does not know. In {steps} of them \
-         the samples with the right label had the larger mean u.",
-        history.len()
-    );
-    format!("THE SIGNAL OVER THE STEPS\n{}\n\n{}", wrap(&words), report::table(&table))
 }
 
 pub(super) fn sum(told: &Explained) -> String {
@@ -214,7 +185,7 @@ pub(super) fn sum(told: &Explained) -> String {
             "∂L_meta/∂θ = {}. One of θ's parameters is the bias of V's last layer.{by_hand}",
             closed_form(told)
         )),
-        format!("the sum over {} samples", numbers.samples.len()),
+        format!("the sum over {}", counted(numbers.samples.len(), "sample")),
         signed_long(ours),
         "what the program computed",
         signed_long(own),

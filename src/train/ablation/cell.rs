@@ -34,6 +34,9 @@ pub struct CellResult {
     pub seed: u64,
     /// Images that meta batches were drawn from.
     pub meta_images: usize,
+    /// Images that accuracies are measured on; 0 in files from before it was kept.
+    #[serde(default)]
+    pub test_images: usize,
     /// Test accuracy after each epoch.
     pub accuracy: Vec<f64>,
     /// Between the variant's hypergradient and the exact one.
@@ -53,11 +56,12 @@ pub struct CellResult {
 
 impl CellResult {
     /// Of a loss that did not stay finite.
-    pub fn diverged(variant: Variant, seed: u64, error: String) -> CellResult {
+    pub fn diverged(variant: Variant, seed: u64, test_images: usize, error: String) -> CellResult {
         CellResult {
             variant,
             seed,
             meta_images: 0,
+            test_images,
             accuracy: Vec::new(),
             cosines: Vec::new(),
             other_batch: Vec::new(),
@@ -147,6 +151,7 @@ fn uniform(data: &Prepared, session: Session, watch: &mut dyn FnMut(CellProgress
         variant: Variant::Uniform,
         seed: data.config.seed,
         meta_images: 0,
+        test_images: data.dataset.test.len(),
         accuracy,
         cosines: Vec::new(),
         other_batch: Vec::new(),
@@ -228,6 +233,7 @@ impl Cell {
             variant,
             seed: data.config.seed,
             meta_images: data.split.meta.indices.len(),
+            test_images: data.dataset.test.len(),
             accuracy,
             cosines,
             other_batch,

@@ -4,6 +4,7 @@
 use super::findings::Findings;
 use super::variant::Variant;
 use crate::train::statistics::Difference;
+use crate::words::counted;
 
 impl Findings {
     /// The paragraph of conclusions.
@@ -27,8 +28,11 @@ impl Findings {
         }
         for row in self.rows.iter().filter(|r| r.diverged > 0) {
             text.push_str(&format!(
-                " {}: the loss did not stay finite with {} of {} seeds, which are left out.",
-                row.name, row.diverged, self.seeds
+                " {}: the loss did not stay finite with {} of {}, which {} left out.",
+                row.name,
+                row.diverged,
+                counted(self.seeds as usize, "seed"),
+                if row.diverged == 1 { "is" } else { "are" }
             ));
         }
         let (meta, steps) = (self.meta_set(), self.steps());
@@ -57,7 +61,8 @@ impl Findings {
                 .iter()
                 .filter_map(|n| Some((*n, self.against(Variant::Clean(*n), Variant::Published)?)));
             let each: Vec<(usize, Difference)> = each.collect();
-            let listed: Vec<String> = each.iter().map(|(n, d)| format!("{n} images {}", judged(d))).collect();
+            let listed: Vec<String> =
+                each.iter().map(|(n, d)| format!("{} {}", counted(*n, "image"), judged(d))).collect();
             said.push(format!("Size, against {} clean images: {}.", self.meta_size, listed.join("; ")));
             // From this size on none loses.
             let losing = each.iter().filter(|(_, d)| d.loses()).map(|(n, _)| *n).max().unwrap_or(0);
@@ -89,7 +94,12 @@ impl Findings {
                     .filter_map(|(v, n)| {
                         let base = if alike { self.clean(n) } else { Variant::Published };
                         let difference = self.against(v, base)?;
-                        Some(format!("{n} images {}{}", judged(&difference), self.and_uniform(v)))
+                        Some(format!(
+                            "{} {}{}",
+                            counted(n, "image"),
+                            judged(&difference),
+                            self.and_uniform(v)
+                        ))
                     })
                     .collect();
                 if !listed.is_empty() {
@@ -243,6 +253,7 @@ mod tests {
             variant,
             seed: i as u64 + 1,
             meta_images: 1000,
+            test_images: 5000,
             accuracy: vec![last + 1.0, last],
             cosines: probe(0.5),
             other_batch: if variant == Variant::Published { probe(0.8) } else { Vec::new() },

@@ -6,6 +6,7 @@ use super::cell::CellResult;
 use super::study::Config;
 use super::variant::Variant;
 use crate::train::statistics::{Difference, Spread};
+use crate::words::counted;
 
 /// One variant over all seeds. Accuracies in percent.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -142,8 +143,11 @@ impl Findings {
             rows: config.variants.iter().map(row).collect(),
             other_batch: Spread::of(&other),
             setting: format!(
-                "{} on {}, noise {}{tail}, {} epochs",
-                run.model, run.dataset, run.noise, run.epochs
+                "{} on {}, noise {}{tail}, {}",
+                run.model,
+                run.dataset,
+                run.noise,
+                counted(run.epochs, "epoch")
             ),
             accuracy: config.variants.iter().map(|v| (*v, finals(*v))).collect(),
             meta_size: config.meta_size,

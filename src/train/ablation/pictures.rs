@@ -6,6 +6,7 @@ use super::study::Config;
 use super::variant::Variant;
 use crate::error::Result;
 use crate::train::plots::{DotRow, DotRows, EpochCurves, EpochLine, write};
+use crate::words::counted;
 
 /// Lines that one picture tells apart.
 const MOST_LINES: usize = 4;
@@ -15,8 +16,12 @@ pub(super) fn draw(config: &Config, results: &[CellResult], findings: &Findings,
     let run = &config.run;
     let tail = run.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));
     let title = format!(
-        "{}, {}, noise {}{tail}, {} epochs, {} seeds",
-        run.dataset, run.model, run.noise, run.epochs, config.seeds
+        "{}, {}, noise {}{tail}, {}, {}",
+        run.dataset,
+        run.model,
+        run.noise,
+        counted(run.epochs, "epoch"),
+        counted(config.seeds as usize, "seed")
     );
     let rows = |value: fn(&CellResult) -> Option<f64>| -> Vec<DotRow> {
         let of = |v: Variant| results.iter().filter(|r| r.variant == v).filter_map(value).collect();

@@ -13,6 +13,7 @@ use crate::program::Session;
 use crate::train::cells::CellFolder;
 use crate::train::config::Config as RunConfig;
 use crate::train::prepared::Prepared;
+use crate::words::counted;
 
 /// Everything that decides a study's results.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -49,8 +50,8 @@ impl Config {
             match variant {
                 Variant::Clean(n) | Variant::Noisy(n) | Variant::Imbalanced(n) if *n > self.meta_size => {
                     return usage(format!(
-                        "--variants {variant}: the meta set has {} images; give at least --meta-size {n}",
-                        self.meta_size
+                        "--variants {variant}: the meta set has {}; give at least --meta-size {n}",
+                        counted(self.meta_size, "image")
                     ));
                 }
                 Variant::Noisy(_) if self.run.noise == Noise::None => {
@@ -113,6 +114,29 @@ impl Study {
         Ok(Study { config, grid })
     }
 
+    /// The same study with more variants or more seeds; its finished cells are kept.
+    ///
+    /// # Errors
+    /// As [`Study::start`], and then the study stays as it is; [`Error::Usage`] for a configuration that is not the old one with something
+    /// added.
+    pub fn extend(&mut self, config: Config) -> Result<()> {
+        if config == self.config {
+            return Ok(());
+        }
+        config.check()?;
+        let old = &self.config;
+        let grows = config.variants.starts_with(&old.variants) && config.seeds >= old.seeds;
+        if !grows || config.run != old.run || config.meta_size != old.meta_size {
+            let out = self.grid.out.display();
+            return Err(Error::Usage(format!("{out}: only variants and seeds can be added to a study")));
+        }
+        // Without its data nothing could be trained, and what is finished could not be shown any more.
+        prepare(&config, 1)?.0.batcher(false)?;
+        self.grid.reconfigure(&config)?;
+        self.config = config;
+        Ok(())
+    }
+
     /// Cells, seed by seed: (variant, seed).
     pub fn cells(&self) -> Vec<(Variant, u64)> {
         (1..=self.config.seeds)
@@ -149,17 +173,26 @@ impl Study {
             let mut step = |cell| watch(Progress { finished, cells: cells.len(), variant, seed, cell });
             let result = match cell::train(data, pool, variant, session()?, &mut step) {
                 // That it cannot be trained so is a result, too.
-                Err(Error::Numeric(sentence)) => CellResult::diverged(variant, seed, sentence),
+                Err(Error::Numeric(sentence)) => {
+                    CellResult::diverged(variant, seed, data.dataset.test.len(), sentence)
+                }
                 result => result?,
             };
             self.grid.keep(&name, &result)?;
             results.push(result);
         }
-        let run = &self.config.run;
-        let test_images = crate::data::load(run.dataset, run.data_dir.as_deref())?.test.len();
-        let findings = Findings::new(&self.config, &results, test_images);
+        let findings = Findings::new(&self.config, &results, self.test_images(&results)?);
         self.write(&results, &findings)?;
         Ok(findings)
+    }
+
+    /// As the cells know, so that a finished study can be shown without its data; those from before they did ask the data.
+    fn test_images(&self, results: &[CellResult]) -> Result<usize> {
+        let run = &self.config.run;
+        match results.iter().map(|result| result.test_images).max() {
+            Some(0) | None => Ok(crate::data::load(run.dataset, run.data_dir.as_deref())?.test.len()),
+            Some(images) => Ok(images),
+        }
     }
 
     fn write(&self, results: &[CellResult], findings: &Findings) -> Result<()> {
@@ -243,8 +276,8 @@ fn prepare(config: &Config, seed: u64) -> Result<(Prepared, Pool)> {
     let run = RunConfig { seed, meta_size: Some(apart), ..config.run.clone() };
     let data = Prepared::new(run).map_err(|error| match error {
         Error::Data(text) | Error::Usage(text) if text.contains("--meta-size") => Error::Data(format!(
-            "a meta set of {} images in a long tail of {} needs {} of each class set apart, and there are not so many ({text})",
-            config.meta_size,
+            "a meta set of {} in a long tail of {} needs {} of each class set apart, and there are not so many ({text})",
+            counted(config.meta_size, "image"),
             super::IMBALANCE,
             apart / classes
         )),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Labelled, Noise, Stream, TrainSet, rng};
 use crate::error::{Error, Result};
+use crate::words::counted;
 
 /// One change to the published method.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -46,12 +47,12 @@ impl Variant {
         match self {
             Variant::Published => "clean balanced meta set, three steps, exact".into(),
             Variant::Uniform => "no weights".into(),
-            Variant::Clean(n) => format!("meta set of {n} clean, balanced images"),
-            Variant::Noisy(n) => format!("the same {n} images with noisy labels"),
-            Variant::Imbalanced(n) => format!("{n} clean images in a long tail of {IMBALANCE}"),
+            Variant::Clean(n) => format!("meta set of {}, clean and balanced", counted(n, "image")),
+            Variant::Noisy(n) => format!("the same {} with noisy labels", counted(n, "image")),
+            Variant::Imbalanced(n) => format!("{} in a long tail of {IMBALANCE}", counted(n, "clean image")),
             Variant::TrainBatch => "training batches as meta batches".into(),
             Variant::TwoSteps => "w first, then θ at the new w; no redo".into(),
-            Variant::Every(k) => format!("θ steps once in {k} steps of w"),
+            Variant::Every(k) => format!("θ steps once in {} of w", counted(k as usize, "step")),
             Variant::FiniteDifference => "hypergradient by finite differences".into(),
         }
     }

@@ -4,7 +4,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::style::{BLUE, INK, PALE, Pen, SIZE, SOLID, head, line, px, text};
+use super::style::{BLUE, INK, PALE, Pen, READABLE, SIZE, SOLID, head, line, px, text};
+use super::text::width;
 use super::{Drawn, Figure};
 
 /// A confusion matrix: a row a true class, a column a predicted one, each cell its share of the row.
@@ -17,9 +18,6 @@ pub struct Confusion<'a> {
     /// `[true][predicted]`, counts.
     pub counts: &'a [Vec<f64>],
 }
-
-/// Up to so many classes, rows are named and shares written.
-const READABLE: usize = 20;
 
 impl Figure for Confusion<'_> {
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Drawn<B> {
@@ -57,7 +55,13 @@ impl Figure for Confusion<'_> {
                 _ => i.to_string(),
             };
             let beside = (left - px(6.0), (y(i) + y(i + 1)) / 2);
-            area.draw(&Text::new(name, beside, text(10.5, INK).pos(Pos::new(HPos::Right, VPos::Center))))?;
+            // A long name is made smaller rather than cut.
+            let fits = f64::from(left - px(12.0)) / f64::from(width(&name, &text(10.5, INK)).max(1));
+            area.draw(&Text::new(
+                name,
+                beside,
+                text(10.5 * fits.min(1.0), INK).pos(Pos::new(HPos::Right, VPos::Center)),
+            ))?;
             let below = ((x(i) + x(i + 1)) / 2, bottom + px(12.0));
             area.draw(&Text::new(i.to_string(), below, text(10.5, INK).pos(centred)))?;
         }

@@ -5,7 +5,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Drawn;
-use super::style::{GREY, INK, PALE, Pen, SOLID, line, px, text, upward};
+use super::style::{GREY, INK, PALE, Pen, SIZE, SOLID, line, px, text, upward};
+use super::text::width;
 
 /// The values that an axis spans, and what it is called.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub(super) struct Axis {
     pub label: String,
     /// Only whole numbers get ticks.
     pub whole: bool,
+    /// What stands at 0, 1, … instead of the numbers, if anything does.
+    pub names: Vec<String>,
 }
 
 impl Axis {
@@ -22,7 +25,7 @@ impl Axis {
     pub fn new(low: f64, high: f64, label: impl Into<String>) -> Axis {
         let usable = low.is_finite() && high.is_finite() && high > low;
         let (low, high) = if usable { (low, high) } else { (0.0, 1.0) };
-        Axis { low, high, label: label.into(), whole: false }
+        Axis { low, high, label: label.into(), whole: false, names: Vec::new() }
     }
 
     /// An axis that holds all finite `values` with a little room, widened to a range of at least `least`.
@@ -39,6 +42,10 @@ impl Axis {
 
     /// Ticks at round numbers (1, 2 or 5 times a power of ten apart), about `count` of them, with their texts.
     pub fn ticks(&self, count: usize) -> Vec<(f64, String)> {
+        if !self.names.is_empty() {
+            let places = (0..).map(f64::from).zip(self.names.iter().cloned());
+            return places.filter(|(place, _)| (self.low..=self.high).contains(place)).collect();
+        }
         let rough = (self.high - self.low) / count.max(1) as f64;
         let power = 10_f64.powf(rough.log10().floor());
         let distance = |step: f64| (step / rough).ln().abs();
@@ -72,6 +79,47 @@ impl Axis {
     }
 }
 
+/// How the ticks' texts below a frame stand: side by side in full size, smaller, or, where that would not be legible, upwards.
+struct Names {
+    size: f64,
+    upward: bool,
+    /// Pixels that they need more than numbers do.
+    height: i32,
+}
+
+impl Names {
+    const SIZE: f64 = 11.5;
+    const LEGIBLE: f64 = 9.0;
+
+    fn new(x: &Axis, wide: i32) -> Names {
+        let widest = x.names.iter().map(|name| width(name, &text(Names::SIZE, INK))).max().unwrap_or(0);
+        let each = (f64::from(wide) / (x.high - x.low)) - f64::from(px(5.0));
+        let fitting = Names::SIZE * each / f64::from(widest.max(1));
+        if widest == 0 || fitting >= Names::LEGIBLE {
+            return Names { size: fitting.clamp(Names::LEGIBLE, Names::SIZE), upward: false, height: 0 };
+        }
+        // A name of more than a quarter of the picture's height is made smaller.
+        let most = f64::from(px(f64::from(SIZE.1) / 4.0));
+        let size = 10.0f64.min(Names::SIZE * most / f64::from(widest));
+        let long = f64::from(widest) * size / Names::SIZE;
+        Names { size, upward: true, height: (long as i32 - px(8.0)).max(0) }
+    }
+
+    /// Draws a text whose upper end is at `at`.
+    fn draw<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        name: String,
+        at: (i32, i32),
+    ) -> Drawn<B> {
+        let style = match self.upward {
+            false => text(self.size, INK).pos(Pos::new(HPos::Center, VPos::Top)),
+            true => upward(self.size, INK).pos(Pos::new(HPos::Right, VPos::Center)),
+        };
+        area.draw(&Text::new(name, at, style))
+    }
+}
+
 /// The rectangle that the data are drawn in.
 pub(super) struct Frame {
     left: i32,
@@ -93,13 +141,20 @@ impl Frame {
     ) -> Result<Frame, DrawingAreaErrorKind<B::ErrorType>> {
         let (width, height) = area.dim_in_pixel();
         let right = width as i32 - px(if second.is_some() { 60.0 } else { 20.0 });
-        let frame =
-            Frame { left: px(60.0), right, top: top + px(8.0), bottom: height as i32 - px(52.0), x, y };
-        frame.axes(area, second)?;
+        let left = px(60.0);
+        let names = Names::new(&x, right - left);
+        let bottom = height as i32 - px(52.0) - names.height;
+        let frame = Frame { left, right, top: top + px(8.0), bottom, x, y };
+        frame.axes(area, second, &names)?;
         Ok(frame)
     }
 
-    fn axes<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, second: Option<&Axis>) -> Drawn<B> {
+    fn axes<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        second: Option<&Axis>,
+        names: &Names,
+    ) -> Drawn<B> {
         let (size, label_size) = (11.5, 13.0);
         let middle = ((self.left + self.right) / 2, (self.top + self.bottom) / 2);
         let grid = Pen { colour: PALE, width: 0.7, dash: SOLID };
@@ -116,11 +171,10 @@ impl Frame {
         for (value, name) in self.x.ticks(9) {
             let at = self.x_pixel(value);
             line(area, [Some((at, self.bottom)), Some((at, self.bottom + tick))], axis_pen())?;
-            let style = text(size, INK).pos(Pos::new(HPos::Center, VPos::Top));
-            area.draw(&Text::new(name, (at, self.bottom + gap), style))?;
+            names.draw(area, name, (at, self.bottom + gap))?;
         }
         let centred = |style: TextStyle<'static>| style.pos(Pos::new(HPos::Center, VPos::Center));
-        let below = (middle.0, self.bottom + px(36.0));
+        let below = (middle.0, self.bottom + px(36.0) + names.height);
         area.draw(&Text::new(self.x.label.clone(), below, centred(text(label_size, INK))))?;
         let beside = (px(18.0), middle.1);
         area.draw(&Text::new(self.y.label.clone(), beside, centred(upward(label_size, INK))))?;
@@ -187,6 +241,9 @@ mod tests {
         assert_eq!(texts(-0.3, 0.25, 6), ["−0.3", "−0.2", "−0.1", "0.0", "0.1", "0.2"]);
         assert_eq!(texts(70.2, 80.9, 6), ["72", "74", "76", "78", "80"]);
         assert_eq!(texts(0.0, 2.5e-4, 5), ["0.00000", "0.00005", "0.00010", "0.00015", "0.00020", "0.00025"]);
+        let names = ["ant", "bee", "cat"].map(str::to_owned).to_vec();
+        let classes = Axis { names, ..Axis::new(-0.2, 1.1, "") };
+        assert_eq!(classes.ticks(9), [(0.0, "ant".to_owned()), (1.0, "bee".to_owned())]);
         let epochs = Axis { whole: true, ..Axis::new(1.0, 3.0, "") };
         assert_eq!(epochs.ticks(9).iter().map(|tick| tick.0).collect::<Vec<_>>(), [1.0, 2.0, 3.0]);
         assert_eq!(texts(0.0, 5e7, 6), ["0", "1e7", "2e7", "3e7", "4e7", "5e7"]);
@@ -205,5 +262,21 @@ mod tests {
         assert_eq!((constant.low, constant.high), (4.0, 6.0));
         let none = Axis::around([f64::NAN].into_iter(), 2.0, "");
         assert_eq!((none.low, none.high), (0.0, 1.0));
+    }
+    #[test]
+    fn names_stand_upwards_only_where_they_do_not_fit() {
+        let stand = |name: &str, count: usize| {
+            let names = vec![name.to_owned(); count];
+            Names::new(&Axis { names, ..Axis::new(-0.5, count as f64 - 0.5, "") }, px(640.0))
+        };
+        let (short, close, long, longest) =
+            (stand("cat", 10), stand("Ankle boot", 10), stand("Ankle boot", 20), stand(&"x".repeat(90), 10));
+        assert!(!short.upward && short.size == Names::SIZE && short.height == 0);
+        assert!(!close.upward && (Names::LEGIBLE..Names::SIZE + 0.1).contains(&close.size));
+        assert!(long.upward && long.size >= Names::LEGIBLE && long.height > 0);
+        assert!(longest.upward && longest.height <= px(f64::from(SIZE.1) / 4.0));
+        // Numbers stand as ever.
+        let none = Names::new(&Axis::new(0.0, 8.0, ""), px(640.0));
+        assert!(!none.upward && none.size == Names::SIZE && none.height == 0);
     }
 }

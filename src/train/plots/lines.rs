@@ -5,7 +5,8 @@ use plotters::prelude::*;
 
 use super::frame::{Axis, Frame};
 use super::style::{
-    BLUE, DASHED, DOTTED, GREEN, GREY, INK, Key, ORANGE, PURPLE, Pen, SKY, SOLID, VERMILLION, head, line, px,
+    BLUE, DASHED, DOTTED, GREEN, GREY, INK, Key, ORANGE, PURPLE, Pen, READABLE, SKY, SOLID, VERMILLION, head,
+    line, px,
 };
 use super::{Drawn, Figure};
 
@@ -31,6 +32,8 @@ pub struct Lines<'a> {
     pub up: &'a str,
     /// Whether the horizontal axis has ticks at whole numbers only.
     pub whole: bool,
+    /// Of whole numbers along the bottom, what stands there instead of them; up to twenty are legible, of more the numbers are shown.
+    pub names: &'a [String],
     /// Ends of the vertical axis, if not those of the values.
     pub range: Option<(f64, f64)>,
     /// Drawn in this order.
@@ -42,7 +45,9 @@ const COLOURS: [RGBColor; 8] = [INK, BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SK
 impl Figure for Lines<'_> {
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Drawn<B> {
         let points = || self.lines.iter().flat_map(|line| line.points.iter().copied());
-        let x = Axis { whole: self.whole, ..Axis::around(points().map(|p| p.0), 1e-9, self.across) };
+        let named = if self.names.len() <= READABLE { self.names.to_vec() } else { Vec::new() };
+        let across = Axis::around(points().map(|p| p.0), 1e-9, self.across);
+        let x = Axis { whole: self.whole, names: named, ..across };
         let y = match self.range {
             Some((low, high)) => Axis::new(low, high, self.up),
             None => Axis::around(points().map(|p| p.1), 2.0, self.up),

@@ -13,6 +13,9 @@ pub(super) const SIZE: (u32, u32) = (720, 440);
 /// Pixels a point on the canvas that is drawn on. Backends take whole pixels, so a fine canvas is what makes lines smooth.
 pub(super) const SCALE: u32 = 4;
 
+/// So many classes can be told apart by name.
+pub(super) const READABLE: usize = 20;
+
 /// Points as pixels of the canvas.
 pub(super) fn px(points: f64) -> i32 {
     (points * f64::from(SCALE)).round() as i32

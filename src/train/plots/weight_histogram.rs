@@ -7,6 +7,7 @@ use super::frame::{Axis, Frame};
 use super::histogram::{Histogram, finite_count};
 use super::style::{CLEAN, CORRUPTED, Key, head};
 use super::{Drawn, Figure};
+use crate::words::counted;
 
 /// How the weights of samples with a right label and of those with a wrong one are distributed.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,10 @@ impl Figure for WeightHistogram<'_> {
             .map(|(weights, colour, name)| {
                 let n = finite_count(weights);
                 let mean = weights.iter().filter(|weight| weight.is_finite()).sum::<f64>() / n as f64;
-                (Key::Area(*colour), format!("{n} {name} samples, mean weight {mean:.2}"))
+                (
+                    Key::Area(*colour),
+                    format!("{}, mean weight {mean:.2}", counted(n, &format!("{name} sample"))),
+                )
             })
             .collect();
         let top = head(area, self.title, &legend)?;
