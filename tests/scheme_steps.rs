@@ -2,7 +2,8 @@
 
 use metatape::backend::cpu::Cpu;
 use metatape::meta::schemes::{
-    AdaBoost, CoTeaching, FineTune, Glc, L2rw, Memory, Moment, MwNet, MwNetRecipe, Scheme, TrainStep, Uniform,
+    AdaBoost, CoTeaching, FineTune, Glc, L2rw, Memory, Moment, MwNet, MwNetRecipe, Scheme, Seen, TrainStep,
+    Uniform,
 };
 use metatape::meta::{Batch, Optimiser, Sgd, StepConfig, Weights};
 use metatape::nn::{Architecture, Forward, Network, Normalisation, Params, WeightNet, WeightNetInit};
@@ -341,6 +342,27 @@ fn a_class_aware_v_has_one_curve_a_group() {
         let lr = recipe.weight_net.optimiser().1;
         takes_the_step_of(recipe, lr, vec![0, 1, 1]);
         takes_the_step_of(recipe, lr, vec![2, 0, 1]);
+    }
+}
+
+#[test]
+fn a_class_aware_v_is_drawn_group_by_group() {
+    let weight_net =
+        WeightNet { hidden: 3, init: WeightNetInit::Faithful, slope: 1.0, groups: vec![2, 0, 1] };
+    let scheme = MwNet { weight_net, config: StepConfig::default(), lr: 1e-3 };
+    assert_eq!(scheme.groups(), [("large classes", 1), ("medium classes", 2), ("small classes", 0)]);
+    let mut tape = Tape::new();
+    let losses = tape.input("loss", Kind::Float, [N]).unwrap();
+    let labels = tape.input("y", Kind::Int, [N]).unwrap();
+    let curve = scheme.curve(&mut tape, &Seen { losses, labels }).unwrap().unwrap();
+    tape.output("weight", curve);
+    let given: Vec<f64> = (0..N).map(|i| i as f64).collect();
+    let inputs = [scheme.inputs(&moment(0, N)), vec![("loss", given.clone())]].concat();
+    let (mut session, program) = prepare(&tape, &inputs);
+    session.run(&program).unwrap();
+    let theta = theta_states(&session, "theta");
+    for (i, got) in session.fetch(&program, "weight").unwrap().iter().enumerate() {
+        assert!((got - v(&theta, group(&scheme.weight_net, i), given[i]).0).abs() < 1e-14, "sample {i}");
     }
 }
 

@@ -85,7 +85,7 @@ pub struct Cell {
 
 impl Cell {
     fn new(id: CellId, history: &History, error: Option<String>) -> Cell {
-        let picture = history.pictures.last().filter(|p| p.epoch > 0);
+        let picture = history.pictures.last().filter(|p| p.epoch > 0 && p.groups.is_empty());
         let bins = history.by_loss.iter().enumerate().filter(|(_, bin)| bin.1 > 0.0);
         let (means, samples): (Vec<(f64, f64)>, Vec<f64>) =
             bins.map(|(i, &(mean, count))| ((LossBins::middle(i), mean), count)).unzip();

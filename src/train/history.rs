@@ -34,8 +34,11 @@ pub struct EpochRow {
 pub struct WeightPicture {
     /// Epochs done.
     pub epoch: usize,
-    /// (loss, V(loss)) for losses 0, 0.05, … 8.
+    /// (loss, V(loss)) for losses 0, 0.05, … 8; of a class-aware V, for the large classes.
     pub curve: Vec<(f64, f64)>,
+    /// Of a class-aware V, the name of each group of classes and its V at the same losses.
+    #[serde(default)]
+    pub groups: Vec<(String, Vec<f64>)>,
     /// Per training sample, its loss.
     pub losses: Vec<f64>,
     /// Per training sample, its weight.
@@ -107,7 +110,7 @@ pub struct Summary {
     pub mean_weight_clean: Option<f64>,
     /// Mean V over training samples with a wrong label, at the end; none without noise.
     pub mean_weight_corrupted: Option<f64>,
-    /// [loss, V(loss)] for losses 0, 0.25, … 8, at the end.
+    /// [loss, V(loss)] for losses 0, 0.25, … 8, at the end; of a class-aware V, for the large classes.
     pub weight_curve: Vec<(f64, f64)>,
     /// Meta steps a second, evaluation not counted.
     pub meta_steps_per_second: Option<f64>,

@@ -285,13 +285,29 @@ impl Learner {
             memory,
         };
         let points: Vec<f64> = (0..CURVE_POINTS).map(|i| i as f64 / CURVE_POINTS_PER_UNIT).collect();
-        let mut at = |losses: &[f64]| curve.weights(session, scheme.as_ref(), losses, &now);
-        let (weights, values) = (at(&losses)?, at(&points)?);
+        let mut at =
+            |losses: &[f64], labels: &[i32]| curve.weights(session, scheme.as_ref(), losses, labels, &now);
+        let weights = at(&losses, data.labels(Set::Train))?;
+        let mut over_losses = |label: i32| at(&points, &[label; CURVE_POINTS]);
+        let mut groups = Vec::new();
+        for (name, label) in scheme.groups() {
+            groups.push((name.to_owned(), over_losses(label)?));
+        }
+        let values = match groups.first() {
+            Some((_, values)) => values.clone(),
+            None => over_losses(0)?,
+        };
         if let Some(bad) = losses.iter().chain(&weights).find(|v| !v.is_finite()) {
             let what = format!("a training image has a loss or a weight of {bad} at the end");
             return Err(self.diverged(data, epoch, &what));
         }
-        Ok(Some(WeightPicture { epoch, curve: points.into_iter().zip(values).collect(), losses, weights }))
+        Ok(Some(WeightPicture {
+            epoch,
+            curve: points.into_iter().zip(values).collect(),
+            groups,
+            losses,
+            weights,
+        }))
     }
 }
 

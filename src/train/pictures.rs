@@ -41,18 +41,17 @@ pub(super) fn draw(data: &Prepared, histories: &[History], out: &Path) -> Result
         of_flag.map(|(v, _)| *v).collect()
     };
     let losses: Vec<f64> = last.curve.iter().map(|p| p.0).collect();
-    let curves: Vec<(String, Vec<f64>)> = main
-        .pictures
-        .iter()
-        .map(|p| {
-            let when = match p.epoch {
-                0 => "start".to_owned(),
-                epoch if epoch == config.epochs => format!("end (epoch {epoch})"),
-                epoch => format!("epoch {epoch}"),
-            };
-            (when, p.curve.iter().map(|c| c.1).collect())
-        })
-        .collect();
+    let over_time = main.pictures.iter().map(|p| {
+        let when = match p.epoch {
+            0 => "start".to_owned(),
+            epoch if epoch == config.epochs => format!("end (epoch {epoch})"),
+            epoch => format!("epoch {epoch}"),
+        };
+        (when, p.curve.iter().map(|c| c.1).collect())
+    });
+    // Several curves at one time, or one curve at several times.
+    let curves: Vec<(String, Vec<f64>)> =
+        if last.groups.is_empty() { over_time.collect() } else { last.groups.clone() };
     let (clean, corrupted) = (apart(&last.losses, false), apart(&last.losses, true));
     let figure =
         WeightCurve { title: &title, losses: &losses, curves: &curves, clean: &clean, corrupted: &corrupted };

@@ -90,10 +90,16 @@ impl Prepared {
         counts
     }
 
-    /// A method's weight net.
+    /// A method's weight net; class-aware only where classes differ in size.
     pub(super) fn weight_net(&self, method: Method) -> WeightNet {
-        let groups = if method == Method::CmwNet { class_groups(&self.class_counts()) } else { Vec::new() };
-        WeightNet { groups, ..self.config.weight_net(method) }
+        let mut net = self.config.weight_net(method);
+        if method == Method::CmwNet {
+            net.groups = class_groups(&self.class_counts());
+            if net.groups.iter().all(|group| *group == 0) {
+                net.groups.clear();
+            }
+        }
+        net
     }
 
     pub(super) fn batcher(&self, meta: bool) -> Result<Batcher> {

@@ -101,3 +101,24 @@ fn every_route_trains() {
         }
     }
 }
+
+#[test]
+fn a_class_aware_weight_net_has_a_curve_a_group_of_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(folder.path(), false);
+    let out = |name: &str| folder.path().join(name);
+    let run = |args: &[&str], name: &str| {
+        let set = ["--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20", "--batch", "20"];
+        train(&[&set[..], &["--epochs", "2", "--no-baseline"], args].concat(), &out(name))
+    };
+    run(&["--method", "cmwnet", "--imbalance", "10", "--noise", "none"], "tail");
+    let picture = std::fs::read_to_string(out("tail").join("weight_curve.svg")).unwrap();
+    for group in ["V, large classes", "V, medium classes", "V, small classes"] {
+        assert!(picture.contains(group), "{group}");
+    }
+    // Where classes have about one size it is the plain weight net.
+    let aware = run(&["--method", "cmwnet", "--noise", "none"], "aware");
+    let plain = run(&["--method", "mwnet", "--weights", "mean", "--noise", "none"], "plain");
+    assert_eq!(aware["weight_curve"], plain["weight_curve"]);
+    assert_eq!(aware["final_test_accuracy"], plain["final_test_accuracy"]);
+}

@@ -1,4 +1,4 @@
-use super::{Scheme, probability};
+use super::{Scheme, Seen, probability};
 use crate::error::Result;
 use crate::tape::{Tape, Unary, Var};
 
@@ -18,7 +18,8 @@ impl Default for Focal {
 }
 
 impl Scheme for Focal {
-    fn curve(&self, tape: &mut Tape, losses: Var) -> Result<Option<Var>> {
+    fn curve(&self, tape: &mut Tape, seen: &Seen) -> Result<Option<Var>> {
+        let losses = seen.losses;
         let p = probability(tape, losses)?;
         let minus = tape.scale(p, -1.0)?;
         let rest = tape.offset(minus, 1.0)?;

@@ -1,4 +1,4 @@
-use super::{Scheme, probability};
+use super::{Scheme, Seen, probability};
 use crate::error::Result;
 use crate::tape::{Tape, Var};
 
@@ -17,7 +17,8 @@ impl Default for Gce {
 }
 
 impl Scheme for Gce {
-    fn curve(&self, tape: &mut Tape, losses: Var) -> Result<Option<Var>> {
+    fn curve(&self, tape: &mut Tape, seen: &Seen) -> Result<Option<Var>> {
+        let losses = seen.losses;
         // p^q = e^{−qℓ}
         let scaled = tape.scale(losses, self.q)?;
         probability(tape, scaled).map(Some)

@@ -1,4 +1,4 @@
-use super::Scheme;
+use super::{Scheme, Seen};
 use crate::error::Result;
 use crate::tape::{Tape, Unary, Var};
 
@@ -22,7 +22,8 @@ impl GemanMcClure {
 }
 
 impl Scheme for GemanMcClure {
-    fn curve(&self, tape: &mut Tape, losses: Var) -> Result<Option<Var>> {
+    fn curve(&self, tape: &mut Tape, seen: &Seen) -> Result<Option<Var>> {
+        let losses = seen.losses;
         let square = tape.mul(losses, losses)?;
         let relative = tape.scale(square, 1.0 / (self.sigma * self.sigma))?;
         let shifted = tape.offset(relative, 1.0)?;

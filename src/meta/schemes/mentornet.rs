@@ -63,7 +63,8 @@ impl MentorNet {
 }
 
 impl Scheme for MentorNet {
-    fn curve(&self, tape: &mut Tape, losses: Var) -> Result<Option<Var>> {
+    fn curve(&self, tape: &mut Tape, seen: &Seen) -> Result<Option<Var>> {
+        let losses = seen.losses;
         let threshold = tape.state("scheme.threshold", Kind::Float, [])?;
         self.clipped(tape, losses, threshold).map(Some)
     }

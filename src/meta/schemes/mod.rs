@@ -107,19 +107,24 @@ pub enum Draw {
     Meta(f64),
 }
 
-/// A reweighting scheme: per-sample losses to per-sample weights, as operations. A scheme is either a curve over the loss, or weights
-/// of its own from what it sees of a batch, or (if the network itself takes part) a training step of its own; only the first of
+/// A reweighting scheme: per-sample losses to per-sample weights, as operations. A scheme is either a curve over the loss (or a few of
+/// them, by the sample's class), or weights of its own from what it sees of a batch, or (if the network itself takes part) a training step of its own; only the first of
 /// these that fits needs to be written.
 ///
 /// What changes from step to step (thresholds, progress) is an input of the program, never a number baked in.
 pub trait Scheme: Debug + Send {
-    /// The weight as a function of the loss alone, `[n]` from losses `[n]`; `None` for a scheme that has no such curve, or a flat one.
+    /// The weight `[n]` as a function of the loss, and at most of the label; `None` for a scheme that has no such curve, or a flat one.
     /// Reads states and inputs, changes none.
     ///
     /// # Errors
     /// The tape's own.
-    fn curve(&self, _tape: &mut Tape, _losses: Var) -> Result<Option<Var>> {
+    fn curve(&self, _tape: &mut Tape, _seen: &Seen) -> Result<Option<Var>> {
         Ok(None)
+    }
+
+    /// For a curve that differs between groups of classes, each group's name and a label in it; empty if it is one for all.
+    fn groups(&self) -> Vec<(&'static str, i32)> {
+        Vec::new()
     }
 
     /// Weights `[n]` of a batch.
@@ -127,7 +132,7 @@ pub trait Scheme: Debug + Send {
     /// # Errors
     /// The tape's own.
     fn weights(&self, tape: &mut Tape, seen: &Seen) -> Result<Var> {
-        let weights = self.curve(tape, seen.losses)?;
+        let weights = self.curve(tape, seen)?;
         weights.ok_or_else(|| Error::Program(format!("{self:?} has neither a curve nor weights of its own")))
     }
 

@@ -1,4 +1,4 @@
-use super::{Moment, Scheme, TrainStep};
+use super::{Moment, Scheme, Seen, TrainStep};
 use crate::error::Result;
 use crate::meta::config::{Optimiser, Preset, StepConfig, Weights};
 use crate::meta::optimiser::adam_corrections;
@@ -23,13 +23,17 @@ pub struct MwNet {
 }
 
 impl Scheme for MwNet {
-    /// V at its present θ; none of a class-aware V, which is one function a group.
-    fn curve(&self, tape: &mut Tape, losses: Var) -> Result<Option<Var>> {
-        if !self.weight_net.groups.is_empty() {
-            return Ok(None);
-        }
+    /// V at its present θ.
+    fn curve(&self, tape: &mut Tape, seen: &Seen) -> Result<Option<Var>> {
         let theta = Params::states(tape, "theta", &self.weight_net.params())?;
-        self.weight_net.weights(tape, &theta, losses, None).map(Some)
+        let groups = self.weight_net.groups(tape, seen.labels)?;
+        self.weight_net.weights(tape, &theta, seen.losses, groups).map(Some)
+    }
+
+    fn groups(&self) -> Vec<(&'static str, i32)> {
+        let first = |group: usize| self.weight_net.groups.iter().position(|g| *g == group);
+        let names = ["large classes", "medium classes", "small classes"].into_iter().enumerate();
+        names.filter_map(|(group, name)| Some((name, first(group)? as i32))).collect()
     }
 
     fn over(&self) -> Weights {

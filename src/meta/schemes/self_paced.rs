@@ -1,4 +1,4 @@
-use super::{Moment, Scheme, positive};
+use super::{Moment, Scheme, Seen, positive};
 use crate::error::Result;
 use crate::tape::{Kind, Tape, Unary, Var};
 
@@ -38,7 +38,8 @@ impl SelfPaced {
 }
 
 impl Scheme for SelfPaced {
-    fn curve(&self, tape: &mut Tape, losses: Var) -> Result<Option<Var>> {
+    fn curve(&self, tape: &mut Tape, seen: &Seen) -> Result<Option<Var>> {
+        let losses = seen.losses;
         let lambda = tape.input("scheme.lambda", Kind::Float, [])?;
         match self.form {
             SelfPacedForm::Hard => {
