@@ -262,17 +262,30 @@ fn report(run: &Run, summary: &Summary) -> String {
         });
     }
     if !summary.weight_curve.is_empty() {
-        let shown = [0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0];
-        let points: Vec<_> = summary.weight_curve.iter().filter(|p| shown.contains(&p.0)).collect();
-        let mut losses = vec!["loss".to_owned()];
-        losses.extend(points.iter().map(|p| p.0.to_string()));
-        let mut values = vec!["V(loss)".to_owned()];
-        values.extend(points.iter().map(|p| format!("{:.3}", p.1)));
-        text.push_str(&format!("\n{}\n", table(&[losses, values])));
+        text.push_str(&format!("\n{}\n", table(&curve_rows(summary))));
     }
     if let Some(speed) = summary.meta_steps_per_second {
         text.push_str(&format!("\n{speed:.0} meta steps a second, {:.1} s in all", summary.seconds));
     }
     text.push_str(&format!("\nfiles: {}", run.out.display()));
     text
+}
+
+/// V at a few losses, a row a curve.
+fn curve_rows(summary: &Summary) -> Vec<Vec<String>> {
+    const SHOWN: [f64; 8] = [0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0];
+    let (losses, curve): (Vec<f64>, Vec<f64>) = summary.weight_curve.iter().copied().unzip();
+    let mut curves = summary.weight_curves_by_group.clone();
+    if curves.is_empty() {
+        curves.push((String::new(), curve));
+    }
+    let row = |head: String, values: &[f64], digits: Option<usize>| {
+        let shown = losses.iter().zip(values).filter(|(loss, _)| SHOWN.contains(loss));
+        let cell = |value: &f64| digits.map_or(value.to_string(), |digits| format!("{value:.digits$}"));
+        std::iter::once(head).chain(shown.map(|(_, value)| cell(value))).collect()
+    };
+    let mut rows = vec![row("loss".into(), &losses, None)];
+    let head = |name: &str| if name.is_empty() { "V(loss)".into() } else { format!("V(loss), {name}") };
+    rows.extend(curves.iter().map(|(name, values)| row(head(name), values, Some(3))));
+    rows
 }

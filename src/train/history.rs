@@ -112,6 +112,9 @@ pub struct Summary {
     pub mean_weight_corrupted: Option<f64>,
     /// [loss, V(loss)] for losses 0, 0.25, … 8, at the end; of a class-aware V, for the large classes.
     pub weight_curve: Vec<(f64, f64)>,
+    /// Of a class-aware V, each group of classes by name, with its V at the same losses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weight_curves_by_group: Vec<(String, Vec<f64>)>,
     /// Meta steps a second, evaluation not counted.
     pub meta_steps_per_second: Option<f64>,
     /// Time of all epochs of all methods.

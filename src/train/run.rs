@@ -252,6 +252,9 @@ impl Run {
             }
             steps / seconds
         };
+        let thinned = |(name, values): &(String, Vec<f64>)| {
+            (name.clone(), values.iter().step_by(SUMMARY_STRIDE).copied().collect())
+        };
         let config = &self.data.config;
         Summary {
             method: config.method.to_string(),
@@ -265,6 +268,12 @@ impl Run {
             weight_curve: last
                 .map(|p| p.curve.iter().step_by(SUMMARY_STRIDE).copied().collect())
                 .unwrap_or_default(),
+            weight_curves_by_group: last
+                .map(|p| &p.groups[..])
+                .unwrap_or_default()
+                .iter()
+                .map(thinned)
+                .collect(),
             meta_steps_per_second: config.method.is_meta().then(|| meta_speed(main)),
             seconds: self.histories.iter().map(History::seconds).sum(),
             epochs: main.rows.len(),

@@ -111,7 +111,13 @@ fn a_class_aware_weight_net_has_a_curve_a_group_of_classes() {
         let set = ["--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20", "--batch", "20"];
         train(&[&set[..], &["--epochs", "2", "--no-baseline"], args].concat(), &out(name))
     };
-    run(&["--method", "cmwnet", "--imbalance", "10", "--noise", "none"], "tail");
+    let tail = run(&["--method", "cmwnet", "--imbalance", "10", "--noise", "none"], "tail");
+    let groups = tail["weight_curves_by_group"].as_array().unwrap();
+    let names: Vec<_> = groups.iter().map(|g| g[0].as_str().unwrap()).collect();
+    assert_eq!(names, ["large classes", "medium classes", "small classes"]);
+    for group in groups {
+        assert_eq!(group[1].as_array().unwrap().len(), tail["weight_curve"].as_array().unwrap().len());
+    }
     let picture = std::fs::read_to_string(out("tail").join("weight_curve.svg")).unwrap();
     for group in ["V, large classes", "V, medium classes", "V, small classes"] {
         assert!(picture.contains(group), "{group}");
@@ -119,6 +125,7 @@ fn a_class_aware_weight_net_has_a_curve_a_group_of_classes() {
     // Where classes have about one size it is the plain weight net.
     let aware = run(&["--method", "cmwnet", "--noise", "none"], "aware");
     let plain = run(&["--method", "mwnet", "--weights", "mean", "--noise", "none"], "plain");
+    assert!(aware["weight_curves_by_group"].is_null());
     assert_eq!(aware["weight_curve"], plain["weight_curve"]);
     assert_eq!(aware["final_test_accuracy"], plain["final_test_accuracy"]);
 }
