@@ -163,7 +163,7 @@ struct Compensated {
 // ---- asynchronous copies -----------------------------------------------------------------------------------------------------
 
 /// Copies BYTES (4, 8 or 16; both pointers aligned to that) from device to shared memory behind the thread's back; zeros where not
-/// `valid` (`global` is not read then, but must still be some address). NEAR: by way of the first-level cache, for what this processor
+/// `valid` (`global` is not read then, whatever it is). NEAR: by way of the first-level cache, for what this processor
 /// reads again; fewer bytes than 16 always go that way.
 template <int BYTES, bool NEAR = false> __device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid PLACE) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");

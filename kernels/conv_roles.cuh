@@ -18,15 +18,15 @@ struct Cursor {
     }
 };
 
-
 // Forward and data gradient: rows are pixels of a grid, the reduction runs over taps and the source's channels. TRANSPOSED: data gradient.
 // VECTOR: channels and columns come in whole aligned vectors of 16 bytes.
 template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ void correlate(const ConvParams& p) {
     using S = typename Math::Source;
-    constexpr int VA = VECTOR ? 16 / int(sizeof(S)) : 1, VB = VECTOR ? 4 : 1;
+    using O = typename Math::Other;
+    constexpr int VA = VECTOR ? 16 / int(sizeof(S)) : 1, VB = VECTOR ? 16 / int(sizeof(O)) : 1;
     constexpr int BM = Math::BM, BN = Math::BN, BK = Math::BK, THREADS = Math::THREADS;
     using TileA = SharedTile<S, true, BM, BK, Math::pad_source(true)>;
-    using TileB = SharedTile<float, TRANSPOSED, BN, BK, Math::pad_other(TRANSPOSED)>;
+    using TileB = SharedTile<O, TRANSPOSED, BN, BK, Math::pad_other(TRANSPOSED)>;
     SHARED_MEMORY(shared);
 
     // The class of pixels: those that are (y0, x0) modulo `step`, and the taps (tap_y + step·a, tap_x + step·b) that reach them.
@@ -41,13 +41,13 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
     if (taps_y <= 0 || taps_x <= 0) taps_y = 0, taps_x = 1;
     i32 steps = (taps_y * taps_x * p.channels + BK - 1) / BK;
     const S* source = reinterpret_cast<const S*>(p.source);
-    const float* weights = reinterpret_cast<const float*>(p.other);
+    const O* weights = reinterpret_cast<const O*>(p.other);
 
     // Source pixels of this thread's rows at tap (0, 0), which may lie outside of the image.
     constexpr int CA = BK / VA, LINES_A = THREADS / CA, ROWS_A = (BM + LINES_A - 1) / LINES_A;
     static_assert(THREADS % CA == 0, "a thread keeps its column");
     i32 column_a = i32(threadIdx.x) % CA * VA, line_a = i32(threadIdx.x) / CA;
-    long long pixel[ROWS_A];
+    i32 pixel[ROWS_A];
     i32 sy[ROWS_A], sx[ROWS_A];
 #pragma unroll
     for (int r = 0; r < ROWS_A; r++) {
@@ -56,69 +56,62 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
         // Forward: p·s − pad. Data gradient: y0 + pad − tap_y is a multiple of the step.
         sy[r] = TRANSPOSED ? y + (y0 + p.pad - tap_y) / step : y * p.stride - p.pad;
         sx[r] = TRANSPOSED ? x + (x0 + p.pad - tap_x) / step : x * p.stride - p.pad;
-        pixel[r] = (((long long)n * p.source_h + sy[r]) * p.source_w + sx[r]) * p.channels;
+        pixel[r] = ((n * p.source_h + sy[r]) * p.source_w + sx[r]) * p.channels;
         if (m >= rows) sy[r] = -(1 << 30);
     }
     Cursor at_a = {0, 0, 0};
     at_a.move(column_a, p.channels, taps_x);
 
-    constexpr int WIDTH_B = TRANSPOSED ? BK : BN, CB = WIDTH_B / VB, CHUNKS_B = TileB::LINES * CB;
-    Cursor at_b = {0, 0, 0};
-    if constexpr (TRANSPOSED) at_b.move(i32(threadIdx.x) % CB * VB, p.channels, taps_x);
-    // Forward: this thread's chunks of the weights' tile, as entries from the tile's first line on. Loops over chunks count to a number that the
-    // compiler knows: one that began at the thread's own would not be unrolled, and its divisions would come again at every step.
-    constexpr int EACH_B = TRANSPOSED ? 1 : (CHUNKS_B + THREADS - 1) / THREADS;
-    i32 from_b[EACH_B];
-    bool column_b[EACH_B];
+    // This thread's chunks of the weights' tile: their entries from the place of the step on, and the lines they are in, of which those that are
+    // no column of the product lie behind every end. Loops over chunks count to a number that the compiler knows: one that began at the thread's
+    // own would not be unrolled, and its divisions would come again at every step.
+    constexpr int CB = (TRANSPOSED ? BK : BN) / VB, CHUNKS_B = TileB::LINES * CB, EACH_B = (CHUNKS_B + THREADS - 1) / THREADS;
+    static_assert(!TRANSPOSED || THREADS % CB == 0, "a thread keeps its column");
+    i32 from_b[EACH_B], line_b[EACH_B];
 #pragma unroll
     for (int i = 0; i < EACH_B; i++) {
-        i32 chunk = i32(threadIdx.x) + i * THREADS, n = n0 + chunk % CB * VB;
-        from_b[i] = chunk / CB * p.columns + n;
-        column_b[i] = n < p.columns;
+        i32 chunk = i32(threadIdx.x) + i * THREADS, line = chunk / CB, n = n0 + (TRANSPOSED ? line : chunk % CB * VB);
+        from_b[i] = TRANSPOSED ? n * p.channels : line * p.columns + n;
+        line_b[i] = n < p.columns ? line : 1 << 30;
     }
+    // Data gradient: the place of a chunk's column in the reduction, which is that of the source's where chunks are equally long.
+    Cursor apart = {0, 0, 0};
+    if constexpr (TRANSPOSED && VA != VB) apart.move(i32(threadIdx.x) % CB * VB, p.channels, taps_x);
+    Cursor& at_b = VA == VB ? at_a : apart;
     i32 k0 = 0;
 
     auto load = [&](u8* stage) {
         S* a = reinterpret_cast<S*>(stage);
-        float* b = reinterpret_cast<float*>(stage + TileA::BYTES);
+        O* b = reinterpret_cast<O*>(stage + TileA::BYTES);
         i32 dy = TRANSPOSED ? -at_a.a : at_a.a, dx = TRANSPOSED ? -at_a.b : at_a.b;
         bool tap = at_a.a < taps_y;
-        long long ahead = (long long)(dy * p.source_w + dx) * p.channels + at_a.channel;
+        i32 ahead = (dy * p.source_w + dx) * p.channels + at_a.channel;
 #pragma unroll
         for (int r = 0; r < ROWS_A; r++) {
             int line = line_a + r * LINES_A;
             if (BM % LINES_A != 0 && line >= BM) break;
-            i32 y = sy[r] + dy, x = sx[r] + dx;
-            bool valid = tap && u32(y) < u32(p.source_h) && u32(x) < u32(p.source_w);
-            fill<S, VA, true>(a + line * TileA::LD + column_a, source + (valid ? pixel[r] + ahead : 0), valid);
+            bool valid = tap && u32(sy[r] + dy) < u32(p.source_h) && u32(sx[r] + dx) < u32(p.source_w);
+            fill<S, VA, true>(a + line * TileA::LD + column_a, source + (pixel[r] + ahead), valid);
+        }
+        // Lines up to `end` are there, `here` is where the first one begins.
+        i32 here, end;
+        if constexpr (TRANSPOSED) {
+            i32 tap_at = (tap_y + step * at_b.a) * p.kernel_w + tap_x + step * at_b.b;
+            here = tap_at * p.columns * p.channels + at_b.channel;
+            end = at_b.a < taps_y ? BN : 0;
+        } else {
+            here = k0 * p.columns;
+            end = taps_y * taps_x * p.channels - k0;
+        }
+#pragma unroll
+        for (int i = 0; i < EACH_B; i++) {
+            int chunk = int(threadIdx.x) + i * THREADS;
+            if (CHUNKS_B % THREADS != 0 && chunk >= CHUNKS_B) break;
+            fill<O, VB, false>(b + chunk / CB * TileB::LD + chunk % CB * VB, weights + (here + from_b[i]), line_b[i] < end);
         }
         at_a.move(BK, p.channels, taps_x);
-        if constexpr (TRANSPOSED) {
-            static_assert(THREADS % CB == 0, "a thread keeps its column");
-            bool reached = at_b.a < taps_y;
-            i32 tap_at = (tap_y + step * at_b.a) * p.kernel_w + tap_x + step * at_b.b;
-            const float* from = weights + (long long)tap_at * p.columns * p.channels + at_b.channel;
-            constexpr int LINES_B = THREADS / CB;
-#pragma unroll
-            for (int r = 0; r < (BN + LINES_B - 1) / LINES_B; r++) {
-                int i = int(threadIdx.x) / CB + r * LINES_B;
-                if (BN % LINES_B != 0 && i >= BN) break;
-                bool valid = reached && n0 + i < p.columns;
-                fill<float, VB, false>(b + i * TileB::LD + int(threadIdx.x) % CB * VB, valid ? from + (long long)(n0 + i) * p.channels : weights, valid);
-            }
-            at_b.move(BK, p.channels, taps_x);
-        } else {
-            i32 k_end = taps_y * taps_x * p.channels;
-            const float* from = weights + (long long)k0 * p.columns;
-#pragma unroll
-            for (int i = 0; i < EACH_B; i++) {
-                int chunk = int(threadIdx.x) + i * THREADS, line = chunk / CB;
-                if (CHUNKS_B % THREADS != 0 && chunk >= CHUNKS_B) break;
-                bool valid = column_b[i] && k0 + line < k_end;
-                fill<float, VB, false>(b + line * TileB::LD + chunk % CB * VB, valid ? from + from_b[i] : weights, valid);
-            }
-            k0 += BK;
-        }
+        if constexpr (TRANSPOSED && VA != VB) apart.move(BK, p.channels, taps_x);
+        k0 += BK;
     };
     Math math;
     pipeline<Math, TileA, TileB>(math, shared, steps, load);
@@ -139,50 +132,46 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
     i32 m0 = i32(blockIdx.x) * BM, n0 = i32(blockIdx.y) * BN;
     i32 all = (pixels + BK - 1) / BK, first = min(i32(blockIdx.z) * p.steps_per_split, all);
     i32 steps = min(p.steps_per_split, all - first);
-    i32 m_first = first * BK;
     const S* source = reinterpret_cast<const S*>(p.source);
     const O* other = reinterpret_cast<const O*>(p.other);
 
-    // Chunks of the gathered tile, [BK pixels][BM]: a thread stays in its line, so that a step is one pixel to it; taps and channels of its
-    // chunks stay.
-    constexpr int CA = BM / VA, LANES_A = THREADS / BK, EACH_A = (CA + LANES_A - 1) / LANES_A;
+    // Chunks of both tiles, [BK pixels][BM] and [BK pixels][BN]: a thread stays in its line, so that a step is one pixel to it; taps and channels
+    // of its chunks stay.
+    constexpr int LANES = THREADS / BK, CA = BM / VA, EACH_A = (CA + LANES - 1) / LANES, CB = BN / VB, EACH_B = (CB + LANES - 1) / LANES;
     static_assert(THREADS % BK == 0, "as many threads for each line");
-    i32 line_a = i32(threadIdx.x) / LANES_A, lane_a = i32(threadIdx.x) % LANES_A;
+    i32 line = i32(threadIdx.x) / LANES, lane = i32(threadIdx.x) % LANES;
     i32 dy[EACH_A], dx[EACH_A], ahead[EACH_A];
 #pragma unroll
     for (int c = 0; c < EACH_A; c++) {
-        i32 k = m0 + (lane_a + c * LANES_A) * VA;
+        i32 k = m0 + (lane + c * LANES) * VA;
         i32 tap = k / p.channels, a = tap / p.kernel_w;
         dx[c] = tap - a * p.kernel_w - p.pad;
         dy[c] = k < rows ? a - p.pad : -(1 << 30);
         ahead[c] = k < rows ? ((a - p.pad) * p.source_w + dx[c]) * p.channels + k - tap * p.channels : 0;
     }
-    constexpr int CB = BN / VB, CHUNKS_B = BK * CB;
+    i32 at = first * BK + line;
 
     auto load = [&](u8* stage) {
-        S* a = reinterpret_cast<S*>(stage);
-        O* b = reinterpret_cast<O*>(stage + TileA::BYTES);
-        i32 at = m_first + line_a;
+        S* a = reinterpret_cast<S*>(stage) + line * TileA::LD + lane * VA;
+        O* b = reinterpret_cast<O*>(stage + TileA::BYTES) + line * TileB::LD + lane * VB;
         u32 in_image, x;
         u32 n = p.by_image.split(u32(at), in_image), y = p.by_row.split(in_image, x);
         i32 sy = i32(y) * p.stride, sx = i32(x) * p.stride;
-        long long here = (((long long)n * p.source_h + sy) * p.source_w + sx) * p.channels;
+        i32 here = ((i32(n) * p.source_h + sy) * p.source_w + sx) * p.channels;
 #pragma unroll
         for (int c = 0; c < EACH_A; c++) {
-            int chunk = lane_a + c * LANES_A;
-            if (CA % LANES_A != 0 && chunk >= CA) break;
+            if (CA % LANES != 0 && lane + c * LANES >= CA) break;
             bool valid = at < pixels && u32(sy + dy[c]) < u32(p.source_h) && u32(sx + dx[c]) < u32(p.source_w);
-            fill<S, VA, true>(a + line_a * TileA::LD + chunk * VA, source + (valid ? here + ahead[c] : 0), valid);
+            fill<S, VA, true>(a + c * LANES * VA, source + (here + ahead[c]), valid);
         }
+        i32 column = n0 + lane * VB;
+        const O* from = other + (at * p.columns + column);
 #pragma unroll
-        for (int i = 0; i < (CHUNKS_B + THREADS - 1) / THREADS; i++) {
-            int chunk = int(threadIdx.x) + i * THREADS, line = chunk / CB, n = chunk % CB * VB;
-            if (CHUNKS_B % THREADS != 0 && chunk >= CHUNKS_B) break;
-            i32 pixel = m_first + line;
-            bool valid = pixel < pixels && n0 + n < p.columns;
-            fill<O, VB, false>(b + line * TileB::LD + n, valid ? other + (long long)pixel * p.columns + n0 + n : other, valid);
+        for (int c = 0; c < EACH_B; c++) {
+            if (CB % LANES != 0 && lane + c * LANES >= CB) break;
+            fill<O, VB, false>(b + c * LANES * VB, from + c * LANES * VB, at < pixels && column + c * LANES * VB < p.columns);
         }
-        m_first += BK;
+        at += BK;
     };
     Math math;
     pipeline<Math, TileA, TileB>(math, shared, steps, load);
@@ -193,7 +182,7 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
 
 // Tiles by name; launch/conv.rs chooses among them. `odd` takes any channels, entry by entry.
 #define CONV_KERNEL(NAME, MATH, CALL)                              \
-    KERNEL_BOUNDS(NAME, ConvParams, MATH::THREADS, 1) { CALL; }
+    KERNEL_BOUNDS(NAME, ConvParams, MATH::THREADS, MATH::BLOCKS) { CALL; }
 #define CORRELATE_KERNELS(TILE, MATH, VECTOR)                                                     \
     CONV_KERNEL(forward_##TILE, MATH, (correlate<MATH, false, VECTOR>(p)))                        \
     CONV_KERNEL(data_gradient_##TILE, MATH, (correlate<MATH, true, VECTOR>(p)))

@@ -6,8 +6,8 @@ using T128x16 = Mma<float, float, 128, 16, 32, 16, 4>;
 using T128x32 = Mma<float, float, 128, 32, 32, 32, 4>;
 using T64x32 = Mma<float, float, 64, 32, 32, 16, 4>;
 using T64x64 = Mma<float, float, 64, 64, 32, 32, 4>;
-using T128x128 = Mma<float, float, 128, 128, 64, 32, 4>;
-using T128x160 = Mma<float, float, 128, 160, 64, 40, 4>;
+using T128x128 = Mma<float, float, 128, 128, 64, 64, 4>;
+using T128x160 = Mma<float, float, 128, 160, 64, 80, 3>;
 
 CORRELATE_KERNELS(128x16, T128x16, true)
 CORRELATE_KERNELS(128x32, T128x32, true)
@@ -21,10 +21,9 @@ CORRELATE_KERNELS(odd, T64x32, false)
 using W144x16 = Mma<float, float, 144, 16, 48, 16, 4>;
 using W144x32 = Mma<float, float, 144, 32, 48, 32, 4>;
 using W144x64 = Mma<float, float, 144, 64, 48, 32, 4>;
-using W144x160 = Mma<float, float, 144, 160, 48, 40, 4>;
 
 WEIGHT_GRADIENT_KERNEL(144x16, W144x16, true)
 WEIGHT_GRADIENT_KERNEL(144x32, W144x32, true)
 WEIGHT_GRADIENT_KERNEL(144x64, W144x64, true)
-WEIGHT_GRADIENT_KERNEL(144x160, W144x160, true)
+WEIGHT_GRADIENT_KERNEL(128x160, T128x160, true)
 WEIGHT_GRADIENT_KERNEL(odd, T64x32, false)

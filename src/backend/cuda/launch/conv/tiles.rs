@@ -25,10 +25,12 @@ pub(super) struct Tile {
     pub n: usize,
     pub threads: usize,
     stages: usize,
+    /// Storage of a filter, where that is the other factor. Small tiles round filters themselves: a cast would take as long as the product.
+    pub filter: Width,
 }
 
 const fn tile(name: &'static str, m: usize, n: usize, threads: usize, stages: usize) -> Tile {
-    Tile { name, m, n, threads, stages }
+    Tile { name, m, n, threads, stages, filter: Width::F32 }
 }
 
 /// How a precision's kernels were written; twins of the tiles in `conv_*.cu`.
@@ -66,7 +68,9 @@ static FFMA: Family = Family {
     ],
 };
 
-const fn matrix_units(source: Source, storage: Width, step: usize, wide_stages: usize) -> Family {
+const fn matrix_units(source: Source, storage: Width, step: usize) -> Family {
+    let even = Tile { filter: storage, ..tile("128x128", 128, 128, 128, 4) };
+    let wide = Tile { filter: storage, ..tile("128x160", 128, 160, 128, 3) };
     Family {
         source,
         storage,
@@ -76,22 +80,22 @@ const fn matrix_units(source: Source, storage: Width, step: usize, wide_stages: 
             tile("128x32", 128, 32, 128, 4),
             tile("64x32", 64, 32, 128, 4),
             tile("64x64", 64, 64, 128, 4),
-            tile("128x128", 128, 128, 256, wide_stages),
-            tile("128x160", 128, 160, 256, wide_stages),
+            even,
+            wide,
             tile("odd", 64, 32, 128, 4),
         ],
         weights: [
             tile("144x16", 144, 16, 96, 4),
             tile("144x32", 144, 32, 96, 4),
             tile("144x64", 144, 64, 192, 4),
-            tile("144x160", 144, 160, 384, wide_stages),
+            wide,
             tile("odd", 64, 32, 128, 4),
         ],
     }
 }
 
-static MMA_TF32: Family = matrix_units(TF32, Width::F32, 16, 4);
-static MMA_BF16: Family = matrix_units(BF16, Width::Bf16, 32, 3);
+static MMA_TF32: Family = matrix_units(TF32, Width::F32, 16);
+static MMA_BF16: Family = matrix_units(BF16, Width::Bf16, 32);
 
 impl Family {
     /// The precision's.
@@ -122,17 +126,24 @@ impl Family {
             lines * (line + pad) * width.bytes()
         };
         let (source_rows, other_rows) = (role != Role::B, role == Role::A);
-        let other = if role == Role::B { self.storage } else { Width::F32 };
+        let other = if role == Role::B { self.storage } else { tile.filter };
         let a = tile_bytes(source_rows, tile.m, pad_source(source_rows), self.storage);
         let b = tile_bytes(other_rows, tile.n, pad_other(other_rows, other), other);
         tile.stages * (a + b)
     }
 
-    /// Of a forward pass or data gradient with so many rows in each class; `vector`: channels come in aligned vectors.
-    pub fn correlate_tile(&self, rows: usize, columns: usize, classes: usize, vector: bool) -> Tile {
+    /// Of a role's product with so many rows in each of its classes; `vector`: channels come in aligned vectors.
+    pub fn tile(&self, role: Role, [rows, columns, classes]: [usize; 3], vector: bool) -> Tile {
+        match role {
+            Role::B => self.weights_tile(columns, vector),
+            Role::A | Role::C => self.correlate_tile(rows, columns, classes, vector),
+        }
+    }
+
+    fn correlate_tile(&self, rows: usize, columns: usize, classes: usize, vector: bool) -> Tile {
         let [by_16, by_32, low, square, even, wide, odd] = self.correlate;
         let blocks = |t: Tile| rows.div_ceil(t.m) * columns.div_ceil(t.n) * classes;
-        // What the processors do while the slowest is at work; a block of a large tile has one for itself.
+        // What the processors do while the busiest is at work.
         let work = |t: &Tile| blocks(*t).div_ceil(PROCESSORS) * t.m * t.n;
         let large = if work(&even) < work(&wide) { even } else { wide };
         match columns {
@@ -147,8 +158,7 @@ impl Family {
         }
     }
 
-    /// Of a weight gradient.
-    pub fn weights_tile(&self, columns: usize, vector: bool) -> Tile {
+    fn weights_tile(&self, columns: usize, vector: bool) -> Tile {
         let [by_16, by_32, by_64, wide, odd] = self.weights;
         match columns {
             _ if !vector => odd,
@@ -172,7 +182,7 @@ impl Split {
         let steps = pixels.div_ceil(step).max(1);
         let tiles = rows.div_ceil(tile.m) * columns.div_ceil(tile.n);
         // Large blocks fill a processor alone or in pairs; of small ones several run at a time.
-        let wanted = if tile.threads >= 256 { 2 * PROCESSORS } else { 4 * PROCESSORS };
+        let wanted = if tile.n >= 128 { 2 * PROCESSORS } else { 4 * PROCESSORS };
         let least = (wanted / tiles.max(1)).max(1);
         // A few parts more where they keep the processors busier than nine tenths of the time.
         let busy = |parts: usize| {
