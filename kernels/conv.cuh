@@ -2,7 +2,7 @@
 //
 //     y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]        (zero outside the image)
 //
-//  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i)
+//  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i), in an order of its own
 //  - data gradient:   x [m = (n,h,w), i]  = Σ_k Y[m, k] · w[tap, i, o],   k = (tap,o): a gather as well, so no sum has two writers. With stride s the
 //                     pixels of x fall into s² classes, in each of which the same taps count; a class is a product of its own (blockIdx.z)
 //  - weight gradient: w [m = (a,b,i), o]  = Σ_k X[k, m] · y[k, o],        k = (n,p,q), split over blockIdx.z into partial sums that
@@ -12,7 +12,7 @@
 // come gathered or padded with zeros by the copy itself. The arithmetic is a policy (conv_f32.cu, conv_tf32.cu, conv_bf16.cu):
 //  - Ffma: f32 on the ordinary units, TM × TN outputs a thread, read from shared memory four at a time;
 //  - Mma:  tf32 (m16n8k8) or bf16 (m16n8k16) on the matrix units, f32 sums. f32 factors are rounded on the way into registers, by every warp
-//    that reads them; large tiles take weights that were rounded before the launch, so that this is not done again in every block.
+//    that reads them; large tiles of bf16 take weights that were cast before the launch: they are half as long, and not rounded in every block.
 // Shared tiles lie with the reduction contiguous ("rows": [free][BK]) or the free index contiguous ("columns": [BK][free]), as they
 // come from memory; the leading dimension is padded so that no read has bank conflicts.
 //
@@ -178,7 +178,7 @@ template <bool HALF, class Tile> __device__ __forceinline__ void load_right(u32 
     int l = LANE, g = l >> 2, t = l & 3;
     if constexpr (sizeof(T) == 2 && !Tile::BY_ROWS) {
         load_matrices_x4_transposed(r, b.entry(n + (l >> 4) * 8, k + (l & 15)));
-    } else if constexpr (sizeof(T) == 2 || !HALF && Tile::BY_ROWS) {
+    } else if constexpr (sizeof(T) == 2 || (!HALF && Tile::BY_ROWS)) {
         load_matrices_x4(r, b.entry(n + (l >> 4) * 8 + (l & 7), k + ((l >> 3) & 1) * int(16 / sizeof(T))));
     } else if constexpr (!HALF) {
         // Not as pairs: an operand's two registers are neighbours.
@@ -205,10 +205,11 @@ template <bool HALF, class Tile> __device__ __forceinline__ void load_right(u32 
     }
 }
 
-/// tf32 or bf16 on the matrix units: warps of WM × WN outputs, made of m16n8 pieces. `OtherT`: storage of the second factor; f32 is rounded as it is read.
-template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int STAGES_> struct Mma {
+/// tf32 or bf16 on the matrix units: warps of WM × WN outputs, made of m16n8 pieces, BK entries of the reduction between barriers. `OtherT`: storage
+/// of the second factor; f32 is rounded as it is read.
+template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int BK_, int STAGES_> struct Mma {
     static constexpr bool HALF = sizeof(SourceT) == 2;
-    static constexpr int BM = BM_, BN = BN_, BK = HALF ? 32 : 16, STAGES = STAGES_;
+    static constexpr int BM = BM_, BN = BN_, BK = BK_, STAGES = STAGES_;
     static constexpr int WARPS_M = BM / WM, THREADS = WARPS_M * (BN / WN) * 32;
     // Two blocks share a processor: one computes while the other waits for copies.
     static constexpr int BLOCKS = 2;
@@ -309,14 +310,23 @@ template <bool VECTOR> struct PutPixels {
     }
 };
 
-/// Rows of the product that are entries (a,b,i) of a weight; each split has a matrix of its own.
+/// The entry (a,b,i) of a weight that is row `m` of a weight gradient's product: all taps of the first 16 channels, then of the next ones. They read
+/// nearly the same pixels, which the first-level cache then holds. Other channels go as they lie in memory.
+__device__ __forceinline__ i32 weight_entry(const ConvParams& p, i32 m) {
+    constexpr i32 PART = 16;
+    if (p.channels == PART || p.channels % PART != 0) return m;
+    i32 taps = p.kernel_h * p.kernel_w, group = m / PART, part = group / taps, tap = group - part * taps;
+    return tap * p.channels + part * PART + m % PART;
+}
+
+/// Rows of the product that are entries of a weight; each split has a matrix of its own.
 template <bool VECTOR> struct PutWeights {
     const ConvParams& p;
     i32 m0, n0, rows;
 
     __device__ __forceinline__ long long row(int m) const {
         i32 at = m0 + m;
-        return at < rows ? ((long long)blockIdx.z * rows + at) * p.columns : -1;
+        return at < rows ? ((long long)blockIdx.z * rows + weight_entry(p, at)) * p.columns : -1;
     }
     template <int W> __device__ __forceinline__ void operator()(long long row, int n, const float (&v)[W]) const {
         if (row < 0) return;

@@ -2,10 +2,11 @@
 #pragma once
 #include "conv.cuh"
 
-/// A place in the reduction of a gather: tap (a, b) of `taps_y` × `taps_x`, then channel. Moves forward only, so no division.
+/// A place in the reduction of a gather: tap (a, b) of `taps_y` × `taps_x`, and channel. Moves forward only, so no division.
 struct Cursor {
     i32 channel, a, b;
 
+    /// On by `by` channels, through all of a tap's before the next tap's.
     __device__ __forceinline__ void move(i32 by, i32 channels, i32 taps_x) {
         channel += by;
         while (channel >= channels) {
@@ -16,7 +17,31 @@ struct Cursor {
             }
         }
     }
+    /// To the next tap, after the last one to the first and `by` channels on.
+    __device__ __forceinline__ void hop(i32 by, i32 taps_y, i32 taps_x) {
+        if (++b < taps_x) return;
+        b = 0;
+        if (++a < taps_y) return;
+        a = 0;
+        channel += by;
+    }
 };
+
+/// Copies this thread's part of BK lines of a matrix of `end` lines, from line `first` and column `n0` on, into a tile by columns. A thread stays in
+/// its line.
+template <class Math, class Tile, int V, class T>
+__device__ __forceinline__ void fill_lines(T* tile, const T* matrix, i32 first, i32 end, i32 n0, i32 columns) {
+    constexpr int LANES = Math::THREADS / Math::BK, CHUNKS = Math::BN / V;
+    static_assert(Math::THREADS % Math::BK == 0, "as many threads for each line");
+    int line = int(threadIdx.x) / LANES, lane = int(threadIdx.x) % LANES;
+    i32 at = first + line, column = n0 + lane * V;
+    const T* from = matrix + (at * columns + column);
+#pragma unroll
+    for (int c = 0; c < (CHUNKS + LANES - 1) / LANES; c++) {
+        if (CHUNKS % LANES != 0 && lane + c * LANES >= CHUNKS) break;
+        fill<T, V, false>(tile + line * Tile::LD + (lane + c * LANES) * V, from + c * LANES * V, at < end && column + c * LANES * V < columns);
+    }
+}
 
 // Forward and data gradient: rows are pixels of a grid, the reduction runs over taps and the source's channels. TRANSPOSED: data gradient.
 // VECTOR: channels and columns come in whole aligned vectors of 16 bytes.
@@ -43,16 +68,21 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
     const S* source = reinterpret_cast<const S*>(p.source);
     const O* weights = reinterpret_cast<const O*>(p.other);
 
-    // Source pixels of this thread's rows at tap (0, 0), which may lie outside of the image.
+    // Source pixels of this thread's rows at tap (0, 0), which may lie outside of the image. An offset of what is not there may be anything: it is
+    // not read.
     constexpr int CA = BK / VA, LINES_A = THREADS / CA, ROWS_A = (BM + LINES_A - 1) / LINES_A;
     static_assert(THREADS % CA == 0, "a thread keeps its column");
     i32 column_a = i32(threadIdx.x) % CA * VA, line_a = i32(threadIdx.x) / CA;
-    i32 pixel[ROWS_A];
-    i32 sy[ROWS_A], sx[ROWS_A];
+    i32 pixel[ROWS_A], sy[ROWS_A], sx[ROWS_A];
 #pragma unroll
     for (int r = 0; r < ROWS_A; r++) {
         i32 m = m0 + line_a + r * LINES_A;
-        i32 line = m / class_w, x = m - line * class_w, n = line / class_h, y = line - n * class_h;
+        u32 in_image, column;
+        i32 n = i32(p.by_image.split(u32(m), in_image)), y = i32(p.by_row.split(in_image, column)), x = i32(column);
+        if (TRANSPOSED && step > 1) { // of a class's images and rows, which only the device knows
+            i32 line = m / class_w;
+            x = m - line * class_w, n = line / class_h, y = line - n * class_h;
+        }
         // Forward: p·s − pad. Data gradient: y0 + pad − tap_y is a multiple of the step.
         sy[r] = TRANSPOSED ? y + (y0 + p.pad - tap_y) / step : y * p.stride - p.pad;
         sx[r] = TRANSPOSED ? x + (x0 + p.pad - tap_x) / step : x * p.stride - p.pad;
@@ -62,23 +92,21 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
     Cursor at_a = {0, 0, 0};
     at_a.move(column_a, p.channels, taps_x);
 
-    // This thread's chunks of the weights' tile: their entries from the place of the step on, and the lines they are in, of which those that are
-    // no column of the product lie behind every end. Loops over chunks count to a number that the compiler knows: one that began at the thread's
-    // own would not be unrolled, and its divisions would come again at every step.
-    constexpr int CB = (TRANSPOSED ? BK : BN) / VB, CHUNKS_B = TileB::LINES * CB, EACH_B = (CHUNKS_B + THREADS - 1) / THREADS;
+    // Data gradient: a thread keeps its column of the weights' tile, too, and the place in the reduction is the source's where chunks are equally long.
+    constexpr int CB = BK / VB, LINES_B = THREADS / CB;
     static_assert(!TRANSPOSED || THREADS % CB == 0, "a thread keeps its column");
-    i32 from_b[EACH_B], line_b[EACH_B];
-#pragma unroll
-    for (int i = 0; i < EACH_B; i++) {
-        i32 chunk = i32(threadIdx.x) + i * THREADS, line = chunk / CB, n = n0 + (TRANSPOSED ? line : chunk % CB * VB);
-        from_b[i] = TRANSPOSED ? n * p.channels : line * p.columns + n;
-        line_b[i] = n < p.columns ? line : 1 << 30;
-    }
-    // Data gradient: the place of a chunk's column in the reduction, which is that of the source's where chunks are equally long.
+    i32 column_b = i32(threadIdx.x) % CB * VB, line_b = i32(threadIdx.x) / CB;
     Cursor apart = {0, 0, 0};
-    if constexpr (TRANSPOSED && VA != VB) apart.move(i32(threadIdx.x) % CB * VB, p.channels, taps_x);
+    if constexpr (TRANSPOSED && VA != VB) apart.move(column_b, p.channels, taps_x);
     Cursor& at_b = VA == VB ? at_a : apart;
-    i32 k0 = 0;
+    // Where channels are many, all taps of a step's channels come one after another: they read nearly the same pixels, which the first-level cache
+    // then holds. Else, and where a step reaches into the next tap's channels, a tap's channels do.
+    bool by_taps = BN >= 128 && p.channels % BK == 0;
+    auto advance = [&](Cursor& at) {
+        if (by_taps) at.hop(BK, taps_y, taps_x);
+        else at.move(BK, p.channels, taps_x);
+    };
+    i32 k0 = 0, k_end = taps_y * taps_x * p.channels;
 
     auto load = [&](u8* stage) {
         S* a = reinterpret_cast<S*>(stage);
@@ -93,32 +121,30 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
             bool valid = tap && u32(sy[r] + dy) < u32(p.source_h) && u32(sx[r] + dx) < u32(p.source_w);
             fill<S, VA, true>(a + line * TileA::LD + column_a, source + (pixel[r] + ahead), valid);
         }
-        // Lines up to `end` are there, `here` is where the first one begins.
-        i32 here, end;
         if constexpr (TRANSPOSED) {
-            i32 tap_at = (tap_y + step * at_b.a) * p.kernel_w + tap_x + step * at_b.b;
-            here = tap_at * p.columns * p.channels + at_b.channel;
-            end = at_b.a < taps_y ? BN : 0;
-        } else {
-            here = k0 * p.columns;
-            end = taps_y * taps_x * p.channels - k0;
-        }
+            bool reached = at_b.a < taps_y;
+            i32 tap_at = (tap_y + step * at_b.a) * p.kernel_w + tap_x + step * at_b.b, n = n0 + line_b;
+            i32 from = (tap_at * p.columns + n) * p.channels + at_b.channel;
 #pragma unroll
-        for (int i = 0; i < EACH_B; i++) {
-            int chunk = int(threadIdx.x) + i * THREADS;
-            if (CHUNKS_B % THREADS != 0 && chunk >= CHUNKS_B) break;
-            fill<O, VB, false>(b + chunk / CB * TileB::LD + chunk % CB * VB, weights + (here + from_b[i]), line_b[i] < end);
+            for (int r = 0; r < (BN + LINES_B - 1) / LINES_B; r++) {
+                if (BN % LINES_B != 0 && line_b + r * LINES_B >= BN) break;
+                fill<O, VB, false>(b + (line_b + r * LINES_B) * TileB::LD + column_b, weights + (from + r * LINES_B * p.channels),
+                                   reached && n + r * LINES_B < p.columns);
+            }
+        } else {
+            i32 k = by_taps ? (at_a.a * taps_x + at_a.b) * p.channels + at_a.channel - column_a : k0;
+            fill_lines<Math, TileB, VB>(b, weights, k, k_end, n0, p.columns);
+            k0 += BK;
         }
-        at_a.move(BK, p.channels, taps_x);
-        if constexpr (TRANSPOSED && VA != VB) apart.move(BK, p.channels, taps_x);
-        k0 += BK;
+        advance(at_a);
+        if constexpr (TRANSPOSED && VA != VB) advance(apart);
     };
     Math math;
     pipeline<Math, TileA, TileB>(math, shared, steps, load);
     math.template results<TileA, TileB>(PutPixels<VECTOR>{p, m0, n0, rows, class_h, class_w, y0, x0, step});
 }
 
-// Weight gradient: rows are entries (a,b,i) of the weight, the reduction runs over y's pixels.
+// Weight gradient: the reduction runs over y's pixels.
 template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradient(const ConvParams& p) {
     using S = typename Math::Source;
     using O = typename Math::Other;
@@ -135,25 +161,24 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
     const S* source = reinterpret_cast<const S*>(p.source);
     const O* other = reinterpret_cast<const O*>(p.other);
 
-    // Chunks of both tiles, [BK pixels][BM] and [BK pixels][BN]: a thread stays in its line, so that a step is one pixel to it; taps and channels
-    // of its chunks stay.
-    constexpr int LANES = THREADS / BK, CA = BM / VA, EACH_A = (CA + LANES - 1) / LANES, CB = BN / VB, EACH_B = (CB + LANES - 1) / LANES;
+    // Chunks of the gathered tile, [BK pixels][BM]: a thread stays in its line, so that a step is one pixel to it; taps and channels of its
+    // chunks stay.
+    constexpr int CA = BM / VA, LANES = THREADS / BK, EACH_A = (CA + LANES - 1) / LANES;
     static_assert(THREADS % BK == 0, "as many threads for each line");
     i32 line = i32(threadIdx.x) / LANES, lane = i32(threadIdx.x) % LANES;
     i32 dy[EACH_A], dx[EACH_A], ahead[EACH_A];
 #pragma unroll
     for (int c = 0; c < EACH_A; c++) {
-        i32 k = m0 + (lane + c * LANES) * VA;
-        i32 tap = k / p.channels, a = tap / p.kernel_w;
+        i32 m = m0 + (lane + c * LANES) * VA, entry = weight_entry(p, m), tap = entry / p.channels, a = tap / p.kernel_w;
         dx[c] = tap - a * p.kernel_w - p.pad;
-        dy[c] = k < rows ? a - p.pad : -(1 << 30);
-        ahead[c] = k < rows ? ((a - p.pad) * p.source_w + dx[c]) * p.channels + k - tap * p.channels : 0;
+        dy[c] = m < rows ? a - p.pad : -(1 << 30);
+        ahead[c] = ((a - p.pad) * p.source_w + dx[c]) * p.channels + entry - tap * p.channels;
     }
     i32 at = first * BK + line;
 
     auto load = [&](u8* stage) {
         S* a = reinterpret_cast<S*>(stage) + line * TileA::LD + lane * VA;
-        O* b = reinterpret_cast<O*>(stage + TileA::BYTES) + line * TileB::LD + lane * VB;
+        O* b = reinterpret_cast<O*>(stage + TileA::BYTES);
         u32 in_image, x;
         u32 n = p.by_image.split(u32(at), in_image), y = p.by_row.split(in_image, x);
         i32 sy = i32(y) * p.stride, sx = i32(x) * p.stride;
@@ -164,13 +189,7 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
             bool valid = at < pixels && u32(sy + dy[c]) < u32(p.source_h) && u32(sx + dx[c]) < u32(p.source_w);
             fill<S, VA, true>(a + c * LANES * VA, source + (here + ahead[c]), valid);
         }
-        i32 column = n0 + lane * VB;
-        const O* from = other + (at * p.columns + column);
-#pragma unroll
-        for (int c = 0; c < EACH_B; c++) {
-            if (CB % LANES != 0 && lane + c * LANES >= CB) break;
-            fill<O, VB, false>(b + c * LANES * VB, from + c * LANES * VB, at < pixels && column + c * LANES * VB < p.columns);
-        }
+        fill_lines<Math, TileB, VB>(b, other, at - line, pixels, n0, p.columns);
         at += BK;
     };
     Math math;

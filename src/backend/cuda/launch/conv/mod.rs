@@ -101,9 +101,9 @@ impl Shape {
     }
 
     /// How the weight gradient's sum is cut.
-    fn split(&self, family: &Family, tile: Tile) -> Split {
+    fn split(&self, tile: Tile) -> Split {
         let [rows, columns, _] = self.product(Role::B);
-        Split::new(rows, columns, self.n * self.p * self.q, family.step, tile)
+        Split::new(rows, columns, self.n * self.p * self.q, tile)
     }
 }
 
@@ -129,7 +129,7 @@ pub fn workspace_bytes(precision: Precision, instr: &Instr) -> usize {
         let tile = family.tile(out, shape.product(out), vector);
         let args = instr.args.iter().zip(out.others());
         let casts: usize = args.map(|(t, role)| cast_bytes(precision, t, wanted(family, tile, role))).sum();
-        let parts = if out == Role::B { shape.split(family, tile).parts } else { 1 };
+        let parts = if out == Role::B { shape.split(tile).parts } else { 1 };
         casts + if parts > 1 { parts * instr.outs[0].len * size_of::<f32>() } else { 0 }
     });
     bytes[0].max(bytes[1])
@@ -238,7 +238,7 @@ fn weight_gradient(
     tile: Tile,
 ) -> Result<()> {
     let [rows, columns, _] = s.product(Role::B);
-    let split = s.split(family, tile);
+    let split = s.split(tile);
     let grid = grid(rows.div_ceil(tile.m), columns.div_ceil(tile.n), split.parts)?;
     let shared = family.shared_bytes(Role::B, tile) as u32;
     let (out, accumulate) = (params.out, params.accumulate);
