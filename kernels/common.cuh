@@ -163,7 +163,7 @@ struct Compensated {
 // ---- asynchronous copies -----------------------------------------------------------------------------------------------------
 
 /// Copies BYTES (4, 8 or 16; both pointers aligned to that) from device to shared memory behind the thread's back; zeros where not
-/// `valid` (`global` is not read then, but must still be some address). NEAR: by way of the first-level cache, for what this processor
+/// `valid` (`global` is not read then, whatever it is). NEAR: by way of the first-level cache, for what this processor
 /// reads again; fewer bytes than 16 always go that way.
 template <int BYTES, bool NEAR = false> __device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid PLACE) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
@@ -199,17 +199,16 @@ template <int N> __device__ __forceinline__ void wait_async() {
 
 // ---- matrix units ------------------------------------------------------------------------------------------------------------
 
-/// Rounded to tf32: 10 bits of mantissa, to nearest, ties away from zero.
+/// Rounded to tf32: 10 bits of mantissa, to nearest, ties away from zero. In the lower 13 bits is rubbish, which the matrix units ignore. `cvt.rna`
+/// gives the same in two instructions; this is one (add, then maximum) since sm_90, and tensors are rounded once for every warp that reads them.
 __device__ __forceinline__ u32 tf32_bits(float v) {
-#ifdef METATAPE_SIMULATOR
     u32 bits = __float_as_uint(v);
-    if ((bits & 0x7f800000u) == 0x7f800000u) return bits & ~0x1fffu;
-    return (bits + 0x1000u) & ~0x1fffu;
-#else
-    u32 r;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(v));
-    return r;
+    // The maximum keeps 0x7fffffff, the NaN that arithmetic gives: the sum would be -0.
+    u32 rounded = u32(max(i32(bits + 0x1000u), i32(bits)));
+#ifdef METATAPE_SIMULATOR
+    rounded &= ~0x1fffu; // it takes rubbish for a factor that was not rounded
 #endif
+    return rounded;
 }
 
 /// d += a·b with a [16, 8], b [8, 8] in tf32. With g = lane / 4, t = lane % 4 a lane holds a = (g,t) (g+8,t) (g,t+4) (g+8,t+4), b = (t,g)

@@ -2,7 +2,7 @@
 //
 //     y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]        (zero outside the image)
 //
-//  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i)
+//  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i), in an order of its own
 //  - data gradient:   x [m = (n,h,w), i]  = Σ_k Y[m, k] · w[tap, i, o],   k = (tap,o): a gather as well, so no sum has two writers. With stride s the
 //                     pixels of x fall into s² classes, in each of which the same taps count; a class is a product of its own (blockIdx.z)
 //  - weight gradient: w [m = (a,b,i), o]  = Σ_k X[k, m] · y[k, o],        k = (n,p,q), split over blockIdx.z into partial sums that
@@ -11,8 +11,8 @@
 // A block computes a BM × BN tile in steps of BK, through STAGES tiles of both factors in shared memory that cp.async fills ahead. Factors
 // come gathered or padded with zeros by the copy itself. The arithmetic is a policy (conv_f32.cu, conv_tf32.cu, conv_bf16.cu):
 //  - Ffma: f32 on the ordinary units, TM × TN outputs a thread, read from shared memory four at a time;
-//  - Mma:  tf32 (m16n8k8) or bf16 (m16n8k16) on the matrix units, f32 sums. Weights stay f32 in memory and are rounded on the way
-//    into registers; f32 factors of tf32 are rounded there too, to nearest.
+//  - Mma:  tf32 (m16n8k8) or bf16 (m16n8k16) on the matrix units, f32 sums. f32 factors are rounded on the way into registers, by every warp
+//    that reads them; large tiles of bf16 take weights that were cast before the launch: they are half as long, and not rounded in every block.
 // Shared tiles lie with the reduction contiguous ("rows": [free][BK]) or the free index contiguous ("columns": [BK][free]), as they
 // come from memory; the leading dimension is padded so that no read has bank conflicts.
 //
@@ -62,7 +62,7 @@ template <class T, bool ROWS, int FREE, int BK, int PAD> struct SharedTile {
 /// f32 on the ordinary units. Lanes are LN × 32/LN over the tile, warps lie along m; a thread has TM × TN outputs.
 template <int BM_, int BN_, int WARPS_, int LN, int STAGES_> struct Ffma {
     static constexpr int BM = BM_, BN = BN_, BK = 16, STAGES = STAGES_, THREADS = WARPS_ * 32;
-    static constexpr int LM = 32 / LN, TM = BM / (WARPS_ * LM), TN = BN / LN;
+    static constexpr int BLOCKS = 1, LM = 32 / LN, TM = BM / (WARPS_ * LM), TN = BN / LN;
     using Source = float;
     using Other = float;
     static __device__ constexpr int pad_source(bool rows) { return rows ? 4 : 0; }
@@ -146,6 +146,10 @@ template <int BM_, int BN_, int WARPS_, int LN, int STAGES_> struct Ffma {
     }
 };
 
+/// A tile of words whose free index is contiguous: read two at a time, so that the matrix units take neighbours for rows 8 apart, or for columns of
+/// two operands. Sums then belong to other rows or columns than those of `mma_tf32` and `mma_bf16`.
+template <class Tile> constexpr bool PAIRED = !Tile::BY_ROWS && sizeof(typename Tile::Entry) == 4;
+
 /// Registers of one m16 operand for the k-step at `k`: see `mma_tf32`, `mma_bf16`.
 template <class Tile> __device__ __forceinline__ void load_left(u32 (&r)[4], const Tile& a, int m, int k) {
     using T = typename Tile::Entry;
@@ -156,10 +160,11 @@ template <class Tile> __device__ __forceinline__ void load_left(u32 (&r)[4], con
     } else if constexpr (sizeof(T) == 2) {
         load_matrices_x4_transposed(r, a.entry(m + ((l >> 3) & 1) * 8, k + (l >> 4) * 8 + (l & 7)));
     } else {
-        r[0] = __float_as_uint(*a.entry(m + g, k + t));
-        r[1] = __float_as_uint(*a.entry(m + g + 8, k + t));
-        r[2] = __float_as_uint(*a.entry(m + g, k + t + 4));
-        r[3] = __float_as_uint(*a.entry(m + g + 8, k + t + 4));
+        Vec<float, 2> low = load_vec<2>(a.entry(m + 2 * g, k + t)), high = load_vec<2>(a.entry(m + 2 * g, k + t + 4));
+        r[0] = __float_as_uint(low.v[0]);
+        r[1] = __float_as_uint(low.v[1]);
+        r[2] = __float_as_uint(high.v[0]);
+        r[3] = __float_as_uint(high.v[1]);
     }
     if constexpr (sizeof(T) == 4) {
 #pragma unroll
@@ -167,43 +172,49 @@ template <class Tile> __device__ __forceinline__ void load_left(u32 (&r)[4], con
     }
 }
 
-/// Registers of one n8 operand for the two k-steps at `k`. HALF: the product is bf16's, whatever the storage.
+/// Registers of two n8 operands for the k-step at `k`, one after the other. HALF: the product is bf16's, whatever the storage.
 template <bool HALF, class Tile> __device__ __forceinline__ void load_right(u32 (&r)[4], const Tile& b, int n, int k) {
     using T = typename Tile::Entry;
     int l = LANE, g = l >> 2, t = l & 3;
-    if constexpr (sizeof(T) == 2) {
-        static_assert(HALF && !Tile::BY_ROWS, "a bf16 right factor comes by columns");
-        load_matrices_x4_transposed(r, b.entry(n, k + l));
-    } else if constexpr (HALF) {
+    if constexpr (sizeof(T) == 2 && !Tile::BY_ROWS) {
+        load_matrices_x4_transposed(r, b.entry(n + (l >> 4) * 8, k + (l & 15)));
+    } else if constexpr (sizeof(T) == 2 || (!HALF && Tile::BY_ROWS)) {
+        load_matrices_x4(r, b.entry(n + (l >> 4) * 8 + (l & 7), k + ((l >> 3) & 1) * int(16 / sizeof(T))));
+    } else if constexpr (!HALF) {
+        // Not as pairs: an operand's two registers are neighbours.
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 4; i++) r[i] = __float_as_uint(*b.entry(n + g + i / 2 * 8, k + t + i % 2 * 4));
+    } else {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
             int at = k + 8 * i + 2 * t;
             if constexpr (Tile::BY_ROWS) {
-                Vec<float, 2> v = load_vec<2>(b.entry(n + g, at));
-                r[i] = pack_bf16(v.v[0], v.v[1]);
+                Vec<float, 2> first = load_vec<2>(b.entry(n + g, at)), second = load_vec<2>(b.entry(n + g + 8, at));
+                r[i] = pack_bf16(first.v[0], first.v[1]);
+                r[2 + i] = pack_bf16(second.v[0], second.v[1]);
             } else {
-                r[i] = pack_bf16(*b.entry(n + g, at), *b.entry(n + g, at + 1));
+                Vec<float, 2> low = load_vec<2>(b.entry(n + 2 * g, at)), high = load_vec<2>(b.entry(n + 2 * g, at + 1));
+                r[i] = pack_bf16(low.v[0], high.v[0]);
+                r[2 + i] = pack_bf16(low.v[1], high.v[1]);
             }
         }
-    } else {
-        if constexpr (Tile::BY_ROWS) {
-            load_matrices_x4(r, b.entry(n + (l & 7), k + (l >> 3) * 4));
-        } else {
-#pragma unroll
-            for (int i = 0; i < 4; i++) r[i] = __float_as_uint(*b.entry(n + g, k + 4 * i + t));
-        }
+    }
+    if constexpr (!HALF) {
 #pragma unroll
         for (int i = 0; i < 4; i++) r[i] = tf32_bits(__uint_as_float(r[i]));
     }
 }
 
-/// tf32 or bf16 on the matrix units: warps of WM × WN outputs, made of m16n8 pieces. `OtherT`: storage of the second factor.
-template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int STAGES_> struct Mma {
+/// tf32 or bf16 on the matrix units: warps of WM × WN outputs, made of m16n8 pieces, BK entries of the reduction between barriers. `OtherT`: storage
+/// of the second factor; f32 is rounded as it is read.
+template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int BK_, int STAGES_> struct Mma {
     static constexpr bool HALF = sizeof(SourceT) == 2;
-    static constexpr int BM = BM_, BN = BN_, BK = HALF ? 32 : 16, STAGES = STAGES_;
+    static constexpr int BM = BM_, BN = BN_, BK = BK_, STAGES = STAGES_;
     static constexpr int WARPS_M = BM / WM, THREADS = WARPS_M * (BN / WN) * 32;
+    // Two blocks share a processor: one computes while the other waits for copies.
+    static constexpr int BLOCKS = 2;
     static constexpr int MF = WM / 16, NF = WN / 8, K_STEP = HALF ? 16 : 8;
-    static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && WN % 8 == 0, "whole pieces");
+    static_assert(BM % WM == 0 && BN % WN == 0 && WM % 16 == 0 && WN % 16 == 0, "whole pieces");
     using Source = SourceT;
     using Other = OtherT;
     static __device__ constexpr int pad_source(bool rows) { return HALF ? 8 : rows ? 4 : 8; }
@@ -219,23 +230,20 @@ template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int STA
 
     template <class TileA, class TileB> __device__ __forceinline__ void step(const TileA& a, const TileB& b) {
 #pragma unroll
-        for (int k = 0; k < BK; k += 2 * K_STEP) {
-            u32 right[NF][4];
+        for (int k = 0; k < BK; k += K_STEP) {
+            u32 left[MF][4];
 #pragma unroll
-            for (int j = 0; j < NF; j++) load_right<HALF>(right[j], b, first_n() + 8 * j, k);
+            for (int i = 0; i < MF; i++) load_left(left[i], a, first_m() + 16 * i, k);
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                u32 left[MF][4];
+            for (int j = 0; j < NF; j += 2) {
+                u32 right[4];
+                load_right<HALF>(right, b, first_n() + 8 * j, k);
 #pragma unroll
-                for (int i = 0; i < MF; i++) load_left(left[i], a, first_m() + 16 * i, k + half * K_STEP);
-#pragma unroll
-                for (int i = 0; i < MF; i++)
-#pragma unroll
-                    for (int j = 0; j < NF; j++) {
-                        u32 pair[2] = {right[j][2 * half], right[j][2 * half + 1]};
-                        if constexpr (HALF) mma_bf16(sums[i][j], left[i], pair);
-                        else mma_tf32(sums[i][j], left[i], pair);
-                    }
+                for (int i = 0; i < 2 * MF; i++) {
+                    u32 one[2] = {right[i % 2 * 2], right[i % 2 * 2 + 1]};
+                    if constexpr (HALF) mma_bf16(sums[i / 2][j + i % 2], left[i / 2], one);
+                    else mma_tf32(sums[i / 2][j + i % 2], left[i / 2], one);
+                }
             }
         }
     }
@@ -246,11 +254,19 @@ template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int STA
         for (int i = 0; i < MF; i++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                auto row = put.row(first_m() + 16 * i + 8 * h + g);
+                auto row = put.row(first_m() + 16 * i + (PAIRED<TileA> ? 2 * g + h : 8 * h + g));
 #pragma unroll
-                for (int j = 0; j < NF; j++) {
-                    float v[2] = {sums[i][j][2 * h], sums[i][j][2 * h + 1]};
-                    put(row, first_n() + 8 * j + 2 * t, v);
+                for (int j = 0; j < NF; j += 2) {
+                    int n = first_n() + 8 * j;
+                    const float *first = sums[i][j] + 2 * h, *second = sums[i][j + 1] + 2 * h;
+                    if constexpr (HALF && PAIRED<TileB>) {
+                        float v[4] = {first[0], second[0], first[1], second[1]};
+                        put(row, n + 4 * t, v);
+                    } else {
+                        float v[2] = {first[0], first[1]}, w[2] = {second[0], second[1]};
+                        put(row, n + 2 * t, v);
+                        put(row, n + 8 + 2 * t, w);
+                    }
                 }
             }
     }
@@ -294,14 +310,23 @@ template <bool VECTOR> struct PutPixels {
     }
 };
 
-/// Rows of the product that are entries (a,b,i) of a weight; each split has a matrix of its own.
+/// The entry (a,b,i) of a weight that is row `m` of a weight gradient's product: all taps of the first 16 channels, then of the next ones. They read
+/// nearly the same pixels, which the first-level cache then holds. Other channels go as they lie in memory.
+__device__ __forceinline__ i32 weight_entry(const ConvParams& p, i32 m) {
+    constexpr i32 PART = 16;
+    if (p.channels == PART || p.channels % PART != 0) return m;
+    i32 taps = p.kernel_h * p.kernel_w, group = m / PART, part = group / taps, tap = group - part * taps;
+    return tap * p.channels + part * PART + m % PART;
+}
+
+/// Rows of the product that are entries of a weight; each split has a matrix of its own.
 template <bool VECTOR> struct PutWeights {
     const ConvParams& p;
     i32 m0, n0, rows;
 
     __device__ __forceinline__ long long row(int m) const {
         i32 at = m0 + m;
-        return at < rows ? ((long long)blockIdx.z * rows + at) * p.columns : -1;
+        return at < rows ? ((long long)blockIdx.z * rows + weight_entry(p, at)) * p.columns : -1;
     }
     template <int W> __device__ __forceinline__ void operator()(long long row, int n, const float (&v)[W]) const {
         if (row < 0) return;

@@ -1,13 +1,15 @@
-// Convolutions of bf16 activations on the matrix units; weights and sums are f32. What they compute, and how: conv.cuh.
+// Convolutions of bf16 activations on the matrix units; sums are f32, and so are weights but for large tiles. What they compute, and how: conv.cuh.
 #include "conv_roles.cuh"
 
-//                               m    n  of a warp, stages
-using T128x16 = Mma<bf16, float, 128, 16, 32, 16, 4>;
-using T128x32 = Mma<bf16, float, 128, 32, 32, 32, 4>;
-using T64x32 = Mma<bf16, float, 64, 32, 32, 16, 4>;
-using T64x64 = Mma<bf16, float, 64, 64, 32, 32, 4>;
-using T128x128 = Mma<bf16, float, 128, 128, 64, 32, 3>;
-using T128x160 = Mma<bf16, float, 128, 160, 64, 40, 3>;
+//                               m    n  of a warp,   k, stages
+using T128x16 = Mma<bf16, float, 128, 16, 32, 16, 32, 4>;
+using T128x32 = Mma<bf16, float, 128, 32, 32, 32, 32, 4>;
+using T64x32 = Mma<bf16, float, 64, 32, 32, 16, 64, 4>;
+using T64x64 = Mma<bf16, float, 64, 64, 32, 32, 32, 4>;
+using T128x128 = Mma<bf16, bf16, 128, 128, 64, 64, 32, 3>;
+using T128x160 = Mma<bf16, bf16, 128, 160, 64, 80, 32, 3>;
+// Any channels.
+using Odd = Mma<bf16, float, 64, 32, 32, 16, 32, 4>;
 
 CORRELATE_KERNELS(128x16, T128x16, true)
 CORRELATE_KERNELS(128x32, T128x32, true)
@@ -15,17 +17,16 @@ CORRELATE_KERNELS(64x32, T64x32, true)
 CORRELATE_KERNELS(64x64, T64x64, true)
 CORRELATE_KERNELS(128x128, T128x128, true)
 CORRELATE_KERNELS(128x160, T128x160, true)
-CORRELATE_KERNELS(odd, T64x32, false)
+CORRELATE_KERNELS(odd, Odd, false)
 
 // 144 = 3·3·16: the weights of a 3×3 convolution are whole tiles.
-using W144x16 = Mma<bf16, bf16, 144, 16, 48, 16, 4>;
-using W144x32 = Mma<bf16, bf16, 144, 32, 48, 32, 4>;
-using W144x64 = Mma<bf16, bf16, 144, 64, 48, 32, 4>;
-using W144x160 = Mma<bf16, bf16, 144, 160, 48, 40, 3>;
+using W144x16 = Mma<bf16, bf16, 144, 16, 48, 16, 32, 4>;
+using W144x32 = Mma<bf16, bf16, 144, 32, 48, 32, 32, 4>;
+using W144x64 = Mma<bf16, bf16, 144, 64, 48, 32, 32, 4>;
+using OddWeights = Mma<bf16, bf16, 64, 32, 32, 16, 32, 4>;
 
 WEIGHT_GRADIENT_KERNEL(144x16, W144x16, true)
 WEIGHT_GRADIENT_KERNEL(144x32, W144x32, true)
 WEIGHT_GRADIENT_KERNEL(144x64, W144x64, true)
-WEIGHT_GRADIENT_KERNEL(144x160, W144x160, true)
-using W64x32 = Mma<bf16, bf16, 64, 32, 32, 16, 4>;
-WEIGHT_GRADIENT_KERNEL(odd, W64x32, false)
+WEIGHT_GRADIENT_KERNEL(128x160, T128x160, true)
+WEIGHT_GRADIENT_KERNEL(odd, OddWeights, false)

@@ -2,10 +2,11 @@
 #pragma once
 #include "conv.cuh"
 
-/// A place in the reduction of a gather: tap (a, b) of `taps_y` × `taps_x`, then channel. Moves forward only, so no division.
+/// A place in the reduction of a gather: tap (a, b) of `taps_y` × `taps_x`, and channel. Moves forward only, so no division.
 struct Cursor {
     i32 channel, a, b;
 
+    /// On by `by` channels, through all of a tap's before the next tap's.
     __device__ __forceinline__ void move(i32 by, i32 channels, i32 taps_x) {
         channel += by;
         while (channel >= channels) {
@@ -16,17 +17,41 @@ struct Cursor {
             }
         }
     }
+    /// To the next tap, after the last one to the first and `by` channels on.
+    __device__ __forceinline__ void hop(i32 by, i32 taps_y, i32 taps_x) {
+        if (++b < taps_x) return;
+        b = 0;
+        if (++a < taps_y) return;
+        a = 0;
+        channel += by;
+    }
 };
 
+/// Copies this thread's part of BK lines of a matrix of `end` lines, from line `first` and column `n0` on, into a tile by columns. A thread stays in
+/// its line.
+template <class Math, class Tile, int V, class T>
+__device__ __forceinline__ void fill_lines(T* tile, const T* matrix, i32 first, i32 end, i32 n0, i32 columns) {
+    constexpr int LANES = Math::THREADS / Math::BK, CHUNKS = Math::BN / V;
+    static_assert(Math::THREADS % Math::BK == 0, "as many threads for each line");
+    int line = int(threadIdx.x) / LANES, lane = int(threadIdx.x) % LANES;
+    i32 at = first + line, column = n0 + lane * V;
+    const T* from = matrix + (at * columns + column);
+#pragma unroll
+    for (int c = 0; c < (CHUNKS + LANES - 1) / LANES; c++) {
+        if (CHUNKS % LANES != 0 && lane + c * LANES >= CHUNKS) break;
+        fill<T, V, false>(tile + line * Tile::LD + (lane + c * LANES) * V, from + c * LANES * V, at < end && column + c * LANES * V < columns);
+    }
+}
 
 // Forward and data gradient: rows are pixels of a grid, the reduction runs over taps and the source's channels. TRANSPOSED: data gradient.
 // VECTOR: channels and columns come in whole aligned vectors of 16 bytes.
 template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ void correlate(const ConvParams& p) {
     using S = typename Math::Source;
-    constexpr int VA = VECTOR ? 16 / int(sizeof(S)) : 1, VB = VECTOR ? 4 : 1;
+    using O = typename Math::Other;
+    constexpr int VA = VECTOR ? 16 / int(sizeof(S)) : 1, VB = VECTOR ? 16 / int(sizeof(O)) : 1;
     constexpr int BM = Math::BM, BN = Math::BN, BK = Math::BK, THREADS = Math::THREADS;
     using TileA = SharedTile<S, true, BM, BK, Math::pad_source(true)>;
-    using TileB = SharedTile<float, TRANSPOSED, BN, BK, Math::pad_other(TRANSPOSED)>;
+    using TileB = SharedTile<O, TRANSPOSED, BN, BK, Math::pad_other(TRANSPOSED)>;
     SHARED_MEMORY(shared);
 
     // The class of pixels: those that are (y0, x0) modulo `step`, and the taps (tap_y + step·a, tap_x + step·b) that reach them.
@@ -41,91 +66,85 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
     if (taps_y <= 0 || taps_x <= 0) taps_y = 0, taps_x = 1;
     i32 steps = (taps_y * taps_x * p.channels + BK - 1) / BK;
     const S* source = reinterpret_cast<const S*>(p.source);
-    const float* weights = reinterpret_cast<const float*>(p.other);
+    const O* weights = reinterpret_cast<const O*>(p.other);
 
-    // Source pixels of this thread's rows at tap (0, 0), which may lie outside of the image.
+    // Source pixels of this thread's rows at tap (0, 0), which may lie outside of the image. An offset of what is not there may be anything: it is
+    // not read.
     constexpr int CA = BK / VA, LINES_A = THREADS / CA, ROWS_A = (BM + LINES_A - 1) / LINES_A;
     static_assert(THREADS % CA == 0, "a thread keeps its column");
     i32 column_a = i32(threadIdx.x) % CA * VA, line_a = i32(threadIdx.x) / CA;
-    long long pixel[ROWS_A];
-    i32 sy[ROWS_A], sx[ROWS_A];
+    i32 pixel[ROWS_A], sy[ROWS_A], sx[ROWS_A];
 #pragma unroll
     for (int r = 0; r < ROWS_A; r++) {
         i32 m = m0 + line_a + r * LINES_A;
-        i32 line = m / class_w, x = m - line * class_w, n = line / class_h, y = line - n * class_h;
+        u32 in_image, column;
+        i32 n = i32(p.by_image.split(u32(m), in_image)), y = i32(p.by_row.split(in_image, column)), x = i32(column);
+        if (TRANSPOSED && step > 1) { // of a class's images and rows, which only the device knows
+            i32 line = m / class_w;
+            x = m - line * class_w, n = line / class_h, y = line - n * class_h;
+        }
         // Forward: p·s − pad. Data gradient: y0 + pad − tap_y is a multiple of the step.
         sy[r] = TRANSPOSED ? y + (y0 + p.pad - tap_y) / step : y * p.stride - p.pad;
         sx[r] = TRANSPOSED ? x + (x0 + p.pad - tap_x) / step : x * p.stride - p.pad;
-        pixel[r] = (((long long)n * p.source_h + sy[r]) * p.source_w + sx[r]) * p.channels;
+        pixel[r] = ((n * p.source_h + sy[r]) * p.source_w + sx[r]) * p.channels;
         if (m >= rows) sy[r] = -(1 << 30);
     }
     Cursor at_a = {0, 0, 0};
     at_a.move(column_a, p.channels, taps_x);
 
-    constexpr int WIDTH_B = TRANSPOSED ? BK : BN, CB = WIDTH_B / VB, CHUNKS_B = TileB::LINES * CB;
-    Cursor at_b = {0, 0, 0};
-    if constexpr (TRANSPOSED) at_b.move(i32(threadIdx.x) % CB * VB, p.channels, taps_x);
-    // Forward: this thread's chunks of the weights' tile, as entries from the tile's first line on. Loops over chunks count to a number that the
-    // compiler knows: one that began at the thread's own would not be unrolled, and its divisions would come again at every step.
-    constexpr int EACH_B = TRANSPOSED ? 1 : (CHUNKS_B + THREADS - 1) / THREADS;
-    i32 from_b[EACH_B];
-    bool column_b[EACH_B];
-#pragma unroll
-    for (int i = 0; i < EACH_B; i++) {
-        i32 chunk = i32(threadIdx.x) + i * THREADS, n = n0 + chunk % CB * VB;
-        from_b[i] = chunk / CB * p.columns + n;
-        column_b[i] = n < p.columns;
-    }
-    i32 k0 = 0;
+    // Data gradient: a thread keeps its column of the weights' tile, too, and the place in the reduction is the source's where chunks are equally long.
+    constexpr int CB = BK / VB, LINES_B = THREADS / CB;
+    static_assert(!TRANSPOSED || THREADS % CB == 0, "a thread keeps its column");
+    i32 column_b = i32(threadIdx.x) % CB * VB, line_b = i32(threadIdx.x) / CB;
+    Cursor apart = {0, 0, 0};
+    if constexpr (TRANSPOSED && VA != VB) apart.move(column_b, p.channels, taps_x);
+    Cursor& at_b = VA == VB ? at_a : apart;
+    // Where channels are many, all taps of a step's channels come one after another: they read nearly the same pixels, which the first-level cache
+    // then holds. Else, and where a step reaches into the next tap's channels, a tap's channels do.
+    bool by_taps = BN >= 128 && p.channels % BK == 0;
+    auto advance = [&](Cursor& at) {
+        if (by_taps) at.hop(BK, taps_y, taps_x);
+        else at.move(BK, p.channels, taps_x);
+    };
+    i32 k0 = 0, k_end = taps_y * taps_x * p.channels;
 
     auto load = [&](u8* stage) {
         S* a = reinterpret_cast<S*>(stage);
-        float* b = reinterpret_cast<float*>(stage + TileA::BYTES);
+        O* b = reinterpret_cast<O*>(stage + TileA::BYTES);
         i32 dy = TRANSPOSED ? -at_a.a : at_a.a, dx = TRANSPOSED ? -at_a.b : at_a.b;
         bool tap = at_a.a < taps_y;
-        long long ahead = (long long)(dy * p.source_w + dx) * p.channels + at_a.channel;
+        i32 ahead = (dy * p.source_w + dx) * p.channels + at_a.channel;
 #pragma unroll
         for (int r = 0; r < ROWS_A; r++) {
             int line = line_a + r * LINES_A;
             if (BM % LINES_A != 0 && line >= BM) break;
-            i32 y = sy[r] + dy, x = sx[r] + dx;
-            bool valid = tap && u32(y) < u32(p.source_h) && u32(x) < u32(p.source_w);
-            fill<S, VA, true>(a + line * TileA::LD + column_a, source + (valid ? pixel[r] + ahead : 0), valid);
+            bool valid = tap && u32(sy[r] + dy) < u32(p.source_h) && u32(sx[r] + dx) < u32(p.source_w);
+            fill<S, VA, true>(a + line * TileA::LD + column_a, source + (pixel[r] + ahead), valid);
         }
-        at_a.move(BK, p.channels, taps_x);
         if constexpr (TRANSPOSED) {
-            static_assert(THREADS % CB == 0, "a thread keeps its column");
             bool reached = at_b.a < taps_y;
-            i32 tap_at = (tap_y + step * at_b.a) * p.kernel_w + tap_x + step * at_b.b;
-            const float* from = weights + (long long)tap_at * p.columns * p.channels + at_b.channel;
-            constexpr int LINES_B = THREADS / CB;
+            i32 tap_at = (tap_y + step * at_b.a) * p.kernel_w + tap_x + step * at_b.b, n = n0 + line_b;
+            i32 from = (tap_at * p.columns + n) * p.channels + at_b.channel;
 #pragma unroll
             for (int r = 0; r < (BN + LINES_B - 1) / LINES_B; r++) {
-                int i = int(threadIdx.x) / CB + r * LINES_B;
-                if (BN % LINES_B != 0 && i >= BN) break;
-                bool valid = reached && n0 + i < p.columns;
-                fill<float, VB, false>(b + i * TileB::LD + int(threadIdx.x) % CB * VB, valid ? from + (long long)(n0 + i) * p.channels : weights, valid);
+                if (BN % LINES_B != 0 && line_b + r * LINES_B >= BN) break;
+                fill<O, VB, false>(b + (line_b + r * LINES_B) * TileB::LD + column_b, weights + (from + r * LINES_B * p.channels),
+                                   reached && n + r * LINES_B < p.columns);
             }
-            at_b.move(BK, p.channels, taps_x);
         } else {
-            i32 k_end = taps_y * taps_x * p.channels;
-            const float* from = weights + (long long)k0 * p.columns;
-#pragma unroll
-            for (int i = 0; i < EACH_B; i++) {
-                int chunk = int(threadIdx.x) + i * THREADS, line = chunk / CB;
-                if (CHUNKS_B % THREADS != 0 && chunk >= CHUNKS_B) break;
-                bool valid = column_b[i] && k0 + line < k_end;
-                fill<float, VB, false>(b + line * TileB::LD + chunk % CB * VB, valid ? from + from_b[i] : weights, valid);
-            }
+            i32 k = by_taps ? (at_a.a * taps_x + at_a.b) * p.channels + at_a.channel - column_a : k0;
+            fill_lines<Math, TileB, VB>(b, weights, k, k_end, n0, p.columns);
             k0 += BK;
         }
+        advance(at_a);
+        if constexpr (TRANSPOSED && VA != VB) advance(apart);
     };
     Math math;
     pipeline<Math, TileA, TileB>(math, shared, steps, load);
     math.template results<TileA, TileB>(PutPixels<VECTOR>{p, m0, n0, rows, class_h, class_w, y0, x0, step});
 }
 
-// Weight gradient: rows are entries (a,b,i) of the weight, the reduction runs over y's pixels.
+// Weight gradient: the reduction runs over y's pixels.
 template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradient(const ConvParams& p) {
     using S = typename Math::Source;
     using O = typename Math::Other;
@@ -139,50 +158,39 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
     i32 m0 = i32(blockIdx.x) * BM, n0 = i32(blockIdx.y) * BN;
     i32 all = (pixels + BK - 1) / BK, first = min(i32(blockIdx.z) * p.steps_per_split, all);
     i32 steps = min(p.steps_per_split, all - first);
-    i32 m_first = first * BK;
     const S* source = reinterpret_cast<const S*>(p.source);
     const O* other = reinterpret_cast<const O*>(p.other);
 
     // Chunks of the gathered tile, [BK pixels][BM]: a thread stays in its line, so that a step is one pixel to it; taps and channels of its
     // chunks stay.
-    constexpr int CA = BM / VA, LANES_A = THREADS / BK, EACH_A = (CA + LANES_A - 1) / LANES_A;
+    constexpr int CA = BM / VA, LANES = THREADS / BK, EACH_A = (CA + LANES - 1) / LANES;
     static_assert(THREADS % BK == 0, "as many threads for each line");
-    i32 line_a = i32(threadIdx.x) / LANES_A, lane_a = i32(threadIdx.x) % LANES_A;
+    i32 line = i32(threadIdx.x) / LANES, lane = i32(threadIdx.x) % LANES;
     i32 dy[EACH_A], dx[EACH_A], ahead[EACH_A];
 #pragma unroll
     for (int c = 0; c < EACH_A; c++) {
-        i32 k = m0 + (lane_a + c * LANES_A) * VA;
-        i32 tap = k / p.channels, a = tap / p.kernel_w;
+        i32 m = m0 + (lane + c * LANES) * VA, entry = weight_entry(p, m), tap = entry / p.channels, a = tap / p.kernel_w;
         dx[c] = tap - a * p.kernel_w - p.pad;
-        dy[c] = k < rows ? a - p.pad : -(1 << 30);
-        ahead[c] = k < rows ? ((a - p.pad) * p.source_w + dx[c]) * p.channels + k - tap * p.channels : 0;
+        dy[c] = m < rows ? a - p.pad : -(1 << 30);
+        ahead[c] = ((a - p.pad) * p.source_w + dx[c]) * p.channels + entry - tap * p.channels;
     }
-    constexpr int CB = BN / VB, CHUNKS_B = BK * CB;
+    i32 at = first * BK + line;
 
     auto load = [&](u8* stage) {
-        S* a = reinterpret_cast<S*>(stage);
+        S* a = reinterpret_cast<S*>(stage) + line * TileA::LD + lane * VA;
         O* b = reinterpret_cast<O*>(stage + TileA::BYTES);
-        i32 at = m_first + line_a;
         u32 in_image, x;
         u32 n = p.by_image.split(u32(at), in_image), y = p.by_row.split(in_image, x);
         i32 sy = i32(y) * p.stride, sx = i32(x) * p.stride;
-        long long here = (((long long)n * p.source_h + sy) * p.source_w + sx) * p.channels;
+        i32 here = ((i32(n) * p.source_h + sy) * p.source_w + sx) * p.channels;
 #pragma unroll
         for (int c = 0; c < EACH_A; c++) {
-            int chunk = lane_a + c * LANES_A;
-            if (CA % LANES_A != 0 && chunk >= CA) break;
+            if (CA % LANES != 0 && lane + c * LANES >= CA) break;
             bool valid = at < pixels && u32(sy + dy[c]) < u32(p.source_h) && u32(sx + dx[c]) < u32(p.source_w);
-            fill<S, VA, true>(a + line_a * TileA::LD + chunk * VA, source + (valid ? here + ahead[c] : 0), valid);
+            fill<S, VA, true>(a + c * LANES * VA, source + (here + ahead[c]), valid);
         }
-#pragma unroll
-        for (int i = 0; i < (CHUNKS_B + THREADS - 1) / THREADS; i++) {
-            int chunk = int(threadIdx.x) + i * THREADS, line = chunk / CB, n = chunk % CB * VB;
-            if (CHUNKS_B % THREADS != 0 && chunk >= CHUNKS_B) break;
-            i32 pixel = m_first + line;
-            bool valid = pixel < pixels && n0 + n < p.columns;
-            fill<O, VB, false>(b + line * TileB::LD + n, valid ? other + (long long)pixel * p.columns + n0 + n : other, valid);
-        }
-        m_first += BK;
+        fill_lines<Math, TileB, VB>(b, other, at - line, pixels, n0, p.columns);
+        at += BK;
     };
     Math math;
     pipeline<Math, TileA, TileB>(math, shared, steps, load);
@@ -193,7 +201,7 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
 
 // Tiles by name; launch/conv.rs chooses among them. `odd` takes any channels, entry by entry.
 #define CONV_KERNEL(NAME, MATH, CALL)                              \
-    KERNEL_BOUNDS(NAME, ConvParams, MATH::THREADS, 1) { CALL; }
+    KERNEL_BOUNDS(NAME, ConvParams, MATH::THREADS, MATH::BLOCKS) { CALL; }
 #define CORRELATE_KERNELS(TILE, MATH, VECTOR)                                                     \
     CONV_KERNEL(forward_##TILE, MATH, (correlate<MATH, false, VECTOR>(p)))                        \
     CONV_KERNEL(data_gradient_##TILE, MATH, (correlate<MATH, true, VECTOR>(p)))

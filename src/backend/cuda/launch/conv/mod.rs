@@ -88,21 +88,32 @@ impl Shape {
         (shape, out, accumulate)
     }
 
+    /// Rows of a role's product in each of its classes of pixels, columns, classes. A class in the last rows or columns of an image may have fewer.
+    fn product(&self, role: Role) -> [usize; 3] {
+        match role {
+            Role::C => [self.n * self.p * self.q, self.co, 1],
+            Role::A => {
+                let step = self.stride;
+                [self.n * self.h.div_ceil(step) * self.w.div_ceil(step), self.ci, step * step]
+            }
+            Role::B => [self.kh * self.kw * self.ci, self.co, 1],
+        }
+    }
+
     /// How the weight gradient's sum is cut.
-    fn split(&self, family: &Family, tile: Tile) -> Split {
-        let pixels = self.n * self.p * self.q;
-        Split::new(self.kh * self.kw * self.ci, self.co, pixels, family.step, tile)
+    fn split(&self, tile: Tile) -> Split {
+        let [rows, columns, _] = self.product(Role::B);
+        Split::new(rows, columns, self.n * self.p * self.q, tile)
     }
 }
 
 /// The width that a convolution's argument must have.
-fn wanted(precision: Precision, role: Role) -> Width {
-    if role == Role::B { Width::F32 } else { Family::of(precision).storage }
+fn wanted(family: &Family, tile: Tile, role: Role) -> Width {
+    if role == Role::B { tile.filter } else { family.storage }
 }
 
 /// An argument that must be cast: bytes it takes in the workspace.
-fn cast_bytes(precision: Precision, tensor: &Tensor, role: Role) -> usize {
-    let width = wanted(precision, role);
+fn cast_bytes(precision: Precision, tensor: &Tensor, width: Width) -> usize {
     match tensor_width(precision, tensor) == width {
         true => 0,
         false => (tensor.len * width.bytes()).next_multiple_of(ALIGNMENT),
@@ -112,18 +123,16 @@ fn cast_bytes(precision: Precision, tensor: &Tensor, role: Role) -> usize {
 /// Bytes of the arguments that are cast, and of the partial sums of a weight gradient.
 pub fn workspace_bytes(precision: Precision, instr: &Instr) -> usize {
     let (shape, out, _) = Shape::of(instr);
-    let casts =
-        instr.args.iter().zip(out.others()).map(|(t, role)| cast_bytes(precision, t, role)).sum::<usize>();
-    if out != Role::B {
-        return casts;
-    }
-    // Whether vectors can be used depends on addresses, too: room for either.
     let family = Family::of(precision);
-    let parts = [false, true].map(|vector| {
-        let parts = shape.split(family, family.weights_tile(shape.co, vector)).parts;
-        if parts > 1 { parts } else { 0 }
+    // Whether vectors can be used depends on addresses, too: room for either.
+    let bytes = [false, true].map(|vector| {
+        let tile = family.tile(out, shape.product(out), vector);
+        let args = instr.args.iter().zip(out.others());
+        let casts: usize = args.map(|(t, role)| cast_bytes(precision, t, wanted(family, tile, role))).sum();
+        let parts = if out == Role::B { shape.split(tile).parts } else { 1 };
+        casts + if parts > 1 { parts * instr.outs[0].len * size_of::<f32>() } else { 0 }
     });
-    casts + parts[0].max(parts[1]) * instr.outs[0].len * size_of::<f32>()
+    bytes[0].max(bytes[1])
 }
 
 fn int(count: usize) -> Result<i32> {
@@ -147,28 +156,31 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         }
         return Ok(());
     }
+    // The gathered factor's extents, the grid of the product's pixels, and the product's columns.
+    let ((source_h, source_w, channels), (grid_h, grid_w), columns) = match role {
+        Role::C | Role::B => ((s.h, s.w, s.ci), (s.p, s.q), s.co),
+        Role::A => ((s.p, s.q, s.co), (s.h, s.w), s.ci),
+    };
+    let family = Family::of(b.precision);
+    let lanes = 16 / family.storage.bytes();
+    let vector = [channels, columns].iter().all(|c| c.is_multiple_of(lanes))
+        && instr.args.iter().chain([to]).all(|t| b.address(t).is_multiple_of(16));
+    let tile = family.tile(role, s.product(role), vector);
     let mut free = b.workspace;
     let mut at = [0; 2];
     for (i, (tensor, role)) in instr.args.iter().zip(role.others()).enumerate() {
-        let (address, bytes) = (b.address(tensor), cast_bytes(b.precision, tensor, role));
+        let (address, width) = (b.address(tensor), wanted(family, tile, role));
+        let bytes = cast_bytes(b.precision, tensor, width);
         at[i] = if bytes == 0 { address } else { free };
         free += bytes as Address;
         if bytes > 0 {
-            cast(b, address, b.width(tensor), at[i], wanted(b.precision, role), tensor.len)?;
+            cast(b, address, b.width(tensor), at[i], width, tensor.len)?;
         }
     }
-    // What is gathered, its extents, the grid of the product's pixels, and the product's columns.
-    let ((source, other), (source_h, source_w, channels), (grid_h, grid_w), columns) = match role {
-        Role::C => ((at[0], at[1]), (s.h, s.w, s.ci), (s.p, s.q), s.co),
-        Role::A => ((at[1], at[0]), (s.p, s.q, s.co), (s.h, s.w), s.ci),
-        Role::B => ((at[0], at[1]), (s.h, s.w, s.ci), (s.p, s.q), s.co),
-    };
-    let family = Family::of(b.precision);
-    // Kernels count pixels, entries of a weight, and entries of an image, with something to spare for what tiles leave over.
+    let [source, other] = if role == Role::A { [at[1], at[0]] } else { at };
+    // Kernels count entries of a tensor, and rows and pixels with something to spare for what tiles leave over.
     let rows = if role == Role::B { s.kh * s.kw * s.ci } else { s.n * grid_h * grid_w };
-    for count in
-        [rows + 4096, s.n * s.p * s.q + 4096, source_h * source_w * channels, s.kh * s.kw * s.ci.max(s.co)]
-    {
+    for count in [rows + 4096, s.n * s.p * s.q + 4096, instr.args[0].len, instr.args[1].len] {
         entries(count)?;
     }
     let params = Params {
@@ -192,14 +204,9 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         by_image: FastDiv::new(grid_h * grid_w),
         by_row: FastDiv::new(grid_w),
     };
-    let lanes = 16 / family.storage.bytes();
-    let other_lanes = if role == Role::B { lanes } else { 4 };
-    let vector = channels.is_multiple_of(lanes)
-        && columns.is_multiple_of(other_lanes)
-        && [source, other, out].iter().all(|a| a.is_multiple_of(16));
     match role {
-        Role::B => weight_gradient(b, family, &s, params, free, vector),
-        _ => correlate(b, family, &s, role, params, vector),
+        Role::B => weight_gradient(b, family, &s, params, free, tile),
+        _ => correlate(b, family, &s, role, params, tile),
     }
 }
 
@@ -213,14 +220,10 @@ fn correlate(
     s: &Shape,
     role: Role,
     params: Params,
-    vector: bool,
+    tile: Tile,
 ) -> Result<()> {
-    let (name, step) = if role == Role::C { ("forward", 1) } else { ("data_gradient", s.stride) };
-    let (h, w) = (params.grid_h as usize, params.grid_w as usize);
-    // Pixels of the largest class; there is none of a residue that the grid does not reach.
-    let rows = s.n * h.div_ceil(step) * w.div_ceil(step);
-    let (columns, classes) = (params.columns as usize, step * step);
-    let tile = family.correlate_tile(rows, columns, classes, vector);
+    let name = if role == Role::C { "forward" } else { "data_gradient" };
+    let [rows, columns, classes] = s.product(role);
     let grid = grid(rows.div_ceil(tile.m), columns.div_ceil(tile.n), classes)?;
     let shared = family.shared_bytes(role, tile) as u32;
     b.launch(family.source, &format!("{name}_{}", tile.name), grid, tile.threads as u32, shared, &params)
@@ -232,11 +235,10 @@ fn weight_gradient(
     s: &Shape,
     params: Params,
     workspace: Address,
-    vector: bool,
+    tile: Tile,
 ) -> Result<()> {
-    let (rows, columns) = (s.kh * s.kw * s.ci, s.co);
-    let tile = family.weights_tile(columns, vector);
-    let split = s.split(family, tile);
+    let [rows, columns, _] = s.product(Role::B);
+    let split = s.split(tile);
     let grid = grid(rows.div_ceil(tile.m), columns.div_ceil(tile.n), split.parts)?;
     let shared = family.shared_bytes(Role::B, tile) as u32;
     let (out, accumulate) = (params.out, params.accumulate);

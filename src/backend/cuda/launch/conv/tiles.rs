@@ -24,11 +24,25 @@ pub(super) struct Tile {
     pub m: usize,
     pub n: usize,
     pub threads: usize,
+    /// Entries of a step of the reduction.
+    pub step: usize,
     stages: usize,
+    /// Storage of a filter, where that is the other factor. Small tiles round filters themselves: a cast would take as long as the product.
+    pub filter: Width,
+}
+
+impl Tile {
+    const fn with_step(self, step: usize) -> Tile {
+        Tile { step, ..self }
+    }
+
+    const fn with_filter(self, filter: Width) -> Tile {
+        Tile { filter, ..self }
+    }
 }
 
 const fn tile(name: &'static str, m: usize, n: usize, threads: usize, stages: usize) -> Tile {
-    Tile { name, m, n, threads, stages }
+    Tile { name, m, n, threads, step: 16, stages, filter: Width::F32 }
 }
 
 /// How a precision's kernels were written; twins of the tiles in `conv_*.cu`.
@@ -36,8 +50,6 @@ pub(super) struct Family {
     pub source: Source,
     /// Storage of the gathered factor, and of the weight gradient's other one.
     pub storage: Width,
-    /// Entries of a step of the reduction.
-    pub step: usize,
     /// Forward and data gradient, from narrow to wide; then any channels, entry by entry.
     correlate: [Tile; 7],
     /// Weight gradient, likewise.
@@ -47,7 +59,6 @@ pub(super) struct Family {
 static FFMA: Family = Family {
     source: F32,
     storage: Width::F32,
-    step: 16,
     correlate: [
         tile("128x16", 128, 16, 128, 4),
         tile("128x32", 128, 32, 128, 4),
@@ -66,32 +77,35 @@ static FFMA: Family = Family {
     ],
 };
 
-const fn matrix_units(source: Source, storage: Width, step: usize, wide_stages: usize) -> Family {
+/// `step`: of most tiles.
+const fn matrix_units(source: Source, storage: Width, step: usize) -> Family {
+    let even = tile("128x128", 128, 128, 128, 3).with_step(step).with_filter(storage);
+    let wide = tile("128x160", 128, 160, 128, 3).with_step(step).with_filter(storage);
+    let odd = tile("odd", 64, 32, 128, 4).with_step(step);
     Family {
         source,
         storage,
-        step,
         correlate: [
-            tile("128x16", 128, 16, 128, 4),
-            tile("128x32", 128, 32, 128, 4),
-            tile("64x32", 64, 32, 128, 4),
-            tile("64x64", 64, 64, 128, 4),
-            tile("128x128", 128, 128, 256, wide_stages),
-            tile("128x160", 128, 160, 256, wide_stages),
-            tile("odd", 64, 32, 128, 4),
+            tile("128x16", 128, 16, 128, 4).with_step(step),
+            tile("128x32", 128, 32, 128, 4).with_step(step),
+            tile("64x32", 64, 32, 128, 4).with_step(2 * step),
+            tile("64x64", 64, 64, 128, 4).with_step(step),
+            even,
+            wide,
+            odd,
         ],
         weights: [
-            tile("144x16", 144, 16, 96, 4),
-            tile("144x32", 144, 32, 96, 4),
-            tile("144x64", 144, 64, 192, 4),
-            tile("144x160", 144, 160, 384, wide_stages),
-            tile("odd", 64, 32, 128, 4),
+            tile("144x16", 144, 16, 96, 4).with_step(step),
+            tile("144x32", 144, 32, 96, 4).with_step(step),
+            tile("144x64", 144, 64, 192, 4).with_step(step),
+            wide,
+            odd,
         ],
     }
 }
 
-static MMA_TF32: Family = matrix_units(TF32, Width::F32, 16, 4);
-static MMA_BF16: Family = matrix_units(BF16, Width::Bf16, 32, 3);
+static MMA_TF32: Family = matrix_units(TF32, Width::F32, 16);
+static MMA_BF16: Family = matrix_units(BF16, Width::Bf16, 32);
 
 impl Family {
     /// The precision's.
@@ -118,21 +132,28 @@ impl Family {
             (_, false, Width::F32) => [8, 4][usize::from(rows)],
         };
         let tile_bytes = |rows: bool, free: usize, pad: usize, width: Width| {
-            let (lines, line) = if rows { (free, self.step) } else { (self.step, free) };
+            let (lines, line) = if rows { (free, tile.step) } else { (tile.step, free) };
             lines * (line + pad) * width.bytes()
         };
         let (source_rows, other_rows) = (role != Role::B, role == Role::A);
-        let other = if role == Role::B { self.storage } else { Width::F32 };
+        let other = if role == Role::B { self.storage } else { tile.filter };
         let a = tile_bytes(source_rows, tile.m, pad_source(source_rows), self.storage);
         let b = tile_bytes(other_rows, tile.n, pad_other(other_rows, other), other);
         tile.stages * (a + b)
     }
 
-    /// Of a forward pass or data gradient with so many rows in each class; `vector`: channels come in aligned vectors.
-    pub fn correlate_tile(&self, rows: usize, columns: usize, classes: usize, vector: bool) -> Tile {
+    /// Of a role's product with so many rows in each of its classes; `vector`: channels come in aligned vectors.
+    pub fn tile(&self, role: Role, [rows, columns, classes]: [usize; 3], vector: bool) -> Tile {
+        match role {
+            Role::B => self.weights_tile(columns, vector),
+            Role::A | Role::C => self.correlate_tile(rows, columns, classes, vector),
+        }
+    }
+
+    fn correlate_tile(&self, rows: usize, columns: usize, classes: usize, vector: bool) -> Tile {
         let [by_16, by_32, low, square, even, wide, odd] = self.correlate;
         let blocks = |t: Tile| rows.div_ceil(t.m) * columns.div_ceil(t.n) * classes;
-        // What the processors do while the slowest is at work; a block of a large tile has one for itself.
+        // What the processors do while the busiest is at work.
         let work = |t: &Tile| blocks(*t).div_ceil(PROCESSORS) * t.m * t.n;
         let large = if work(&even) < work(&wide) { even } else { wide };
         match columns {
@@ -147,8 +168,7 @@ impl Family {
         }
     }
 
-    /// Of a weight gradient.
-    pub fn weights_tile(&self, columns: usize, vector: bool) -> Tile {
+    fn weights_tile(&self, columns: usize, vector: bool) -> Tile {
         let [by_16, by_32, by_64, wide, odd] = self.weights;
         match columns {
             _ if !vector => odd,
@@ -167,12 +187,12 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// Of a product of `rows` by `columns` that sums over `pixels`, `step` at a time.
-    pub fn new(rows: usize, columns: usize, pixels: usize, step: usize, tile: Tile) -> Split {
-        let steps = pixels.div_ceil(step).max(1);
+    /// Of a product of `rows` by `columns` that sums over `pixels`.
+    pub fn new(rows: usize, columns: usize, pixels: usize, tile: Tile) -> Split {
+        let steps = pixels.div_ceil(tile.step).max(1);
         let tiles = rows.div_ceil(tile.m) * columns.div_ceil(tile.n);
         // Large blocks fill a processor alone or in pairs; of small ones several run at a time.
-        let wanted = if tile.threads >= 256 { 2 * PROCESSORS } else { 4 * PROCESSORS };
+        let wanted = if tile.n >= 128 { 2 * PROCESSORS } else { 4 * PROCESSORS };
         let least = (wanted / tiles.max(1)).max(1);
         // A few parts more where they keep the processors busier than nine tenths of the time.
         let busy = |parts: usize| {
@@ -213,23 +233,24 @@ mod tests {
     fn parts_cover_the_sum_and_none_is_empty() {
         for family in ALL.map(Family::of) {
             for (rows, columns, pixels) in [(144, 16, 102_400), (5760, 640, 6400), (27, 16, 1), (9, 8, 700)] {
-                let split =
-                    Split::new(rows, columns, pixels, family.step, family.weights_tile(columns, true));
-                let steps = pixels.div_ceil(family.step);
+                let tile = family.weights_tile(columns, true);
+                let split = Split::new(rows, columns, pixels, tile);
+                let steps = pixels.div_ceil(tile.step);
                 assert!(split.parts * split.steps_per_part >= steps);
                 assert!((split.parts - 1) * split.steps_per_part < steps);
             }
         }
     }
 
+    /// Of 164 KB, a block of which costs one: two blocks at once on the matrix units, as `Mma::BLOCKS` says.
     #[test]
     fn shared_memory_is_what_an_a100_has() {
-        for family in ALL.map(Family::of) {
+        for (family, blocks) in ALL.map(Family::of).into_iter().zip([1, 2, 2]) {
             for (role, tiles) in
                 [(Role::C, &family.correlate[..]), (Role::A, &family.correlate), (Role::B, &family.weights)]
             {
                 for tile in tiles {
-                    assert!(family.shared_bytes(role, *tile) <= 163 << 10, "{}", tile.name);
+                    assert!(blocks * (family.shared_bytes(role, *tile) + 1024) <= 164 << 10, "{}", tile.name);
                 }
             }
         }
