@@ -12,6 +12,8 @@
 //   over an operand of its own (an update in place): all loads of an entry come before its stores, and no other thread touches it.
 //   Sums: a thread's four columns are the same in every row of its walk (tensor.cuh); it adds them up in f32 over at most 64 rows, the block
 //   adds its threads pairwise, and blocks are added in f64 in a fixed order by `totals` (reduce.cu), or written straight where there is one.
+//   Groups that do not depend on each other and are small (the updates of a network's parameters) go into one launch, `entrywise_1_many`: alone,
+//   each would take longer to start than to run.
 // Shapes: see `Group` (src/program/kernel.rs). CPU twin: src/backend/cpu/entrywise.rs. Host: src/backend/cuda/launch/entrywise.rs.
 #include "tensor.cuh"
 
@@ -23,7 +25,7 @@ enum Code : u32 { ADD, MUL, MASK, SCALE, OFFSET, SIGMOID, RECIP, SQRT, EXP, LOG,
 /// Words of the program that fit into the parameters; longer programs lie in device memory.
 constexpr u32 INLINE_WORDS = 512;
 
-struct Entrywise {
+struct Group {
     Walk walk;
     /// Loads of full-size operands, then steps; how many sums; registers.
     u32 loads, ops, sums, registers;
@@ -33,9 +35,26 @@ struct Entrywise {
     u32 sum_tensors;
     /// Where in the words repeats and ops begin; the table of tensors is at 0.
     u32 repeats_at, ops_at;
-    /// Device memory: the words, if they are not below; partial sums, f64 [block][sum][post].
+    /// Device memory: the words, if they do not come with the parameters; partial sums, f64 [block][sum][post].
     u64 program, partials;
+};
+
+/// A group whose words are in the parameters (constant memory).
+struct Inline : Group {
     u32 words[INLINE_WORDS];
+
+    __device__ __forceinline__ u32 word(u32 i) const { return words[i]; }
+};
+
+/// A group whose words are in device memory.
+struct Stored : Group {
+    __device__ __forceinline__ u32 word(u32 i) const { return __ldg(reinterpret_cast<const u32*>(program) + i); }
+};
+
+/// Groups that do not depend on each other, in one launch: addresses of the groups, `Stored`, and of a word a block: its group's number
+/// << 16 | its own number among the group's blocks.
+struct Many {
+    u64 groups, blocks;
 };
 
 /// How entries find their value in an operand of shape [pre, post] that is repeated along mid.
@@ -48,17 +67,11 @@ struct Op {
     float c;
 };
 
-/// The words of a program, in the parameters (constant memory) or in device memory.
-template <bool LONG> struct Words {
-    const Entrywise& p;
+/// What the words of a group mean.
+template <class G> struct Words {
+    const G& p;
 
-    __device__ __forceinline__ u32 at(u32 i) const {
-        if constexpr (LONG) {
-            return __ldg(reinterpret_cast<const u32*>(p.program) + i);
-        } else {
-            return p.words[i];
-        }
-    }
+    __device__ __forceinline__ u32 at(u32 i) const { return p.word(i); }
     __device__ __forceinline__ Tensor tensor(u32 i) const {
         return {at(4 * i) | u64(at(4 * i + 1)) << 32, at(4 * i + 2), at(4 * i + 3)};
     }
@@ -126,12 +139,12 @@ template <u32 ROWS> struct Registers {
 };
 
 /// ROWS rows of the walk are worked on at a time, so that decoding serves 4·ROWS entries.
-template <u32 ROWS, bool LONG> __device__ __forceinline__ void entrywise(const Entrywise& p) {
+template <u32 ROWS, class G> __device__ __forceinline__ void entrywise(const G& p, u32 block = blockIdx.x) {
     SHARED_MEMORY(memory);
     Registers<ROWS> registers = {reinterpret_cast<Quad*>(memory)};
     Quad* sums = registers.base + p.registers * ROWS * blockDim.x;
-    Words<LONG> words = {p};
-    Steps steps(p.walk);
+    Words<G> words = {p};
+    Steps steps(p.walk, block);
     for (u32 q = 0; q < p.sums; q++) sums[q * blockDim.x + threadIdx.x] = {{0.0f, 0.0f, 0.0f, 0.0f}};
     u32 end = steps.width(p.walk) > 0 ? steps.end : 0;
     for (u32 r = steps.row; r < end; r += ROWS) {
@@ -217,7 +230,7 @@ template <u32 ROWS, bool LONG> __device__ __forceinline__ void entrywise(const E
             }
         }
     }
-    if (p.sums == 0) return; // of the whole launch: no barrier is left out by some
+    if (p.sums == 0) return; // of the whole block: no barrier is left out by some
     __syncthreads();
     u32 from = steps.strip * blockDim.x * 4, width = min(blockDim.x * 4, p.post - from);
     for (u32 q = 0; q < p.sums; q++) {
@@ -237,7 +250,12 @@ template <u32 ROWS, bool LONG> __device__ __forceinline__ void entrywise(const E
 
 } // namespace
 
-KERNEL_BOUNDS(entrywise_1, Entrywise, 256, 2) { entrywise<1, false>(p); }
-KERNEL_BOUNDS(entrywise_2, Entrywise, 256, 2) { entrywise<2, false>(p); }
-KERNEL_BOUNDS(entrywise_1_long, Entrywise, 256, 2) { entrywise<1, true>(p); }
-KERNEL_BOUNDS(entrywise_2_long, Entrywise, 256, 2) { entrywise<2, true>(p); }
+KERNEL_BOUNDS(entrywise_1, Inline, 256, 2) { entrywise<1>(p); }
+KERNEL_BOUNDS(entrywise_2, Inline, 256, 2) { entrywise<2>(p); }
+KERNEL_BOUNDS(entrywise_1_long, Stored, 256, 2) { entrywise<1>(p); }
+KERNEL_BOUNDS(entrywise_2_long, Stored, 256, 2) { entrywise<2>(p); }
+KERNEL_BOUNDS(entrywise_1_many, Many, 256, 2) {
+    u32 word = __ldg(reinterpret_cast<const u32*>(p.blocks) + blockIdx.x);
+    Stored group = reinterpret_cast<const Stored*>(p.groups)[word >> 16];
+    entrywise<1>(group, word & 0xffff);
+}

@@ -127,9 +127,10 @@ struct Walk {
 struct Steps {
     u32 strip, block, column, row, end;
 
-    __device__ __forceinline__ explicit Steps(const Walk& w) {
-        block = blockIdx.x / w.strips;
-        strip = blockIdx.x - block * w.strips;
+    /// Of block number `of_walk` of those that the walk has.
+    __device__ __forceinline__ explicit Steps(const Walk& w, u32 of_walk = blockIdx.x) {
+        block = of_walk / w.strips;
+        strip = of_walk - block * w.strips;
         column = (strip * blockDim.x + threadIdx.x) * 4;
         row = block * w.each;
         end = min(row + w.each, w.rows);

@@ -5,12 +5,12 @@ use bytemuck::{Pod, Zeroable};
 use super::super::Precision;
 use super::super::builder::Builder;
 use super::super::divide::FastDiv;
-use super::super::driver::{Command, Source};
+use super::super::driver::{Address, Command, Source};
 use super::assemble::{Assembled, Code, Instruction, assemble};
 use super::reduce;
 use super::walk::{Columns, Cut, Operand, Walk};
 use crate::error::{Error, Result};
-use crate::program::{Group, Instr, Kernel, Outcome};
+use crate::program::{Group, Instr, Kernel, Outcome, Place, Tensor};
 
 /// `kernels/entrywise.cu`.
 pub const SOURCE: Source =
@@ -25,9 +25,10 @@ const QUAD: usize = 16;
 /// Index spaces from this many entries on keep a card busy even with two rows of entries at once for a thread.
 const MANY: usize = 1 << 18;
 
+/// Twin of `Group`, and of `Stored`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
+struct Head {
     walk: Walk,
     loads: u32,
     ops: u32,
@@ -41,7 +42,22 @@ struct Params {
     ops_at: u32,
     program: u64,
     partials: u64,
+}
+
+/// Twin of `Inline`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Inline {
+    head: Head,
     words: [u32; INLINE_WORDS],
+}
+
+/// Twin of `Many`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Many {
+    groups: Address,
+    blocks: Address,
 }
 
 /// How a group is run.
@@ -123,8 +139,29 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         return Ok(());
     }
     let layout = Layout::new(group)?;
-    let words = Words::new(b, instr, group, &layout)?;
-    let mut params = Params {
+    let (mut head, words) = head(b, instr, group, &layout)?;
+    let (grid, threads) = (layout.walk.grid(), layout.threads as u32);
+    let shared = layout.shared_bytes() as u32;
+    let name = if layout.at_once == 1 { "entrywise_1" } else { "entrywise_2" };
+    if words.len() > INLINE_WORDS {
+        head.program = b.upload(bytemuck::cast_slice(&words))?;
+        b.launch(SOURCE, &format!("{name}_long"), grid, threads, shared, &head)?;
+    } else {
+        let mut params = Inline { head, words: [0; INLINE_WORDS] };
+        params.words[..words.len()].copy_from_slice(&words);
+        b.launch(SOURCE, name, grid, threads, shared, &params)?;
+    }
+    if layout.sums > 0 && !layout.direct() {
+        let outs: Vec<Operand> = sum_outputs(group).map(|i| Operand::of(b, &instr.outs[i])).collect();
+        reduce::totals(b, layout.walk.row_blocks(), &outs, layout.post)?;
+    }
+    Ok(())
+}
+
+/// A group's parameters but for the address of its words, and the words.
+fn head(b: &Builder, instr: &Instr, group: &Group, layout: &Layout) -> Result<(Head, Vec<u32>)> {
+    let words = Words::new(b, instr, group, layout)?;
+    let head = Head {
         walk: layout.walk,
         loads: layout.assembled.loads.len() as u32,
         ops: layout.assembled.instructions.len() as u32,
@@ -138,29 +175,75 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         ops_at: words.ops_at,
         program: 0,
         partials: b.workspace,
-        words: [0; INLINE_WORDS],
     };
-    let long = words.all.len() > INLINE_WORDS;
-    if long {
-        let bytes: &[u8] = bytemuck::cast_slice(&words.all);
-        params.program = b.driver.allocate(bytes.len())?;
-        b.driver.upload(params.program, bytes)?;
-    } else {
-        params.words[..words.all.len()].copy_from_slice(&words.all);
-    }
-    let name = match (layout.at_once, long) {
-        (1, false) => "entrywise_1",
-        (1, true) => "entrywise_1_long",
-        (_, false) => "entrywise_2",
-        (_, true) => "entrywise_2_long",
+    Ok((head, words.all))
+}
+
+/// How many of the first instructions go into one launch of [`build_together`]: small groups that do not depend on each other and have
+/// blocks of one size. 0 or 1: the first goes alone.
+pub fn together(instrs: &[Instr]) -> usize {
+    let Some(threads) = instrs.first().and_then(small) else { return 0 };
+    let follows = |n: &usize| {
+        small(&instrs[*n]) == Some(threads) && !instrs[..*n].iter().any(|i| depend(i, &instrs[*n]))
     };
-    let shared = layout.shared_bytes() as u32;
-    b.launch(SOURCE, name, layout.walk.grid(), layout.threads as u32, shared, &params)?;
-    if layout.sums > 0 && !layout.direct() {
-        let outs: Vec<Operand> = sum_outputs(group).map(|i| Operand::of(b, &instr.outs[i])).collect();
-        reduce::totals(b, layout.walk.row_blocks(), &outs, layout.post)?;
+    // A block's word has 16 bits for the group.
+    1 + (1..instrs.len().min(1 << 16)).take_while(follows).count()
+}
+
+/// For a group that is one launch of a few blocks, the threads of a block.
+fn small(instr: &Instr) -> Option<usize> {
+    let Kernel::Group(group) = &instr.kernel else { return None };
+    if group.count == 0 || group.count >= MANY {
+        return None;
     }
-    Ok(())
+    let layout = Layout::new(group).ok()?;
+    (layout.at_once == 1 && (layout.sums == 0 || layout.direct())).then_some(layout.threads)
+}
+
+/// Whether one of two instructions must come before the other.
+fn depend(a: &Instr, b: &Instr) -> bool {
+    let meet = |xs: &[Tensor], ys: &[Tensor]| xs.iter().any(|x| ys.iter().any(|y| overlap(x, y)));
+    meet(&a.outs, &b.outs) || meet(&a.outs, &b.args) || meet(&a.args, &b.outs)
+}
+
+/// Whether two tensors share memory.
+fn overlap(a: &Tensor, b: &Tensor) -> bool {
+    let (from_a, from_b) = match (a.place, b.place) {
+        (Place::Arena(x), Place::Arena(y)) => (x, y),
+        (Place::State(i, x), Place::State(j, y)) | (Place::Input(i, x), Place::Input(j, y)) if i == j => {
+            (x, y)
+        }
+        _ => return false,
+    };
+    from_a < from_b + b.len && from_b < from_a + a.len
+}
+
+/// Appends the one launch of groups that [`together`] has found.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_together(b: &mut Builder, instrs: &[Instr]) -> Result<()> {
+    let (mut heads, mut all_words, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut threads, mut shared) = (0, 0);
+    for (number, instr) in instrs.iter().enumerate() {
+        let Kernel::Group(group) = &instr.kernel else { unreachable!("{} is no group", instr.kernel.name()) };
+        let layout = Layout::new(group)?;
+        let (head, words) = head(b, instr, group, &layout)?;
+        heads.push((head, all_words.len()));
+        all_words.extend(words);
+        // Less than `MANY` entries are less than 2^16 blocks of a warp.
+        blocks.extend((0..layout.walk.grid()[0]).map(|block| (number as u32) << 16 | block));
+        (threads, shared) = (layout.threads, shared.max(layout.shared_bytes()));
+    }
+    let program = b.upload(bytemuck::cast_slice(&all_words))?;
+    let stored: Vec<Head> =
+        heads.iter().map(|(head, at)| Head { program: program + 4 * *at as Address, ..*head }).collect();
+    let params = Many {
+        groups: b.upload(bytemuck::cast_slice(&stored))?,
+        blocks: b.upload(bytemuck::cast_slice(&blocks))?,
+    };
+    let grid = [blocks.len() as u32, 1, 1];
+    b.launch(SOURCE, "entrywise_1_many", grid, threads as u32, shared as u32, &params)
 }
 
 /// Which outputs are sums, in order.
@@ -228,5 +311,46 @@ impl Words {
             all.extend([(code | to << 8 | x << 16 | y << 24) as u32, c.to_bits()]);
         }
         Ok(Words { all, sum_tensors, repeats_at, ops_at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::{Function, Operand, Step};
+    use crate::tape::Kind;
+
+    /// `out ← 2·arg` on so many entries.
+    fn doubled(count: usize, arg: Place, out: Place) -> Instr {
+        let group = Group {
+            count,
+            operands: vec![Operand::Full(0), Operand::Constant(2.0)],
+            steps: vec![Step { function: Function::Mul, a: 0, b: 1 }],
+            outcomes: vec![Outcome::Store(2)],
+        };
+        let tensor = |place| Tensor { place, len: count, kind: Kind::Float, activation: false };
+        Instr { kernel: Kernel::Group(group), args: vec![tensor(arg)], outs: vec![tensor(out)] }
+    }
+
+    #[test]
+    fn small_groups_that_do_not_depend_on_each_other_go_together() {
+        let arena = Place::Arena;
+        let first = doubled(64, arena(0), arena(0));
+        assert_eq!(together(&[]), 0);
+        assert_eq!(together(std::slice::from_ref(&first)), 1);
+        // In place, out of place, of a state.
+        let others =
+            [doubled(36, arena(64), arena(200)), doubled(64, Place::State(0, 0), Place::State(0, 0))];
+        let all = |last: Instr| [std::slice::from_ref(&first), &others, &[last]].concat();
+        assert_eq!(together(&all(doubled(7, arena(300), Place::State(1, 0)))), 4);
+        // Reads what another one writes, writes what another one reads, and writes what another one writes.
+        assert_eq!(together(&all(doubled(7, arena(63), arena(300)))), 3);
+        assert_eq!(together(&all(doubled(7, arena(300), arena(99)))), 3);
+        assert_eq!(together(&all(doubled(7, arena(300), Place::State(0, 63)))), 3);
+        // Another state, another input than a state.
+        assert_eq!(together(&all(doubled(7, Place::Input(0, 0), Place::State(1, 0)))), 4);
+        // Large enough to be alone.
+        assert_eq!(together(&all(doubled(MANY, arena(1 << 20), arena(1 << 20)))), 3);
+        assert_eq!(together(&[doubled(MANY, arena(0), arena(0)), first]), 0);
     }
 }

@@ -11,6 +11,8 @@ pub mod structure;
 mod walk;
 pub mod xent;
 
+use std::ops::Range;
+
 use super::Precision;
 use super::builder::Builder;
 use crate::error::Result;
@@ -49,10 +51,24 @@ pub fn workspace_bytes(precision: Precision, instr: &Instr) -> usize {
     (family(&instr.kernel).workspace_bytes)(precision, instr)
 }
 
-/// Appends an instruction's commands.
+/// Appends the commands of all instructions; per instruction, which of the builder's commands are its. Where one launch serves several
+/// neighbours, it is the first one's.
 ///
 /// # Errors
 /// If a kernel cannot be compiled, or a tensor is larger than kernels can count.
-pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
-    (family(&instr.kernel).build)(b, instr)
+pub fn build(b: &mut Builder, instrs: &[Instr]) -> Result<Vec<Range<usize>>> {
+    let mut spans = Vec::with_capacity(instrs.len());
+    while let [instr, ..] = &instrs[spans.len()..] {
+        let from = b.commands.len();
+        let count = entrywise::together(&instrs[spans.len()..]);
+        if count > 1 {
+            entrywise::build_together(b, &instrs[spans.len()..][..count])?;
+        } else {
+            (family(&instr.kernel).build)(b, instr)?;
+        }
+        let to = b.commands.len();
+        spans.push(from..to);
+        spans.resize(spans.len() + count.saturating_sub(1), to..to);
+    }
+    Ok(spans)
 }
