@@ -124,7 +124,7 @@ impl Learner {
     ) -> Result<Option<Measured>> {
         let epochs = data.config.epochs;
         let (stage, epoch) = (pass / epochs, pass % epochs);
-        if stage + 1 == self.method.stages() {
+        if stage + 1 == self.scheme.stages().map_or(1, Stages::count) {
             return self.epoch(data, stage, epoch, watch).map(Some);
         }
         self.train_epoch(data, stage, epoch, watch)?;
