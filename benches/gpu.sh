@@ -22,6 +22,13 @@ trap 'rm -rf "$work"' EXIT
 # The newest executable of a test or bench.
 binary() { ls -t "$deps/$1"-* 2>/dev/null | while read -r f; do [[ -x $f && ! -d $f && ${f##*/} != *.* ]] && echo "$f" && break; done; }
 note() { echo "[$((SECONDS - began)) s] $*" >&2; }
+# Runs a command for at most so many seconds, and for no longer than is left of the eight minutes (ten seconds are for the table).
+within() {
+    local most=$1 left=$((470 - SECONDS + began))
+    shift
+    ((left > 0)) || { echo "the eight minutes are over" >&2; return 124; }
+    timeout $((most < left ? most : left)) "$@"
+}
 # A text as a JSON string.
 quoted() { sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/ /g' | tr -d '\r' | awk '{ printf "%s%s", sep, $0; sep = "\\n" } BEGIN { printf "\"" } END { printf "\"" }'; }
 # The files' contents, separated by commas.
@@ -47,7 +54,7 @@ for test in backends cuda_kernels convolutions cuda_steps methods; do
         echo "gpu.sh: no test program $test in $deps; build it first: cargo test --release --no-run" >&2
         exit 1
     fi
-    if CARGO_MANIFEST_DIR=$PWD timeout 200 "$run" card --ignored --nocapture >"$work/log" 2>&1; then outcome=passed; else outcome=failed failed=1; fi
+    if CARGO_MANIFEST_DIR=$PWD within 200 "$run" card --ignored --nocapture >"$work/log" 2>&1; then outcome=passed; else outcome=failed failed=1; fi
     count=$(sed -n 's/^running \([0-9]*\) tests\{0,1\}$/\1/p' "$work/log" | head -1)
     [[ ${count:-0} -gt 0 ]] || { outcome="failed: it has no test of a card"; failed=1; }
     note "tests on the card: $test $outcome"
@@ -58,7 +65,7 @@ done
 # 2. The sanitizer on one small meta step in every precision.
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck; do
-        if timeout 100 compute-sanitizer --tool "$tool" --error-exitcode 9 "$(binary cuda_steps)" card_one_small_step --ignored --exact >"$work/log" 2>&1; then
+        if within 100 compute-sanitizer --tool "$tool" --error-exitcode 9 "$(binary cuda_steps)" card_one_small_step --ignored --exact >"$work/log" 2>&1; then
             outcome=clean
         else
             outcome=failed failed=1
@@ -75,7 +82,7 @@ fi
 bench() { # model precision graph
     local flag=; [[ $3 == off ]] && flag=--no-graph
     # shellcheck disable=SC2086
-    timeout 60 "$metatape" bench --model "$1" --batch 100 --steps 20 --device cuda --precision "$2" $flag --json >"$work/bench-$1-$2-$3" 2>"$work/log" ||
+    within 60 "$metatape" bench --model "$1" --batch 100 --steps 20 --device cuda --precision "$2" $flag --json >"$work/bench-$1-$2-$3" 2>"$work/log" ||
         { rm -f "$work/bench-$1-$2-$3"; note "bench $1 $2, graph $3: $(tail -1 "$work/log")"; failed=1; }
 }
 models="mlp lenet resnet32 wrn28-10"
@@ -88,7 +95,7 @@ note "bench done"
 
 # 4. PyTorch and cuDNN.
 torch() { # model runs: one process for all of a model's, one line each
-    timeout 100 "$python" benches/peers/torch_meta.py --device cuda --model "$1" --batch 100 --steps 10 --json --runs "${@:2}" >"$work/lines" 2>"$work/log"
+    within 100 "$python" benches/peers/torch_meta.py --device cuda --model "$1" --batch 100 --steps 10 --json --runs "${@:2}" >"$work/lines" 2>"$work/log"
     grep -h "left out" "$work/log" >&2
     while read -r line; do
         echo "$line" >"$work/torch-$1-$(sed -n 's/.*"mode": "\([^"]*\)", "precision": "\([^"]*\)".*/\1-\2/p' <<<"$line")"
@@ -104,9 +111,9 @@ else
     note "$python has no PyTorch that sees a GPU: left out"
 fi
 convolutions=$(binary cuda_convolutions)
-if [[ -n $convolutions ]] && timeout 90 "$convolutions" >"$work/convolutions" 2>"$work/log"; then
+if [[ -n $convolutions ]] && within 90 "$convolutions" >"$work/convolutions" 2>"$work/log"; then
     if [[ -n $torch_version ]]; then
-        if timeout 90 "$python" benches/peers/cudnn_convolutions.py <"$work/convolutions" >"$work/beside" 2>"$work/log"; then
+        if within 90 "$python" benches/peers/cudnn_convolutions.py <"$work/convolutions" >"$work/beside" 2>"$work/log"; then
             mv "$work/beside" "$work/convolutions"
         else
             note "cuDNN left out: $(tail -1 "$work/log")"
@@ -119,7 +126,7 @@ fi
 note "convolutions done"
 
 # 5. A short training run.
-if timeout 60 "$metatape" train --device cuda --model lenet --epochs 2 --no-baseline --out "$work/run" --json >"$work/train" 2>"$work/log"; then
+if within 60 "$metatape" train --device cuda --model lenet --epochs 2 --no-baseline --out "$work/run" --json >"$work/train" 2>"$work/log"; then
     note "training: test accuracy $(number "$work/train" final_test_accuracy final_test_accuracy) %"
 else
     note "training failed: $(tail -1 "$work/log")"
