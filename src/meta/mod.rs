@@ -65,7 +65,7 @@
 //!   `∂L_meta/∂θ = −α Σ (p_i ∂V_i/∂θ + q_i ∂V′_i/∂θ)`.
 //!
 //! Here `c_i` can be negative, where V falls steeply: the virtual step then *climbs* on sample i. The tape knows none of these
-//! formulas; it differentiates `φ` as recorded. [`ThetaValues::closed_form`] has them as loops, and `tests/explain.rs` holds the two
+//! formulas; it differentiates `φ` as recorded. [`ThetaValues::closed_form`] has them as loops, and `tests/derivation.rs` holds the two
 //! against each other and against differences of `L_meta` in θ.
 //!
 //! # Batch norm: why samples need not be independent

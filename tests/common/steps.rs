@@ -133,6 +133,7 @@ pub fn all_outputs(session: &Session, program: &Program, prefix: &str) -> Vec<f6
 
 /// ‖a − b‖ / ‖b‖.
 pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
     norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
 }
