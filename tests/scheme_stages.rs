@@ -57,7 +57,8 @@ fn adaboost_s_rounds_vote_together() {
         assert!((got - want).abs() < 1e-12);
     }
     // ε = 4/96 = 1/24: α = ln 23 + ln 2. First image: 0 by round 1, 2 by round 2, 0 by round 3.
-    let votes = stages.scores(&memory, &mut known([1.0, 0.0, 1.0, 1.0], [0, 2])).unwrap();
+    let mut last = known([1.0, 0.0, 1.0, 1.0], [0, 2]);
+    let votes = stages.scores(&memory, last.test.logits.clone(), &mut last).unwrap();
     let want = [6f64.ln() + 46f64.ln(), 0.0, 16f64.ln(), 0.0, 6f64.ln() + 16f64.ln(), 46f64.ln()];
     for (got, want) in votes.iter().zip(want) {
         assert!((got - want).abs() < 1e-12, "{votes:?}");
@@ -81,7 +82,8 @@ fn glc_hands_its_noise_matrix_on() {
     for (got, want) in given[0].1.iter().zip(want) {
         assert!((got - want).abs() < 3e-6, "{given:?}");
     }
-    assert_eq!(stages.scores(&memory, &mut network).unwrap(), network.test.logits);
+    let logits = network.test.logits.clone();
+    assert_eq!(stages.scores(&memory, logits.clone(), &mut network).unwrap(), logits);
 }
 
 #[test]

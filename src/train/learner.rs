@@ -226,7 +226,7 @@ impl Learner {
     /// The step `step` (from 0) of a stage, with its program.
     fn one_step(&mut self, data: &Prepared, program: usize, step: u64) -> Result<()> {
         let Learner { session, steps, scheme, train, meta, memory, .. } = self;
-        let (program, config) = (&steps[program], &data.config);
+        let (program, config) = (&mut steps[program], &data.config);
         let steps = train.batches_per_epoch() * config.epochs as u64;
         let epoch = (step / train.batches_per_epoch()) as usize;
         let draw = scheme.draws(step, steps);
@@ -255,7 +255,7 @@ impl Learner {
         let (classes, labels) = (data.net.classes, data.labels(Set::Test));
         let Predictions { losses, logits, .. } = evaluator.see(session, data, Set::Test)?;
         let scores = match scheme.stages() {
-            Some(stages) => stages.scores(memory, &mut Looked { evaluator, session, data })?,
+            Some(stages) => stages.scores(memory, logits, &mut Looked { evaluator, session, data })?,
             None => logits,
         };
         let mut confusion = vec![vec![0; classes]; classes];

@@ -9,7 +9,7 @@ use crate::program::{InputId, Options, OutputId, Program, Session, Values};
 use crate::tape::Tape;
 
 /// What an input is given.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(PartialEq)]
 enum Feed {
     Picks,
     Labels,
@@ -33,6 +33,8 @@ pub(super) struct Given<'a> {
 pub(super) struct StepProgram {
     pub program: Program,
     inputs: Vec<(InputId, Feed)>,
+    /// Per input, the floats that it has; empty before the first step, and of integers.
+    floats: Vec<Vec<f64>>,
     pub loss: OutputId,
     pub correct: OutputId,
     pub meta_loss: Option<OutputId>,
@@ -70,6 +72,7 @@ impl StepProgram {
             correct: program.output("correct")?,
             meta_loss: program.output("meta_loss").ok(),
             weight: program.output("weight").ok(),
+            floats: vec![Vec::new(); inputs.len()],
             inputs,
             program,
         })
@@ -80,9 +83,10 @@ impl StepProgram {
         self.inputs.iter().any(|i| i.1 == Feed::MetaPicks)
     }
 
-    /// Gives the inputs their values and runs the step.
-    pub fn run(&self, session: &mut Session, given: &Given) -> Result<()> {
-        for (id, feed) in &self.inputs {
+    /// Gives the inputs their values and runs the step. Floats that have not changed since the last one stay where they are: most steps
+    /// send a device nothing but indices and labels.
+    pub fn run(&mut self, session: &mut Session, given: &Given) -> Result<()> {
+        for ((id, feed), had) in self.inputs.iter().zip(&mut self.floats) {
             let values = match feed {
                 Feed::Picks => Values::Int(bytemuck::cast_slice(&given.batch.picks)),
                 Feed::Labels => Values::Int(&given.batch.labels),
@@ -95,6 +99,13 @@ impl StepProgram {
                     Values::Float(&own.ok_or_else(nobody)?.1)
                 }
             };
+            if let Values::Float(new) = values {
+                if !new.is_empty() && had == new {
+                    continue;
+                }
+                had.clear();
+                had.extend_from_slice(new);
+            }
             session.write_input(&self.program, *id, values)?;
         }
         session.run(&self.program)

@@ -88,26 +88,31 @@ impl Stages for AdaBoost {
     }
 
     fn next(&self, memory: &mut Memory, trained: &mut dyn Trained) -> Result<()> {
-        let (votes, weights) = self.tally(memory, trained)?;
+        let logits = trained.see(Set::Test)?.logits;
+        let (votes, weights) = self.tally(memory, &logits, trained)?;
         memory.set(VOTES, votes);
         memory.set(SAMPLE_WEIGHTS, weights);
         Ok(())
     }
 
     /// The votes of all rounds.
-    fn scores(&self, memory: &Memory, trained: &mut dyn Trained) -> Result<Vec<f64>> {
-        Ok(self.tally(memory, trained)?.0)
+    fn scores(&self, memory: &Memory, logits: Vec<f64>, trained: &mut dyn Trained) -> Result<Vec<f64>> {
+        Ok(self.tally(memory, &logits, trained)?.0)
     }
 }
 
 impl AdaBoost {
-    /// Votes on the test images, the present network's included, and the next weights of the training samples.
-    fn tally(&self, memory: &Memory, trained: &mut dyn Trained) -> Result<(Vec<f64>, Vec<f64>)> {
+    /// Votes on the test images, those of the present network with these logits included, and the next weights of the training samples.
+    fn tally(
+        &self,
+        memory: &Memory,
+        logits: &[f64],
+        trained: &mut dyn Trained,
+    ) -> Result<(Vec<f64>, Vec<f64>)> {
         let classes = trained.classes();
         let wrong: Vec<bool> = trained.see(Set::Train)?.hits.iter().map(|hit| *hit == 0.0).collect();
         let (before, first) = (memory.get(SAMPLE_WEIGHTS), vec![1.0; wrong.len()]);
         let round = AdaBoost::round(if before.is_empty() { &first } else { before }, &wrong, classes);
-        let logits = trained.see(Set::Test)?.logits;
         let mut votes = memory.get(VOTES).to_vec();
         votes.resize(logits.len(), 0.0);
         for (row, logits) in votes.chunks_mut(classes).zip(logits.chunks(classes)) {

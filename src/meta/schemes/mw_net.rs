@@ -36,10 +36,6 @@ impl Scheme for MwNet {
         names.filter_map(|(group, name)| Some((name, first(group)? as i32))).collect()
     }
 
-    fn over(&self) -> Weights {
-        self.config.weights
-    }
-
     fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
         let MwNet { weight_net, config, .. } = self;
         MetaStep { net: step.net, weight_net, config, data: step.data, batch: step.batch }.record(tape, false)
