@@ -83,6 +83,23 @@ fn every_option_trains() {
     }
 }
 
+#[test]
+fn the_learning_rate_falls_at_a_milestone_and_not_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(folder.path(), false);
+    let losses = |milestones: &str| {
+        let out = folder.path().join(milestones);
+        let set = ["--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20", "--batch", "20"];
+        let how = ["--epochs", "2", "--method", "uniform", "--milestones", milestones];
+        train(&[&set[..], &how].concat(), &out);
+        let rows = metrics(&out);
+        rows.iter().map(|row| row["train_loss"].clone()).collect::<Vec<_>>()
+    };
+    let (falls, stays) = (losses("1"), losses("2"));
+    assert_eq!(falls[0], stays[0]);
+    assert_ne!(falls[1], stays[1]);
+}
+
 /// In f64 the exact routes learn the same curve, and finite differences one that is close.
 #[test]
 fn every_route_trains() {
