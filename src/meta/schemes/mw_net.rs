@@ -88,7 +88,7 @@ impl MwNetRecipe {
     pub const NOISE_WRN: MwNetRecipe =
         MwNetRecipe { weights: Weights::Normalised, undetached: false, weight_net: Preset::SgdNoise };
     /// The noise script's, for a class-aware V ([`class_groups`]). On the built-in images with a long tail of 100, normalised weights in its
-    /// place lose (seeds 1 to 4, this constant changed: balanced accuracy −1.4 against uniform weights, where mean ones gain 1.9).
+    /// place lose (seeds 1 to 4, this constant changed: final accuracy −1.4 against uniform weights, where mean ones gain 1.9).
     pub const CLASS_AWARE: MwNetRecipe = MwNetRecipe::NOISE;
     /// The class-imbalance script: V/ΣV, not detached, SGD 1e-5 with Nesterov's momentum 0.9 and weight decay 5e-4.
     pub const LONG_TAIL: MwNetRecipe =
