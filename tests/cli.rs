@@ -70,6 +70,8 @@ fn wrong_values_name_the_flag_the_value_and_the_choices() {
     fails(&["bench", "--threads", "0"], 2, &["--threads", "`0`"]);
     fails(&["bench", "--threads", "100000"], 2, &["--threads", "100000"]);
     fails(&["bench", "--precision", "f16"], 2, &["--precision", "`f16`", "f32, f64, tf32, bf16"]);
+    fails(&["kernels", "--arch", "sm_75", "--out", "x"], 2, &["--arch", "`sm_75`", "sm_80 or later"]);
+    fails(&["kernels", "--out", "x"], 2, &["--arch"]);
     fails(&["bench", "--device", "gpu"], 2, &["--device", "`gpu`", "auto, cpu, cuda"]);
 }
 

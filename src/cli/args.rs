@@ -13,6 +13,7 @@ use metatape::train::Method;
 use metatape::train::ablation::Variant;
 
 use super::compare::CompareArgs;
+use super::kernels::KernelsArgs;
 use super::values::{DeviceChoice, Precision, factor, model, positive, rate, seed, share};
 
 const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
@@ -54,6 +55,8 @@ pub enum Command {
     Ablate(AblateArgs),
     /// Time a plain training step and a whole meta step
     Bench(BenchArgs),
+    /// Compile the GPU's kernels ahead, for machines without NVRTC
+    Kernels(KernelsArgs),
     /// Show version, CPU features, threads and GPUs
     Info(InfoArgs),
 }

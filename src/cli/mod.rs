@@ -15,6 +15,7 @@
 //! | `parting.rs` | samples by label and by class size |
 //! | `explain.rs`, `lesson/` | `metatape hypergrad --explain`: its numbers, and its words |
 //! | `bench.rs` | `metatape bench` |
+//! | `kernels.rs` | `metatape kernels` |
 //! | `info.rs` | `metatape info` |
 
 mod ablate;
@@ -28,6 +29,7 @@ mod dump;
 mod explain;
 mod hypergrad;
 mod info;
+mod kernels;
 mod lesson;
 mod parting;
 mod report;
@@ -70,6 +72,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Hypergrad(args) => hypergrad::run(args),
         Command::Ablate(args) => ablate::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Kernels(args) => kernels::run(args),
         Command::Info(args) => info::run(args),
     }
 }

@@ -54,6 +54,16 @@ pub fn factor(text: &str) -> Result<f64> {
     }
 }
 
+/// Compute capability of the cards that the kernels run on: `sm_90` is 90.
+pub fn architecture(text: &str) -> Result<i32> {
+    let number = text.strip_prefix("sm_").and_then(|n| n.parse::<u16>().ok());
+    number.filter(|n| *n >= 80).map(i32::from).ok_or_else(|| {
+        Error::Usage(format!(
+            "`{text}` is no architecture that the kernels run on; give sm_80 or later, as in sm_90"
+        ))
+    })
+}
+
 /// The floating-point numbers of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Precision {

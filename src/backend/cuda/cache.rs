@@ -1,23 +1,35 @@
 //! Compiled kernels on disk, by the hash of everything that they were made from.
 
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-/// Compiled kernels of this machine's user.
+/// Compiled kernels in a folder.
 pub(super) struct Cache {
     /// `None` where there is no place for it.
     folder: Option<PathBuf>,
 }
 
 impl Cache {
-    /// In `METATAPE_CACHE_DIR`, or else in the user's cache folder: `$XDG_CACHE_HOME/metatape` or `~/.cache/metatape`.
+    /// This machine's user's: in `METATAPE_CACHE_DIR`, or else in the user's cache folder: `$XDG_CACHE_HOME/metatape` or `~/.cache/metatape`.
     pub fn new() -> Cache {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let xdg = || variable("XDG_CACHE_HOME").map(|p| p.join("metatape"));
         let home = || variable("HOME").map(|p| p.join(".cache").join("metatape"));
         Cache { folder: variable("METATAPE_CACHE_DIR").or_else(xdg).or_else(home) }
+    }
+
+    /// In a given folder.
+    pub fn in_folder(folder: &Path) -> Cache {
+        Cache { folder: Some(folder.to_path_buf()) }
+    }
+
+    /// Whether something was stored for these parts, whole or not.
+    pub fn has(&self, parts: &[&[u8]]) -> bool {
+        self.folder.as_ref().is_some_and(|folder| folder.join(name(parts)).is_file())
     }
 
     /// What was stored for these parts, if anything was and all of it is there: the driver is told no length, so a file that was cut off
@@ -28,11 +40,18 @@ impl Cache {
         (bytes == Sha256::digest(&content).as_slice()).then_some(content)
     }
 
-    /// Stores bytes for these parts: the old or the new content is there at any moment, whoever else writes. A folder that
-    /// cannot be written to costs a compilation at the next start, nothing else.
-    pub fn store(&self, parts: &[&[u8]], bytes: &[u8]) {
-        if let Some(folder) = &self.folder {
-            let _ = write(folder, &name(parts), bytes);
+    /// Stores bytes for these parts, if there is a place: the old or the new content is there at any moment, whoever else writes.
+    pub fn store(&self, parts: &[&[u8]], bytes: &[u8]) -> io::Result<()> {
+        self.folder.as_ref().map_or(Ok(()), |folder| write(folder, &name(parts), bytes))
+    }
+}
+
+/// Where it is.
+impl fmt::Display for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.folder {
+            Some(folder) => folder.display().fmt(f),
+            None => f.write_str("none: METATAPE_CACHE_DIR and HOME are not set"),
         }
     }
 }
@@ -40,7 +59,7 @@ impl Cache {
 /// Bytes of the hash of its content that a file begins with.
 const SUM: usize = 32;
 
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     // Threads of one process may be at the same kernels.
     static WRITES: AtomicU64 = AtomicU64::new(0);
     std::fs::create_dir_all(folder)?;
@@ -71,10 +90,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache { folder: Some(folder.path().join("new")) };
         assert_eq!(cache.find(&[b"ab", b"c"]), None);
-        cache.store(&[b"ab", b"c"], b"image");
+        assert!(!cache.has(&[b"ab", b"c"]));
+        cache.store(&[b"ab", b"c"], b"image").unwrap();
         assert_eq!(cache.find(&[b"ab", b"c"]).as_deref(), Some(&b"image"[..]));
+        assert!(cache.has(&[b"ab", b"c"]) && !cache.has(&[b"a", b"bc"]));
         assert_eq!(cache.find(&[b"a", b"bc"]), None, "the border between the parts counts");
-        cache.store(&[b"ab", b"c"], b"other");
+        cache.store(&[b"ab", b"c"], b"other").unwrap();
         assert_eq!(cache.find(&[b"ab", b"c"]).as_deref(), Some(&b"other"[..]));
         let file = folder.path().join("new").join(name(&[b"ab", b"c"]));
         let whole = std::fs::read(&file).unwrap();
@@ -89,13 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_written_to_is_no_error() {
+    fn a_folder_that_cannot_be_written_to_is_told_and_no_folder_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, b"").unwrap();
         let cache = Cache { folder: Some(file) };
-        cache.store(&[b"a"], b"image");
+        cache.store(&[b"a"], b"image").unwrap_err();
         assert_eq!(cache.find(&[b"a"]), None);
-        Cache { folder: None }.store(&[b"a"], b"image");
+        Cache { folder: None }.store(&[b"a"], b"image").unwrap();
     }
 }

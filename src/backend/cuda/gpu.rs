@@ -6,10 +6,11 @@ use std::ffi::{CString, c_void};
 use cudarc::cublas::{result as blas_result, sys as blas};
 use cudarc::driver::{DriverError, result, sys};
 
-use super::compile::{Capability, Compiler};
+use super::compile::Compiler;
 use super::driver::{Address, Command, Driver, Function, Gemm, Graph, Source, Width};
 use super::elapsed::milliseconds;
 use super::libraries;
+use super::nvrtc::Capability;
 use crate::error::{Error, Result};
 
 /// What cuBLAS works in: on Hopper it asks for 32 MiB, earlier cards need less.
@@ -98,7 +99,7 @@ impl Gpu {
     /// The GPU of this number, from 0.
     ///
     /// # Errors
-    /// [`Error::Device`] for a library that is not there, a GPU that is not there or too old, and if the driver refuses.
+    /// [`Error::Device`] for a library that is not there (NVRTC only where the cache of kernels has not everything), a GPU that is not there or too old, and if the driver refuses.
     pub fn new(number: usize) -> Result<Gpu> {
         libraries::load_all()?;
         let count = count()?;

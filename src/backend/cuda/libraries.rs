@@ -41,12 +41,20 @@ pub(super) fn driver_present() -> bool {
     (DRIVER.present)()
 }
 
-/// Loads everything that a GPU is run with.
+/// Loads everything that every program on a GPU is run with.
 ///
 /// # Errors
 /// [`Error::Device`] naming the library that is missing, the file names that were tried and the folders.
 pub(super) fn load_all() -> Result<()> {
-    [DRIVER, NVRTC, CUBLAS].iter().try_for_each(Library::load)
+    [DRIVER, CUBLAS].iter().try_for_each(Library::load)
+}
+
+/// Loads the compiler of kernels.
+///
+/// # Errors
+/// As [`load_all`].
+pub(super) fn load_nvrtc() -> Result<()> {
+    NVRTC.load()
 }
 
 impl Library {

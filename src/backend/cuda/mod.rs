@@ -4,7 +4,8 @@
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `driver.rs` | what the backend needs of a machine, as a trait |
-//! | `gpu.rs`, `elapsed.rs`, `libraries.rs`, `compile.rs`, `cache.rs` | that machine as an NVIDIA GPU: context and stream, time between events, what is loaded at run time, NVRTC, compiled kernels on disk |
+//! | `gpu.rs`, `elapsed.rs`, `libraries.rs` | that machine as an NVIDIA GPU: context and stream, time between events, what is loaded at run time |
+//! | `sources.rs`, `nvrtc.rs`, `cache.rs`, `compile.rs` | the files of kernels, their compiler, what is compiled already, and the choice between the two |
 //! | `builder.rs`, `launch/` | from the kernels of a plan to commands: parameter structs, grids, workspace |
 //! | `divide.rs` | division by a number that the host knows |
 //! | `backend.rs` | states and programs over any driver |
@@ -19,8 +20,11 @@ mod elapsed;
 mod gpu;
 pub mod launch;
 mod libraries;
+mod nvrtc;
+pub mod sources;
 
 pub use backend::Cuda;
+pub use compile::{Compiled, compile_kernels};
 pub use gpu::{Gpu, describe_gpus};
 
 /// How floating-point numbers are stored and multiplied.

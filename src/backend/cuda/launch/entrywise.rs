@@ -5,7 +5,8 @@ use bytemuck::{Pod, Zeroable};
 use super::super::Precision;
 use super::super::builder::Builder;
 use super::super::divide::FastDiv;
-use super::super::driver::{Address, Command, Source};
+use super::super::driver::{Address, Command};
+use super::super::sources::ENTRYWISE;
 use super::assemble::{Assembled, Code, Instruction, assemble};
 use super::reduce;
 use super::walk::{Columns, Cut, Operand, Walk};
@@ -13,9 +14,6 @@ use crate::error::{Error, Result};
 use crate::program::{Group, Instr, Kernel, Outcome, Place, Tensor};
 
 /// `kernels/entrywise.cu`.
-pub const SOURCE: Source =
-    Source { name: "entrywise.cu", text: include_str!("../../../../kernels/entrywise.cu") };
-
 /// Words of a program that fit into the parameters.
 const INLINE_WORDS: usize = 512;
 /// Shared memory that every card gives a block without being asked.
@@ -145,11 +143,11 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
     let name = if layout.at_once == 1 { "entrywise_1" } else { "entrywise_2" };
     if words.len() > INLINE_WORDS {
         head.program = b.upload(bytemuck::cast_slice(&words))?;
-        b.launch(SOURCE, &format!("{name}_long"), grid, threads, shared, &head)?;
+        b.launch(ENTRYWISE, &format!("{name}_long"), grid, threads, shared, &head)?;
     } else {
         let mut params = Inline { head, words: [0; INLINE_WORDS] };
         params.words[..words.len()].copy_from_slice(&words);
-        b.launch(SOURCE, name, grid, threads, shared, &params)?;
+        b.launch(ENTRYWISE, name, grid, threads, shared, &params)?;
     }
     if layout.sums > 0 && !layout.direct() {
         let outs: Vec<Operand> = sum_outputs(group).map(|i| Operand::of(b, &instr.outs[i])).collect();
@@ -243,7 +241,7 @@ pub fn build_together(b: &mut Builder, instrs: &[Instr]) -> Result<()> {
         blocks: b.upload(bytemuck::cast_slice(&blocks))?,
     };
     let grid = [blocks.len() as u32, 1, 1];
-    b.launch(SOURCE, "entrywise_1_many", grid, threads as u32, shared as u32, &params)
+    b.launch(ENTRYWISE, "entrywise_1_many", grid, threads as u32, shared as u32, &params)
 }
 
 /// Which outputs are sums, in order.

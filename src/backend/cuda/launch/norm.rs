@@ -4,15 +4,14 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::Precision;
 use super::super::builder::Builder;
-use super::super::driver::{Address, Source, Width};
+use super::super::driver::{Address, Width};
+use super::super::sources::NORM;
 use super::walk::{Columns, Cut, NONE, Operand, Walk, blocks};
 use crate::error::Result;
 use crate::program::{Instr, Kernel};
 use crate::tape::Scalar;
 
 /// `kernels/norm.cu`.
-pub const SOURCE: Source = Source { name: "norm.cu", text: include_str!("../../../../kernels/norm.cu") };
-
 const TOTALS_THREADS: u32 = 512;
 /// Threads of a block, in the order of liking.
 const THREADS: [usize; 6] = [256, 224, 192, 160, 128, 96];
@@ -98,7 +97,7 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         pad: 0,
     };
     let (grid, threads) = (columns.walk.grid(), columns.threads as u32);
-    b.launch(SOURCE, "moments", grid, threads, 0, &params)?;
+    b.launch(NORM, "moments", grid, threads, 0, &params)?;
     // Mean and 1/√(variance + eps) are for what follows in the same build; else the variance is what is asked for.
     let total = match instr.kernel {
         Kernel::Normalise(_, Scalar(eps)) | Kernel::NormJacobian(_, Scalar(eps)) => {
@@ -106,15 +105,15 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         }
         _ => params,
     };
-    b.launch(SOURCE, "moments_total", blocks(c, 32), TOTALS_THREADS, 0, &total)?;
+    b.launch(NORM, "moments_total", blocks(c, 32), TOTALS_THREADS, 0, &total)?;
     match instr.kernel {
-        Kernel::Normalise(..) => b.launch(SOURCE, "normalise", grid, threads, 0, &params),
+        Kernel::Normalise(..) => b.launch(NORM, "normalise", grid, threads, 0, &params),
         Kernel::NormJacobian(..) => {
             let v = Operand::of(b, &instr.args[1]).vector_if(aligned);
             let params = Params { v, ..params };
-            b.launch(SOURCE, "projections", grid, threads, 0, &params)?;
-            b.launch(SOURCE, "projections_total", blocks(c, 32), TOTALS_THREADS, 0, &params)?;
-            b.launch(SOURCE, "apply_jacobian", grid, threads, 0, &params)
+            b.launch(NORM, "projections", grid, threads, 0, &params)?;
+            b.launch(NORM, "projections_total", blocks(c, 32), TOTALS_THREADS, 0, &params)?;
+            b.launch(NORM, "apply_jacobian", grid, threads, 0, &params)
         }
         _ => Ok(()),
     }

@@ -5,14 +5,13 @@ use bytemuck::{Pod, Zeroable};
 use super::super::Precision;
 use super::super::builder::Builder;
 use super::super::divide::FastDiv;
-use super::super::driver::{Command, Source};
+use super::super::driver::Command;
+use super::super::sources::POOL;
 use super::walk::{Operand, blocks, entries};
 use crate::error::Result;
 use crate::program::{Instr, Kernel};
 
 /// `kernels/pool.cu`.
-pub const SOURCE: Source = Source { name: "pool.cu", text: include_str!("../../../../kernels/pool.cu") };
-
 const THREADS: usize = 256;
 
 #[repr(C)]
@@ -89,5 +88,5 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         (false, 4) => "unselect_4",
         (false, _) => "unselect_1",
     };
-    b.launch(SOURCE, name, blocks(count, THREADS), THREADS as u32, 0, &params)
+    b.launch(POOL, name, blocks(count, THREADS), THREADS as u32, 0, &params)
 }

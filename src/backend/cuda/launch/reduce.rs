@@ -4,15 +4,14 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::Precision;
 use super::super::builder::Builder;
-use super::super::driver::{Command, Source};
+use super::super::driver::Command;
+use super::super::sources::REDUCE;
 use super::walk::{NONE, Operand, blocks, entries};
 use crate::error::Result;
 use crate::program::{Instr, Kernel};
 use crate::tape::View3;
 
 /// `kernels/reduce.cu`.
-pub const SOURCE: Source = Source { name: "reduce.cu", text: include_str!("../../../../kernels/reduce.cu") };
-
 const MAX_TOTALS: usize = 64;
 const TOTALS_THREADS: u32 = 512;
 /// Threads of a block of `sum_wide`, and of `sum_narrow`.
@@ -57,7 +56,7 @@ pub(super) fn totals(b: &mut Builder, count: u32, outs: &[Operand], each: usize)
         outs: [NONE; MAX_TOTALS],
     };
     params.outs[..outs.len()].copy_from_slice(outs);
-    b.launch(SOURCE, "totals", blocks(length, 32), TOTALS_THREADS, 0, &params)
+    b.launch(REDUCE, "totals", blocks(length, 32), TOTALS_THREADS, 0, &params)
 }
 
 /// How many parts the middle axis is cut into, so that there are enough warps, and rows of each part.
@@ -114,10 +113,10 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
     };
     if view.post > 32 {
         let grid = [(view.pre * parts * strips) as u32, 1, 1];
-        b.launch(SOURCE, "sum_wide", grid, WIDE_THREADS, 0, &params)?;
+        b.launch(REDUCE, "sum_wide", grid, WIDE_THREADS, 0, &params)?;
     } else {
         let grid = blocks(view.pre * parts, NARROW_THREADS as usize / 32);
-        b.launch(SOURCE, "sum_narrow", grid, NARROW_THREADS, 0, &params)?;
+        b.launch(REDUCE, "sum_narrow", grid, NARROW_THREADS, 0, &params)?;
     }
     if parts > 1 {
         let out = Operand::of(b, out);

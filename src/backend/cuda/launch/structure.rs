@@ -5,16 +5,14 @@ use bytemuck::{Pod, Zeroable};
 use super::super::Precision;
 use super::super::builder::Builder;
 use super::super::divide::FastDiv;
-use super::super::driver::{Address, Command, Source, Width};
+use super::super::driver::{Address, Command, Width};
+use super::super::sources::STRUCTURE;
 use super::walk::{NONE, Operand, blocks, entries};
 use crate::error::Result;
 use crate::program::{Instr, Kernel};
 use crate::tape::{GatherSpec, Strided};
 
 /// `kernels/structure.cu`.
-pub const SOURCE: Source =
-    Source { name: "structure.cu", text: include_str!("../../../../kernels/structure.cu") };
-
 const THREADS: usize = 256;
 const MAX_JOINED: usize = 64;
 const MAX_CHANNELS: usize = 64;
@@ -171,7 +169,7 @@ fn strided(
         (false, 4) => "embed_4",
         (false, _) => "embed_1",
     };
-    b.launch(SOURCE, name, blocks(count, THREADS), THREADS as u32, 0, &params)
+    b.launch(STRUCTURE, name, blocks(count, THREADS), THREADS as u32, 0, &params)
 }
 
 fn place(b: &mut Builder, x: Operand, at: usize, len: usize, out: Operand, length: usize) -> Result<()> {
@@ -179,7 +177,7 @@ fn place(b: &mut Builder, x: Operand, at: usize, len: usize, out: Operand, lengt
     let (name, lanes) = if whole { ("place_4", 4) } else { ("place_1", 1) };
     let params =
         PlaceParams { x, out, length: length as u32, from: at as u32, end: (at + len) as u32, pad: 0 };
-    b.launch(SOURCE, name, blocks(length / lanes, THREADS), THREADS as u32, 0, &params)
+    b.launch(STRUCTURE, name, blocks(length / lanes, THREADS), THREADS as u32, 0, &params)
 }
 
 /// Tensors of `len` entries one after another.
@@ -197,7 +195,7 @@ fn join(b: &mut Builder, xs: &[Operand], len: usize, out: Operand) -> Result<()>
             xs: [NONE; MAX_JOINED],
         };
         params.xs[..xs.len()].copy_from_slice(xs);
-        b.launch(SOURCE, name, blocks(count, THREADS), THREADS as u32, 0, &params)?;
+        b.launch(STRUCTURE, name, blocks(count, THREADS), THREADS as u32, 0, &params)?;
     }
     Ok(())
 }
@@ -237,7 +235,7 @@ fn gather(
             params.scale[i] = 1.0 / (255.0 * std);
             params.offset[i] = -mean / std;
         }
-        b.launch(SOURCE, "gather", blocks(count, THREADS), THREADS as u32, 0, &params)?;
+        b.launch(STRUCTURE, "gather", blocks(count, THREADS), THREADS as u32, 0, &params)?;
     }
     Ok(())
 }

@@ -4,14 +4,12 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::Precision;
 use super::super::builder::Builder;
-use super::super::driver::Source;
+use super::super::sources::XENT;
 use super::walk::{NONE, Operand, blocks, entries};
 use crate::error::Result;
 use crate::program::{Instr, Kernel};
 
 /// `kernels/xent.cu`.
-pub const SOURCE: Source = Source { name: "xent.cu", text: include_str!("../../../../kernels/xent.cu") };
-
 const THREADS: usize = 128;
 
 #[repr(C)]
@@ -55,5 +53,5 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         n: n as u32,
         k: (z.len / n) as u32,
     };
-    b.launch(SOURCE, name, blocks(n, THREADS / 32), THREADS as u32, 0, &params)
+    b.launch(XENT, name, blocks(n, THREADS / 32), THREADS as u32, 0, &params)
 }

@@ -9,14 +9,12 @@ use super::walk::entries;
 use crate::backend::cuda::Precision;
 use crate::backend::cuda::builder::{Builder, tensor_width};
 use crate::backend::cuda::divide::FastDiv;
-use crate::backend::cuda::driver::{Address, Command, Source, Width};
+use crate::backend::cuda::driver::{Address, Command, Width};
+use crate::backend::cuda::sources::CONV_REDUCE;
 use crate::error::{Error, Result};
 use crate::program::{Dims, Instr, Kernel, Tensor};
 use crate::tape::Role;
 use tiles::{Family, Split, Tile};
-
-const REDUCE: Source =
-    Source { name: "conv_reduce.cu", text: include_str!("../../../../../kernels/conv_reduce.cu") };
 
 /// Parts of the workspace begin at multiples of this many bytes.
 const ALIGNMENT: usize = 256;
@@ -259,7 +257,7 @@ fn weight_gradient(
             accumulate,
             unused: 0,
         };
-        b.launch(REDUCE, "conv_reduce", [count.div_ceil(32) as u32, 1, 1], 256, 0, &params)?;
+        b.launch(CONV_REDUCE, "conv_reduce", [count.div_ceil(32) as u32, 1, 1], 256, 0, &params)?;
     }
     Ok(())
 }

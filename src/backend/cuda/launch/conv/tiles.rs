@@ -2,13 +2,8 @@
 
 use crate::backend::cuda::Precision;
 use crate::backend::cuda::driver::{Source, Width};
+use crate::backend::cuda::sources::{CONV_BF16, CONV_F32, CONV_TF32};
 use crate::tape::Role;
-
-const F32: Source = Source { name: "conv_f32.cu", text: include_str!("../../../../../kernels/conv_f32.cu") };
-const TF32: Source =
-    Source { name: "conv_tf32.cu", text: include_str!("../../../../../kernels/conv_tf32.cu") };
-const BF16: Source =
-    Source { name: "conv_bf16.cu", text: include_str!("../../../../../kernels/conv_bf16.cu") };
 
 /// Multiprocessors of an H100. A constant, so that sums are cut alike, and give the same bits, on every card.
 const PROCESSORS: usize = 132;
@@ -57,7 +52,7 @@ pub(super) struct Family {
 }
 
 static FFMA: Family = Family {
-    source: F32,
+    source: CONV_F32,
     storage: Width::F32,
     correlate: [
         tile("128x16", 128, 16, 128, 4),
@@ -104,8 +99,8 @@ const fn matrix_units(source: Source, storage: Width, step: usize) -> Family {
     }
 }
 
-static MMA_TF32: Family = matrix_units(TF32, Width::F32, 16);
-static MMA_BF16: Family = matrix_units(BF16, Width::Bf16, 32);
+static MMA_TF32: Family = matrix_units(CONV_TF32, Width::F32, 16);
+static MMA_BF16: Family = matrix_units(CONV_BF16, Width::Bf16, 32);
 
 impl Family {
     /// The precision's.
@@ -119,7 +114,7 @@ impl Family {
 
     /// Bytes of shared memory: twin of `SharedTile` and the paddings of `Ffma` and `Mma`.
     pub fn shared_bytes(&self, role: Role, tile: Tile) -> usize {
-        let (ffma, half) = (self.source == F32, self.storage == Width::Bf16);
+        let (ffma, half) = (self.source == CONV_F32, self.storage == Width::Bf16);
         let pad_source = |rows: bool| match (half, ffma) {
             (true, _) => 8,
             (_, true) => [0, 4][usize::from(rows)],
