@@ -1,14 +1,15 @@
 """cuDNN's time for each convolution that `benches/cuda_convolutions.rs` has timed, through PyTorch.
 
-    target/release/deps/cuda_convolutions-* | python benches/peers/cudnn_convolutions.py > convolutions.jsonl
+    cargo bench --bench cuda_convolutions > ours.jsonl
+    python benches/peers/cudnn_convolutions.py ours.jsonl > convolutions.jsonl
 
-Reads lines of JSON and writes them again with `cudnn_ms` and `of_cudnn` (our speed as a share of cuDNN's). Layout is channels-last, algorithms are
+Reads lines of JSON from a file or standard input and writes them again with `cudnn_ms` and `of_cudnn` (our speed as a share of cuDNN's). Layout is channels-last, algorithms are
 chosen by cuDNN's own benchmark, and calls are captured in a CUDA graph, so that the time is the kernels' alone.
 """
 
+import fileinput
 import json
 import statistics
-import sys
 
 import torch
 
@@ -55,7 +56,7 @@ def milliseconds(call):
 
 def main():
     torch.backends.cudnn.benchmark = True
-    for text in sys.stdin:
+    for text in fileinput.input(encoding="utf-8"):
         line = json.loads(text)
         torch.backends.cudnn.allow_tf32 = line["precision"] == "tf32"
         line["cudnn_ms"] = milliseconds(calls(line))

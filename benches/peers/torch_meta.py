@@ -15,12 +15,14 @@ code does; with --reuse-forward it keeps the first forward's graph instead (the 
 `jvp` always reuses it.
 
 On a GPU, --graph captures the whole step as one CUDA graph after the warm-up and replays it; --precision tf32 lets cuDNN and cuBLAS round
-factors to tf32, bf16 runs forward passes under autocast.
+factors to tf32, bf16 runs forward passes under autocast. --runs does several with one import of PyTorch; with --fork each has a process of
+its own, so that a capture that fails spoils nothing after it, and memory is each run's own.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import sys
 import time
@@ -304,9 +306,7 @@ def measure(args):
 
     peak = torch.cuda.max_memory_allocated() if cuda else resident("VmHWM")
     result = {
-        "peer": "torch", "version": torch.__version__, "model": args.model, "batch": args.batch, "steps": args.steps,
-        "mode": args.mode + ("+reuse" if args.reuse_forward else "") + ("+graph" if args.graph else ""),
-        "precision": args.precision, "device": args.device, "threads": args.threads,
+        **named(args), "threads": args.threads,
         "ms": {"median": statistics.median(milliseconds), "min": min(milliseconds), "max": max(milliseconds)},
         "peak_memory_bytes": peak, "library_memory_bytes": 0 if cuda else library_bytes,
     }
@@ -330,26 +330,56 @@ def main():
     parser.add_argument("--reuse-forward", action="store_true")
     parser.add_argument("--graph", action="store_true", help="one CUDA graph a step")
     parser.add_argument("--precision", choices=("f32", "tf32", "bf16"), default="f32")
-    parser.add_argument("--runs", nargs="+", metavar="MODE:PRECISION[:graph]",
-                        help="several in one process, instead of --mode, --precision and --graph; one that fails is left out")
+    parser.add_argument("--runs", nargs="+", metavar="[MODEL/]MODE:PRECISION[:graph]",
+                        help="several, instead of --model, --mode, --precision and --graph; one that fails is a line with its error")
+    parser.add_argument("--fork", action="store_true", help="each of --runs in a process of its own, forked after the import")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.device == "cpu" and (args.graph or args.precision != "f32"):
         parser.error("--graph, and --precision other than f32, are for --device cuda")
 
-    torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True
+    if not args.runs:
+        return single(args)
+    for run in args.runs:
+        *model, rest = run.split("/")
+        args.model = model[0] if model else args.model
+        args.mode, args.precision, *graph = rest.split(":")
+        args.graph = graph == ["graph"]
+        if not args.fork:
+            several(args)
+            continue
+        # Before a fork nothing may have started threads or the GPU's driver: the import does neither.
+        child = os.fork()
+        if child == 0:
+            several(args)
+            sys.stdout.flush()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            print(json.dumps({**named(args), "error": f"its process ended with status {status}"}), flush=True)
+
+
+def single(args):
+    torch.set_num_threads(args.threads)
     if args.device == "cuda":
         torch.zeros(1, device="cuda")
-    if not args.runs:
-        return measure(args)
-    for run in args.runs:
-        args.mode, args.precision, *graph = run.split(":")
-        args.graph = graph == ["graph"]
-        try:
-            measure(args)
-        except (Exception, SystemExit) as error:
-            print(f"{args.model} {run} left out: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+    measure(args)
+
+
+def several(args):
+    """One of several runs: an error is a line, and the next one goes on."""
+    try:
+        single(args)
+    except (Exception, SystemExit) as error:
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        print(json.dumps({**named(args), "error": text}), flush=True)
+
+
+def named(args):
+    mode = args.mode + ("+reuse" if args.reuse_forward else "") + ("+graph" if args.graph else "")
+    return {"peer": "torch", "version": torch.__version__, "model": args.model, "batch": args.batch, "steps": args.steps,
+            "mode": mode, "precision": args.precision, "device": args.device}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,11 @@ use metatape::words::counted;
 
 use super::report::print;
 
-/// One bar over the whole grid on a terminal, a line a run elsewhere.
+/// Without a terminal, a long run says where it is this often.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// One bar over the whole grid on a terminal; elsewhere a line a run, and one every ten seconds of a
+/// long one.
 pub struct Progress {
     bar: Option<ProgressBar>,
     json: bool,
@@ -20,8 +24,11 @@ pub struct Progress {
     waiting: VecDeque<CellId>,
     now: CellId,
     passes: usize,
+    epochs: usize,
     steps: u64,
     began: Instant,
+    /// When the last line was said.
+    said: Instant,
     /// Seconds of the runs of each method that this process has finished, and of all passes.
     seconds: HashMap<Method, (f64, u32)>,
 }
@@ -39,7 +46,20 @@ impl Progress {
         });
         let done = runs - waiting.len();
         let (now, began, seconds) = (first, Instant::now(), HashMap::new());
-        let progress = Progress { bar, json, runs, done, waiting, now, passes: 1, steps: 1, began, seconds };
+        let progress = Progress {
+            bar,
+            json,
+            runs,
+            done,
+            waiting,
+            now,
+            passes: 1,
+            epochs: 1,
+            steps: 1,
+            began,
+            said: began,
+            seconds,
+        };
         if done > 0 {
             let are = if done == 1 { "is" } else { "are" };
             progress.say(&format!("{done} of {} {are} finished already", counted(runs, "run")));
@@ -49,7 +69,8 @@ impl Progress {
 
     /// A run begins.
     pub fn start(&mut self, id: CellId) {
-        (self.now, self.began) = (id, Instant::now());
+        self.now = id;
+        (self.began, self.said) = (Instant::now(), Instant::now());
     }
 
     /// A run is finished.
@@ -116,6 +137,7 @@ impl Progress {
 impl Observer for Progress {
     fn begin(&mut self, run: &Run, _: usize) {
         (self.passes, self.steps) = (run.passes(), run.steps_per_epoch());
+        self.epochs = run.data.config.epochs;
     }
 
     fn step(&mut self, _: Method, pass: usize, report: StepReport) {
@@ -134,7 +156,17 @@ impl Observer for Progress {
         }
     }
 
-    fn epoch(&mut self, _: &EpochRow) {}
+    fn epoch(&mut self, row: &EpochRow) {
+        if self.bar.is_some() || self.said.elapsed() < SILENCE {
+            return;
+        }
+        self.said = Instant::now();
+        let CellId { method, seed } = self.now;
+        self.say(&format!(
+            "  {method}, seed {seed}: epoch {} of {}, test {:.2}%",
+            row.epoch, self.epochs, row.test_accuracy
+        ));
+    }
 }
 
 /// Seconds as people say them.

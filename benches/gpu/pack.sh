@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Fills one folder with all that a machine with a card needs: stripped programs, the kernels compiled for sm_80, sm_90 and sm_100 as a ready
+# cache, the scripts. Needs cargo, Python and pip (for NVRTC), and no card. Prints the total, which must be under 45 MiB.
+#
+#     benches/gpu/pack.sh [FOLDER]        [default: target/gpu]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=${1:-target/gpu}
+most=45
+
+cargo build --release
+# Their messages say where each test program lies.
+programs=$(mktemp)
+trap 'rm -f "$programs"' EXIT
+cargo test --release --no-run --message-format=json \
+    --test backends --test cuda_kernels --test convolutions --test cuda_steps --test methods --bench cuda_convolutions >"$programs"
+
+rm -rf "$out"
+mkdir -p "$out/bin" "$out/cache"
+cp target/release/metatape "$out/bin/"
+python3 - "$programs" "$out/bin" <<'PY'
+import json, pathlib, shutil, sys
+
+messages = (json.loads(line) for line in open(sys.argv[1], encoding="utf-8") if line.startswith("{"))
+for message in messages:
+    if message.get("executable") and message["target"]["kind"] != ["bin"]:
+        shutil.copy(message["executable"], pathlib.Path(sys.argv[2]) / message["target"]["name"])
+PY
+strip -s "$out"/bin/*
+# They are started a few times only, and together would be half of the folder; run.py unpacks each where it is wanted.
+find "$out/bin" -type f ! -name metatape -exec gzip -9 {} +
+# NVRTC is a Python package; it needs no card.
+nvrtc=${METATAPE_NVRTC:-$PWD/target/nvrtc}
+[[ -d $nvrtc/nvidia ]] || python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$nvrtc" nvidia-cuda-nvrtc
+CUDA_HOME=$nvrtc/nvidia "$out/bin/metatape" kernels --arch sm_80,sm_90,sm_100 --out "$out/cache"
+cp benches/gpu/{run.sh,run.py,table.py,stand_in.py,README.md} benches/peers/{torch_meta,cudnn_convolutions}.py "$out/"
+
+find "$out" -type f -printf '%s %P\n' | sort -rn | awk '{ total += $1; if ($2 !~ /^cache/) printf "%8.2f MiB  %s\n", $1 / 1048576, $2; else cache += $1 }
+    END { printf "%8.2f MiB  cache\n%8.2f MiB  in all\n", cache / 1048576, total / 1048576 }'
+total=$(find "$out" -type f -printf '%s\n' | awk '{ total += $1 } END { print total + 0 }')
+if ((total >= most << 20)); then
+    echo "pack.sh: $out has $total bytes; at most $most MiB were wanted" >&2
+    exit 1
+fi
+echo "packed: $out/run.sh A"
