@@ -98,8 +98,8 @@ fn convolutional_step() -> Tape {
         let slot = t.state(name, Kind::Float, [16]).unwrap();
         t.update(slot, value).unwrap();
     }
-    t.output("loss", losses);
-    t.output("correct", correct);
+    t.output("loss", losses).unwrap();
+    t.output("correct", correct).unwrap();
     tape
 }
 

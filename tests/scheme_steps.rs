@@ -86,7 +86,7 @@ fn perturbed_meta_loss() -> Tape {
     let virtual_w = w.with(moved);
     let meta = losses(&mut tape, &virtual_w, M, "_meta");
     let mean = tape.mean_all(meta).unwrap();
-    tape.output("meta_loss", mean);
+    tape.output("meta_loss", mean).unwrap();
     tape
 }
 
@@ -354,7 +354,7 @@ fn a_class_aware_v_is_drawn_group_by_group() {
     let losses = tape.input("loss", Kind::Float, [N]).unwrap();
     let labels = tape.input("y", Kind::Int, [N]).unwrap();
     let curve = scheme.curve(&mut tape, &Seen { losses, labels }).unwrap().unwrap();
-    tape.output("weight", curve);
+    tape.output("weight", curve).unwrap();
     let given: Vec<f64> = (0..N).map(|i| i as f64).collect();
     let inputs = [scheme.inputs(&moment(0, N)), vec![("loss", given.clone())]].concat();
     let (mut session, program) = prepare(&tape, &inputs);

@@ -314,7 +314,7 @@ fn gather(args: &HypergradArgs, dataset: &Dataset, batch: &metatape::data::Batch
     let all = tape.state("pixels", Kind::Byte, shape)?;
     let chosen = tape.input("picks", Kind::Int, [batch.picks.len(), 4])?;
     let gathered = tape.gather(all, chosen, spec)?;
-    tape.output("x", gathered);
+    tape.output("x", gathered)?;
     let mut session = Session::new(args.device.backend()?);
     let program = session.compile(&tape, Options::default())?;
     session.write_state("pixels", Values::Byte(&pixels))?;

@@ -32,13 +32,13 @@ impl MetaStep<'_> {
             return self.record(tape, true);
         }
         let start = self.start(tape, order != Order::Gradient)?;
-        tape.output("loss", start.losses);
-        tape.output("correct", start.correct);
+        tape.output("loss", start.losses)?;
+        tape.output("correct", start.correct)?;
         let virtual_step = order == Order::Gradient;
         tape.section(if virtual_step { "virtual step" } else { "real step" });
         // A real step takes the weights for numbers; only a virtual one may differentiate the loss that V reads.
         let weighed = self.weigh(tape, &start, virtual_step && self.config.undetached)?;
-        tape.output("weight", weighed.weights);
+        tape.output("weight", weighed.weights)?;
         let (w, reach) = if virtual_step {
             let gradient = tape.vjp(&[(start.losses, weighed.coefficients)], &start.w.vars())?;
             self.virtual_step(tape, &start.w, &gradient, start.lr)?
@@ -52,12 +52,12 @@ impl MetaStep<'_> {
             return Ok(());
         }
         let recorded = self.meta_gradient(tape, &start, &weighed, w, reach)?;
-        tape.output("meta_loss", recorded.meta_loss);
+        tape.output("meta_loss", recorded.meta_loss)?;
         let (hypergrad, u) = route::hypergradient(tape, self.net, self.config, &recorded, false)?;
         if let Some(u) = u {
-            tape.output("u", u);
+            tape.output("u", u)?;
         }
-        start.theta.with(hypergrad.clone()).output(tape, "hypergrad");
+        start.theta.with(hypergrad.clone()).output(tape, "hypergrad")?;
         if order == Order::TwoSteps {
             tape.section("weight-net step");
             let lr_theta = tape.input("lr.theta", Kind::Float, [])?;

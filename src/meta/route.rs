@@ -29,8 +29,8 @@ pub(super) fn hypergradient(
     // −α ∇_θ ⟨u, c(θ)⟩
     let cotangent = tape.scale_by(u, step.reach)?;
     let gradients = tape.vjp(&[(step.coefficients, cotangent)], &step.theta.vars())?;
-    let gradients = gradients.iter().zip(step.theta.vars()).map(|(g, t)| tape.or_zero(*g, t)).collect();
-    Ok((gradients, Some(u)))
+    let pairs = gradients.iter().zip(step.theta.vars());
+    Ok((pairs.map(|(g, t)| tape.or_zero(*g, t)).collect::<Result<_>>()?, Some(u)))
 }
 
 /// `u = J_ℓ(w) g` in forward mode.
@@ -38,7 +38,7 @@ fn by_jvp(tape: &mut Tape, step: &Recorded) -> Result<Var> {
     tape.section("jvp: u, the losses' change along the meta gradient");
     let seeds: Vec<(Var, Var)> = step.w.vars().into_iter().zip(step.meta_grad.iter().copied()).collect();
     let u = tape.jvp(&seeds, &[step.losses])?[0];
-    Ok(tape.or_zero(u, step.losses))
+    tape.or_zero(u, step.losses)
 }
 
 /// `u ≈ (ℓ(w + εg) − ℓ(w − εg)) / 2ε` with `ε = probe/‖g‖`.
@@ -84,7 +84,7 @@ fn by_matrix(tape: &mut Tape, step: &Recorded) -> Result<Var> {
         matrix = Some(matrix.map_or(Ok(part), |m| tape.add(m, part))?);
     }
     let Some(matrix) = matrix else { return Ok(tape.constant(0.0, tape.shape(step.losses).clone())) };
-    tape.output("G", matrix);
+    tape.output("G", matrix)?;
     tape.mean(matrix, 1, 2)
 }
 
@@ -97,7 +97,7 @@ fn per_sample_gradients(tape: &mut Tape, losses: Var, params: &[Var]) -> Result<
         let shape = tape.shape(losses).clone();
         let one_hot = tape.push(crate::tape::Op::Unrow(i), &[one], Some(&shape))?;
         for ((g, p), rows) in tape.vjp(&[(losses, one_hot)], params)?.iter().zip(params).zip(&mut rows) {
-            let g = tape.or_zero(*g, *p);
+            let g = tape.or_zero(*g, *p)?;
             let count = tape.shape(g).count();
             rows.push(tape.reshape(g, [count])?);
         }

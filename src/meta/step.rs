@@ -136,19 +136,19 @@ impl MetaStep<'_> {
         let rule = Optimiser::Sgd(self.config.classifier);
         let w_next = real_step(tape, &start.w, &[(start.losses, coefficients)], &rule, start.lr, "momentum")?;
 
-        tape.output("loss", start.losses);
-        tape.output("weight", weighed.weights);
-        tape.output("weight_next", weights_next);
-        tape.output("correct", start.correct);
-        tape.output("meta_loss", recorded.meta_loss);
+        tape.output("loss", start.losses)?;
+        tape.output("weight", weighed.weights)?;
+        tape.output("weight_next", weights_next)?;
+        tape.output("correct", start.correct)?;
+        tape.output("meta_loss", recorded.meta_loss)?;
         if everything {
-            recorded.virtual_w.output(tape, "virtual");
-            recorded.virtual_w.with(recorded.meta_grad.clone()).output(tape, "meta_grad");
-            start.theta.with(hypergrad).output(tape, "hypergrad");
-            theta_next.output(tape, "theta_next");
-            w_next.output(tape, "w_next");
+            recorded.virtual_w.output(tape, "virtual")?;
+            recorded.virtual_w.with(recorded.meta_grad.clone()).output(tape, "meta_grad")?;
+            start.theta.with(hypergrad).output(tape, "hypergrad")?;
+            theta_next.output(tape, "theta_next")?;
+            w_next.output(tape, "w_next")?;
             if let Some(u) = u {
-                tape.output("u", u);
+                tape.output("u", u)?;
             }
         }
         Ok(())
@@ -171,7 +171,8 @@ impl MetaStep<'_> {
     /// V at the losses, and the coefficients that φ gives to the samples' gradients.
     pub(super) fn weigh(&self, tape: &mut Tape, start: &Start, undetached: bool) -> Result<Weighed> {
         let losses = tape.detach(start.losses)?;
-        let read = if undetached { losses } else { tape.detach(losses)? };
+        // A second value, so that φ is not differentiated in the loss that V reads.
+        let read = if undetached { losses } else { tape.detach(start.losses)? };
         let weights = self.weight_net.weights(tape, &start.theta, read, start.groups)?;
         let phi = self.objective(tape, weights, losses)?;
         let coefficients = tape.gradient(phi, &[losses])?[0];
@@ -229,7 +230,7 @@ impl MetaStep<'_> {
         let plain = self.config.virtual_step == VirtualStep::Plain;
         let mut next = Vec::with_capacity(gradient.len());
         for ((name, w), g) in w.list.iter().zip(gradient) {
-            let g = tape.or_zero(*g, *w);
+            let g = tape.or_zero(*g, *w)?;
             let direction = if plain {
                 g
             } else {
@@ -301,7 +302,8 @@ pub(super) fn real_step(
     momentum: &str,
 ) -> Result<Params> {
     let gradients = tape.vjp(weighted, &w.vars())?;
-    let gradients: Vec<Var> = gradients.iter().zip(w.vars()).map(|(g, w)| tape.or_zero(*g, w)).collect();
+    let pairs = gradients.iter().zip(w.vars());
+    let gradients: Vec<Var> = pairs.map(|(g, w)| tape.or_zero(*g, w)).collect::<Result<_>>()?;
     rule.update(tape, w, &gradients, lr, momentum)
 }
 
@@ -329,8 +331,8 @@ impl PlainStep<'_> {
             Pass::record(tape, self.net, self.data, self.batch, &w, Some("stats"))?;
         let coefficients = tape.constant(1.0 / self.batch as f64, [self.batch]);
         real_step(tape, &w, &[(losses, coefficients)], &self.optimiser, lr, "momentum")?;
-        tape.output("loss", losses);
-        tape.output("correct", correct);
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
         Ok(())
     }
 }
@@ -358,9 +360,9 @@ impl Evaluation<'_> {
         let logits = self.net.logits(&mut forward, x)?;
         let losses = tape.cross_entropy(logits, y)?;
         let correct = tape.correct(logits, y)?;
-        tape.output("loss", losses);
-        tape.output("correct", correct);
-        tape.output("logits", logits);
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
+        tape.output("logits", logits)?;
         Ok(())
     }
 }

@@ -67,7 +67,7 @@ impl<'a> Forward<'a> {
 
     /// `scale·x̂ + bias` over all axes but the last.
     pub fn batch_norm(&mut self, layer: &str, x: Var) -> Result<Var> {
-        let shape = self.tape.shape(x).clone();
+        let shape = self.tape.shape_of("batch norm", x)?;
         let xhat = match self.normalisation {
             Normalisation::Batch => {
                 let (mean, variance) = self.tape.moments(x)?;

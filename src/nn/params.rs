@@ -113,9 +113,10 @@ impl Params {
     }
 
     /// Names every value as the output `<prefix>.<name>`.
-    pub fn output(&self, tape: &mut Tape, prefix: &str) {
-        for (name, var) in &self.list {
-            tape.output(&format!("{prefix}.{name}"), *var);
-        }
+    ///
+    /// # Errors
+    /// If a value is of another tape.
+    pub fn output(&self, tape: &mut Tape, prefix: &str) -> Result<()> {
+        self.list.iter().try_for_each(|(name, var)| tape.output(&format!("{prefix}.{name}"), *var))
     }
 }

@@ -126,7 +126,7 @@ impl WeightNet {
     /// # Errors
     /// The tape's own.
     pub fn weights(&self, tape: &mut Tape, theta: &Params, losses: Var, groups: Option<Var>) -> Result<Var> {
-        let shape = tape.shape(losses).clone();
+        let shape = tape.shape_of("weight net", losses)?;
         let x = tape.reshape(losses, [shape.count(), 1])?;
         let h = tape.linear(x, theta.get("fc1.weight")?, theta.get("fc1.bias")?)?;
         let h = tape.relu(h)?;

@@ -77,10 +77,10 @@ impl Scheme for CoTeaching {
             let coefficients = coefficients(tape, weights, self.over())?;
             real_step(tape, w, &[(pass.losses, coefficients)], &optimiser, lr, momentum)?;
         }
-        tape.output("loss", a.losses);
-        tape.output("correct", a.correct);
-        tape.output("weight", by_second);
-        tape.output("loss2", b.losses);
+        tape.output("loss", a.losses)?;
+        tape.output("correct", a.correct)?;
+        tape.output("weight", by_second)?;
+        tape.output("loss2", b.losses)?;
         Ok(())
     }
 }

@@ -81,9 +81,9 @@ impl Glc {
         let clean_share = tape.constant(clean / (noisy + clean) / m as f64, [m]);
         let both = [(losses, noisy_share), (meta_losses, clean_share)];
         real_step(tape, &w, &both, &optimiser, lr, "momentum")?;
-        tape.output("loss", losses);
-        tape.output("correct", correct);
-        tape.output("meta_loss", meta_loss);
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
+        tape.output("meta_loss", meta_loss)?;
         Ok(())
     }
 }

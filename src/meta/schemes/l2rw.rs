@@ -37,18 +37,18 @@ impl Scheme for L2rw {
         tape.section("weights");
         let seeds: Vec<_> = w.vars().into_iter().zip(gradient).collect();
         let u = tape.jvp(&seeds, &[losses])?[0];
-        let u = tape.or_zero(u, losses);
+        let u = tape.or_zero(u, losses)?;
         let rectified = tape.relu(u)?;
         let rectified = tape.detach(rectified)?;
         let coefficients = coefficients(tape, rectified, Weights::Normalised)?;
         tape.section("real step");
         real_step(tape, &w, &[(losses, coefficients)], &optimiser, lr, "momentum")?;
         let weights = tape.scale(coefficients, n as f64)?;
-        tape.output("loss", losses);
-        tape.output("correct", correct);
-        tape.output("weight", weights);
-        tape.output("meta_loss", meta_loss);
-        tape.output("u", u);
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
+        tape.output("weight", weights)?;
+        tape.output("meta_loss", meta_loss)?;
+        tape.output("u", u)?;
         Ok(())
     }
 }

@@ -38,9 +38,9 @@ impl TrainStep<'_> {
         let coefficients = coefficients(tape, weights, scheme.over())?;
         tape.section("step");
         real_step(tape, &w, &[(losses, coefficients)], &self.optimiser, lr, "momentum")?;
-        tape.output("loss", losses);
-        tape.output("correct", correct);
-        tape.output("weight", weights);
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
+        tape.output("weight", weights)?;
         Ok(())
     }
 
