@@ -44,11 +44,13 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+pub mod bilevel;
 pub mod data;
 pub mod error;
 pub mod meta;
 pub mod nn;
 pub mod program;
+pub mod seed;
 pub mod tape;
 pub mod train;
 pub mod words;

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use metatape::data::{BatchConfig, Batcher, Dataset, Split, Stream};
-use metatape::meta::{Adam, Batch, MetaStep, Optimiser, Route, Sgd, StepConfig, adam_corrections};
-use metatape::nn::{NORM_EPS, Network, WeightNet};
+use metatape::data::{BatchConfig, Batcher, Dataset, Split};
+use metatape::meta::{Adam, Batch, MetaStep, Optimiser, Route, Sgd, StepConfig};
+use metatape::nn::{self, NORM_EPS, SharedModel, Summary, WeightNet};
 use metatape::program::{Options, Program, Session, Values};
-use metatape::tape::{GatherSpec, Kind, Scalar, Tape};
-use metatape::train::setup;
+use metatape::seed::Stream;
+use metatape::tape::{GatherSpec, Kind, Scalar, Shape, Tape};
 use metatape::{Error, Result};
 use serde_json::json;
 
@@ -27,7 +27,10 @@ const TIMED_FOR: Duration = Duration::from_secs(3);
 /// One step's data and everything that decides its results.
 struct Setting<'a> {
     args: &'a HypergradArgs,
-    net: Network,
+    net: SharedModel,
+    /// Inputs `x` and `x_meta`, of images `[h,w,c]`.
+    data: Batch,
+    image: Shape,
     weight_net: WeightNet,
     lr_theta: f64,
     train: Samples,
@@ -83,7 +86,7 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
         }
         if route == Route::PerSample && args.route.is_none() {
             let jvp = outcomes.iter().find(|o| o.route == Route::Jvp);
-            skipped = setting.too_large(jvp.map_or(0, |o| o.flops));
+            skipped = setting.too_large(jvp.map_or(0, |o| o.flops))?;
             if skipped.is_some() {
                 continue;
             }
@@ -103,8 +106,8 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
 
 impl Setting<'_> {
     fn new<'a>(args: &'a HypergradArgs, dataset: &Dataset, split: &Split) -> Result<Setting<'a>> {
-        let image = [dataset.train.height, dataset.train.width, dataset.train.channels];
-        let net = Network::named(&args.model, image, dataset.classes())?;
+        let image = Shape::from([dataset.train.height, dataset.train.width, dataset.train.channels]);
+        let net = nn::named(&args.model, dataset.classes())?;
         let how =
             |stream| BatchConfig { size: args.batch, seed: args.seed, stream, augment: dataset.augment };
         let (train, meta) = (&split.train, &split.meta);
@@ -113,6 +116,8 @@ impl Setting<'_> {
         Ok(Setting {
             args,
             net,
+            data: Batch::Given(image.clone()),
+            image,
             weight_net: args.step.weight_net(),
             lr_theta: args
                 .step
@@ -129,23 +134,24 @@ impl Setting<'_> {
 
     fn step<'s>(&'s self, config: &'s StepConfig) -> MetaStep<'s> {
         let batch = [self.args.batch; 2];
-        MetaStep { net: &self.net, weight_net: &self.weight_net, config, data: &Batch::Given, batch }
+        MetaStep { net: self.net.as_ref(), weight_net: &self.weight_net, config, data: &self.data, batch }
     }
 
     /// Why the explicit matrix is not computed unasked, from the work of a step by the jvp.
-    fn too_large(&self, jvp_flops: u64) -> Option<String> {
+    fn too_large(&self, jvp_flops: u64) -> Result<Option<String>> {
         let n = self.args.batch as f64;
-        let params: usize = self.net.params().iter().map(|p| p.shape.count()).sum();
+        let params = Summary::of(self.net.as_ref(), &self.image)?.count();
         let bytes = 2.0 * n * params as f64 * self.args.device.precision.bytes() as f64;
         // With F one forward pass of the batch, a step by `jvp` is 10F, and each of the 2n reverse walks 2F.
         let flops = jvp_flops as f64 / 10.0 * 4.0 * n;
-        (bytes > MOST_PER_SAMPLE_BYTES || flops > MOST_PER_SAMPLE_FLOPS).then(|| {
+        let large = bytes > MOST_PER_SAMPLE_BYTES || flops > MOST_PER_SAMPLE_FLOPS;
+        Ok(large.then(|| {
             format!(
                 "left out: about {:.0} GFLOP and {:.1} GiB of per-sample gradients; ask for it by --route per-sample",
                 flops / 1e9,
                 bytes / f64::from(1 << 30)
             )
-        })
+        }))
     }
 
     /// A session with one program of the step, all states at their first values and all inputs given.
@@ -155,18 +161,13 @@ impl Setting<'_> {
         self.step(&config).record(&mut tape, everything)?;
         let mut session = Session::new(self.args.device.backend()?);
         let program = session.compile(&tape, Options::default())?;
-        setup::initialise(&mut session, &self.net, &self.weight_net, self.args.seed)?;
+        session.initialise(self.args.seed)?;
         session.feed(&program, "x", Values::Float(&self.train.images))?;
         session.feed(&program, "y", Values::Int(&self.train.labels))?;
         session.feed(&program, "x_meta", Values::Float(&self.meta.images))?;
         session.feed(&program, "y_meta", Values::Int(&self.meta.labels))?;
         session.feed(&program, "lr", Values::Float(&[self.args.step.lr]))?;
         session.feed(&program, "lr.theta", Values::Float(&[self.lr_theta]))?;
-        if let Optimiser::Adam(adam) = &config.weight_net {
-            let [first, second] = adam_corrections(adam, 1);
-            session.feed(&program, "adam.correction1", Values::Float(&[first]))?;
-            session.feed(&program, "adam.correction2", Values::Float(&[second]))?;
-        }
         Ok((session, program))
     }
 
@@ -190,8 +191,8 @@ impl Setting<'_> {
             )));
         }
         let mut hypergrad = Vec::new();
-        for p in self.weight_net.params() {
-            hypergrad.extend(session.fetch(&program, &format!("hypergrad.{}", p.name))?);
+        for output in program.outputs().filter(|o| o.name.starts_with("hypergrad.")) {
+            hypergrad.extend(session.fetch(&program, &output.name)?);
         }
         drop(session);
 
@@ -219,19 +220,17 @@ impl Setting<'_> {
     }
 
     fn dump_inputs(&self, session: &Session, dump: &mut Dump) -> Result<()> {
-        let [h, w, c] = self.net.image;
         for (suffix, samples) in [("", &self.train), ("_meta", &self.meta)] {
             let n = samples.labels.len();
-            dump.floats(format!("x{suffix}"), &[n, h, w, c], &samples.images);
+            dump.floats(format!("x{suffix}"), &self.image.with(0, &[n]), &samples.images);
             dump.labels(&format!("y{suffix}"), &samples.labels);
         }
         dump.floats("lr", &[], &[self.args.step.lr]);
-        for (prefix, params) in [("w", self.net.params()), ("theta", self.weight_net.params())] {
-            for p in params {
-                let name = format!("{prefix}.{}", p.name);
-                let values = session.read_state(&name)?;
-                dump.floats(name, &p.shape, &values);
-            }
+        let moments = "theta.moment";
+        let parameter =
+            |name: &str| name.starts_with("w.") || name.starts_with("theta.") && !name.starts_with(moments);
+        for state in session.states().iter().filter(|s| parameter(&s.name)) {
+            dump.floats(state.name.clone(), &state.shape, &session.read_state(&state.name)?);
         }
         Ok(())
     }
@@ -243,19 +242,18 @@ impl Setting<'_> {
         program: &Program,
         dump: &mut Dump,
     ) -> Result<()> {
-        let mut names: Vec<String> = ["loss", "weight", "meta_loss", "u"].map(str::to_owned).to_vec();
-        for p in self.net.params() {
-            names.extend(["virtual", "meta_grad", "w_next"].map(|prefix| format!("{prefix}.{}", p.name)));
-        }
-        for p in self.weight_net.params() {
-            names.extend(["hypergrad", "theta_next"].map(|prefix| format!("{prefix}.{}", p.name)));
-        }
-        for output in program.outputs().filter(|o| names.contains(&o.name)) {
+        let wanted = |name: &str| match name.split_once('.') {
+            None => ["loss", "weight", "meta_loss", "u"].contains(&name),
+            Some((group, _)) => {
+                ["virtual", "meta_grad", "w_next", "hypergrad", "theta_next"].contains(&group)
+            }
+        };
+        for output in program.outputs().filter(|o| wanted(&o.name)) {
             dump.floats(output.name.clone(), &output.shape, &session.fetch(program, &output.name)?);
         }
         let config = self.config(route);
         dump.note("program", format!("metatape {}", env!("CARGO_PKG_VERSION")));
-        dump.note("model", self.net.signature());
+        dump.note("model", format!("{} on {}", self.args.model, self.image));
         dump.note("seed", self.args.seed);
         dump.note("dataset", self.args.data.dataset);
         dump.note("noise", self.args.data.noise());

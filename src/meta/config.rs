@@ -1,6 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::bilevel::{Adam, Optimiser, Sgd};
 use crate::error::{Error, Result};
 use crate::nn::WeightNetInit;
 
@@ -38,40 +39,6 @@ pub enum VirtualStep {
     Plain,
     /// The classifier's own rule: momentum and weight decay.
     Momentum,
-}
-
-/// `buffer ← momentum·buffer + (gradient + weight_decay·w)`, `w ← w − lr·buffer` (with Nesterov:
-/// `w ← w − lr·(gradient + weight_decay·w + momentum·buffer)`), as PyTorch's SGD.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Sgd {
-    /// 0: none.
-    pub momentum: f64,
-    /// Nesterov's form.
-    pub nesterov: bool,
-    /// L2 coefficient, added to the gradient.
-    pub weight_decay: f64,
-}
-
-/// Adam (Kingma & Ba 2015) with L2 in the gradient, as PyTorch's.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Adam {
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// L2 coefficient, added to the gradient.
-    pub weight_decay: f64,
-}
-
-/// A rule that turns gradients into steps.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Optimiser {
-    /// See [`Sgd`].
-    Sgd(Sgd),
-    /// See [`Adam`].
-    Adam(Adam),
 }
 
 /// Weight-net optimisers of the official scripts.

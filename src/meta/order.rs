@@ -1,8 +1,9 @@
 //! The three steps in other orders, and parts of them: what the question "why three steps?" is answered with.
 
-use super::config::Optimiser;
+use super::optimiser::update;
 use super::route;
 use super::step::{MetaStep, real_step};
+use crate::bilevel::Optimiser;
 use crate::error::Result;
 use crate::tape::{Kind, Tape};
 
@@ -31,13 +32,13 @@ impl MetaStep<'_> {
         if order == Order::Published {
             return self.record(tape, true);
         }
-        let start = self.start(tape, order != Order::Gradient)?;
+        let mut start = self.start(tape, order != Order::Gradient)?;
         tape.output("loss", start.losses)?;
         tape.output("correct", start.correct)?;
         let virtual_step = order == Order::Gradient;
         tape.section(if virtual_step { "virtual step" } else { "real step" });
         // A real step takes the weights for numbers; only a virtual one may differentiate the loss that V reads.
-        let weighed = self.weigh(tape, &start, virtual_step && self.config.undetached)?;
+        let weighed = self.weigh(tape, &mut start, virtual_step && self.config.undetached)?;
         tape.output("weight", weighed.weights)?;
         let (w, reach) = if virtual_step {
             let gradient = tape.vjp(&[(start.losses, weighed.coefficients)], &start.w.vars())?;
@@ -61,7 +62,7 @@ impl MetaStep<'_> {
         if order == Order::TwoSteps {
             tape.section("weight-net step");
             let lr_theta = tape.input("lr.theta", Kind::Float, [])?;
-            self.config.weight_net.update(tape, &start.theta, &hypergrad, lr_theta, "theta.moment")?;
+            update(tape, &self.config.weight_net, &start.theta, &hypergrad, lr_theta, "theta.moment")?;
         }
         Ok(())
     }

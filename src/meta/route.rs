@@ -3,13 +3,13 @@
 use super::config::{Route, StepConfig};
 use super::step::Recorded;
 use crate::error::Result;
-use crate::nn::{Forward, Network, Normalisation, Params};
+use crate::nn::{Forward, Model, Normalisation};
 use crate::tape::{Tape, Unary, Var};
 
 /// ∂L_meta/∂θ per parameter, and `u` `[n]` where the route computes it or `want_u` asks for it.
 pub(super) fn hypergradient(
     tape: &mut Tape,
-    net: &Network,
+    net: &dyn Model,
     config: &StepConfig,
     step: &Recorded,
     want_u: bool,
@@ -42,7 +42,7 @@ fn by_jvp(tape: &mut Tape, step: &Recorded) -> Result<Var> {
 }
 
 /// `u ≈ (ℓ(w + εg) − ℓ(w − εg)) / 2ε` with `ε = probe/‖g‖`.
-fn by_difference(tape: &mut Tape, net: &Network, probe: f64, step: &Recorded) -> Result<Var> {
+fn by_difference(tape: &mut Tape, net: &dyn Model, probe: f64, step: &Recorded) -> Result<Var> {
     tape.section("u by a finite difference");
     let mut squares = None;
     for g in &step.meta_grad {
@@ -61,8 +61,8 @@ fn by_difference(tape: &mut Tape, net: &Network, probe: f64, step: &Recorded) ->
             let probe = tape.scale_by(*g, eps)?;
             moved.push(tape.add(w, probe)?);
         }
-        let moved: Params = step.w.with(moved);
-        let mut forward = Forward::new(tape, &moved, Normalisation::Batch);
+        let mut moved = step.w.with(moved);
+        let mut forward = Forward::new(tape, &mut moved, Normalisation::Batch);
         let logits = net.logits(&mut forward, step.batch.0)?;
         sides.push(tape.cross_entropy(logits, step.batch.1)?);
     }

@@ -1,34 +1,39 @@
 //! The three steps on a tape.
 
-use super::config::{Optimiser, StepConfig, VirtualStep, Weights};
+use super::config::{StepConfig, VirtualStep, Weights};
 use super::normalise::inverse_sum;
+use super::optimiser::{buffer, update};
 use super::route;
+use crate::bilevel::Optimiser;
 use crate::error::Result;
-use crate::nn::{Forward, Network, Normalisation, Params, WeightNet};
-use crate::tape::{GatherSpec, Kind, Tape, Var};
+use crate::nn::{Forward, Model, Normalisation, Params, WeightNet};
+use crate::tape::{GatherSpec, Kind, Shape, Tape, Var};
 
 /// Where a step's batches come from.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Batch {
-    /// The inputs `x` `[n,h,w,c]` and `x_meta`.
-    Given,
-    /// Picks `[n,4]` (index, dx, dy, flip) from the state `pixels` `[count,h,w,c]` of bytes: the inputs `picks`, `picks_meta`.
+    /// The inputs `x` `[n, …]` and `x_meta`, of samples with these extents: `[h,w,c]` or `[d]`.
+    Given(Shape),
+    /// Picks `[n,4]` (index, dx, dy, flip) from the state `pixels` `[count,h,w,c]` of bytes: the inputs
+    /// `picks`, `picks_meta`.
     Picked {
         /// Images in the state `pixels`.
         count: usize,
+        /// Height, width and channels of an image.
+        image: [usize; 3],
         /// Normalisation and augmentation.
         spec: GatherSpec,
     },
 }
 
 impl Batch {
-    /// The images `[n,h,w,c]` of the batch whose inputs' names end in `suffix`.
-    pub(super) fn images(&self, tape: &mut Tape, net: &Network, n: usize, suffix: &str) -> Result<Var> {
-        let [h, w, c] = net.image;
+    /// The samples of the batch whose inputs' names end in `suffix`: images `[n,h,w,c]`, features
+    /// `[n,d]`.
+    pub(super) fn samples(&self, tape: &mut Tape, n: usize, suffix: &str) -> Result<Var> {
         match self {
-            Batch::Given => tape.input(&format!("x{suffix}"), Kind::Float, [n, h, w, c]),
-            Batch::Picked { count, spec } => {
-                let pixels = tape.state("pixels", Kind::Byte, [*count, h, w, c])?;
+            Batch::Given(sample) => tape.input(&format!("x{suffix}"), Kind::Float, sample.with(0, &[n])),
+            Batch::Picked { count, image: [h, w, c], spec } => {
+                let pixels = tape.state("pixels", Kind::Byte, [*count, *h, *w, *c])?;
                 let picks = tape.input(&format!("picks{suffix}"), Kind::Int, [n, 4])?;
                 tape.gather(pixels, picks, spec.clone())
             }
@@ -43,7 +48,7 @@ impl Batch {
 /// `stats.*`.
 pub struct MetaStep<'a> {
     /// The classifier.
-    pub net: &'a Network,
+    pub net: &'a dyn Model,
     /// The weight net.
     pub weight_net: &'a WeightNet,
     /// All options.
@@ -114,10 +119,10 @@ impl MetaStep<'_> {
     /// None for networks and options of this crate; the tape's own errors are passed on.
     pub fn record(&self, tape: &mut Tape, everything: bool) -> Result<()> {
         let lr_theta = tape.input("lr.theta", Kind::Float, [])?;
-        let start = self.start(tape, true)?;
+        let mut start = self.start(tape, true)?;
 
         tape.section("virtual step");
-        let weighed = self.weigh(tape, &start, self.config.undetached)?;
+        let weighed = self.weigh(tape, &mut start, self.config.undetached)?;
         let gradient = tape.vjp(&[(start.losses, weighed.coefficients)], &start.w.vars())?;
         let (virtual_w, reach) = self.virtual_step(tape, &start.w, &gradient, start.lr)?;
 
@@ -125,11 +130,11 @@ impl MetaStep<'_> {
         let (hypergrad, u) = route::hypergradient(tape, self.net, self.config, &recorded, everything)?;
 
         tape.section("weight-net step");
-        let theta_next =
-            self.config.weight_net.update(tape, &start.theta, &hypergrad, lr_theta, "theta.moment")?;
+        let mut theta_next =
+            update(tape, &self.config.weight_net, &start.theta, &hypergrad, lr_theta, "theta.moment")?;
 
         tape.section("real step");
-        let weights_next = self.weight_net.weights(tape, &theta_next, weighed.losses, start.groups)?;
+        let weights_next = self.weight_net.weights(tape, &mut theta_next, weighed.losses, start.groups)?;
         let weights_next = tape.detach(weights_next)?;
         let phi = self.objective(tape, weights_next, weighed.losses)?;
         let coefficients = tape.gradient(phi, &[weighed.losses])?[0];
@@ -158,22 +163,20 @@ impl MetaStep<'_> {
     pub(super) fn start(&self, tape: &mut Tape, train: bool) -> Result<Start> {
         let n = self.batch[0];
         let lr = tape.input("lr", Kind::Float, [])?;
-        let w = Params::states(tape, "w", &self.net.params())?;
-        let theta = Params::states(tape, "theta", &self.weight_net.params())?;
-
+        let (mut w, theta) = (Params::classifier(), Params::weight_net());
         tape.section("losses at w");
         let Pass { x, y, losses, correct, .. } =
-            Pass::record(tape, self.net, self.data, n, &w, train.then_some("stats"))?;
+            Pass::record(tape, self.net, self.data, n, &mut w, train.then_some("stats"))?;
         let groups = self.weight_net.groups(tape, y)?;
         Ok(Start { lr, w, theta, batch: (x, y), groups, losses, correct })
     }
 
     /// V at the losses, and the coefficients that φ gives to the samples' gradients.
-    pub(super) fn weigh(&self, tape: &mut Tape, start: &Start, undetached: bool) -> Result<Weighed> {
+    pub(super) fn weigh(&self, tape: &mut Tape, start: &mut Start, undetached: bool) -> Result<Weighed> {
         let losses = tape.detach(start.losses)?;
         // A second value, so that φ is not differentiated in the loss that V reads.
         let read = if undetached { losses } else { tape.detach(start.losses)? };
-        let weights = self.weight_net.weights(tape, &start.theta, read, start.groups)?;
+        let weights = self.weight_net.weights(tape, &mut start.theta, read, start.groups)?;
         let phi = self.objective(tape, weights, losses)?;
         let coefficients = tape.gradient(phi, &[losses])?[0];
         Ok(Weighed { losses, weights, coefficients })
@@ -185,11 +188,11 @@ impl MetaStep<'_> {
         tape: &mut Tape,
         start: &Start,
         weighed: &Weighed,
-        virtual_w: Params,
+        mut virtual_w: Params,
         reach: Var,
     ) -> Result<Recorded> {
         tape.section("meta loss and its gradient at ŵ");
-        let meta_losses = meta_losses(tape, self.net, self.data, self.batch[1], &virtual_w)?;
+        let meta_losses = meta_losses(tape, self.net, self.data, self.batch[1], &mut virtual_w)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         let meta_grad = tape.gradient(meta_loss, &virtual_w.vars())?;
         Ok(Recorded {
@@ -229,16 +232,16 @@ impl MetaStep<'_> {
         let rule = self.config.classifier;
         let plain = self.config.virtual_step == VirtualStep::Plain;
         let mut next = Vec::with_capacity(gradient.len());
-        for ((name, w), g) in w.list.iter().zip(gradient) {
-            let g = tape.or_zero(*g, *w)?;
+        for ((name, w), g) in w.iter().zip(gradient) {
+            let g = tape.or_zero(*g, w)?;
             let direction = if plain {
                 g
             } else {
-                let buffer = rule.buffer(tape, "momentum", name, *w)?;
-                rule.direction(tape, *w, g, buffer)?.0
+                let buffer = buffer(tape, &rule, "momentum", name, w)?;
+                rule.direction(tape, w, g, buffer)?.0
             };
             let step = tape.scale_by(direction, lr)?;
-            next.push(tape.sub(*w, step)?);
+            next.push(tape.sub(w, step)?);
         }
         Ok((w.with(next), tape.scale(lr, -self.config.reach())?))
     }
@@ -246,7 +249,7 @@ impl MetaStep<'_> {
 
 /// A classifier's forward pass over a training batch.
 pub(super) struct Pass {
-    /// Images `[n,h,w,c]`.
+    /// Images `[n,h,w,c]` or features `[n,d]`.
     pub x: Var,
     /// Labels `[n]`, the input `y`.
     pub y: Var,
@@ -262,13 +265,13 @@ impl Pass {
     /// Records the pass at the parameters `w`; the running statistics `<stats>.*` move, if given.
     pub fn record(
         tape: &mut Tape,
-        net: &Network,
+        net: &dyn Model,
         data: &Batch,
         n: usize,
-        w: &Params,
+        w: &mut Params,
         stats: Option<&str>,
     ) -> Result<Pass> {
-        let x = data.images(tape, net, n, "")?;
+        let x = data.samples(tape, n, "")?;
         let y = tape.input("y", Kind::Int, [n])?;
         let mut forward = Forward::new(tape, w, Normalisation::Batch);
         let logits = net.logits(&mut forward, x)?;
@@ -283,8 +286,14 @@ impl Pass {
 
 /// Per-sample losses `[m]` of the meta batch at some parameters. Running statistics stay as they are: a virtual model's are
 /// thrown away.
-pub(super) fn meta_losses(tape: &mut Tape, net: &Network, data: &Batch, m: usize, w: &Params) -> Result<Var> {
-    let x = data.images(tape, net, m, "_meta")?;
+pub(super) fn meta_losses(
+    tape: &mut Tape,
+    net: &dyn Model,
+    data: &Batch,
+    m: usize,
+    w: &mut Params,
+) -> Result<Var> {
+    let x = data.samples(tape, m, "_meta")?;
     let y = tape.input("y_meta", Kind::Int, [m])?;
     let mut forward = Forward::new(tape, w, Normalisation::Batch);
     let logits = net.logits(&mut forward, x)?;
@@ -304,13 +313,13 @@ pub(super) fn real_step(
     let gradients = tape.vjp(weighted, &w.vars())?;
     let pairs = gradients.iter().zip(w.vars());
     let gradients: Vec<Var> = pairs.map(|(g, w)| tape.or_zero(*g, w)).collect::<Result<_>>()?;
-    rule.update(tape, w, &gradients, lr, momentum)
+    update(tape, rule, w, &gradients, lr, momentum)
 }
 
 /// A plain training step with the same weight for every sample: the baseline.
 pub struct PlainStep<'a> {
     /// The classifier.
-    pub net: &'a Network,
+    pub net: &'a dyn Model,
     /// Its rule.
     pub optimiser: Optimiser,
     /// Where batches come from.
@@ -326,9 +335,9 @@ impl PlainStep<'_> {
     /// As [`MetaStep::record`].
     pub fn record(&self, tape: &mut Tape) -> Result<()> {
         let lr = tape.input("lr", Kind::Float, [])?;
-        let w = Params::states(tape, "w", &self.net.params())?;
+        let mut w = Params::classifier();
         let Pass { losses, correct, .. } =
-            Pass::record(tape, self.net, self.data, self.batch, &w, Some("stats"))?;
+            Pass::record(tape, self.net, self.data, self.batch, &mut w, Some("stats"))?;
         let coefficients = tape.constant(1.0 / self.batch as f64, [self.batch]);
         real_step(tape, &w, &[(losses, coefficients)], &self.optimiser, lr, "momentum")?;
         tape.output("loss", losses)?;
@@ -340,7 +349,7 @@ impl PlainStep<'_> {
 /// Losses and hits of images at the present parameters, with running statistics: nothing is updated.
 pub struct Evaluation<'a> {
     /// The classifier.
-    pub net: &'a Network,
+    pub net: &'a dyn Model,
     /// Where batches come from.
     pub data: &'a Batch,
     /// Batch size.
@@ -353,10 +362,10 @@ impl Evaluation<'_> {
     /// # Errors
     /// As [`MetaStep::record`].
     pub fn record(&self, tape: &mut Tape) -> Result<()> {
-        let w = Params::states(tape, "w", &self.net.params())?;
-        let x = self.data.images(tape, self.net, self.batch, "")?;
+        let mut w = Params::classifier();
+        let x = self.data.samples(tape, self.batch, "")?;
         let y = tape.input("y", Kind::Int, [self.batch])?;
-        let mut forward = Forward::new(tape, &w, Normalisation::Running);
+        let mut forward = Forward::new(tape, &mut w, Normalisation::Running);
         let logits = self.net.logits(&mut forward, x)?;
         let losses = tape.cross_entropy(logits, y)?;
         let correct = tape.correct(logits, y)?;

@@ -6,12 +6,16 @@ use super::kernel::{Place, Tensor};
 use super::limits::{Limit, limits};
 use super::plan::{Named, Options, Plan};
 use crate::error::{Error, Result};
-use crate::tape::Tape;
+use crate::tape::{First, Kind, Tape};
 
 /// A machine with states, and programs that share them by name.
 pub struct Session {
     backend: Box<dyn Backend>,
     states: Vec<Named>,
+    /// Per state, its first value, if that is not zeros.
+    firsts: Vec<Option<First>>,
+    /// What random first values are drawn with.
+    seed: u64,
     /// Per state, what the programs ask of its integers.
     limits: Vec<Vec<Limit>>,
     by_name: HashMap<String, usize>,
@@ -139,6 +143,8 @@ impl Session {
         Session {
             backend,
             states: Vec::new(),
+            firsts: Vec::new(),
+            seed: 0,
             limits: Vec::new(),
             by_name: HashMap::new(),
             id: SESSIONS.fetch_add(1, Ordering::Relaxed),
@@ -156,7 +162,8 @@ impl Session {
         self.backend.precision()
     }
 
-    /// Makes a tape's outputs and updates ready to run. States that the session does not have yet begin as zeros.
+    /// Makes a tape's outputs and updates ready to run. States that the session does not have yet begin as the tape says, with
+    /// random numbers of the session's seed (0, or that of [`Session::initialise`]).
     ///
     /// # Errors
     /// If a state was declared with another shape by an earlier program, or the machine has no room.
@@ -164,7 +171,7 @@ impl Session {
         let plan = Plan::new(tape, options)?;
         let mut states = Vec::with_capacity(plan.states.len());
         for state in &plan.states {
-            states.push(self.declare(state)?);
+            states.push(self.declare(state, tape.first_value(&state.name))?);
         }
         let mut input_limits = vec![Vec::new(); plan.inputs.len()];
         for (place, limit) in limits(&plan) {
@@ -189,7 +196,7 @@ impl Session {
         Ok(program)
     }
 
-    fn declare(&mut self, state: &Named) -> Result<usize> {
+    fn declare(&mut self, state: &Named, first: Option<&First>) -> Result<usize> {
         if let Some(&at) = self.by_name.get(&state.name) {
             let have = &self.states[at];
             if have.shape != state.shape || have.kind != state.kind {
@@ -200,9 +207,36 @@ impl Session {
         }
         self.backend.add_state(state.kind, state.shape.count())?;
         self.by_name.insert(state.name.clone(), self.states.len());
+        self.firsts.push(first.cloned());
         self.states.push(state.clone());
         self.limits.push(Vec::new());
-        Ok(self.states.len() - 1)
+        let at = self.states.len() - 1;
+        if first.is_some() {
+            self.begin(at)?;
+        }
+        Ok(at)
+    }
+
+    /// Gives every floating-point state its first value, drawn with `seed`: those that there are now,
+    /// and those of programs to come. After steps, it undoes them; other states stay.
+    ///
+    /// # Errors
+    /// The machine's.
+    pub fn initialise(&mut self, seed: u64) -> Result<()> {
+        self.seed = seed;
+        for at in 0..self.states.len() {
+            if self.states[at].kind == Kind::Float {
+                self.begin(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, state: usize) -> Result<()> {
+        let count = self.states[state].shape.count();
+        let first = self.firsts[state].as_ref();
+        let values = first.map_or_else(|| vec![0.0; count], |first| first.values(count, self.seed));
+        self.backend.write_state(state, Values::Float(&values))
     }
 
     /// All states, in the order of their making.

@@ -3,6 +3,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::infer::infer;
+use super::init::First;
 use super::op::{Form, Kind, Op, Role, Scalar};
 use super::shape::Shape;
 use crate::error::{Error, Result};
@@ -59,6 +60,8 @@ pub struct Tape {
     seen: HashMap<(Op, Vec<Var>, Shape), Var>,
     inputs: Vec<(String, Var)>,
     states: Vec<(String, Var)>,
+    /// First values of those states that have one of their own.
+    firsts: HashMap<String, First>,
     outputs: Vec<(String, Var)>,
     updates: Vec<(Var, Var)>,
     sections: Vec<(usize, String)>,
@@ -80,6 +83,7 @@ impl Tape {
             seen: HashMap::new(),
             inputs: Vec::new(),
             states: Vec::new(),
+            firsts: HashMap::new(),
             outputs: Vec::new(),
             updates: Vec::new(),
             sections: Vec::new(),
@@ -102,7 +106,7 @@ impl Tape {
     }
 
     /// Declares a tensor that stays on the device between runs and is shared by every program of a session that
-    /// names it.
+    /// names it. It begins as zeros.
     pub fn state(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> Result<Var> {
         if let Some((_, v)) = self.states.iter().find(|(n, _)| n == name) {
             return self.same_leaf(*v, name, kind, shape.into());
@@ -110,6 +114,27 @@ impl Tape {
         let var = self.append(Op::State(self.states.len()), Vec::new(), shape.into(), kind);
         self.states.push((name.to_owned(), var));
         Ok(var)
+    }
+
+    /// As [`Tape::state`], with a first value; the first declaration of a name decides it.
+    ///
+    /// # Errors
+    /// If the name was declared with another shape or kind before.
+    pub fn state_from(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        shape: impl Into<Shape>,
+        first: First,
+    ) -> Result<Var> {
+        let var = self.state(name, kind, shape)?;
+        self.firsts.entry(name.to_owned()).or_insert(first);
+        Ok(var)
+    }
+
+    /// The first value of a state that has one of its own.
+    pub fn first_value(&self, state: &str) -> Option<&First> {
+        self.firsts.get(state)
     }
 
     fn same_leaf(&self, var: Var, name: &str, kind: Kind, shape: Shape) -> Result<Var> {

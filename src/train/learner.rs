@@ -6,7 +6,6 @@ use super::history::{EpochRow, LossBins, WeightPicture, mean_where};
 use super::method::Method;
 use super::prepared::Prepared;
 use super::scores::accuracy;
-use super::setup;
 use super::step::{Given, StepProgram};
 use crate::data::Batcher;
 use crate::error::{Error, Result};
@@ -62,12 +61,13 @@ impl Learner {
     /// # Errors
     /// If the batch is larger than the training set, the device has no room, or the session is of another precision.
     pub fn new(method: Method, data: &Prepared, mut session: Session) -> Result<Learner> {
-        let Prepared { config, net, .. } = data;
+        let config = &data.config;
         // A run of one precision that went on in the other would do so silently.
         if session.precision() != config.precision {
             let machine = session.describe();
             return Err(Error::Program(format!("a run in {} cannot use {machine}", config.precision)));
         }
+        session.initialise(config.seed)?;
         let (train, meta) = (data.batcher(false)?, data.batcher(true)?);
         let scheme = method.scheme(data);
         let steps = (0..scheme.stages().map_or(1, Stages::steps))
@@ -75,7 +75,6 @@ impl Learner {
             .collect::<Result<Vec<_>>>()?;
         let evaluator = Evaluator::new(data, &mut session)?;
         let curve = WeightCurve::new(scheme.as_ref(), &mut session)?;
-        setup::initialise(&mut session, net, &data.weight_net(method), config.seed)?;
         session.write_state("pixels", Values::Byte(data.pixels()))?;
         let memory = Memory::new();
         Ok(Learner { method, session, steps, evaluator, curve, scheme, train, meta, memory })
@@ -246,13 +245,13 @@ impl Learner {
         let Some(stages) = scheme.stages() else { return Ok(()) };
         stages.next(memory, &mut Looked { evaluator, session, data })?;
         let seed = stages.seed(data.config.seed, stage + 1);
-        setup::initialise(session, &data.net, &data.weight_net(self.method), seed)
+        session.initialise(seed)
     }
 
     /// Mean loss on the test set, and which classes its images were taken for.
     pub(super) fn test(&mut self, data: &Prepared) -> Result<(f64, Vec<Vec<u32>>)> {
         let Learner { session, evaluator, scheme, memory, .. } = self;
-        let (classes, labels) = (data.net.classes, data.labels(Set::Test));
+        let (classes, labels) = (data.dataset.classes(), data.labels(Set::Test));
         let Predictions { losses, logits, .. } = evaluator.see(session, data, Set::Test)?;
         let scores = match scheme.stages() {
             Some(stages) => stages.scores(memory, logits, &mut Looked { evaluator, session, data })?,

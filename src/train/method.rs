@@ -108,8 +108,8 @@ impl Method {
 
     /// The scheme as a run configures it, on its data.
     pub(super) fn scheme(self, data: &Prepared) -> Box<dyn Scheme> {
-        let Prepared { config, split, net, .. } = data;
-        let classes = net.classes;
+        let Prepared { config, split, dataset, .. } = data;
+        let classes = dataset.classes();
         match self {
             Method::Uniform => Box::new(Uniform),
             Method::Focal => Box::new(Focal::default()),

@@ -49,7 +49,7 @@ impl StepProgram {
         data: &Prepared,
         session: &mut Session,
     ) -> Result<StepProgram> {
-        let Prepared { config, net, .. } = data;
+        let (config, net) = (&data.config, data.net());
         let (images, optimiser) = (data.batch(true), Optimiser::Sgd(config.classifier()));
         let mut tape = Tape::new();
         let step = TrainStep { net, optimiser, data: &images, batch: [config.batch; 2], stage };

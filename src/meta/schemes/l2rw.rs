@@ -27,11 +27,11 @@ impl Scheme for L2rw {
     fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
         let TrainStep { net, optimiser, data, batch: [n, m], .. } = *step;
         let lr = tape.input("lr", Kind::Float, [])?;
-        let w = Params::states(tape, "w", &net.params())?;
+        let mut w = Params::classifier();
         tape.section("losses at w");
-        let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &w, Some("stats"))?;
+        let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"))?;
         tape.section("meta loss and its gradient at w");
-        let meta_losses = meta_losses(tape, net, data, m, &w)?;
+        let meta_losses = meta_losses(tape, net, data, m, &mut w)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         let gradient = tape.gradient(meta_loss, &w.vars())?;
         tape.section("weights");

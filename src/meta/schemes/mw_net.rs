@@ -1,7 +1,6 @@
 use super::{Moment, Scheme, Seen, TrainStep};
 use crate::error::Result;
-use crate::meta::config::{Optimiser, Preset, StepConfig, Weights};
-use crate::meta::optimiser::adam_corrections;
+use crate::meta::config::{Preset, StepConfig, Weights};
 use crate::meta::step::MetaStep;
 use crate::nn::{GROUPS, Params, WeightNet};
 use crate::tape::{Tape, Var};
@@ -11,7 +10,7 @@ use crate::tape::{Tape, Var};
 /// of classes of similar size, since a loss alone does not tell a rare class from a hard sample. The step itself is [`MetaStep`], whose module derives it; here it
 /// stands among the schemes.
 ///
-/// States: `theta.*` and its optimiser's moments. Inputs: `lr.theta`, and Adam's bias corrections.
+/// States: `theta.*` and its optimiser's moments. Inputs: `lr.theta`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MwNet {
     /// V.
@@ -25,9 +24,9 @@ pub struct MwNet {
 impl Scheme for MwNet {
     /// V at its present θ.
     fn curve(&self, tape: &mut Tape, seen: &Seen) -> Result<Option<Var>> {
-        let theta = Params::states(tape, "theta", &self.weight_net.params())?;
+        let mut theta = Params::weight_net();
         let groups = self.weight_net.groups(tape, seen.labels)?;
-        self.weight_net.weights(tape, &theta, seen.losses, groups).map(Some)
+        self.weight_net.weights(tape, &mut theta, seen.losses, groups).map(Some)
     }
 
     fn groups(&self) -> Vec<(&'static str, i32)> {
@@ -41,12 +40,8 @@ impl Scheme for MwNet {
         MetaStep { net: step.net, weight_net, config, data: step.data, batch: step.batch }.record(tape, false)
     }
 
-    fn inputs(&self, now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
+    fn inputs(&self, _now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
         let mut inputs = vec![("lr.theta", vec![self.lr])];
-        if let Optimiser::Adam(adam) = &self.config.weight_net {
-            let [first, second] = adam_corrections(adam, now.step + 1);
-            inputs.extend([("adam.correction1", vec![first]), ("adam.correction2", vec![second])]);
-        }
         if !self.weight_net.groups.is_empty() {
             inputs.push((GROUPS, self.weight_net.groups_input()));
         }

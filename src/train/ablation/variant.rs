@@ -4,8 +4,9 @@ use std::str::FromStr;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Labelled, Noise, Stream, TrainSet, rng};
+use crate::data::{Labelled, Noise, TrainSet};
 use crate::error::{Error, Result};
+use crate::seed::{Stream, rng};
 use crate::words::counted;
 
 /// One change to the published method.
