@@ -170,6 +170,26 @@ fn the_derived_formulas_hold_on_every_option_with_and_without_batch_norm() {
 }
 
 #[test]
+fn several_virtual_steps_have_an_exact_hypergradient() {
+    for net in networks() {
+        for config in configs().into_iter().filter(|c| c.virtual_step == VirtualStep::Plain) {
+            for unroll in [2, 3] {
+                let config = StepConfig { unroll, ..config.clone() };
+                let mut bench = Bench::new(&net, &config, Order::Gradient);
+                bench.run(&direction(), 0.0);
+                let own = bench.hypergrad();
+                let (slope, expected) = (bench.slope(&direction()), dot(&own, &direction()));
+                let error = (slope - expected).abs() / own.iter().map(|h| h.abs()).sum::<f64>();
+                assert!(
+                    error < 1e-6,
+                    "{net:?} {config:?}: {slope} by differences, {expected} by the program"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn two_steps_have_an_exact_hypergradient_of_their_own() {
     for net in networks() {
         for config in configs() {

@@ -291,7 +291,7 @@ fn takes_the_step_of(recipe: MwNetRecipe, lr: f64, groups: Vec<usize>) {
         ..StepConfig::default()
     };
     assert_eq!(recipe.weight_net.optimiser().1, lr);
-    let scheme = MwNet { weight_net, config, lr };
+    let scheme = MwNet { weight_net, config, lr, theta_every: 1 };
     let (net, data) = (network(), given());
     let mut tape = Tape::new();
     scheme.record(&mut tape, &step(&net, &data, 0)).unwrap();
@@ -306,6 +306,13 @@ fn takes_the_step_of(recipe: MwNetRecipe, lr: f64, groups: Vec<usize>) {
         for (name, values) in THETA.iter().zip(theta_states(&session, prefix)) {
             let values: Vec<f64> = values.iter().map(|x| x.abs()).collect();
             session.write_state(&format!("{prefix}.{name}"), Values::Float(&values)).unwrap();
+        }
+    }
+    if let Optimiser::Adam(_) = rule {
+        // Its clock after 500 steps.
+        for (clock, beta) in [("clock1", 0.9f64), ("clock2", 0.999)] {
+            let value = [1.0 - beta.powi(500)];
+            session.write_state(&format!("theta.moment.{clock}"), Values::Float(&value)).unwrap();
         }
     }
     let before = theta_states(&session, "theta");
@@ -352,7 +359,7 @@ fn a_class_aware_v_has_one_curve_a_group() {
 fn a_class_aware_v_is_drawn_group_by_group() {
     let weight_net =
         WeightNet { hidden: 3, init: WeightNetInit::Faithful, slope: 1.0, groups: vec![2, 0, 1] };
-    let scheme = MwNet { weight_net, config: StepConfig::default(), lr: 1e-3 };
+    let scheme = MwNet { weight_net, config: StepConfig::default(), lr: 1e-3, theta_every: 1 };
     assert_eq!(scheme.groups(), [("large classes", 1), ("medium classes", 2), ("small classes", 0)]);
     let mut tape = Tape::new();
     let losses = tape.input("loss", Kind::Float, [N]).unwrap();

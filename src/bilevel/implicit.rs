@@ -8,7 +8,9 @@ use crate::tape::{Tape, Unary, Var};
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Solver {
     /// Conjugate gradients from 0 (Hestenes & Stiefel 1952), for a positive definite `H + damping`.
-    /// As many iterations as there are numbers in `w` are enough without rounding.
+    /// As many iterations as there are numbers in `w` are enough without rounding. They end at a direction
+    /// without positive curvature, as truncated Newton methods do (Nocedal & Wright 2006, algorithm 7.1); if
+    /// that is the first, `v` is the target over the damping.
     ConjugateGradients {
         /// How many.
         iterations: usize,
@@ -20,8 +22,8 @@ pub enum Solver {
     Neumann {
         /// How many.
         terms: usize,
-        /// η.
-        rate: f64,
+        /// η, one number.
+        rate: Var,
         /// Added to the Hessian's diagonal.
         damping: f64,
     },
@@ -59,8 +61,12 @@ pub(super) fn hypergradient(
     cotangents.into_iter().zip(outer).map(|(c, outer)| tape.or_zero(c, *outer)).collect()
 }
 
-/// `v` with `(H + damping) v = target`, where `H` is the Jacobian of `gradient` by `point`.
-pub(crate) fn solve(
+/// `v` with `(H + damping) v = target`, where `H` is the Jacobian of `gradient` by `point`, symmetric: the
+/// gradient of one number.
+///
+/// # Errors
+/// The tape's own.
+pub fn solve(
     tape: &mut Tape,
     point: &[Var],
     gradient: &[Var],
@@ -82,28 +88,39 @@ pub(crate) fn solve(
         Solver::Neumann { terms, rate, damping } => {
             let mut term = target.to_vec();
             let mut sum = target.to_vec();
-            let (one, minus) = (tape.constant(1.0, []), tape.constant(-rate, []));
+            let one = tape.constant(1.0, []);
+            let rate = tape.reshape(rate, [])?;
+            let minus = tape.scale(rate, -1.0)?;
             for _ in 1..terms {
                 let product = hessian(tape, &term, damping)?;
                 term = moved(tape, &term, minus, &product)?;
                 sum = moved(tape, &sum, one, &term)?;
             }
-            sum.into_iter().map(|s| tape.scale(s, rate)).collect()
+            sum.into_iter().map(|s| tape.scale_by(s, rate)).collect()
         }
         Solver::ConjugateGradients { iterations, damping } => {
             let zeros = target.iter().map(|t| tape.constant(0.0, tape.shape(*t).clone()));
             let mut v: Vec<Var> = zeros.collect();
             let (mut residual, mut direction) = (target.to_vec(), target.to_vec());
             let mut square = inner_product(tape, &residual, &residual)?;
-            for _ in 0..iterations {
+            // 1 until a direction has no positive curvature, then 0: the iteration ends there.
+            let mut going = tape.constant(1.0, []);
+            for iteration in 0..iterations {
                 let product = hessian(tape, &direction, damping)?;
                 let curvature = inner_product(tape, &direction, &product)?;
-                let length = share(tape, square, curvature)?;
+                let (length, positive) = share(tape, square, curvature)?;
+                going = tape.mul(going, positive)?;
+                let mut length = tape.mul(length, going)?;
+                if iteration == 0 && damping > 0.0 {
+                    let otherwise = tape.scale(going, -1.0 / damping)?;
+                    let otherwise = tape.offset(otherwise, 1.0 / damping)?;
+                    length = tape.add(length, otherwise)?;
+                }
                 v = moved(tape, &v, length, &direction)?;
                 let back = tape.scale(length, -1.0)?;
                 residual = moved(tape, &residual, back, &product)?;
                 let next = inner_product(tape, &residual, &residual)?;
-                let kept = share(tape, next, square)?;
+                let kept = share(tape, next, square)?.0;
                 direction = moved(tape, &residual, kept, &direction)?;
                 square = next;
             }
@@ -112,9 +129,9 @@ pub(crate) fn solve(
     }
 }
 
-/// `a / b`, and 0 where `b` is not above nothing: there the system is solved, or the direction has no
-/// positive curvature, and the iteration stays where it is.
-fn share(tape: &mut Tape, a: Var, b: Var) -> Result<Var> {
+/// `a / b` and 1, or 0 and 0 where `b` is not above nothing: there the system is solved, or the direction has
+/// no positive curvature.
+fn share(tape: &mut Tape, a: Var, b: Var) -> Result<(Var, Var)> {
     let one = tape.constant(1.0, tape.shape(b).clone());
     let above = tape.offset(b, -NOTHING)?;
     let something = tape.mask(one, above)?;
@@ -123,5 +140,5 @@ fn share(tape: &mut Tape, a: Var, b: Var) -> Result<Var> {
     let divisor = tape.add(kept, nothing)?;
     let inverse = tape.unary(Unary::Recip, divisor)?;
     let quotient = tape.mul(a, inverse)?;
-    tape.mul(quotient, something)
+    Ok((tape.mul(quotient, something)?, something))
 }

@@ -30,7 +30,7 @@ mod implicit;
 mod rule;
 mod unrolled;
 
-pub use implicit::Solver;
+pub use implicit::{Solver, solve};
 pub use rule::{Adam, Optimiser, Sgd, Unrolling};
 
 use crate::error::{Error, Result};

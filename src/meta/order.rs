@@ -42,7 +42,11 @@ impl MetaStep<'_> {
         tape.output("weight", weighed.weights)?;
         let (w, reach) = if virtual_step {
             let gradient = tape.vjp(&[(start.losses, weighed.coefficients)], &start.w.vars())?;
-            self.virtual_step(tape, &start.w, &gradient, start.lr)?
+            let (mut w, reach) = self.virtual_step(tape, &start.w, &gradient, start.lr)?;
+            for step in 2..=self.config.unroll {
+                w = self.further(tape, &mut start, w, step)?;
+            }
+            (w, reach)
         } else {
             let rule = self.config.classifier;
             let (sgd, coefficients) = (Optimiser::Sgd(rule), weighed.coefficients);

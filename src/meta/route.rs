@@ -1,7 +1,9 @@
-//! The hypergradient ∂L_meta/∂θ, a function a route. All but finite differences are exact.
+//! The hypergradient ∂L_meta/∂θ, a function a route. Four are of the step itself, and all of these but
+//! finite differences are exact; two are of the inner optimum.
 
 use super::config::{Route, StepConfig};
 use super::step::Recorded;
+use crate::bilevel::{Solver, solve};
 use crate::error::Result;
 use crate::nn::{Forward, Model, Normalisation};
 use crate::tape::{Tape, Unary, Var};
@@ -14,7 +16,9 @@ pub(super) fn hypergradient(
     step: &Recorded,
     want_u: bool,
 ) -> Result<(Vec<Var>, Option<Var>)> {
-    let u = match config.route {
+    // Through several virtual steps there is one way.
+    let route = if config.unroll > 1 { Route::Reverse } else { config.route };
+    let u = match route {
         Route::Reverse => {
             tape.section("hypergradient");
             let gradients = tape.gradient(step.meta_loss, &step.theta.vars())?;
@@ -24,13 +28,52 @@ pub(super) fn hypergradient(
         Route::Jvp => by_jvp(tape, step)?,
         Route::FiniteDifference => by_difference(tape, net, config.probe, step)?,
         Route::PerSample => by_matrix(tape, step)?,
+        Route::ImplicitCg(iterations) => {
+            let solver = Solver::ConjugateGradients { iterations, damping: DAMPING };
+            return at_the_optimum(tape, step, solver, want_u);
+        }
+        Route::Neumann(terms) => {
+            let rate = tape.scale(step.reach, -1.0)?;
+            return at_the_optimum(tape, step, Solver::Neumann { terms, rate, damping: 0.0 }, want_u);
+        }
     };
     tape.section("hypergradient");
     // −α ∇_θ ⟨u, c(θ)⟩
     let cotangent = tape.scale_by(u, step.reach)?;
+    Ok((pulled_back(tape, step, cotangent)?, Some(u)))
+}
+
+/// The gradient by θ of the virtual step's coefficients, for their cotangents `[n]`.
+fn pulled_back(tape: &mut Tape, step: &Recorded, cotangent: Var) -> Result<Vec<Var>> {
     let gradients = tape.vjp(&[(step.coefficients, cotangent)], &step.theta.vars())?;
-    let pairs = gradients.iter().zip(step.theta.vars());
-    Ok((pairs.map(|(g, t)| tape.or_zero(*g, t)).collect::<Result<_>>()?, Some(u)))
+    gradients.iter().zip(step.theta.vars()).map(|(g, t)| tape.or_zero(*g, t)).collect()
+}
+
+/// Added to the Hessian's diagonal for conjugate gradients: a network's loss is not convex.
+const DAMPING: f64 = 0.1;
+
+/// `−∇_θ ⟨J_ℓ(w) v, c(θ)⟩` with `H v = ∇L_meta(ŵ)` and `H` the Hessian of `⟨c, ℓ(w)⟩` ([`crate::bilevel`]). With
+/// the first term of the Neumann series alone, `v = α∇L_meta(ŵ)`: the step's own hypergradient.
+fn at_the_optimum(
+    tape: &mut Tape,
+    step: &Recorded,
+    solver: Solver,
+    want_u: bool,
+) -> Result<(Vec<Var>, Option<Var>)> {
+    let u = if want_u { Some(by_jvp(tape, step)?) } else { None };
+    tape.section("inverse Hessian times the meta gradient");
+    let w = step.w.vars();
+    // The virtual step's: the tape has it already.
+    let gradient = tape.vjp(&[(step.losses, step.coefficients)], &w)?;
+    let pairs = gradient.iter().zip(&w);
+    let gradient = pairs.map(|(g, w)| tape.or_zero(*g, *w)).collect::<Result<Vec<_>>>()?;
+    let v = solve(tape, &w, &gradient, &step.meta_grad, solver)?;
+    let seeds: Vec<(Var, Var)> = w.into_iter().zip(v).collect();
+    let change = tape.jvp(&seeds, &[step.losses])?[0];
+    let change = tape.or_zero(change, step.losses)?;
+    tape.section("hypergradient");
+    let cotangent = tape.scale(change, -1.0)?;
+    Ok((pulled_back(tape, step, cotangent)?, u))
 }
 
 /// `u = J_ℓ(w) g` in forward mode.

@@ -43,8 +43,9 @@ impl Batch {
 
 /// A meta step: losses, virtual step, hypergradient, weight-net step, real step.
 ///
-/// Inputs: `x`/`picks`, `y` `[n]`, `x_meta`/`picks_meta`, `y_meta` `[m]`, the classifier's and the weight net's learning rates `lr`
-/// and `lr.theta`, Adam's corrections. States: `w.*`, `theta.*`, the moments `momentum.*`, `theta.moment*.*`, running statistics
+/// Inputs: `x`/`picks`, `y` `[n]`, with more virtual steps `x_2`/`picks_2`, `y_2` and so on,
+/// `x_meta`/`picks_meta`, `y_meta` `[m]`, the classifier's and the weight net's learning rates `lr` and
+/// `lr.theta`. States: `w.*`, `theta.*`, the moments `momentum.*`, `theta.moment*.*`, running statistics
 /// `stats.*`.
 pub struct MetaStep<'a> {
     /// The classifier.
@@ -124,7 +125,10 @@ impl MetaStep<'_> {
         tape.section("virtual step");
         let weighed = self.weigh(tape, &mut start, self.config.undetached)?;
         let gradient = tape.vjp(&[(start.losses, weighed.coefficients)], &start.w.vars())?;
-        let (virtual_w, reach) = self.virtual_step(tape, &start.w, &gradient, start.lr)?;
+        let (mut virtual_w, reach) = self.virtual_step(tape, &start.w, &gradient, start.lr)?;
+        for step in 2..=self.config.unroll {
+            virtual_w = self.further(tape, &mut start, virtual_w, step)?;
+        }
 
         let recorded = self.meta_gradient(tape, &start, &weighed, virtual_w, reach)?;
         let (hypergrad, u) = route::hypergradient(tape, self.net, self.config, &recorded, everything)?;
@@ -176,10 +180,46 @@ impl MetaStep<'_> {
         let losses = tape.detach(start.losses)?;
         // A second value, so that φ is not differentiated in the loss that V reads.
         let read = if undetached { losses } else { tape.detach(start.losses)? };
-        let weights = self.weight_net.weights(tape, &mut start.theta, read, start.groups)?;
+        self.weighed(tape, &mut start.theta, losses, read, start.groups)
+    }
+
+    /// V at `read`, and ∇φ by `losses`.
+    fn weighed(
+        &self,
+        tape: &mut Tape,
+        theta: &mut Params,
+        losses: Var,
+        read: Var,
+        groups: Option<Var>,
+    ) -> Result<Weighed> {
+        let weights = self.weight_net.weights(tape, theta, read, groups)?;
         let phi = self.objective(tape, weights, losses)?;
         let coefficients = tape.gradient(phi, &[losses])?[0];
         Ok(Weighed { losses, weights, coefficients })
+    }
+
+    /// One more virtual step, the `step`-th, on a batch of its own.
+    pub(super) fn further(
+        &self,
+        tape: &mut Tape,
+        start: &mut Start,
+        mut w: Params,
+        step: usize,
+    ) -> Result<Params> {
+        tape.section(&format!("virtual step {step}"));
+        let n = self.batch[0];
+        let x = self.data.samples(tape, n, &format!("_{step}"))?;
+        let y = tape.input(&format!("y_{step}"), Kind::Int, [n])?;
+        let logits = self.net.logits(&mut Forward::new(tape, &mut w, Normalisation::Batch), x)?;
+        let losses = tape.cross_entropy(logits, y)?;
+        let groups = self.weight_net.groups(tape, y)?;
+        // These losses depend on θ through the steps before, so what V reads stays connected to them. φ is
+        // differentiated in a value of its own.
+        let own = tape.variable(losses)?;
+        let read = if self.config.undetached { own } else { losses };
+        let weighed = self.weighed(tape, &mut start.theta, own, read, groups)?;
+        let gradient = tape.vjp(&[(losses, weighed.coefficients)], &w.vars())?;
+        Ok(self.virtual_step(tape, &w, &gradient, start.lr)?.0)
     }
 
     /// The meta loss at the classifier that the step with these coefficients leads to, and its gradient there.

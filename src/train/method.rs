@@ -127,7 +127,12 @@ impl Method {
             Method::FineTune => Box::new(FineTune::default()),
             Method::MwNet | Method::MwNetLongTail | Method::CmwNet => {
                 let lr = config.weight_net_rule(self).1;
-                Box::new(MwNet { weight_net: data.weight_net(self), config: config.step(self), lr })
+                Box::new(MwNet {
+                    weight_net: data.weight_net(self),
+                    config: config.step(self),
+                    lr,
+                    theta_every: config.theta_every,
+                })
             }
         }
     }

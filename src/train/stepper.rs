@@ -12,6 +12,8 @@ pub struct Stepper {
     program: Program,
     train: Batcher,
     meta: Batcher,
+    /// Virtual steps, each with a batch.
+    unroll: usize,
 }
 
 /// Where in a run a step is.
@@ -62,7 +64,8 @@ impl Stepper {
         let meta = Batcher::endless(&meta.indices, &meta.labels, how(Stream::MetaBatches))?;
         let program = session.compile(tape, Options::default())?;
         let lr_theta = config.weight_net_rule(config.method).1;
-        let stepper = Stepper { program, train, meta };
+        let unroll = if program.input("picks_2").is_ok() { config.unroll } else { 1 };
+        let stepper = Stepper { program, train, meta, unroll };
         // They do not change from step to step.
         let groups = data.weight_net(config.method).groups_input();
         for (name, values) in [("lr.theta", &[lr_theta][..]), (GROUPS, &groups)] {
@@ -134,7 +137,13 @@ impl Stepper {
     /// Those of the machine.
     pub fn run(&mut self, session: &mut Session, at: At) -> Result<()> {
         let meta = self.takes("picks_meta");
-        let Stepper { program, train, .. } = self;
+        let Stepper { program, train, unroll, .. } = self;
+        for further in 2..=*unroll {
+            let batch = train.batch(at.step + further as u64 - 1);
+            let (picks, labels) = (format!("picks_{further}"), format!("y_{further}"));
+            session.feed(program, &picks, Values::Int(bytemuck::cast_slice(&batch.picks)))?;
+            session.feed(program, &labels, Values::Int(&batch.labels))?;
+        }
         let batch = train.batch(at.step);
         session.feed(program, "picks", Values::Int(bytemuck::cast_slice(&batch.picks)))?;
         session.feed(program, "y", Values::Int(&batch.labels))?;

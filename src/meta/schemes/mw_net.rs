@@ -1,6 +1,7 @@
 use super::{Moment, Scheme, Seen, TrainStep};
 use crate::error::Result;
 use crate::meta::config::{Preset, StepConfig, Weights};
+use crate::meta::order::Order;
 use crate::meta::step::MetaStep;
 use crate::nn::{GROUPS, Params, WeightNet};
 use crate::tape::{Tape, Var};
@@ -19,6 +20,8 @@ pub struct MwNet {
     pub config: StepConfig,
     /// V's learning rate.
     pub lr: f64,
+    /// θ takes a step once in this many.
+    pub theta_every: usize,
 }
 
 impl Scheme for MwNet {
@@ -37,7 +40,19 @@ impl Scheme for MwNet {
 
     fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
         let MwNet { weight_net, config, .. } = self;
-        MetaStep { net: step.net, weight_net, config, data: step.data, batch: step.batch }.record(tape, false)
+        let meta = MetaStep { net: step.net, weight_net, config, data: step.data, batch: step.batch };
+        match step.stage {
+            0 => meta.record(tape, false),
+            _ => meta.record_in(tape, Order::FixedTheta),
+        }
+    }
+
+    fn programs(&self) -> usize {
+        self.theta_every.min(2)
+    }
+
+    fn program(&self, step: u64) -> usize {
+        usize::from(!step.is_multiple_of(self.theta_every as u64))
     }
 
     fn inputs(&self, _now: &Moment) -> Vec<(&'static str, Vec<f64>)> {

@@ -114,8 +114,10 @@ pub fn train(
     }
     let mut learner = Learner::new(Method::MwNet, data, session)?;
     let exact = Stepper::new(data, Order::Gradient, &clean, learner.session_mut())?;
-    if variant == Variant::FiniteDifference {
-        data.config.route = Route::FiniteDifference;
+    match variant {
+        Variant::FiniteDifference => data.config.route = Route::FiniteDifference,
+        Variant::Unroll(k) => data.config.unroll = k,
+        _ => {}
     }
     let order = if variant == Variant::TwoSteps { Order::TwoSteps } else { Order::Published };
     let meta = &data.split.meta;
@@ -124,7 +126,7 @@ pub fn train(
     if let Variant::Every(_) = variant {
         between = Some(Stepper::for_training(data, Order::FixedTheta, meta, learner.session_mut())?);
     }
-    if variant.about_meta_set() || variant == Variant::FiniteDifference {
+    if variant.about_meta_set() || matches!(variant, Variant::FiniteDifference | Variant::Unroll(_)) {
         own = Some(Stepper::new(data, Order::Gradient, meta, learner.session_mut())?);
     }
     let cell = Cell { learner, main, between, exact, own };
