@@ -95,7 +95,7 @@ fn milliseconds(
     };
     let product = tape.contract(Form::Conv(geometry), role, factors, Some(of))?;
     let total = tape.sum_all(product)?;
-    tape.output("total", total);
+    tape.output("total", total).unwrap();
     let program = session.compile(&tape, Options::default())?;
     let mut rng = Pcg64::seed_from_u64(1);
     for input in program.inputs() {

@@ -7,21 +7,19 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use metatape::backend::cpu::Cpu;
 use metatape::meta::{Batch, MetaStep, Optimiser, PlainStep, Preset, Route, StepConfig};
-use metatape::nn::{Network, WeightNet, WeightNetInit};
+use metatape::nn::{self, WeightNet, WeightNetInit};
 use metatape::program::{Options, Program, Session, Values};
 use metatape::tape::{Kind, Tape};
-use metatape::train::setup;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
 const BATCH: usize = 100;
 
 /// A session on all cores with the tape's program, parameters and inputs set.
-fn ready(tape: &Tape, net: &Network, weight_net: &WeightNet) -> (Session, Program) {
+fn ready(tape: &Tape) -> (Session, Program) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut session = Session::new(Box::new(Cpu::<f32>::new(threads).unwrap()));
     let program = session.compile(tape, Options::default()).unwrap();
-    setup::initialise(&mut session, net, weight_net, 1).unwrap();
     let mut rng = Pcg64::seed_from_u64(1);
     for input in program.inputs().to_vec() {
         let count = input.shape.count();
@@ -46,26 +44,21 @@ fn steps(c: &mut Criterion) {
         groups: Vec::new(),
     };
     for (name, image) in [("mlp", [28, 28, 1]), ("lenet", [28, 28, 1]), ("resnet32", [32, 32, 3])] {
-        let net = Network::named(name, image, 10).unwrap();
+        let model = nn::named(name, 10).unwrap();
+        let (net, data) = (model.as_ref(), &Batch::Given(image.into()));
         let mut group = c.benchmark_group(name);
         group.sample_size(if name == "mlp" { 100 } else { 10 });
         let mut tape = Tape::new();
         let optimiser = Optimiser::Sgd(StepConfig::default().classifier);
-        PlainStep { net: &net, optimiser, data: &Batch::Given, batch: BATCH }.record(&mut tape).unwrap();
-        let (mut session, program) = ready(&tape, &net, &weight_net);
+        PlainStep { net, optimiser, data, batch: BATCH }.record(&mut tape).unwrap();
+        let (mut session, program) = ready(&tape);
         group.bench_function("plain step", |b| b.iter(|| session.run(black_box(&program)).unwrap()));
         for route in [Route::Jvp, Route::Reverse, Route::FiniteDifference] {
             let config = StepConfig { route, ..StepConfig::default() };
             let mut tape = Tape::new();
-            let step = MetaStep {
-                net: &net,
-                weight_net: &weight_net,
-                config: &config,
-                data: &Batch::Given,
-                batch: [BATCH; 2],
-            };
+            let step = MetaStep { net, weight_net: &weight_net, config: &config, data, batch: [BATCH; 2] };
             step.record(&mut tape, false).unwrap();
-            let (mut session, program) = ready(&tape, &net, &weight_net);
+            let (mut session, program) = ready(&tape);
             let title = format!("meta step, {route}");
             group.bench_function(title, |b| b.iter(|| session.run(black_box(&program)).unwrap()));
         }

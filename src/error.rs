@@ -16,6 +16,14 @@ pub enum Error {
         /// Both shapes and the rule that they break.
         detail: String,
     },
+    /// A value that what takes it cannot work with: one of another tape, or a constant to differentiate by.
+    #[error("{op}: {detail}")]
+    Value {
+        /// The operation or walk that was given it.
+        op: String,
+        /// What is wrong with the value, and what to write instead.
+        detail: String,
+    },
     /// A walk met an operation whose derivative is not defined. Never a silent zero.
     #[error("no derivative rule for argument {arg} of `{op}`: {hint}")]
     MissingRule {

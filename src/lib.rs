@@ -23,9 +23,9 @@
 //! let slope = tape.gradient(y, &[x])?[0]; // reverse: σ′(x)
 //! let ones = tape.constant(1.0, [2]);
 //! let bend = tape.jvp(&[(x, ones)], &[slope])?[0]; // forward over reverse: σ″(x)
-//! let bend = tape.or_zero(bend, x);
-//! tape.output("slope", slope);
-//! tape.output("bend", bend);
+//! let bend = tape.or_zero(bend, x)?;
+//! tape.output("slope", slope)?;
+//! tape.output("bend", bend)?;
 //! println!("{tape}"); // a program that a person can read
 //!
 //! let mut session = Session::new(Box::new(Cpu::<f64>::new(1)?));
@@ -44,11 +44,13 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+pub mod bilevel;
 pub mod data;
 pub mod error;
 pub mod meta;
 pub mod nn;
 pub mod program;
+pub mod seed;
 pub mod tape;
 pub mod train;
 pub mod words;

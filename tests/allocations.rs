@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use metatape::backend::cpu::Cpu;
 use metatape::meta::{Batch, MetaStep, Optimiser, PlainStep, StepConfig};
-use metatape::nn::{Architecture, Network, WeightNet, WeightNetInit};
+use metatape::nn::{LeNet, Mlp, Model, ResNet, WeightNet, WeightNetInit};
 use metatape::program::{Options, Program, Session, Values};
 use metatape::tape::{Geometry, Kind, Tape, Window};
 
@@ -98,25 +98,23 @@ fn convolutional_step() -> Tape {
         let slot = t.state(name, Kind::Float, [16]).unwrap();
         t.update(slot, value).unwrap();
     }
-    t.output("loss", losses);
-    t.output("correct", correct);
+    t.output("loss", losses).unwrap();
+    t.output("correct", correct).unwrap();
     tape
 }
 
-fn network_step(architecture: Architecture, meta: bool) -> Tape {
-    let image = if matches!(architecture, Architecture::Mlp(_)) { [4, 3, 1] } else { [8, 8, 3] };
-    let net = Network { image, classes: 4, architecture };
+fn network_step(net: &dyn Model, image: [usize; 3], meta: bool) -> Tape {
+    let data = &Batch::Given(image.into());
     let weight_net = WeightNet { hidden: 20, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
     let mut tape = Tape::new();
     let config = StepConfig::default();
     if meta {
-        let data = &Batch::Given;
-        MetaStep { net: &net, weight_net: &weight_net, config: &config, data, batch: [6, 5] }
+        MetaStep { net, weight_net: &weight_net, config: &config, data, batch: [6, 5] }
             .record(&mut tape, true)
             .unwrap();
     } else {
         let optimiser = Optimiser::Sgd(config.classifier);
-        PlainStep { net: &net, optimiser, data: &Batch::Given, batch: 6 }.record(&mut tape).unwrap();
+        PlainStep { net, optimiser, data, batch: 6 }.record(&mut tape).unwrap();
     }
     tape
 }
@@ -161,12 +159,16 @@ fn of_program(tape: &Tape, threads: usize) -> [usize; ROUNDS] {
 
 #[test]
 fn running_again_allocates_nothing() {
+    let classes = 4;
+    let mlp = Mlp { hidden: 40, classes };
+    let lenet = LeNet { channels: [3, 4], hidden: 6, classes };
+    let resnet = ResNet { blocks: 1, width: 4, classes };
     let steps = [
         ("convolutional step", convolutional_step()),
-        ("MLP, plain step", network_step(Architecture::Mlp(40), false)),
-        ("MLP, meta step", network_step(Architecture::Mlp(40), true)),
-        ("LeNet, meta step", network_step(Architecture::LeNet([3, 4, 6]), true)),
-        ("ResNet, meta step", network_step(Architecture::ResNet(1, 4), true)),
+        ("MLP, plain step", network_step(&mlp, [4, 3, 1], false)),
+        ("MLP, meta step", network_step(&mlp, [4, 3, 1], true)),
+        ("LeNet, meta step", network_step(&lenet, [8, 8, 3], true)),
+        ("ResNet, meta step", network_step(&resnet, [8, 8, 3], true)),
     ];
     for (name, tape) in steps {
         for threads in [1, 2] {

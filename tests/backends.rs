@@ -54,7 +54,7 @@ fn record(case: &Case, setting: Setting) -> (Tape, Vec<Vec<f64>>) {
     let inner: Vec<Var> = x.iter().map(|x| identities.of(&mut tape, *x, &mut values)).collect();
     let y = (case.build)(&mut tape, &inner).unwrap();
     let y = identities.of(&mut tape, y, &mut values);
-    tape.output("y", y);
+    tape.output("y", y).unwrap();
     if case.smooth {
         let shape = tape.shape(y).clone();
         let cotangent =
@@ -62,7 +62,7 @@ fn record(case: &Case, setting: Setting) -> (Tape, Vec<Vec<f64>>) {
         values.push(numbers(shape.count(), Domain::Signed, &mut rng));
         for (i, gradient) in tape.vjp(&[(y, cotangent)], &x).unwrap().into_iter().enumerate() {
             if let Some(gradient) = gradient {
-                tape.output(&format!("gradient {i}"), gradient);
+                tape.output(&format!("gradient {i}"), gradient).unwrap();
             }
         }
     }

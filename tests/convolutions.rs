@@ -92,13 +92,13 @@ fn record(c: Conv, roles: &[Role], states: bool) -> Result<Tape> {
         let to = shapes[*role as usize].clone();
         let one = t.contract(form, *role, [tensors[first], tensors[second]], Some(&to))?;
         let half = t.scale(one, 0.5)?;
-        t.output(&format!("{role:?} alone"), half);
+        t.output(&format!("{role:?} alone"), half).unwrap();
         if roles.len() > 1 {
             let other = t.contract(form, *role, [tensors[3 + first], tensors[3 + second]], Some(&to))?;
             let third = t.contract(form, *role, [tensors[first], tensors[3 + second]], Some(&to))?;
             let sum = t.add(other, third)?;
             let half = t.scale(sum, 0.5)?;
-            t.output(&format!("{role:?} added"), half);
+            t.output(&format!("{role:?} added"), half).unwrap();
         }
     }
     Ok(t)

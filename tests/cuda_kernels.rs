@@ -114,7 +114,7 @@ fn many_entries(t: &mut Tape) -> Result<()> {
         let squares = t.sum(square, 0, 2)?;
         let all = t.sum(square, 0, 3)?;
         for (name, var) in [("y", y), ("sum", sum), ("squares", squares), ("all", all)] {
-            t.output(&format!("{name}{c}"), var);
+            t.output(&format!("{name}{c}"), var).unwrap();
         }
     }
     Ok(())
@@ -126,8 +126,8 @@ fn wide_sums(t: &mut Tape) -> Result<()> {
         let x = input(t, &format!("x{c}"), [rows, c])?;
         let y = t.scale(x, 1.5)?;
         let sum = t.sum(y, 0, 1)?;
-        t.output(&format!("sum{c}"), sum);
-        t.output(&format!("y{c}"), y);
+        t.output(&format!("sum{c}"), sum).unwrap();
+        t.output(&format!("y{c}"), y).unwrap();
     }
     Ok(())
 }
@@ -138,7 +138,7 @@ fn middle_sums(t: &mut Tape) -> Result<()> {
     {
         let x = input(t, &format!("x{shape:?}"), shape)?;
         let sum = t.sum(x, 1, 2)?;
-        t.output(&format!("sum{shape:?}"), sum);
+        t.output(&format!("sum{shape:?}"), sum).unwrap();
     }
     Ok(())
 }
@@ -157,7 +157,7 @@ fn a_long_group(t: &mut Tape) -> Result<()> {
         let shifted = t.offset(half, 0.1)?;
         let bent = if i % 2 == 0 { t.unary(Unary::Sigmoid, shifted)? } else { t.mask(shifted, z)? };
         y = t.add(bent, x)?;
-        t.output(&format!("y{i}"), y);
+        t.output(&format!("y{i}"), y).unwrap();
     }
     Ok(())
 }
@@ -172,7 +172,7 @@ fn statistics(t: &mut Tape) -> Result<()> {
         let xhat = t.normalise(x, 1e-3)?;
         let j = t.push(Op::NormJacobian(Scalar(1e-3)), &[x, v], None)?;
         for (name, var) in [("moments", moments), ("xhat", xhat), ("j", j)] {
-            t.output(&format!("{name}{c}"), var);
+            t.output(&format!("{name}{c}"), var).unwrap();
         }
     }
     Ok(())
@@ -183,16 +183,16 @@ fn parts(t: &mut Tape) -> Result<()> {
     let x = input(t, "x", [70, 5])?;
     let rows = (0..70).map(|i| t.row(x, 69 - i)).collect::<Result<Vec<_>>>()?;
     let stack = t.stack(&rows)?;
-    t.output("stack", stack);
+    t.output("stack", stack).unwrap();
     let odd = t.mul(rows[1], rows[2])?;
     let sum = t.sum(odd, 0, 1)?;
-    t.output("product of rows", odd);
-    t.output("sum of it", sum);
+    t.output("product of rows", odd).unwrap();
+    t.output("sum of it", sum).unwrap();
     for (i, shape) in [[6, 8], [3, 5]].into_iter().enumerate() {
         let y = input(t, &format!("y{i}"), [shape[1]])?;
         let y = t.relu(y)?;
         let among = t.push(Op::Unrow(2), &[y], Some(&shape.into()))?;
-        t.output(&format!("among zeros {i}"), among);
+        t.output(&format!("among zeros {i}"), among).unwrap();
     }
     Ok(())
 }
@@ -205,8 +205,8 @@ fn windows(t: &mut Tape) -> Result<()> {
         let y = t.max_pool(x, window)?;
         let v = t.scale(y, 0.7)?;
         let back = t.push(Op::Unselect(window), &[v, x], None)?;
-        t.output(&format!("pooled {size} {stride}"), y);
-        t.output(&format!("back {size} {stride}"), back);
+        t.output(&format!("pooled {size} {stride}"), y).unwrap();
+        t.output(&format!("back {size} {stride}"), back).unwrap();
     }
     for (i, how) in [Strided { stride: 2, before: 4, after: 4 }, Strided { stride: 3, before: 0, after: 8 }]
         .into_iter()
@@ -214,8 +214,8 @@ fn windows(t: &mut Tape) -> Result<()> {
     {
         let y = t.subsample(x, how)?;
         let back = t.push(Op::Embed(how), &[y], Some(&[2, 9, 7, 8].into()))?;
-        t.output(&format!("subsampled {i}"), y);
-        t.output(&format!("embedded {i}"), back);
+        t.output(&format!("subsampled {i}"), y).unwrap();
+        t.output(&format!("embedded {i}"), back).unwrap();
     }
     Ok(())
 }
@@ -232,7 +232,7 @@ fn classes(t: &mut Tape) -> Result<()> {
         for (what, var) in
             [("losses", losses), ("softmax", softmax), ("residual", residual), ("correct", correct)]
         {
-            t.output(&format!("{what}{name}"), var);
+            t.output(&format!("{what}{name}"), var).unwrap();
         }
     }
     Ok(())
@@ -248,7 +248,7 @@ fn batch(t: &mut Tape) -> Result<()> {
         };
         let each = |v: f64| (0..c).map(|i| Scalar(v + 0.001 * i as f64)).collect();
         let x = t.gather(pixels, picks, GatherSpec { mean: each(0.4), std: each(0.2), pad: 2 })?;
-        t.output(&format!("x{i}"), x);
+        t.output(&format!("x{i}"), x).unwrap();
     }
     Ok(())
 }
@@ -258,17 +258,17 @@ fn odd_numbers(t: &mut Tape) -> Result<()> {
     let x = t.input("odd numbers", Kind::Float, [37])?;
     for f in [Unary::Sigmoid, Unary::Recip] {
         let y = t.unary(f, x)?;
-        t.output(&format!("{f:?}"), y);
+        t.output(&format!("{f:?}"), y).unwrap();
     }
     let relu = t.relu(x)?;
-    t.output("relu", relu);
+    t.output("relu", relu).unwrap();
     let image = t.reshape(x, [1, 37, 1, 1])?;
     let image = t.stack(&[image, image])?;
     let image = t.reshape(image, [1, 2, 37, 1])?;
     let pooled = t.max_pool(image, Window { size: 2, stride: 1 })?;
-    t.output("pooled", pooled);
+    t.output("pooled", pooled).unwrap();
     let constant = t.constant(0.25, [3, 5]);
-    t.output("constant", constant);
+    t.output("constant", constant).unwrap();
     let labels = t.input("labels of one", Kind::Int, [37])?;
     let z = t.reshape(x, [37, 1])?;
     let rest = input(t, "rest", [37, 100])?;
@@ -276,7 +276,7 @@ fn odd_numbers(t: &mut Tape) -> Result<()> {
     let z = t.reshape(z, [37, 100])?;
     let z = t.add(z, rest)?;
     let correct = t.correct(z, labels)?;
-    t.output("correct", correct);
+    t.output("correct", correct).unwrap();
     Ok(())
 }
 
@@ -311,10 +311,10 @@ fn activations(t: &mut Tape) -> Result<()> {
         ("long", long),
     ] {
         let y = t.conv(image, identity, geometry)?;
-        t.output(name, y);
+        t.output(name, y).unwrap();
     }
     for (name, var) in [("middle", middle), ("leading", leading), ("moments", moments)] {
-        t.output(name, var);
+        t.output(name, var).unwrap();
     }
     Ok(())
 }
@@ -331,7 +331,7 @@ fn updates(t: &mut Tape) -> Result<()> {
         if i < 2 {
             let before = t.mul(w, m)?;
             let before = t.sum(before, 0, 1)?;
-            t.output(&format!("before{i}"), before);
+            t.output(&format!("before{i}"), before).unwrap();
         }
         let decayed = t.scale(m, 0.9)?;
         let momentum = t.add(decayed, g)?;

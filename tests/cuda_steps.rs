@@ -4,11 +4,10 @@
 mod common;
 
 use common::machines::{Machine, cards, cost, simulators};
-use common::steps::{all_outputs, fresh, networks, relative_error, whole_networks};
+use common::steps::{Net, all_outputs, fresh, networks, relative_error, whole_networks};
 use metatape::backend::cpu::Cpu;
 use metatape::backend::cuda::Precision;
 use metatape::meta::{StepConfig, VirtualStep, Weights};
-use metatape::nn::Network;
 use metatape::program::{Program, Session};
 
 /// Steps on one batch: the first is run kernel by kernel, the second captured, the third only replayed.
@@ -40,14 +39,14 @@ fn states(session: &Session) -> Vec<u64> {
 
 /// Runs steps on all machines, which must give the same bits; what the first one's first step gives.
 fn same_steps(
-    net: &Network,
+    net: &Net,
     config: &StepConfig,
     batch: usize,
     machines: Vec<Machine>,
 ) -> [Vec<f64>; RESULTS.len()] {
     let mut first: Option<([Vec<f64>; RESULTS.len()], Vec<u64>)> = None;
     for machine in machines {
-        let what = format!("{:?}, batch {batch}, {}", net.architecture, machine.name);
+        let what = format!("{}, batch {batch}, {}", net.name, machine.name);
         let mut got = fresh(net, config, batch, machine.backend);
         let mut run = || {
             got.0.run(&got.1).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -63,9 +62,9 @@ fn same_steps(
 }
 
 /// Small networks, against the definition of the precision.
-fn hold(net: &Network, config: &StepConfig, batch: usize, machines: Vec<Machine>) {
+fn hold(net: &Net, config: &StepConfig, batch: usize, machines: Vec<Machine>) {
     let (tolerance, reference) = (machines[0].tolerance, machines[0].reference(2));
-    let what = format!("{:?}, {}", net.architecture, machines[0].name);
+    let what = format!("{}, {}", net.name, machines[0].name);
     let mut reference = fresh(net, config, batch, reference);
     reference.0.run(&reference.1).unwrap();
     let got = same_steps(net, config, batch, machines);

@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::steps::relative_error;
+use common::steps::{Net, relative_error};
 use metatape::backend::cpu::Cpu;
-use metatape::meta::{Batch, MetaStep, Order, StepConfig, ThetaValues, VirtualStep, Weights};
-use metatape::nn::{Architecture, Network, WeightNet, WeightNetInit};
+use metatape::meta::{MetaStep, Order, StepConfig, ThetaValues, VirtualStep, Weights};
+use metatape::nn::{Mlp, ResNet, WeightNet, WeightNetInit};
 use metatape::program::{Options, Program, Session, Values, parts};
 use metatape::tape::Tape;
 use rand::{RngExt, SeedableRng};
@@ -22,11 +22,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(net: &Network, config: &StepConfig, order: Order) -> Bench {
+    fn new(net: &Net, config: &StepConfig, order: Order) -> Bench {
         let weight_net =
             WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
         let mut tape = Tape::new();
-        let step = MetaStep { net, weight_net: &weight_net, config, data: &Batch::Given, batch: [N, N] };
+        let (data, net) = (net.given(), net.model.as_ref());
+        let step = MetaStep { net, weight_net: &weight_net, config, data: &data, batch: [N, N] };
         step.record_in(&mut tape, order).unwrap();
         let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
         let program = session.compile(&tape, Options::default()).unwrap();
@@ -39,7 +40,7 @@ impl Bench {
         let mut states = Vec::new();
         for state in session.states().to_vec() {
             let mut values = random(&state.name, state.shape.count());
-            if state.name.ends_with(".var") || state.name.contains("moment2") {
+            if [".var", "moment2", "clock"].iter().any(|part| state.name.contains(part)) {
                 values.iter_mut().for_each(|v| *v = v.abs());
             }
             states.push((state.name, values));
@@ -99,11 +100,12 @@ impl Bench {
     }
 }
 
-fn networks() -> [Network; 2] {
+fn networks() -> [Net; 2] {
+    let classes = CLASSES;
     [
-        Network { image: [4, 3, 1], classes: CLASSES, architecture: Architecture::Mlp(7) },
+        Net::new("mlp", [4, 3, 1], classes, Mlp { hidden: 7, classes }),
         // Batch norm couples the samples.
-        Network { image: [8, 8, 3], classes: CLASSES, architecture: Architecture::ResNet(1, 4) },
+        Net::new("resnet", [8, 8, 3], classes, ResNet { blocks: 1, width: 4, classes }),
     ]
 }
 
@@ -168,6 +170,26 @@ fn the_derived_formulas_hold_on_every_option_with_and_without_batch_norm() {
 }
 
 #[test]
+fn several_virtual_steps_have_an_exact_hypergradient() {
+    for net in networks() {
+        for config in configs().into_iter().filter(|c| c.virtual_step == VirtualStep::Plain) {
+            for unroll in [2, 3] {
+                let config = StepConfig { unroll, ..config.clone() };
+                let mut bench = Bench::new(&net, &config, Order::Gradient);
+                bench.run(&direction(), 0.0);
+                let own = bench.hypergrad();
+                let (slope, expected) = (bench.slope(&direction()), dot(&own, &direction()));
+                let error = (slope - expected).abs() / own.iter().map(|h| h.abs()).sum::<f64>();
+                assert!(
+                    error < 1e-6,
+                    "{net:?} {config:?}: {slope} by differences, {expected} by the program"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn two_steps_have_an_exact_hypergradient_of_their_own() {
     for net in networks() {
         for config in configs() {
@@ -207,7 +229,7 @@ fn orders_update_what_they_say() {
             assert_eq!(changed(order, "momentum."), (true, true), "{order:?}");
         }
         assert_eq!(changed(Order::TwoSteps, "theta."), (true, true));
-        if net.couples_samples() {
+        if net.summary().couples_samples() {
             assert!(
                 !after(Order::Gradient).iter().any(|s| s.0.starts_with("stats.")),
                 "it does not know them"
@@ -230,7 +252,8 @@ fn parts_count_the_work_of_the_recorded_program() {
     let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
     let config = StepConfig::default();
     let mut tape = Tape::new();
-    let step = MetaStep { net, weight_net: &weight_net, config: &config, data: &Batch::Given, batch: [N, N] };
+    let (data, net) = (net.given(), net.model.as_ref());
+    let step = MetaStep { net, weight_net: &weight_net, config: &config, data: &data, batch: [N, N] };
     step.record(&mut tape, false).unwrap();
     let parts = parts(&tape);
     let forward = 2 * N * (12 * 7 + 7 * CLASSES);

@@ -3,12 +3,10 @@
 use std::path::Path;
 
 use metatape::backend::cpu::Cpu;
-use metatape::meta::{
-    Batch, MetaStep, Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, adam_corrections,
-};
-use metatape::nn::{Architecture, Network, WeightNet, WeightNetInit};
+use metatape::meta::{Batch, MetaStep, Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights};
+use metatape::nn::{LeNet, Mlp, ResNet, SharedModel, Summary, WeightNet, WeightNetInit};
 use metatape::program::{Options, Session, Values};
-use metatape::tape::Tape;
+use metatape::tape::{Shape, Tape};
 use safetensors::SafeTensors;
 
 /// Largest difference that is tolerated, relative to the largest entry of the tensor (or 1e-6 of what is compared with
@@ -44,12 +42,13 @@ impl Golden<'_> {
     }
 }
 
-fn network(case: &str) -> Network {
-    let net = |image, architecture| Network { image, classes: 4, architecture };
+/// A case's network, and the images that it is given.
+fn network(case: &str) -> (SharedModel, Shape) {
+    let classes = 4;
     match case.split('-').next() {
-        Some("mlp") => net([12, 1, 1], Architecture::Mlp(7)),
-        Some("lenet") => net([8, 8, 1], Architecture::LeNet([3, 4, 6])),
-        _ => net([8, 8, 3], Architecture::ResNet(1, 4)),
+        Some("mlp") => (Box::new(Mlp { hidden: 7, classes }), [12, 1, 1].into()),
+        Some("lenet") => (Box::new(LeNet { channels: [3, 4], hidden: 6, classes }), [8, 8, 1].into()),
+        _ => (Box::new(ResNet { blocks: 1, width: 4, classes }), [8, 8, 3].into()),
     }
 }
 
@@ -72,18 +71,17 @@ fn check(case: &str, route: Route) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{case}.safetensors"));
     let bytes = std::fs::read(&path).unwrap();
     let mut golden = Golden { file: SafeTensors::deserialize(&bytes).unwrap(), case, worst: 0.0 };
-    let (net, weight_net) = (
-        network(case),
-        WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() },
-    );
+    let (net, image) = network(case);
+    let summary = Summary::of(net.as_ref(), &image).unwrap();
+    let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
     let (config, lr_theta) = config(case, route);
     let mut tape = Tape::new();
-    MetaStep { net: &net, weight_net: &weight_net, config: &config, data: &Batch::Given, batch: [6, 5] }
+    let (net, data) = (net.as_ref(), &Batch::Given(image));
+    MetaStep { net, weight_net: &weight_net, config: &config, data, batch: [6, 5] }
         .record(&mut tape, true)
         .unwrap();
     let mut session = Session::new(Box::new(Cpu::<f64>::new(2).unwrap()));
     let program = session.compile(&tape, Options::default()).unwrap();
-    metatape::train::setup::initialise(&mut session, &net, &weight_net, 0).unwrap();
     for state in session.states().to_vec() {
         if ["w.", "theta.fc", "stats."].iter().any(|p| state.name.starts_with(p)) {
             let values = golden.floats(&format!("init.{}", state.name));
@@ -98,11 +96,6 @@ fn check(case: &str, route: Route) {
             session.feed(&program, name, Values::Int(&golden.labels(&format!("{k}/{name}")))).unwrap();
         }
         session.feed(&program, "lr.theta", Values::Float(&[lr_theta])).unwrap();
-        if let Optimiser::Adam(adam) = &config.weight_net {
-            let [c1, c2] = adam_corrections(adam, k + 1);
-            session.feed(&program, "adam.correction1", Values::Float(&[c1])).unwrap();
-            session.feed(&program, "adam.correction2", Values::Float(&[c2])).unwrap();
-        }
         session.run(&program).unwrap();
         let mut compared = 0;
         for output in program.outputs() {
@@ -113,8 +106,8 @@ fn check(case: &str, route: Route) {
             }
         }
         // loss, weight, meta_loss; virtual, meta_grad, w_next of each parameter; hypergrad, theta_next of θ's four.
-        assert_eq!(compared, 3 + 3 * net.params().len() + 8, "{case}: tensors compared");
-        for (layer, _) in net.norms() {
+        assert_eq!(compared, 3 + 3 * summary.params.len() + 8, "{case}: tensors compared");
+        for (layer, _) in &summary.norms {
             for part in ["mean", "var"] {
                 let ours = session.read_state(&format!("stats.{layer}.{part}")).unwrap();
                 golden.compare(&format!("{k}/stats_next.{layer}.{part}"), &ours);

@@ -47,7 +47,7 @@ fn check_grads(f: &Function, x: &[Vec<f64>], shapes: &[Shape], order: usize, mod
     let vars = declare(&mut tape, shapes).unwrap();
     let outputs = f(&mut tape, &vars).unwrap_or_else(|e| panic!("{modes}: {e}"));
     for (i, y) in outputs.iter().enumerate() {
-        tape.output(&format!("y{i}"), *y);
+        tape.output(&format!("y{i}"), *y).unwrap();
     }
     let out_shapes: Vec<Shape> = outputs.iter().map(|y| tape.shape(*y).clone()).collect();
     let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
@@ -74,7 +74,7 @@ fn check_grads(f: &Function, x: &[Vec<f64>], shapes: &[Shape], order: usize, mod
             let y = f(tape, x)?;
             let seeds: Vec<(Var, Var)> = x.iter().copied().zip(tangents.iter().copied()).collect();
             let moved = tape.jvp(&seeds, &y)?;
-            Ok(moved.into_iter().zip(y).map(|(t, y)| tape.or_zero(t, y)).collect())
+            moved.into_iter().zip(y).map(|(t, y)| tape.or_zero(t, y)).collect()
         })
     };
     let reverse: Function = {
@@ -84,14 +84,14 @@ fn check_grads(f: &Function, x: &[Vec<f64>], shapes: &[Shape], order: usize, mod
             let y = f(tape, x)?;
             let seeds: Vec<(Var, Var)> = y.into_iter().zip(cotangents.iter().copied()).collect();
             let back = tape.vjp(&seeds, x)?;
-            Ok(back.into_iter().zip(x).map(|(c, x)| tape.or_zero(c, *x)).collect())
+            back.into_iter().zip(x).map(|(c, x)| tape.or_zero(c, *x)).collect()
         })
     };
     let value = |f: &Function, x: &[Vec<f64>], shapes: &[Shape]| -> Vec<Vec<f64>> {
         let mut tape = Tape::new();
         let vars = declare(&mut tape, shapes).unwrap();
         for (i, y) in f(&mut tape, &vars).unwrap_or_else(|e| panic!("{modes}: {e}")).into_iter().enumerate() {
-            tape.output(&format!("y{i}"), y);
+            tape.output(&format!("y{i}"), y).unwrap();
         }
         common::evaluate(Box::new(Cpu::<f64>::new(1).unwrap()), &tape, Options::default(), x)
     };
@@ -216,8 +216,8 @@ fn relu_has_slope_zero_at_zero() {
     let one = tape.constant(1.0, [4]);
     let (forward, back) =
         (tape.jvp(&[(x, one)], &[y]).unwrap()[0].unwrap(), tape.vjp(&[(y, one)], &[x]).unwrap()[0].unwrap());
-    tape.output("forward", forward);
-    tape.output("back", back);
+    tape.output("forward", forward).unwrap();
+    tape.output("back", back).unwrap();
     for fuse in [true, false] {
         let backend = Box::new(Cpu::<f64>::new(1).unwrap());
         let values =
@@ -292,7 +292,7 @@ fn the_printed_tape_reads_as_a_program() {
     let gradient = tape.gradient(loss, &[w]).unwrap()[0];
     let step = tape.scale(gradient, -0.1).unwrap();
     let next = tape.add(w, step).unwrap();
-    tape.output("loss", loss);
+    tape.output("loss", loss).unwrap();
     tape.update(w, next).unwrap();
     let expected = "\
 # losses
@@ -339,7 +339,7 @@ fn errors_of_the_tape_name_the_operation_and_both_shapes() {
     assert!(message.contains("normalise") && message.contains("axis"), "{message}");
     assert_eq!(tape.len(), length + 1, "nothing but the scalar was recorded");
     let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
-    tape.output("a", a);
+    tape.output("a", a).unwrap();
     let program = session.compile(&tape, Options::default()).unwrap();
     let error = session.feed(&program, "a", Values::Float(&[1.0])).unwrap_err().to_string();
     assert!(error.contains("`a`") && error.contains("[2, 3]"), "{error}");

@@ -47,6 +47,27 @@ fn routes_agree_on_every_network_and_option() {
     }
 }
 
+/// The first term of the Neumann series is the step's own hypergradient; more terms are another one, and
+/// come to that of conjugate gradients where the series converges.
+#[test]
+fn routes_of_the_inner_optimum_begin_at_the_step() {
+    for net in networks() {
+        let of = |route| {
+            let config = StepConfig { route, ..StepConfig::default() };
+            let (session, program) = run(&net, &config, Options::default(), 1);
+            all_outputs(&session, &program, "hypergrad.")
+        };
+        let own = of(Route::Jvp);
+        let error = relative_error(&of(Route::Neumann(1)), &own);
+        assert!(error < 1e-12, "{net:?}: one term is not the step's own: {error:e}");
+        assert!(relative_error(&of(Route::Neumann(2)), &own) > 1e-6, "{net:?}: the second term is nothing");
+        for n in [1, 3, 8] {
+            let cg = of(Route::ImplicitCg(n));
+            assert!(cg.iter().all(|g| g.is_finite()) && cg.iter().any(|g| *g != 0.0), "{net:?}, {n}: {cg:?}");
+        }
+    }
+}
+
 #[test]
 fn fusion_and_threads_change_nothing() {
     for net in networks() {

@@ -84,8 +84,8 @@ impl Bench {
         let back = map.transpose().apply(&mut self.tape, y).unwrap();
         assert_eq!(self.tape.shape(forward), &map.to);
         assert_eq!(self.tape.shape(back), &map.from);
-        self.tape.output(&format!("{i} forward"), forward);
-        self.tape.output(&format!("{i} back"), back);
+        self.tape.output(&format!("{i} forward"), forward).unwrap();
+        self.tape.output(&format!("{i} back"), back).unwrap();
     }
 
     fn check(&self) {

@@ -6,7 +6,7 @@ use metatape::meta::schemes::{
     Uniform,
 };
 use metatape::meta::{Batch, Optimiser, Sgd, StepConfig, Weights};
-use metatape::nn::{Architecture, Forward, Network, Normalisation, Params, WeightNet, WeightNetInit};
+use metatape::nn::{Forward, Mlp, Model, Normalisation, Params, WeightNet, WeightNetInit};
 use metatape::program::{Options, Program, Session, Values};
 use metatape::tape::{Kind, Tape};
 
@@ -20,15 +20,19 @@ const N: usize = 6;
 const M: usize = 4;
 const LR: f64 = 0.05;
 
-fn network() -> Network {
-    Network { image: [4, 3, 1], classes: 3, architecture: Architecture::Mlp(5) }
+fn network() -> Mlp {
+    Mlp { hidden: 5, classes: 3 }
+}
+
+fn given() -> Batch {
+    Batch::Given([4, 3, 1].into())
 }
 
 fn sgd() -> Optimiser {
     Optimiser::Sgd(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 })
 }
 
-fn step<'a>(net: &'a Network, data: &'a Batch, stage: usize) -> TrainStep<'a> {
+fn step<'a>(net: &'a Mlp, data: &'a Batch, stage: usize) -> TrainStep<'a> {
     TrainStep { net, optimiser: sgd(), data, batch: [N, M], stage }
 }
 
@@ -68,14 +72,14 @@ fn prepare(tape: &Tape, extra: &[(&str, Vec<f64>)]) -> (Session, Program) {
 fn perturbed_meta_loss() -> Tape {
     let net = network();
     let mut tape = Tape::new();
-    let w = Params::states(&mut tape, "w", &net.params()).unwrap();
-    let losses = |tape: &mut Tape, w: &Params, n: usize, suffix: &str| {
+    let mut w = Params::classifier();
+    let losses = |tape: &mut Tape, w: &mut Params, n: usize, suffix: &str| {
         let x = tape.input(&format!("x{suffix}"), Kind::Float, [n, 4, 3, 1]).unwrap();
         let y = tape.input(&format!("y{suffix}"), Kind::Int, [n]).unwrap();
         let logits = net.logits(&mut Forward::new(tape, w, Normalisation::Batch), x).unwrap();
         tape.cross_entropy(logits, y).unwrap()
     };
-    let train = losses(&mut tape, &w, N, "");
+    let train = losses(&mut tape, &mut w, N, "");
     let eps = tape.input("eps", Kind::Float, [N]).unwrap();
     let gradient = tape.vjp(&[(train, eps)], &w.vars()).unwrap();
     let moved = w.vars().into_iter().zip(gradient).map(|(w, g)| {
@@ -83,10 +87,10 @@ fn perturbed_meta_loss() -> Tape {
         tape.sub(w, step).unwrap()
     });
     let moved = moved.collect();
-    let virtual_w = w.with(moved);
-    let meta = losses(&mut tape, &virtual_w, M, "_meta");
+    let mut virtual_w = w.with(moved);
+    let meta = losses(&mut tape, &mut virtual_w, M, "_meta");
     let mean = tape.mean_all(meta).unwrap();
-    tape.output("meta_loss", mean);
+    tape.output("meta_loss", mean).unwrap();
     tape
 }
 
@@ -98,7 +102,7 @@ fn meta_loss_after(eps: Vec<f64>) -> f64 {
 
 #[test]
 fn l2rw_is_the_meta_gradient_in_the_weights() {
-    let (net, data) = (network(), Batch::Given);
+    let (net, data) = (network(), given());
     let mut tape = Tape::new();
     L2rw.record(&mut tape, &step(&net, &data, 0)).unwrap();
     let (mut session, program) = prepare(&tape, &[]);
@@ -132,7 +136,7 @@ fn l2rw_is_the_meta_gradient_in_the_weights() {
 
 #[test]
 fn glc_corrects_the_loss_and_learns_from_both_sets() {
-    let (net, data) = (network(), Batch::Given);
+    let (net, data) = (network(), given());
     let matrix = vec![0.6, 0.3, 0.1, 0.2, 0.7, 0.1, 0.0, 0.5, 0.5];
     let mut tape = Tape::new();
     Glc { sizes: [30, 10] }.record(&mut tape, &step(&net, &data, 1)).unwrap();
@@ -190,7 +194,7 @@ fn glc_corrects_the_loss_and_learns_from_both_sets() {
 
 #[test]
 fn co_teaching_networks_learn_from_each_other() {
-    let (net, data) = (network(), Batch::Given);
+    let (net, data) = (network(), given());
     let choice = CoTeaching::new(0.5);
     let mut tape = Tape::new();
     choice.record(&mut tape, &step(&net, &data, 0)).unwrap();
@@ -287,8 +291,8 @@ fn takes_the_step_of(recipe: MwNetRecipe, lr: f64, groups: Vec<usize>) {
         ..StepConfig::default()
     };
     assert_eq!(recipe.weight_net.optimiser().1, lr);
-    let scheme = MwNet { weight_net, config, lr };
-    let (net, data) = (network(), Batch::Given);
+    let scheme = MwNet { weight_net, config, lr, theta_every: 1 };
+    let (net, data) = (network(), given());
     let mut tape = Tape::new();
     scheme.record(&mut tape, &step(&net, &data, 0)).unwrap();
     let (mut session, program) = prepare(&tape, &scheme.inputs(&moment(0, N)));
@@ -302,6 +306,13 @@ fn takes_the_step_of(recipe: MwNetRecipe, lr: f64, groups: Vec<usize>) {
         for (name, values) in THETA.iter().zip(theta_states(&session, prefix)) {
             let values: Vec<f64> = values.iter().map(|x| x.abs()).collect();
             session.write_state(&format!("{prefix}.{name}"), Values::Float(&values)).unwrap();
+        }
+    }
+    if let Optimiser::Adam(_) = rule {
+        // Its clock after 500 steps.
+        for (clock, beta) in [("clock1", 0.9f64), ("clock2", 0.999)] {
+            let value = [1.0 - beta.powi(500)];
+            session.write_state(&format!("theta.moment.{clock}"), Values::Float(&value)).unwrap();
         }
     }
     let before = theta_states(&session, "theta");
@@ -348,13 +359,13 @@ fn a_class_aware_v_has_one_curve_a_group() {
 fn a_class_aware_v_is_drawn_group_by_group() {
     let weight_net =
         WeightNet { hidden: 3, init: WeightNetInit::Faithful, slope: 1.0, groups: vec![2, 0, 1] };
-    let scheme = MwNet { weight_net, config: StepConfig::default(), lr: 1e-3 };
+    let scheme = MwNet { weight_net, config: StepConfig::default(), lr: 1e-3, theta_every: 1 };
     assert_eq!(scheme.groups(), [("large classes", 1), ("medium classes", 2), ("small classes", 0)]);
     let mut tape = Tape::new();
     let losses = tape.input("loss", Kind::Float, [N]).unwrap();
     let labels = tape.input("y", Kind::Int, [N]).unwrap();
     let curve = scheme.curve(&mut tape, &Seen { losses, labels }).unwrap().unwrap();
-    tape.output("weight", curve);
+    tape.output("weight", curve).unwrap();
     let given: Vec<f64> = (0..N).map(|i| i as f64).collect();
     let inputs = [scheme.inputs(&moment(0, N)), vec![("loss", given.clone())]].concat();
     let (mut session, program) = prepare(&tape, &inputs);
@@ -367,7 +378,7 @@ fn a_class_aware_v_is_drawn_group_by_group() {
 
 #[test]
 fn methods_without_weights_take_the_uniform_step() {
-    let (net, data) = (network(), Batch::Given);
+    let (net, data) = (network(), given());
     let moved = |scheme: &dyn Scheme, weighted: bool| {
         let mut tape = Tape::new();
         scheme.record(&mut tape, &step(&net, &data, 0)).unwrap();

@@ -32,7 +32,7 @@ fn check(scheme: &dyn Scheme, losses: &[f64], labels: &[i32], now: &Moment, runs
             let input = tape.input("loss", Kind::Float, [n]).unwrap();
             let y = tape.input("y", Kind::Int, [n]).unwrap();
             let weights = scheme.weights(&mut tape, &Seen { losses: input, labels: y }).unwrap();
-            tape.output("weight", weights);
+            tape.output("weight", weights).unwrap();
             let mut session = Session::new(machine);
             let program = session.compile(&tape, Options { fuse }).unwrap();
             session.feed(&program, "loss", Values::Float(losses)).unwrap();

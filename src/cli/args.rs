@@ -17,7 +17,7 @@ use super::kernels::KernelsArgs;
 use super::values::{DeviceChoice, Precision, factor, model, positive, rate, seed, share};
 
 const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
-const ROUTES: &str = "jvp|reverse|finite-difference|per-sample";
+const ROUTES: &str = "jvp|reverse|finite-difference|per-sample|implicit-cg:N|neumann:N";
 
 /// Meta-Weight-Net on a hand-written autodiff tape: learns, from a small clean set, which losses to trust.
 #[derive(Parser, Debug)]
@@ -114,6 +114,9 @@ pub struct StepArgs {
     /// The virtual step's rule: plain SGD, or momentum and weight decay as in the real step
     #[arg(long = "virtual", value_name = "plain|momentum", default_value_t = VirtualStep::Plain)]
     pub virtual_step: VirtualStep,
+    /// Virtual steps, each on a batch of its own, through which the hypergradient goes; 1 as published
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
+    pub unroll: usize,
     /// The weight net's optimiser: adam (1e-3, L2 1e-4), sgd-noise (1e-3, Nesterov 0.9, weight decay 5e-4) or
     /// sgd-imbalance (1e-5, the same)
     #[arg(long, value_name = "PRESET", default_value_t = Preset::Adam)]
@@ -146,6 +149,7 @@ impl StepArgs {
             weights: self.weights,
             undetached: self.undetached,
             virtual_step: self.virtual_step,
+            unroll: self.unroll,
             route,
             classifier: self.classifier(),
             weight_net: self.weight_net_preset.optimiser().0,
@@ -200,6 +204,9 @@ pub struct RunArgs {
     /// How the hypergradient is computed
     #[arg(long, value_name = ROUTES, default_value_t = Route::Jvp, help_heading = "Meta step")]
     pub route: Route,
+    /// The weight net takes a step once in K steps of the classifier
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = positive, allow_negative_numbers = true, help_heading = "Meta step")]
+    pub theta_every: usize,
     /// Passes over the training set
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub epochs: usize,
@@ -276,6 +283,7 @@ pub struct TrainArgs {
   train-batch        training batches as meta batches
   two-steps          w is updated for real, then the weight net at the new w; nothing is done again
   every-K            the weight net takes a step once in K steps
+  unroll-K           K virtual steps on K batches, and the hypergradient through all of them
   finite-difference  the hypergradient by finite differences
 
 Examples:

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use metatape::meta::{Adam, Batch, MetaStep, Optimiser, PlainStep, Preset, StepConfig, adam_corrections};
-use metatape::nn::{Network, WeightNet, WeightNetInit};
+use metatape::meta::{Batch, MetaStep, Optimiser, PlainStep, Preset, StepConfig};
+use metatape::nn::{self, WeightNet, WeightNetInit};
 use metatape::program::{Options, Program, Session, Values};
 use metatape::tape::{GatherSpec, Scalar, Tape};
-use metatape::train::setup;
 use metatape::words::counted;
 use metatape::{Error, Result};
 use rand::{RngExt, SeedableRng};
@@ -31,9 +30,6 @@ struct Timed {
     program: Program,
     /// Its pairs of inputs for picks and labels.
     batches: Vec<[&'static str; 2]>,
-    /// What it does beyond a plain step: θ's Adam wants its corrections.
-    adam: Option<Adam>,
-    steps: u64,
     ms: Vec<f64>,
 }
 
@@ -41,7 +37,7 @@ struct Timed {
 pub fn run(args: &BenchArgs) -> Result<()> {
     let grey = matches!(args.model.as_str(), "mlp" | "lenet");
     let image = if grey { [28, 28, 1] } else { [32, 32, 3] };
-    let net = Network::named(&args.model, image, CLASSES)?;
+    let net = nn::named(&args.model, CLASSES)?;
     let weight_net = WeightNet {
         hidden: 100,
         init: WeightNetInit::Kinks,
@@ -55,15 +51,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let config = StepConfig { route: args.route, ..StepConfig::default() };
     let mut tape = Tape::new();
     let batch = [args.batch; 2];
-    MetaStep { net: &net, weight_net: &weight_net, config: &config, data: &data, batch }
+    MetaStep { net: net.as_ref(), weight_net: &weight_net, config: &config, data: &data, batch }
         .record(&mut tape, false)?;
-    let adam = match config.weight_net {
-        Optimiser::Adam(adam) => Some(adam),
-        Optimiser::Sgd(_) => None,
-    };
-    let mut meta = Timed::new(&mut session, &tape, vec![["picks", "y"], ["picks_meta", "y_meta"]], adam)?;
+    let mut meta = Timed::new(&mut session, &tape, vec![["picks", "y"], ["picks_meta", "y_meta"]])?;
     drop(tape);
-    setup::initialise(&mut session, &net, &weight_net, 1)?;
     let pixels: Vec<u8> = (0..IMAGES * image.iter().product::<usize>()).map(|_| rng.random()).collect();
     session.write_state("pixels", Values::Byte(&pixels))?;
     session.feed(&meta.program, "lr.theta", Values::Float(&[Preset::Adam.lr(WeightNetInit::Kinks)]))?;
@@ -75,8 +66,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 
     let mut tape = Tape::new();
     let optimiser = Optimiser::Sgd(config.classifier);
-    PlainStep { net: &net, optimiser, data: &data, batch: args.batch }.record(&mut tape)?;
-    let mut plain = Timed::new(&mut session, &tape, vec![["picks", "y"]], None)?;
+    PlainStep { net: net.as_ref(), optimiser, data: &data, batch: args.batch }.record(&mut tape)?;
+    let mut plain = Timed::new(&mut session, &tape, vec![["picks", "y"]])?;
     for _ in 0..WARM_UP {
         plain.step(&mut session, args.batch, &mut rng)?;
     }
@@ -130,19 +121,14 @@ fn images(image: [usize; 3]) -> Batch {
         std: vec![Scalar(0.29); channels],
         pad: if channels == 3 { 4 } else { 0 },
     };
-    Batch::Picked { count: IMAGES, spec }
+    Batch::Picked { count: IMAGES, image, spec }
 }
 
 impl Timed {
-    fn new(
-        session: &mut Session,
-        tape: &Tape,
-        batches: Vec<[&'static str; 2]>,
-        adam: Option<Adam>,
-    ) -> Result<Timed> {
+    fn new(session: &mut Session, tape: &Tape, batches: Vec<[&'static str; 2]>) -> Result<Timed> {
         let program = session.compile(tape, Options::default())?;
         session.feed(&program, "lr", Values::Float(&[LR]))?;
-        Ok(Timed { program, batches, adam, steps: 0, ms: Vec::new() })
+        Ok(Timed { program, batches, ms: Vec::new() })
     }
 
     /// One step on a batch drawn anew; timed with the upload of its few kilobytes, as in training.
@@ -153,16 +139,10 @@ impl Timed {
             (picks, (0..batch).map(|_| rng.random_range(0..CLASSES as i32)).collect())
         };
         let drawn: Vec<_> = self.batches.iter().map(|_| drawn()).collect();
-        self.steps += 1;
         let start = Instant::now();
         for ([picks, y], (chosen, labels)) in self.batches.iter().zip(&drawn) {
             session.feed(&self.program, picks, Values::Int(chosen))?;
             session.feed(&self.program, y, Values::Int(labels))?;
-        }
-        if let Some(adam) = &self.adam {
-            let [first, second] = adam_corrections(adam, self.steps);
-            session.feed(&self.program, "adam.correction1", Values::Float(&[first]))?;
-            session.feed(&self.program, "adam.correction2", Values::Float(&[second]))?;
         }
         session.run(&self.program)?;
         session.wait()?;

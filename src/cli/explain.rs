@@ -86,6 +86,7 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
         batch: args.batch,
         epochs: 1,
         milestones: Vec::new(),
+        theta_every: 1,
         route: Route::Jvp,
         method: Method::MwNet,
         baseline: false,

@@ -1,13 +1,14 @@
 //! `metatape hypergrad`: one meta step on real data from a fresh network, by every route.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use metatape::data::{BatchConfig, Batcher, Dataset, Split, Stream};
-use metatape::meta::{Adam, Batch, MetaStep, Optimiser, Route, Sgd, StepConfig, adam_corrections};
-use metatape::nn::{NORM_EPS, Network, WeightNet};
+use metatape::data::{BatchConfig, Batcher, Dataset, Split};
+use metatape::meta::{Adam, Batch, MetaStep, Optimiser, Route, Sgd, StepConfig};
+use metatape::nn::{self, NORM_EPS, SharedModel, Summary, WeightNet};
 use metatape::program::{Options, Program, Session, Values};
-use metatape::tape::{GatherSpec, Kind, Scalar, Tape};
-use metatape::train::setup;
+use metatape::seed::Stream;
+use metatape::tape::{GatherSpec, Kind, Scalar, Shape, Tape};
 use metatape::{Error, Result};
 use serde_json::json;
 
@@ -27,10 +28,15 @@ const TIMED_FOR: Duration = Duration::from_secs(3);
 /// One step's data and everything that decides its results.
 struct Setting<'a> {
     args: &'a HypergradArgs,
-    net: Network,
+    net: SharedModel,
+    /// Inputs `x` and `x_meta`, of images `[h,w,c]`.
+    data: Batch,
+    image: Shape,
     weight_net: WeightNet,
     lr_theta: f64,
     train: Samples,
+    /// Of further virtual steps.
+    ahead: Vec<Samples>,
     meta: Samples,
 }
 
@@ -42,9 +48,37 @@ struct Samples {
     labels: Vec<i32>,
 }
 
+/// A way to a hypergradient: a route of the one-step kind, or through several virtual steps.
+#[derive(Clone, Copy, PartialEq)]
+struct Way {
+    route: Route,
+    unroll: usize,
+}
+
+impl Way {
+    /// Of one virtual step.
+    fn one(route: Route) -> Way {
+        Way { route, unroll: 1 }
+    }
+
+    /// Whether it is another hypergradient than the one-step kind's, so that its distance is no error.
+    fn is_other(self) -> bool {
+        self.unroll > 1 || self.route.is_of_the_optimum()
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.unroll {
+            1 => self.route.fmt(f),
+            steps => f.pad(&format!("unroll:{steps}")),
+        }
+    }
+}
+
 /// What a route gave.
 struct Outcome {
-    route: Route,
+    way: Way,
     /// All of θ's gradient, parameter after parameter.
     hypergrad: Vec<f64>,
     loss: f64,
@@ -67,7 +101,8 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     let device = args.device.backend()?.describe();
     let (dataset, split) = args.data.load(args.seed)?;
     let setting = Setting::new(args, &dataset, &split)?;
-    let main = args.route.unwrap_or(Route::Jvp);
+    let unroll = args.step.unroll;
+    let main = Way { route: args.route.unwrap_or(Route::Jvp), unroll };
     if args.print_tape {
         let mut tape = Tape::new();
         let config = setting.config(main);
@@ -76,20 +111,26 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     }
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut skipped = None;
-    for route in Route::ALL {
-        let asked = args.route.is_none_or(|r| r == route || route == Route::Reverse);
-        if !asked {
-            continue;
-        }
-        if route == Route::PerSample && args.route.is_none() {
-            let jvp = outcomes.iter().find(|o| o.route == Route::Jvp);
-            skipped = setting.too_large(jvp.map_or(0, |o| o.flops));
+    setting.config(main).check()?;
+    // The reference stands first.
+    let mut ways = vec![Way::one(Route::Reverse)];
+    ways.extend(match args.route {
+        None => Route::ALL[1..].iter().copied().map(Way::one).collect(),
+        Some(_) => Vec::new(),
+    });
+    if !ways.contains(&main) {
+        ways.push(main);
+    }
+    for way in ways {
+        if way.route == Route::PerSample && args.route.is_none() {
+            let jvp = outcomes.iter().find(|o| o.way == Way::one(Route::Jvp));
+            skipped = setting.too_large(jvp.map_or(0, |o| o.flops))?;
             if skipped.is_some() {
                 continue;
             }
         }
-        let mut dump = args.dump.as_ref().filter(|_| route == main).map(|_| Dump::new(args.device.precision));
-        outcomes.push(setting.outcome(route, dump.as_mut())?);
+        let mut dump = args.dump.as_ref().filter(|_| way == main).map(|_| Dump::new(args.device.precision));
+        outcomes.push(setting.outcome(way, dump.as_mut())?);
         if let (Some(dump), Some(path)) = (dump, &args.dump) {
             dump.write(path, args.force)?;
         }
@@ -103,8 +144,8 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
 
 impl Setting<'_> {
     fn new<'a>(args: &'a HypergradArgs, dataset: &Dataset, split: &Split) -> Result<Setting<'a>> {
-        let image = [dataset.train.height, dataset.train.width, dataset.train.channels];
-        let net = Network::named(&args.model, image, dataset.classes())?;
+        let image = Shape::from([dataset.train.height, dataset.train.width, dataset.train.channels]);
+        let net = nn::named(&args.model, dataset.classes())?;
         let how =
             |stream| BatchConfig { size: args.batch, seed: args.seed, stream, augment: dataset.augment };
         let (train, meta) = (&split.train, &split.meta);
@@ -113,71 +154,86 @@ impl Setting<'_> {
         Ok(Setting {
             args,
             net,
+            data: Batch::Given(image.clone()),
+            image,
             weight_net: args.step.weight_net(),
             lr_theta: args
                 .step
                 .weight_net_lr
                 .unwrap_or(args.step.weight_net_preset.lr(args.step.weight_net_init)),
             train: gather(args, dataset, train.batch(0))?,
+            ahead: (1..args.step.unroll as u64)
+                .map(|step| gather(args, dataset, train.batch(step)))
+                .collect::<Result<_>>()?,
             meta: gather(args, dataset, meta.batch(0))?,
         })
     }
 
-    fn config(&self, route: Route) -> StepConfig {
-        self.args.step.config(route, self.args.device.precision)
+    fn config(&self, way: Way) -> StepConfig {
+        let config = self.args.step.config(way.route, self.args.device.precision);
+        StepConfig { unroll: way.unroll, ..config }
     }
 
     fn step<'s>(&'s self, config: &'s StepConfig) -> MetaStep<'s> {
         let batch = [self.args.batch; 2];
-        MetaStep { net: &self.net, weight_net: &self.weight_net, config, data: &Batch::Given, batch }
+        MetaStep { net: self.net.as_ref(), weight_net: &self.weight_net, config, data: &self.data, batch }
+    }
+
+    /// What the inputs' names end in, and their samples.
+    fn batches(&self, way: Way) -> Vec<(String, &Samples)> {
+        let mut all = vec![(String::new(), &self.train), ("_meta".to_owned(), &self.meta)];
+        all.extend(
+            self.ahead
+                .iter()
+                .take(way.unroll - 1)
+                .enumerate()
+                .map(|(i, samples)| (format!("_{}", i + 2), samples)),
+        );
+        all
     }
 
     /// Why the explicit matrix is not computed unasked, from the work of a step by the jvp.
-    fn too_large(&self, jvp_flops: u64) -> Option<String> {
+    fn too_large(&self, jvp_flops: u64) -> Result<Option<String>> {
         let n = self.args.batch as f64;
-        let params: usize = self.net.params().iter().map(|p| p.shape.count()).sum();
+        let params = Summary::of(self.net.as_ref(), &self.image)?.count();
         let bytes = 2.0 * n * params as f64 * self.args.device.precision.bytes() as f64;
         // With F one forward pass of the batch, a step by `jvp` is 10F, and each of the 2n reverse walks 2F.
         let flops = jvp_flops as f64 / 10.0 * 4.0 * n;
-        (bytes > MOST_PER_SAMPLE_BYTES || flops > MOST_PER_SAMPLE_FLOPS).then(|| {
+        let large = bytes > MOST_PER_SAMPLE_BYTES || flops > MOST_PER_SAMPLE_FLOPS;
+        Ok(large.then(|| {
             format!(
                 "left out: about {:.0} GFLOP and {:.1} GiB of per-sample gradients; ask for it by --route per-sample",
                 flops / 1e9,
                 bytes / f64::from(1 << 30)
             )
-        })
+        }))
     }
 
     /// A session with one program of the step, all states at their first values and all inputs given.
-    fn session(&self, route: Route, everything: bool) -> Result<(Session, Program)> {
+    fn session(&self, way: Way, everything: bool) -> Result<(Session, Program)> {
         let mut tape = Tape::new();
-        let config = self.config(route);
+        let config = self.config(way);
         self.step(&config).record(&mut tape, everything)?;
         let mut session = Session::new(self.args.device.backend()?);
         let program = session.compile(&tape, Options::default())?;
-        setup::initialise(&mut session, &self.net, &self.weight_net, self.args.seed)?;
-        session.feed(&program, "x", Values::Float(&self.train.images))?;
-        session.feed(&program, "y", Values::Int(&self.train.labels))?;
-        session.feed(&program, "x_meta", Values::Float(&self.meta.images))?;
-        session.feed(&program, "y_meta", Values::Int(&self.meta.labels))?;
+        session.initialise(self.args.seed)?;
+        for (suffix, samples) in self.batches(way) {
+            session.feed(&program, &format!("x{suffix}"), Values::Float(&samples.images))?;
+            session.feed(&program, &format!("y{suffix}"), Values::Int(&samples.labels))?;
+        }
         session.feed(&program, "lr", Values::Float(&[self.args.step.lr]))?;
         session.feed(&program, "lr.theta", Values::Float(&[self.lr_theta]))?;
-        if let Optimiser::Adam(adam) = &config.weight_net {
-            let [first, second] = adam_corrections(adam, 1);
-            session.feed(&program, "adam.correction1", Values::Float(&[first]))?;
-            session.feed(&program, "adam.correction2", Values::Float(&[second]))?;
-        }
         Ok((session, program))
     }
 
     /// One route's values, from a program that keeps them all, and its time and size, from one that keeps what
     /// training does.
-    fn outcome(&self, route: Route, dump: Option<&mut Dump>) -> Result<Outcome> {
-        let (mut session, program) = self.session(route, true)?;
+    fn outcome(&self, way: Way, dump: Option<&mut Dump>) -> Result<Outcome> {
+        let (mut session, program) = self.session(way, true)?;
         if let Some(dump) = dump {
-            self.dump_inputs(&session, dump)?;
+            self.dump_inputs(way, &session, dump)?;
             session.run(&program)?;
-            self.dump_results(route, &session, &program, dump)?;
+            self.dump_results(way, &session, &program, dump)?;
         } else {
             session.run(&program)?;
         }
@@ -186,16 +242,16 @@ impl Setting<'_> {
         let loss = losses.iter().sum::<f64>() / losses.len() as f64;
         if !(loss.is_finite() && meta_loss.is_finite()) {
             return Err(Error::Numeric(format!(
-                "route {route}: the loss is {loss} and the meta loss {meta_loss}, no finite numbers; try a smaller --lr"
+                "route {way}: the loss is {loss} and the meta loss {meta_loss}, no finite numbers; try a smaller --lr"
             )));
         }
         let mut hypergrad = Vec::new();
-        for p in self.weight_net.params() {
-            hypergrad.extend(session.fetch(&program, &format!("hypergrad.{}", p.name))?);
+        for output in program.outputs().filter(|o| o.name.starts_with("hypergrad.")) {
+            hypergrad.extend(session.fetch(&program, &output.name)?);
         }
         drop(session);
 
-        let (mut session, program) = self.session(route, false)?;
+        let (mut session, program) = self.session(way, false)?;
         session.run(&program)?;
         session.wait()?;
         let mut times = Vec::new();
@@ -207,7 +263,7 @@ impl Setting<'_> {
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
         Ok(Outcome {
-            route,
+            way,
             hypergrad,
             loss,
             meta_loss,
@@ -218,48 +274,39 @@ impl Setting<'_> {
         })
     }
 
-    fn dump_inputs(&self, session: &Session, dump: &mut Dump) -> Result<()> {
-        let [h, w, c] = self.net.image;
-        for (suffix, samples) in [("", &self.train), ("_meta", &self.meta)] {
+    fn dump_inputs(&self, way: Way, session: &Session, dump: &mut Dump) -> Result<()> {
+        for (suffix, samples) in self.batches(way) {
             let n = samples.labels.len();
-            dump.floats(format!("x{suffix}"), &[n, h, w, c], &samples.images);
+            dump.floats(format!("x{suffix}"), &self.image.with(0, &[n]), &samples.images);
             dump.labels(&format!("y{suffix}"), &samples.labels);
         }
         dump.floats("lr", &[], &[self.args.step.lr]);
-        for (prefix, params) in [("w", self.net.params()), ("theta", self.weight_net.params())] {
-            for p in params {
-                let name = format!("{prefix}.{}", p.name);
-                let values = session.read_state(&name)?;
-                dump.floats(name, &p.shape, &values);
-            }
+        let moments = "theta.moment";
+        let parameter =
+            |name: &str| name.starts_with("w.") || name.starts_with("theta.") && !name.starts_with(moments);
+        for state in session.states().iter().filter(|s| parameter(&s.name)) {
+            dump.floats(state.name.clone(), &state.shape, &session.read_state(&state.name)?);
         }
         Ok(())
     }
 
-    fn dump_results(
-        &self,
-        route: Route,
-        session: &Session,
-        program: &Program,
-        dump: &mut Dump,
-    ) -> Result<()> {
-        let mut names: Vec<String> = ["loss", "weight", "meta_loss", "u"].map(str::to_owned).to_vec();
-        for p in self.net.params() {
-            names.extend(["virtual", "meta_grad", "w_next"].map(|prefix| format!("{prefix}.{}", p.name)));
-        }
-        for p in self.weight_net.params() {
-            names.extend(["hypergrad", "theta_next"].map(|prefix| format!("{prefix}.{}", p.name)));
-        }
-        for output in program.outputs().filter(|o| names.contains(&o.name)) {
+    fn dump_results(&self, way: Way, session: &Session, program: &Program, dump: &mut Dump) -> Result<()> {
+        let wanted = |name: &str| match name.split_once('.') {
+            None => ["loss", "weight", "meta_loss", "u"].contains(&name),
+            Some((group, _)) => {
+                ["virtual", "meta_grad", "w_next", "hypergrad", "theta_next"].contains(&group)
+            }
+        };
+        for output in program.outputs().filter(|o| wanted(&o.name)) {
             dump.floats(output.name.clone(), &output.shape, &session.fetch(program, &output.name)?);
         }
-        let config = self.config(route);
+        let config = self.config(way);
         dump.note("program", format!("metatape {}", env!("CARGO_PKG_VERSION")));
-        dump.note("model", self.net.signature());
+        dump.note("model", format!("{} on {}", self.args.model, self.image));
         dump.note("seed", self.args.seed);
         dump.note("dataset", self.args.data.dataset);
         dump.note("noise", self.args.data.noise());
-        dump.note("route", route);
+        dump.note("route", way);
         dump.note("weights", config.weights);
         dump.note("undetached", config.undetached);
         dump.note("virtual", config.virtual_step);
@@ -269,7 +316,7 @@ impl Setting<'_> {
         dump.note("weight-net.init", self.weight_net.init);
         dump.note("step", "the first: all momentum buffers and moments are 0 before it");
         dump.note("batch-norm eps", NORM_EPS);
-        if route == Route::FiniteDifference {
+        if way.route == Route::FiniteDifference {
             dump.note("finite-difference probe", config.probe);
         }
         Ok(())
@@ -314,7 +361,7 @@ fn gather(args: &HypergradArgs, dataset: &Dataset, batch: &metatape::data::Batch
     let all = tape.state("pixels", Kind::Byte, shape)?;
     let chosen = tape.input("picks", Kind::Int, [batch.picks.len(), 4])?;
     let gathered = tape.gather(all, chosen, spec)?;
-    tape.output("x", gathered);
+    tape.output("x", gathered)?;
     let mut session = Session::new(args.device.backend()?);
     let program = session.compile(&tape, Options::default())?;
     session.write_state("pixels", Values::Byte(&pixels))?;
@@ -329,6 +376,15 @@ pub fn relative_error(hypergrad: &[f64], reference: &[f64]) -> f64 {
     match norm(reference) {
         0.0 => norm(&difference),
         length => norm(&difference) / length,
+    }
+}
+
+/// Between two hypergradients; 0 where one vanishes.
+fn cosine(a: &[f64], b: &[f64]) -> f64 {
+    let product: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+    match norm(a) * norm(b) {
+        0.0 => 0.0,
+        lengths => product / lengths,
     }
 }
 
@@ -350,16 +406,18 @@ fn print_table(setting: &Setting, device: &str, outcomes: &[Outcome], skipped: O
         reference.loss,
         reference.meta_loss
     ))?;
-    let heading = ["route", "relative error", "ms", "operations", "GFLOP", "peak buffers"];
+    let heading = ["route", "relative error", "cosine", "ms", "operations", "GFLOP", "peak buffers"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for o in outcomes {
-        let error = match o.route {
-            Route::Reverse => "reference".to_owned(),
+        let error = match o.way {
+            way if way == Way::one(Route::Reverse) => "reference".to_owned(),
+            way if way.is_other() => "-".to_owned(),
             _ => format!("{:.1e}", relative_error(&o.hypergrad, &reference.hypergrad)),
         };
         rows.push(vec![
-            o.route.to_string(),
+            o.way.to_string(),
             error,
+            format!("{:.4}", cosine(&o.hypergrad, &reference.hypergrad)),
             report::ms(report::median(&o.times)),
             o.operations.to_string(),
             format!("{:.3}", o.flops as f64 / 1e9),
@@ -381,8 +439,9 @@ fn print_json(setting: &Setting, device: &str, outcomes: &[Outcome], skipped: Op
     let args = setting.args;
     let row = |o: &Outcome| {
         json!({
-            "route": o.route.to_string(),
+            "route": o.way.to_string(),
             "relative_error": relative_error(&o.hypergrad, &reference.hypergrad),
+            "cosine": cosine(&o.hypergrad, &reference.hypergrad),
             "ms": report::median(&o.times),
             "timed_runs": o.times.len(),
             "operations": o.operations,

@@ -25,6 +25,8 @@ pub struct Flags<'a> {
     pub epochs: usize,
     /// Where the learning rate is divided by 10.
     pub milestones: Vec<usize>,
+    /// The weight net takes a step once in this many.
+    pub theta_every: usize,
     /// How the hypergradient is computed.
     pub route: Route,
     /// What is trained.
@@ -45,6 +47,7 @@ pub fn config(args: &RunArgs, method: Method, baseline: bool, seed: u64) -> Resu
         batch: args.batch,
         epochs: args.epochs,
         milestones: args.milestones(),
+        theta_every: args.theta_every,
         route: args.route,
         method,
         baseline,
@@ -67,6 +70,8 @@ impl Flags<'_> {
             model: self.model.to_owned(),
             method: self.method,
             baseline: self.baseline,
+            unroll: self.step.unroll,
+            theta_every: self.theta_every,
             route: self.route,
             weights: self.step.weights,
             undetached: self.step.undetached,

@@ -4,12 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use metatape::backend::cuda;
-use metatape::nn::Network;
+use metatape::nn;
 use metatape::{Error, Result};
 
-/// `--model`: a name that [`Network::named`] knows.
+/// `--model`: a name that [`nn::named`] knows.
 pub fn model(name: &str) -> Result<String> {
-    Network::named(name, [32, 32, 3], 10).map(|_| name.to_owned())
+    nn::named(name, 10).map(|_| name.to_owned())
 }
 
 /// Counts above this are slips of the finger, and would leave the range of sizes when multiplied.

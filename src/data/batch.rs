@@ -3,7 +3,8 @@
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-use super::{Augment, Stream, rng};
+use super::Augment;
+use crate::seed::{Stream, rng};
 use crate::{Error, Result};
 
 /// How batches are drawn.

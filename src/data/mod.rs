@@ -1,7 +1,8 @@
 //! The data: readers of the usual file formats, label noise and long tails, the clean meta set, batches.
 //!
 //! ```
-//! use metatape::data::{BatchConfig, Batcher, DatasetKind, Noise, SplitConfig, Stream, load, split};
+//! use metatape::data::{BatchConfig, Batcher, DatasetKind, Noise, SplitConfig, load, split};
+//! use metatape::seed::Stream;
 //!
 //! let dataset = load(DatasetKind::FashionMnistMini, None)?;
 //! let noise = "uniform:0.6".parse::<Noise>()?;
@@ -19,7 +20,6 @@ mod cifar;
 mod folder;
 mod idx;
 mod noise;
-mod seed;
 mod source;
 mod split;
 
@@ -27,7 +27,6 @@ use std::path::{Path, PathBuf};
 
 pub use batch::{Batch, BatchConfig, Batcher, in_order};
 pub use noise::{Corrupted, Noise};
-pub use seed::{Stream, rng};
 pub use split::{Labelled, Split, SplitConfig, TrainSet, default_meta_size, long_tail_counts, split};
 
 use crate::{Error, Result};

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use rand::RngExt;
 use rand::seq::index::sample;
 
-use super::{Stream, rng};
+use crate::seed::{Stream, rng};
 use crate::{Error, Result};
 
 /// What is done to the training labels; K is the number of classes. Written `none`, `uniform:0.4`, `flip:0.4`, `flip2:0.4`.

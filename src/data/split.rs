@@ -2,7 +2,8 @@
 
 use rand::seq::SliceRandom;
 
-use super::{Dataset, Noise, Stream, rng};
+use super::{Dataset, Noise};
+use crate::seed::{Stream, rng};
 use crate::words::counted;
 use crate::{Error, Result};
 

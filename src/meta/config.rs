@@ -1,6 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::bilevel::{Adam, Optimiser, Sgd};
 use crate::error::{Error, Result};
 use crate::nn::WeightNetInit;
 
@@ -24,11 +25,71 @@ pub enum Route {
     FiniteDifference,
     /// The explicit matrix `G_ij = ⟨∇ℓ_j^meta(ŵ), ∇ℓ_i(w)⟩` of the paper; exact, for small networks.
     PerSample,
+    /// Not the step's own hypergradient but that of the inner optimum, by this many iterations of
+    /// conjugate gradients with the Hessian of the weighted loss at w.
+    ImplicitCg(usize),
+    /// The same by this many terms of a Neumann series at the virtual step's rate; one term is the step's
+    /// own.
+    Neumann(usize),
 }
 
 impl Route {
-    /// All routes, the reference first.
-    pub const ALL: [Route; 4] = [Route::Reverse, Route::Jvp, Route::PerSample, Route::FiniteDifference];
+    /// The routes that are compared, the reference first.
+    pub const ALL: [Route; 6] = [
+        Route::Reverse,
+        Route::Jvp,
+        Route::PerSample,
+        Route::FiniteDifference,
+        Route::Neumann(5),
+        Route::ImplicitCg(5),
+    ];
+
+    /// Whether it is another hypergradient than the step's own, not another way to it.
+    pub fn is_of_the_optimum(self) -> bool {
+        match self {
+            Route::ImplicitCg(_) | Route::Neumann(_) => true,
+            Route::Jvp | Route::Reverse | Route::FiniteDifference | Route::PerSample => false,
+        }
+    }
+}
+
+impl FromStr for Route {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Route> {
+        let known = "jvp, reverse, finite-difference, per-sample, implicit-cg:N, neumann:N";
+        let none = || Error::Usage(format!("there is no route `{name}`; choose one of {known}"));
+        let count = |text: &str| match text.parse() {
+            Ok(count @ 1..=1000) => Ok(count),
+            _ => Err(Error::Usage(format!(
+                "route `{name}`: give a whole number from 1 to 1000 behind the colon"
+            ))),
+        };
+        match name.split_once(':') {
+            None => match name {
+                "jvp" => Ok(Route::Jvp),
+                "reverse" => Ok(Route::Reverse),
+                "finite-difference" => Ok(Route::FiniteDifference),
+                "per-sample" => Ok(Route::PerSample),
+                _ => Err(none()),
+            },
+            Some(("implicit-cg", n)) => count(n).map(Route::ImplicitCg),
+            Some(("neumann", n)) => count(n).map(Route::Neumann),
+            Some(_) => Err(none()),
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Route::Jvp => f.pad("jvp"),
+            Route::Reverse => f.pad("reverse"),
+            Route::FiniteDifference => f.pad("finite-difference"),
+            Route::PerSample => f.pad("per-sample"),
+            Route::ImplicitCg(n) => f.pad(&format!("implicit-cg:{n}")),
+            Route::Neumann(n) => f.pad(&format!("neumann:{n}")),
+        }
+    }
 }
 
 /// The virtual step's rule.
@@ -38,40 +99,6 @@ pub enum VirtualStep {
     Plain,
     /// The classifier's own rule: momentum and weight decay.
     Momentum,
-}
-
-/// `buffer ← momentum·buffer + (gradient + weight_decay·w)`, `w ← w − lr·buffer` (with Nesterov:
-/// `w ← w − lr·(gradient + weight_decay·w + momentum·buffer)`), as PyTorch's SGD.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Sgd {
-    /// 0: none.
-    pub momentum: f64,
-    /// Nesterov's form.
-    pub nesterov: bool,
-    /// L2 coefficient, added to the gradient.
-    pub weight_decay: f64,
-}
-
-/// Adam (Kingma & Ba 2015) with L2 in the gradient, as PyTorch's.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Adam {
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// L2 coefficient, added to the gradient.
-    pub weight_decay: f64,
-}
-
-/// A rule that turns gradients into steps.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Optimiser {
-    /// See [`Sgd`].
-    Sgd(Sgd),
-    /// See [`Adam`].
-    Adam(Adam),
 }
 
 /// Weight-net optimisers of the official scripts.
@@ -130,6 +157,9 @@ pub struct StepConfig {
     pub undetached: bool,
     /// The virtual step's rule.
     pub virtual_step: VirtualStep,
+    /// Virtual steps, each on a batch of its own; 1 as published. With more, the hypergradient goes through
+    /// all of them, in reverse mode.
+    pub unroll: usize,
     /// How the hypergradient is computed.
     pub route: Route,
     /// The classifier's rule.
@@ -147,6 +177,26 @@ pub fn probe(double: bool) -> f64 {
 }
 
 impl StepConfig {
+    /// Checks what no single option shows.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the flag.
+    pub fn check(&self) -> Result<()> {
+        let usage = |sentence: &str| Err(Error::Usage(sentence.to_owned()));
+        match (self.unroll, self.route, self.virtual_step) {
+            (0, ..) => usage("--unroll 0 takes no virtual step; give at least 1"),
+            (1, ..) | (_, Route::Jvp | Route::Reverse, VirtualStep::Plain) => Ok(()),
+            (_, _, VirtualStep::Momentum) => {
+                usage("--unroll takes plain virtual steps; leave out --virtual momentum")
+            }
+            (_, Route::FiniteDifference | Route::PerSample | Route::ImplicitCg(_) | Route::Neumann(_), _) => {
+                usage(
+                    "--unroll goes through its steps in reverse mode; leave out --route, or take --route reverse",
+                )
+            }
+        }
+    }
+
     /// How far ŵ moves for a virtual gradient of 1, in learning rates: 1, or the momentum rule's gain.
     pub(crate) fn reach(&self) -> f64 {
         match self.virtual_step {
@@ -163,6 +213,7 @@ impl Default for StepConfig {
             weights: Weights::Mean,
             undetached: false,
             virtual_step: VirtualStep::Plain,
+            unroll: 1,
             route: Route::Jvp,
             classifier: Sgd { momentum: 0.9, nesterov: false, weight_decay: 5e-4 },
             weight_net: Preset::Adam.optimiser().0,
@@ -195,8 +246,6 @@ macro_rules! named {
 }
 
 named!(Weights, "kind of weights", "mean" => Weights::Mean, "normalised" => Weights::Normalised);
-named!(Route, "route", "jvp" => Route::Jvp, "reverse" => Route::Reverse,
-    "finite-difference" => Route::FiniteDifference, "per-sample" => Route::PerSample);
 named!(VirtualStep, "virtual step", "plain" => VirtualStep::Plain, "momentum" => VirtualStep::Momentum);
 named!(Preset, "weight-net preset", "adam" => Preset::Adam, "sgd-noise" => Preset::SgdNoise,
     "sgd-imbalance" => Preset::SgdImbalance);

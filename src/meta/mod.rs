@@ -116,8 +116,8 @@ mod route;
 pub mod schemes;
 mod step;
 
+pub use crate::bilevel::{Adam, Optimiser, Sgd};
 pub use closed_form::{ClosedForm, ThetaValues};
-pub use config::{Adam, Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
-pub use optimiser::{AdamClock, adam_corrections};
+pub use config::{Preset, Route, StepConfig, VirtualStep, Weights, probe};
 pub use order::Order;
 pub use step::{Batch, Evaluation, MetaStep, PlainStep};

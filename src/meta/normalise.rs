@@ -33,8 +33,8 @@ mod tests {
         let first = tape.row(v, 0).unwrap();
         let share = tape.mul(first, inverse).unwrap();
         let gradient = tape.gradient(share, &[v]).unwrap()[0];
-        tape.output("share", share);
-        tape.output("gradient", gradient);
+        tape.output("share", share).unwrap();
+        tape.output("gradient", gradient).unwrap();
         let mut session = Session::new(Box::new(Cpu::<f32>::new(1).unwrap()));
         let program = session.compile(&tape, Options::default()).unwrap();
         for (v, share, gradient) in [

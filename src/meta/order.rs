@@ -1,8 +1,9 @@
 //! The three steps in other orders, and parts of them: what the question "why three steps?" is answered with.
 
-use super::config::Optimiser;
+use super::optimiser::update;
 use super::route;
 use super::step::{MetaStep, real_step};
+use crate::bilevel::Optimiser;
 use crate::error::Result;
 use crate::tape::{Kind, Tape};
 
@@ -31,17 +32,21 @@ impl MetaStep<'_> {
         if order == Order::Published {
             return self.record(tape, true);
         }
-        let start = self.start(tape, order != Order::Gradient)?;
-        tape.output("loss", start.losses);
-        tape.output("correct", start.correct);
+        let mut start = self.start(tape, order != Order::Gradient)?;
+        tape.output("loss", start.losses)?;
+        tape.output("correct", start.correct)?;
         let virtual_step = order == Order::Gradient;
         tape.section(if virtual_step { "virtual step" } else { "real step" });
         // A real step takes the weights for numbers; only a virtual one may differentiate the loss that V reads.
-        let weighed = self.weigh(tape, &start, virtual_step && self.config.undetached)?;
-        tape.output("weight", weighed.weights);
+        let weighed = self.weigh(tape, &mut start, virtual_step && self.config.undetached)?;
+        tape.output("weight", weighed.weights)?;
         let (w, reach) = if virtual_step {
             let gradient = tape.vjp(&[(start.losses, weighed.coefficients)], &start.w.vars())?;
-            self.virtual_step(tape, &start.w, &gradient, start.lr)?
+            let (mut w, reach) = self.virtual_step(tape, &start.w, &gradient, start.lr)?;
+            for step in 2..=self.config.unroll {
+                w = self.further(tape, &mut start, w, step)?;
+            }
+            (w, reach)
         } else {
             let rule = self.config.classifier;
             let (sgd, coefficients) = (Optimiser::Sgd(rule), weighed.coefficients);
@@ -52,16 +57,16 @@ impl MetaStep<'_> {
             return Ok(());
         }
         let recorded = self.meta_gradient(tape, &start, &weighed, w, reach)?;
-        tape.output("meta_loss", recorded.meta_loss);
+        tape.output("meta_loss", recorded.meta_loss)?;
         let (hypergrad, u) = route::hypergradient(tape, self.net, self.config, &recorded, false)?;
         if let Some(u) = u {
-            tape.output("u", u);
+            tape.output("u", u)?;
         }
-        start.theta.with(hypergrad.clone()).output(tape, "hypergrad");
+        start.theta.with(hypergrad.clone()).output(tape, "hypergrad")?;
         if order == Order::TwoSteps {
             tape.section("weight-net step");
             let lr_theta = tape.input("lr.theta", Kind::Float, [])?;
-            self.config.weight_net.update(tape, &start.theta, &hypergrad, lr_theta, "theta.moment")?;
+            update(tape, &self.config.weight_net, &start.theta, &hypergrad, lr_theta, "theta.moment")?;
         }
         Ok(())
     }

@@ -1,20 +1,24 @@
-//! The hypergradient ∂L_meta/∂θ, a function a route. All but finite differences are exact.
+//! The hypergradient ∂L_meta/∂θ, a function a route. Four are of the step itself, and all of these but
+//! finite differences are exact; two are of the inner optimum.
 
 use super::config::{Route, StepConfig};
 use super::step::Recorded;
+use crate::bilevel::{Solver, solve};
 use crate::error::Result;
-use crate::nn::{Forward, Network, Normalisation, Params};
+use crate::nn::{Forward, Model, Normalisation};
 use crate::tape::{Tape, Unary, Var};
 
 /// ∂L_meta/∂θ per parameter, and `u` `[n]` where the route computes it or `want_u` asks for it.
 pub(super) fn hypergradient(
     tape: &mut Tape,
-    net: &Network,
+    net: &dyn Model,
     config: &StepConfig,
     step: &Recorded,
     want_u: bool,
 ) -> Result<(Vec<Var>, Option<Var>)> {
-    let u = match config.route {
+    // Through several virtual steps there is one way.
+    let route = if config.unroll > 1 { Route::Reverse } else { config.route };
+    let u = match route {
         Route::Reverse => {
             tape.section("hypergradient");
             let gradients = tape.gradient(step.meta_loss, &step.theta.vars())?;
@@ -24,13 +28,52 @@ pub(super) fn hypergradient(
         Route::Jvp => by_jvp(tape, step)?,
         Route::FiniteDifference => by_difference(tape, net, config.probe, step)?,
         Route::PerSample => by_matrix(tape, step)?,
+        Route::ImplicitCg(iterations) => {
+            let solver = Solver::ConjugateGradients { iterations, damping: DAMPING };
+            return at_the_optimum(tape, step, solver, want_u);
+        }
+        Route::Neumann(terms) => {
+            let rate = tape.scale(step.reach, -1.0)?;
+            return at_the_optimum(tape, step, Solver::Neumann { terms, rate, damping: 0.0 }, want_u);
+        }
     };
     tape.section("hypergradient");
     // −α ∇_θ ⟨u, c(θ)⟩
     let cotangent = tape.scale_by(u, step.reach)?;
+    Ok((pulled_back(tape, step, cotangent)?, Some(u)))
+}
+
+/// The gradient by θ of the virtual step's coefficients, for their cotangents `[n]`.
+fn pulled_back(tape: &mut Tape, step: &Recorded, cotangent: Var) -> Result<Vec<Var>> {
     let gradients = tape.vjp(&[(step.coefficients, cotangent)], &step.theta.vars())?;
-    let gradients = gradients.iter().zip(step.theta.vars()).map(|(g, t)| tape.or_zero(*g, t)).collect();
-    Ok((gradients, Some(u)))
+    gradients.iter().zip(step.theta.vars()).map(|(g, t)| tape.or_zero(*g, t)).collect()
+}
+
+/// Added to the Hessian's diagonal for conjugate gradients: a network's loss is not convex.
+const DAMPING: f64 = 0.1;
+
+/// `−∇_θ ⟨J_ℓ(w) v, c(θ)⟩` with `H v = ∇L_meta(ŵ)` and `H` the Hessian of `⟨c, ℓ(w)⟩` ([`crate::bilevel`]). With
+/// the first term of the Neumann series alone, `v = α∇L_meta(ŵ)`: the step's own hypergradient.
+fn at_the_optimum(
+    tape: &mut Tape,
+    step: &Recorded,
+    solver: Solver,
+    want_u: bool,
+) -> Result<(Vec<Var>, Option<Var>)> {
+    let u = if want_u { Some(by_jvp(tape, step)?) } else { None };
+    tape.section("inverse Hessian times the meta gradient");
+    let w = step.w.vars();
+    // The virtual step's: the tape has it already.
+    let gradient = tape.vjp(&[(step.losses, step.coefficients)], &w)?;
+    let pairs = gradient.iter().zip(&w);
+    let gradient = pairs.map(|(g, w)| tape.or_zero(*g, *w)).collect::<Result<Vec<_>>>()?;
+    let v = solve(tape, &w, &gradient, &step.meta_grad, solver)?;
+    let seeds: Vec<(Var, Var)> = w.into_iter().zip(v).collect();
+    let change = tape.jvp(&seeds, &[step.losses])?[0];
+    let change = tape.or_zero(change, step.losses)?;
+    tape.section("hypergradient");
+    let cotangent = tape.scale(change, -1.0)?;
+    Ok((pulled_back(tape, step, cotangent)?, u))
 }
 
 /// `u = J_ℓ(w) g` in forward mode.
@@ -38,11 +81,11 @@ fn by_jvp(tape: &mut Tape, step: &Recorded) -> Result<Var> {
     tape.section("jvp: u, the losses' change along the meta gradient");
     let seeds: Vec<(Var, Var)> = step.w.vars().into_iter().zip(step.meta_grad.iter().copied()).collect();
     let u = tape.jvp(&seeds, &[step.losses])?[0];
-    Ok(tape.or_zero(u, step.losses))
+    tape.or_zero(u, step.losses)
 }
 
 /// `u ≈ (ℓ(w + εg) − ℓ(w − εg)) / 2ε` with `ε = probe/‖g‖`.
-fn by_difference(tape: &mut Tape, net: &Network, probe: f64, step: &Recorded) -> Result<Var> {
+fn by_difference(tape: &mut Tape, net: &dyn Model, probe: f64, step: &Recorded) -> Result<Var> {
     tape.section("u by a finite difference");
     let mut squares = None;
     for g in &step.meta_grad {
@@ -61,8 +104,8 @@ fn by_difference(tape: &mut Tape, net: &Network, probe: f64, step: &Recorded) ->
             let probe = tape.scale_by(*g, eps)?;
             moved.push(tape.add(w, probe)?);
         }
-        let moved: Params = step.w.with(moved);
-        let mut forward = Forward::new(tape, &moved, Normalisation::Batch);
+        let mut moved = step.w.with(moved);
+        let mut forward = Forward::new(tape, &mut moved, Normalisation::Batch);
         let logits = net.logits(&mut forward, step.batch.0)?;
         sides.push(tape.cross_entropy(logits, step.batch.1)?);
     }
@@ -84,7 +127,7 @@ fn by_matrix(tape: &mut Tape, step: &Recorded) -> Result<Var> {
         matrix = Some(matrix.map_or(Ok(part), |m| tape.add(m, part))?);
     }
     let Some(matrix) = matrix else { return Ok(tape.constant(0.0, tape.shape(step.losses).clone())) };
-    tape.output("G", matrix);
+    tape.output("G", matrix)?;
     tape.mean(matrix, 1, 2)
 }
 
@@ -97,7 +140,7 @@ fn per_sample_gradients(tape: &mut Tape, losses: Var, params: &[Var]) -> Result<
         let shape = tape.shape(losses).clone();
         let one_hot = tape.push(crate::tape::Op::Unrow(i), &[one], Some(&shape))?;
         for ((g, p), rows) in tape.vjp(&[(losses, one_hot)], params)?.iter().zip(params).zip(&mut rows) {
-            let g = tape.or_zero(*g, *p);
+            let g = tape.or_zero(*g, *p)?;
             let count = tape.shape(g).count();
             rows.push(tape.reshape(g, [count])?);
         }

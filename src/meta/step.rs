@@ -1,34 +1,39 @@
 //! The three steps on a tape.
 
-use super::config::{Optimiser, StepConfig, VirtualStep, Weights};
+use super::config::{StepConfig, VirtualStep, Weights};
 use super::normalise::inverse_sum;
+use super::optimiser::{buffer, update};
 use super::route;
+use crate::bilevel::Optimiser;
 use crate::error::Result;
-use crate::nn::{Forward, Network, Normalisation, Params, WeightNet};
-use crate::tape::{GatherSpec, Kind, Tape, Var};
+use crate::nn::{Forward, Model, Normalisation, Params, WeightNet};
+use crate::tape::{GatherSpec, Kind, Shape, Tape, Var};
 
 /// Where a step's batches come from.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Batch {
-    /// The inputs `x` `[n,h,w,c]` and `x_meta`.
-    Given,
-    /// Picks `[n,4]` (index, dx, dy, flip) from the state `pixels` `[count,h,w,c]` of bytes: the inputs `picks`, `picks_meta`.
+    /// The inputs `x` `[n, …]` and `x_meta`, of samples with these extents: `[h,w,c]` or `[d]`.
+    Given(Shape),
+    /// Picks `[n,4]` (index, dx, dy, flip) from the state `pixels` `[count,h,w,c]` of bytes: the inputs
+    /// `picks`, `picks_meta`.
     Picked {
         /// Images in the state `pixels`.
         count: usize,
+        /// Height, width and channels of an image.
+        image: [usize; 3],
         /// Normalisation and augmentation.
         spec: GatherSpec,
     },
 }
 
 impl Batch {
-    /// The images `[n,h,w,c]` of the batch whose inputs' names end in `suffix`.
-    pub(super) fn images(&self, tape: &mut Tape, net: &Network, n: usize, suffix: &str) -> Result<Var> {
-        let [h, w, c] = net.image;
+    /// The samples of the batch whose inputs' names end in `suffix`: images `[n,h,w,c]`, features
+    /// `[n,d]`.
+    pub(super) fn samples(&self, tape: &mut Tape, n: usize, suffix: &str) -> Result<Var> {
         match self {
-            Batch::Given => tape.input(&format!("x{suffix}"), Kind::Float, [n, h, w, c]),
-            Batch::Picked { count, spec } => {
-                let pixels = tape.state("pixels", Kind::Byte, [*count, h, w, c])?;
+            Batch::Given(sample) => tape.input(&format!("x{suffix}"), Kind::Float, sample.with(0, &[n])),
+            Batch::Picked { count, image: [h, w, c], spec } => {
+                let pixels = tape.state("pixels", Kind::Byte, [*count, *h, *w, *c])?;
                 let picks = tape.input(&format!("picks{suffix}"), Kind::Int, [n, 4])?;
                 tape.gather(pixels, picks, spec.clone())
             }
@@ -38,12 +43,13 @@ impl Batch {
 
 /// A meta step: losses, virtual step, hypergradient, weight-net step, real step.
 ///
-/// Inputs: `x`/`picks`, `y` `[n]`, `x_meta`/`picks_meta`, `y_meta` `[m]`, the classifier's and the weight net's learning rates `lr`
-/// and `lr.theta`, Adam's corrections. States: `w.*`, `theta.*`, the moments `momentum.*`, `theta.moment*.*`, running statistics
+/// Inputs: `x`/`picks`, `y` `[n]`, with more virtual steps `x_2`/`picks_2`, `y_2` and so on,
+/// `x_meta`/`picks_meta`, `y_meta` `[m]`, the classifier's and the weight net's learning rates `lr` and
+/// `lr.theta`. States: `w.*`, `theta.*`, the moments `momentum.*`, `theta.moment*.*`, running statistics
 /// `stats.*`.
 pub struct MetaStep<'a> {
     /// The classifier.
-    pub net: &'a Network,
+    pub net: &'a dyn Model,
     /// The weight net.
     pub weight_net: &'a WeightNet,
     /// All options.
@@ -114,41 +120,44 @@ impl MetaStep<'_> {
     /// None for networks and options of this crate; the tape's own errors are passed on.
     pub fn record(&self, tape: &mut Tape, everything: bool) -> Result<()> {
         let lr_theta = tape.input("lr.theta", Kind::Float, [])?;
-        let start = self.start(tape, true)?;
+        let mut start = self.start(tape, true)?;
 
         tape.section("virtual step");
-        let weighed = self.weigh(tape, &start, self.config.undetached)?;
+        let weighed = self.weigh(tape, &mut start, self.config.undetached)?;
         let gradient = tape.vjp(&[(start.losses, weighed.coefficients)], &start.w.vars())?;
-        let (virtual_w, reach) = self.virtual_step(tape, &start.w, &gradient, start.lr)?;
+        let (mut virtual_w, reach) = self.virtual_step(tape, &start.w, &gradient, start.lr)?;
+        for step in 2..=self.config.unroll {
+            virtual_w = self.further(tape, &mut start, virtual_w, step)?;
+        }
 
         let recorded = self.meta_gradient(tape, &start, &weighed, virtual_w, reach)?;
         let (hypergrad, u) = route::hypergradient(tape, self.net, self.config, &recorded, everything)?;
 
         tape.section("weight-net step");
-        let theta_next =
-            self.config.weight_net.update(tape, &start.theta, &hypergrad, lr_theta, "theta.moment")?;
+        let mut theta_next =
+            update(tape, &self.config.weight_net, &start.theta, &hypergrad, lr_theta, "theta.moment")?;
 
         tape.section("real step");
-        let weights_next = self.weight_net.weights(tape, &theta_next, weighed.losses, start.groups)?;
+        let weights_next = self.weight_net.weights(tape, &mut theta_next, weighed.losses, start.groups)?;
         let weights_next = tape.detach(weights_next)?;
         let phi = self.objective(tape, weights_next, weighed.losses)?;
         let coefficients = tape.gradient(phi, &[weighed.losses])?[0];
         let rule = Optimiser::Sgd(self.config.classifier);
         let w_next = real_step(tape, &start.w, &[(start.losses, coefficients)], &rule, start.lr, "momentum")?;
 
-        tape.output("loss", start.losses);
-        tape.output("weight", weighed.weights);
-        tape.output("weight_next", weights_next);
-        tape.output("correct", start.correct);
-        tape.output("meta_loss", recorded.meta_loss);
+        tape.output("loss", start.losses)?;
+        tape.output("weight", weighed.weights)?;
+        tape.output("weight_next", weights_next)?;
+        tape.output("correct", start.correct)?;
+        tape.output("meta_loss", recorded.meta_loss)?;
         if everything {
-            recorded.virtual_w.output(tape, "virtual");
-            recorded.virtual_w.with(recorded.meta_grad.clone()).output(tape, "meta_grad");
-            start.theta.with(hypergrad).output(tape, "hypergrad");
-            theta_next.output(tape, "theta_next");
-            w_next.output(tape, "w_next");
+            recorded.virtual_w.output(tape, "virtual")?;
+            recorded.virtual_w.with(recorded.meta_grad.clone()).output(tape, "meta_grad")?;
+            start.theta.with(hypergrad).output(tape, "hypergrad")?;
+            theta_next.output(tape, "theta_next")?;
+            w_next.output(tape, "w_next")?;
             if let Some(u) = u {
-                tape.output("u", u);
+                tape.output("u", u)?;
             }
         }
         Ok(())
@@ -158,24 +167,59 @@ impl MetaStep<'_> {
     pub(super) fn start(&self, tape: &mut Tape, train: bool) -> Result<Start> {
         let n = self.batch[0];
         let lr = tape.input("lr", Kind::Float, [])?;
-        let w = Params::states(tape, "w", &self.net.params())?;
-        let theta = Params::states(tape, "theta", &self.weight_net.params())?;
-
+        let (mut w, theta) = (Params::classifier(), Params::weight_net());
         tape.section("losses at w");
         let Pass { x, y, losses, correct, .. } =
-            Pass::record(tape, self.net, self.data, n, &w, train.then_some("stats"))?;
+            Pass::record(tape, self.net, self.data, n, &mut w, train.then_some("stats"))?;
         let groups = self.weight_net.groups(tape, y)?;
         Ok(Start { lr, w, theta, batch: (x, y), groups, losses, correct })
     }
 
     /// V at the losses, and the coefficients that φ gives to the samples' gradients.
-    pub(super) fn weigh(&self, tape: &mut Tape, start: &Start, undetached: bool) -> Result<Weighed> {
+    pub(super) fn weigh(&self, tape: &mut Tape, start: &mut Start, undetached: bool) -> Result<Weighed> {
         let losses = tape.detach(start.losses)?;
-        let read = if undetached { losses } else { tape.detach(losses)? };
-        let weights = self.weight_net.weights(tape, &start.theta, read, start.groups)?;
+        // A second value, so that φ is not differentiated in the loss that V reads.
+        let read = if undetached { losses } else { tape.detach(start.losses)? };
+        self.weighed(tape, &mut start.theta, losses, read, start.groups)
+    }
+
+    /// V at `read`, and ∇φ by `losses`.
+    fn weighed(
+        &self,
+        tape: &mut Tape,
+        theta: &mut Params,
+        losses: Var,
+        read: Var,
+        groups: Option<Var>,
+    ) -> Result<Weighed> {
+        let weights = self.weight_net.weights(tape, theta, read, groups)?;
         let phi = self.objective(tape, weights, losses)?;
         let coefficients = tape.gradient(phi, &[losses])?[0];
         Ok(Weighed { losses, weights, coefficients })
+    }
+
+    /// One more virtual step, the `step`-th, on a batch of its own.
+    pub(super) fn further(
+        &self,
+        tape: &mut Tape,
+        start: &mut Start,
+        mut w: Params,
+        step: usize,
+    ) -> Result<Params> {
+        tape.section(&format!("virtual step {step}"));
+        let n = self.batch[0];
+        let x = self.data.samples(tape, n, &format!("_{step}"))?;
+        let y = tape.input(&format!("y_{step}"), Kind::Int, [n])?;
+        let logits = self.net.logits(&mut Forward::new(tape, &mut w, Normalisation::Batch), x)?;
+        let losses = tape.cross_entropy(logits, y)?;
+        let groups = self.weight_net.groups(tape, y)?;
+        // These losses depend on θ through the steps before, so what V reads stays connected to them. φ is
+        // differentiated in a value of its own.
+        let own = tape.variable(losses)?;
+        let read = if self.config.undetached { own } else { losses };
+        let weighed = self.weighed(tape, &mut start.theta, own, read, groups)?;
+        let gradient = tape.vjp(&[(losses, weighed.coefficients)], &w.vars())?;
+        Ok(self.virtual_step(tape, &w, &gradient, start.lr)?.0)
     }
 
     /// The meta loss at the classifier that the step with these coefficients leads to, and its gradient there.
@@ -184,11 +228,11 @@ impl MetaStep<'_> {
         tape: &mut Tape,
         start: &Start,
         weighed: &Weighed,
-        virtual_w: Params,
+        mut virtual_w: Params,
         reach: Var,
     ) -> Result<Recorded> {
         tape.section("meta loss and its gradient at ŵ");
-        let meta_losses = meta_losses(tape, self.net, self.data, self.batch[1], &virtual_w)?;
+        let meta_losses = meta_losses(tape, self.net, self.data, self.batch[1], &mut virtual_w)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         let meta_grad = tape.gradient(meta_loss, &virtual_w.vars())?;
         Ok(Recorded {
@@ -228,16 +272,16 @@ impl MetaStep<'_> {
         let rule = self.config.classifier;
         let plain = self.config.virtual_step == VirtualStep::Plain;
         let mut next = Vec::with_capacity(gradient.len());
-        for ((name, w), g) in w.list.iter().zip(gradient) {
-            let g = tape.or_zero(*g, *w);
+        for ((name, w), g) in w.iter().zip(gradient) {
+            let g = tape.or_zero(*g, w)?;
             let direction = if plain {
                 g
             } else {
-                let buffer = rule.buffer(tape, "momentum", name, *w)?;
-                rule.direction(tape, *w, g, buffer)?.0
+                let buffer = buffer(tape, &rule, "momentum", name, w)?;
+                rule.direction(tape, w, g, buffer)?.0
             };
             let step = tape.scale_by(direction, lr)?;
-            next.push(tape.sub(*w, step)?);
+            next.push(tape.sub(w, step)?);
         }
         Ok((w.with(next), tape.scale(lr, -self.config.reach())?))
     }
@@ -245,7 +289,7 @@ impl MetaStep<'_> {
 
 /// A classifier's forward pass over a training batch.
 pub(super) struct Pass {
-    /// Images `[n,h,w,c]`.
+    /// Images `[n,h,w,c]` or features `[n,d]`.
     pub x: Var,
     /// Labels `[n]`, the input `y`.
     pub y: Var,
@@ -261,13 +305,13 @@ impl Pass {
     /// Records the pass at the parameters `w`; the running statistics `<stats>.*` move, if given.
     pub fn record(
         tape: &mut Tape,
-        net: &Network,
+        net: &dyn Model,
         data: &Batch,
         n: usize,
-        w: &Params,
+        w: &mut Params,
         stats: Option<&str>,
     ) -> Result<Pass> {
-        let x = data.images(tape, net, n, "")?;
+        let x = data.samples(tape, n, "")?;
         let y = tape.input("y", Kind::Int, [n])?;
         let mut forward = Forward::new(tape, w, Normalisation::Batch);
         let logits = net.logits(&mut forward, x)?;
@@ -282,8 +326,14 @@ impl Pass {
 
 /// Per-sample losses `[m]` of the meta batch at some parameters. Running statistics stay as they are: a virtual model's are
 /// thrown away.
-pub(super) fn meta_losses(tape: &mut Tape, net: &Network, data: &Batch, m: usize, w: &Params) -> Result<Var> {
-    let x = data.images(tape, net, m, "_meta")?;
+pub(super) fn meta_losses(
+    tape: &mut Tape,
+    net: &dyn Model,
+    data: &Batch,
+    m: usize,
+    w: &mut Params,
+) -> Result<Var> {
+    let x = data.samples(tape, m, "_meta")?;
     let y = tape.input("y_meta", Kind::Int, [m])?;
     let mut forward = Forward::new(tape, w, Normalisation::Batch);
     let logits = net.logits(&mut forward, x)?;
@@ -301,14 +351,15 @@ pub(super) fn real_step(
     momentum: &str,
 ) -> Result<Params> {
     let gradients = tape.vjp(weighted, &w.vars())?;
-    let gradients: Vec<Var> = gradients.iter().zip(w.vars()).map(|(g, w)| tape.or_zero(*g, w)).collect();
-    rule.update(tape, w, &gradients, lr, momentum)
+    let pairs = gradients.iter().zip(w.vars());
+    let gradients: Vec<Var> = pairs.map(|(g, w)| tape.or_zero(*g, w)).collect::<Result<_>>()?;
+    update(tape, rule, w, &gradients, lr, momentum)
 }
 
 /// A plain training step with the same weight for every sample: the baseline.
 pub struct PlainStep<'a> {
     /// The classifier.
-    pub net: &'a Network,
+    pub net: &'a dyn Model,
     /// Its rule.
     pub optimiser: Optimiser,
     /// Where batches come from.
@@ -324,13 +375,13 @@ impl PlainStep<'_> {
     /// As [`MetaStep::record`].
     pub fn record(&self, tape: &mut Tape) -> Result<()> {
         let lr = tape.input("lr", Kind::Float, [])?;
-        let w = Params::states(tape, "w", &self.net.params())?;
+        let mut w = Params::classifier();
         let Pass { losses, correct, .. } =
-            Pass::record(tape, self.net, self.data, self.batch, &w, Some("stats"))?;
+            Pass::record(tape, self.net, self.data, self.batch, &mut w, Some("stats"))?;
         let coefficients = tape.constant(1.0 / self.batch as f64, [self.batch]);
         real_step(tape, &w, &[(losses, coefficients)], &self.optimiser, lr, "momentum")?;
-        tape.output("loss", losses);
-        tape.output("correct", correct);
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
         Ok(())
     }
 }
@@ -338,7 +389,7 @@ impl PlainStep<'_> {
 /// Losses and hits of images at the present parameters, with running statistics: nothing is updated.
 pub struct Evaluation<'a> {
     /// The classifier.
-    pub net: &'a Network,
+    pub net: &'a dyn Model,
     /// Where batches come from.
     pub data: &'a Batch,
     /// Batch size.
@@ -351,16 +402,16 @@ impl Evaluation<'_> {
     /// # Errors
     /// As [`MetaStep::record`].
     pub fn record(&self, tape: &mut Tape) -> Result<()> {
-        let w = Params::states(tape, "w", &self.net.params())?;
-        let x = self.data.images(tape, self.net, self.batch, "")?;
+        let mut w = Params::classifier();
+        let x = self.data.samples(tape, self.batch, "")?;
         let y = tape.input("y", Kind::Int, [self.batch])?;
-        let mut forward = Forward::new(tape, &w, Normalisation::Running);
+        let mut forward = Forward::new(tape, &mut w, Normalisation::Running);
         let logits = self.net.logits(&mut forward, x)?;
         let losses = tape.cross_entropy(logits, y)?;
         let correct = tape.correct(logits, y)?;
-        tape.output("loss", losses);
-        tape.output("correct", correct);
-        tape.output("logits", logits);
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
+        tape.output("logits", logits)?;
         Ok(())
     }
 }

@@ -1,6 +1,9 @@
+use std::collections::HashSet;
+
 use super::params::Params;
-use crate::error::Result;
-use crate::tape::{Geometry, Kind, Tape, Unary, Var};
+use crate::error::{Error, Result};
+use crate::seed::Stream;
+use crate::tape::{First, Geometry, Init, Kind, Shape, Tape, Unary, Var};
 
 /// Added to the variance in batch norm (PyTorch's default).
 pub const NORM_EPS: f64 = 1e-5;
@@ -29,56 +32,132 @@ pub struct Moments {
     pub count: usize,
 }
 
-/// A forward pass being recorded: layers find their parameters by name.
+/// A convolution's filters: square, on an image padded with zeros.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Filters {
+    /// Channels of the output.
+    pub out: usize,
+    /// Rows and columns of a filter.
+    pub size: usize,
+    /// Pixels from one place of the filter to the next.
+    pub stride: usize,
+    /// Zeros on each side.
+    pub pad: usize,
+}
+
+impl Filters {
+    /// Filters of odd size with as many zeros around as keep the image's extents.
+    pub fn same(out: usize, size: usize) -> Filters {
+        Filters { out, size, stride: 1, pad: size / 2 }
+    }
+
+    /// The same with another stride.
+    pub fn stride(self, stride: usize) -> Filters {
+        Filters { stride, ..self }
+    }
+}
+
+/// A forward pass being recorded: layers find their parameters by name, and declare them where they
+/// are first used.
 pub struct Forward<'a> {
     /// Where it is recorded.
     pub tape: &'a mut Tape,
-    params: &'a Params,
+    params: &'a mut Params,
     normalisation: Normalisation,
+    /// Parameters that a layer of this pass has used.
+    used: HashSet<String>,
     /// Statistics of the batch norms so far; empty with running statistics.
     pub moments: Vec<Moments>,
 }
 
 impl<'a> Forward<'a> {
-    /// A forward pass with the given parameters.
-    pub fn new(tape: &'a mut Tape, params: &'a Params, normalisation: Normalisation) -> Forward<'a> {
-        Forward { tape, params, normalisation, moments: Vec::new() }
+    /// A forward pass with these parameters.
+    pub fn new(tape: &'a mut Tape, params: &'a mut Params, normalisation: Normalisation) -> Forward<'a> {
+        Forward { tape, params, normalisation, used: HashSet::new(), moments: Vec::new() }
     }
 
-    /// `x·W + b`, `x` `[n, i]`.
-    pub fn linear(&mut self, layer: &str, x: Var) -> Result<Var> {
-        let w = self.params.get(&format!("{layer}.weight"))?;
-        let b = self.params.get(&format!("{layer}.bias"))?;
+    /// The parameter `name` (`<layer>.<role>`), declared where it is first asked for.
+    ///
+    /// # Errors
+    /// If a layer of this pass has it already (two layers of one name would silently share their
+    /// weights; layers that should, say so with [`Forward::again`]), or it has another shape.
+    pub fn param(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
+        if !self.used.insert(name.to_owned()) {
+            return Err(Error::Program(format!(
+                "two layers of one forward pass are called `{}`; give each a name of its own, or call `again` before the second \
+                 to share the weights",
+                name.rsplit_once('.').map_or(name, |(layer, _)| layer)
+            )));
+        }
+        self.params.param(self.tape, name, shape, init)
+    }
+
+    /// Lets a layer be used once more in this pass, with the same weights.
+    pub fn again(&mut self, layer: &str) {
+        self.used.retain(|name| name.rsplit_once('.').map(|(of, _)| of) != Some(layer));
+    }
+
+    /// Extents of `x` from an axis on, from the last: `channels(x)` is the last one's.
+    fn channels(&self, x: Var) -> usize {
+        self.tape.shape(x).last().copied().unwrap_or(1)
+    }
+
+    /// `x·W + b`, `x` `[n, i]`, result `[n, out]`; first values PyTorch's default.
+    ///
+    /// # Errors
+    /// Those of [`Forward::param`], and if `x` has another number of axes.
+    pub fn linear(&mut self, layer: &str, x: Var, out: usize) -> Result<Var> {
+        let init = Init::torch(self.channels(x));
+        self.linear_from(layer, x, out, [init.clone(), init])
+    }
+
+    /// As [`Forward::linear`], with the first values of weight and bias.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn linear_from(&mut self, layer: &str, x: Var, out: usize, [weight, bias]: [Init; 2]) -> Result<Var> {
+        let inputs = self.channels(x);
+        let w = self.param(&format!("{layer}.weight"), [inputs, out], weight)?;
+        let b = self.param(&format!("{layer}.bias"), [out], bias)?;
         self.tape.linear(x, w, b)
     }
 
-    /// Convolution without bias, `x` NHWC.
-    pub fn conv(&mut self, layer: &str, x: Var, stride: usize, pad: usize) -> Result<Var> {
-        let w = self.params.get(&format!("{layer}.weight"))?;
+    /// Convolution without bias, `x` `[n,h,w,i]`, result `[n,h′,w′,out]`.
+    ///
+    /// # Errors
+    /// Those of [`Forward::param`], and for images that the filters do not fit.
+    pub fn conv(&mut self, layer: &str, x: Var, filters: Filters, init: Init) -> Result<Var> {
+        let Filters { out, size, stride, pad } = filters;
+        let shape = [size, size, self.channels(x), out];
+        let w = self.param(&format!("{layer}.weight"), shape, init)?;
         self.tape.conv(x, w, Geometry { stride, pad })
     }
 
-    /// Convolution with bias.
-    pub fn conv_bias(&mut self, layer: &str, x: Var, stride: usize, pad: usize) -> Result<Var> {
-        let y = self.conv(layer, x, stride, pad)?;
-        let b = self.params.get(&format!("{layer}.bias"))?;
-        self.tape.add_bias(y, b)
+    /// Adds `<layer>.bias` `[c]` along the last axis of `x`.
+    ///
+    /// # Errors
+    /// Those of [`Forward::param`].
+    pub fn bias(&mut self, layer: &str, x: Var, init: Init) -> Result<Var> {
+        let b = self.param(&format!("{layer}.bias"), [self.channels(x)], init)?;
+        self.tape.add_bias(x, b)
     }
 
     /// `scale·x̂ + bias` over all axes but the last.
+    ///
+    /// # Errors
+    /// Those of [`Forward::param`].
     pub fn batch_norm(&mut self, layer: &str, x: Var) -> Result<Var> {
-        let shape = self.tape.shape(x).clone();
+        let shape = self.tape.shape_of("batch norm", x)?;
+        let channels = self.channels(x);
         let xhat = match self.normalisation {
             Normalisation::Batch => {
                 let (mean, variance) = self.tape.moments(x)?;
-                let count = shape.count() / shape.last().copied().unwrap_or(1).max(1);
+                let count = shape.count() / channels.max(1);
                 self.moments.push(Moments { layer: layer.to_owned(), mean, variance, count });
                 self.tape.normalise(x, NORM_EPS)?
             }
             Normalisation::Running => {
-                let channels = shape.without(0..shape.len() - 1);
-                let mean = self.tape.state(&format!("stats.{layer}.mean"), Kind::Float, channels.clone())?;
-                let variance = self.tape.state(&format!("stats.{layer}.var"), Kind::Float, channels)?;
+                let [mean, variance] = running(self.tape, "stats", layer, channels)?;
                 let shifted = self.tape.offset(variance, NORM_EPS)?;
                 let deviation = self.tape.unary(Unary::Sqrt, shifted)?;
                 let r = self.tape.unary(Unary::Recip, deviation)?;
@@ -88,20 +167,24 @@ impl<'a> Forward<'a> {
                 self.tape.mul(centred, r)?
             }
         };
-        let scale = self.params.get(&format!("{layer}.scale"))?;
+        let scale = self.param(&format!("{layer}.scale"), [channels], Init::Constant(1.0))?;
         let scale = self.tape.broadcast_to(scale, shape)?;
         let scaled = self.tape.mul(xhat, scale)?;
-        self.tape.add_bias(scaled, self.params.get(&format!("{layer}.bias"))?)
+        self.bias(layer, scaled, Init::Constant(0.0))
     }
 
-    /// Records the step of the running statistics `<prefix>.*` (`stats` is what [`Normalisation::Running`] reads) towards this
-    /// pass's batch: variances unbiased, as PyTorch keeps them.
+    /// Records the step of the running statistics `<prefix>.*` (`stats` is what
+    /// [`Normalisation::Running`] reads) towards this pass's batch: variances unbiased, as PyTorch
+    /// keeps them.
+    ///
+    /// # Errors
+    /// The tape's own.
     pub fn update_running(self, prefix: &str) -> Result<()> {
         for Moments { layer, mean, variance, count } in &self.moments {
             let unbiased = *count as f64 / (*count as f64 - 1.0).max(1.0);
-            for (part, value, factor) in [("mean", *mean, 1.0), ("var", *variance, unbiased)] {
-                let shape = self.tape.shape(value).clone();
-                let slot = self.tape.state(&format!("{prefix}.{layer}.{part}"), Kind::Float, shape)?;
+            let channels = self.tape.shape(*mean).count();
+            let slots = running(self.tape, prefix, layer, channels)?;
+            for (slot, value, factor) in [(slots[0], *mean, 1.0), (slots[1], *variance, unbiased)] {
                 let old = self.tape.scale(slot, 1.0 - NORM_MOMENTUM)?;
                 let new = self.tape.scale(value, NORM_MOMENTUM * factor)?;
                 let next = self.tape.add(old, new)?;
@@ -110,4 +193,13 @@ impl<'a> Forward<'a> {
         }
         Ok(())
     }
+}
+
+/// A batch norm's running mean (0 before the first batch) and variance (1), `[channels]`.
+fn running(tape: &mut Tape, prefix: &str, layer: &str, channels: usize) -> Result<[Var; 2]> {
+    let mut slot = |part: &str, value: f64| {
+        let first = First { init: Init::Constant(value), stream: Stream::Classifier, counter: 0 };
+        tape.state_from(&format!("{prefix}.{layer}.{part}"), Kind::Float, [channels], first)
+    };
+    Ok([slot("mean", 0.0)?, slot("var", 1.0)?])
 }

@@ -1,40 +1,35 @@
-//! Two 5×5 convolutions (padded by 2), each with bias, ReLU and 2×2 max-pooling, then two linear layers.
-
-use super::{Forward, Init, Network, Param};
+use super::{Filters, Forward, Model};
 use crate::error::Result;
-use crate::tape::{Var, Window};
+use crate::tape::{Init, Var, Window};
+
+/// Two 5×5 convolutions (padded by 2), each with bias, ReLU and 2×2 max-pooling, then two linear
+/// layers. First values are PyTorch's default: U(±1/√fan_in), weights and biases.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LeNet {
+    /// Channels of the two convolutions.
+    pub channels: [usize; 2],
+    /// Width of the hidden layer.
+    pub hidden: usize,
+    /// Number of classes.
+    pub classes: usize,
+}
 
 const POOL: Window = Window { size: 2, stride: 2 };
 
-pub(super) fn params(net: &Network, [c1, c2, hidden]: [usize; 3]) -> Vec<Param> {
-    let [h, w, c] = net.image;
-    let flat = (h / 2 / 2) * (w / 2 / 2) * c2;
-    // PyTorch's default initialisation of a convolution: U(±1/√fan_in), weight and bias.
-    let conv = |layer: &str, i: usize, o: usize| {
-        let init = Init::Uniform(1.0 / ((25 * i) as f64).sqrt());
-        [
-            Param::new(format!("{layer}.weight"), [5, 5, i, o], init.clone()),
-            Param::new(format!("{layer}.bias"), [o], init),
-        ]
-    };
-    [
-        conv("conv1", c, c1),
-        conv("conv2", c1, c2),
-        Param::linear("fc1", flat, hidden),
-        Param::linear("fc2", hidden, net.classes),
-    ]
-    .concat()
-}
-
-pub(super) fn logits(f: &mut Forward, x: Var) -> Result<Var> {
-    let mut x = x;
-    for layer in ["conv1", "conv2"] {
-        x = f.conv_bias(layer, x, 1, 2)?;
-        x = f.tape.relu(x)?;
-        x = f.tape.max_pool(x, POOL)?;
+impl Model for LeNet {
+    fn logits(&self, f: &mut Forward, x: Var) -> Result<Var> {
+        let mut x = x;
+        for (layer, out) in ["conv1", "conv2"].into_iter().zip(self.channels) {
+            let channels = f.tape.shape(x).last().copied().unwrap_or(1);
+            let init = Init::torch(25 * channels);
+            x = f.conv(layer, x, Filters::same(out, 5), init.clone())?;
+            x = f.bias(layer, x, init)?;
+            x = f.tape.relu(x)?;
+            x = f.tape.max_pool(x, POOL)?;
+        }
+        let x = f.tape.flatten(x)?;
+        let h = f.linear("fc1", x, self.hidden)?;
+        let h = f.tape.relu(h)?;
+        f.linear("fc2", h, self.classes)
     }
-    let x = f.tape.flatten(x)?;
-    let h = f.linear("fc1", x)?;
-    let h = f.tape.relu(h)?;
-    f.linear("fc2", h)
 }

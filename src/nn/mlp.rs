@@ -1,17 +1,21 @@
-//! `in – hidden – classes` with ReLU.
-
-use super::{Forward, Network, Param};
+use super::{Forward, Model};
 use crate::error::Result;
 use crate::tape::Var;
 
-pub(super) fn params(net: &Network, hidden: usize) -> Vec<Param> {
-    let pixels = net.image.iter().product();
-    [Param::linear("fc1", pixels, hidden), Param::linear("fc2", hidden, net.classes)].concat()
+/// `in – hidden – classes` with ReLU; images are flattened.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Mlp {
+    /// Width of the hidden layer.
+    pub hidden: usize,
+    /// Number of classes.
+    pub classes: usize,
 }
 
-pub(super) fn logits(f: &mut Forward, x: Var) -> Result<Var> {
-    let x = f.tape.flatten(x)?;
-    let h = f.linear("fc1", x)?;
-    let h = f.tape.relu(h)?;
-    f.linear("fc2", h)
+impl Model for Mlp {
+    fn logits(&self, f: &mut Forward, x: Var) -> Result<Var> {
+        let x = f.tape.flatten(x)?;
+        let h = f.linear("fc1", x, self.hidden)?;
+        let h = f.tape.relu(h)?;
+        f.linear("fc2", h, self.classes)
+    }
 }

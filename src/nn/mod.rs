@@ -2,111 +2,93 @@
 //!
 //! | file | network |
 //! |---|---|
-//! | `params.rs` | parameters by name: shapes, initialisation |
-//! | `layers.rs` | [`Forward`]: linear, convolution, batch norm, by parameter name |
+//! | `params.rs` | [`Params`]: parameters by name, declared where a layer first uses them |
+//! | `layers.rs` | [`Forward`]: a forward pass and its layers |
+//! | `summary.rs` | [`Summary`]: what a model declares |
 //! | `mlp.rs`, `lenet.rs`, `resnet.rs`, `wide_resnet.rs` | the classifiers |
 //! | `weight_net.rs` | the weight net `V(ℓ; θ)` |
 //!
 //! Layouts: activations NHWC, convolution weights HWIO, linear weights `[in, out]`.
+//!
+//! A network of one's own is one function; a closure will do:
+//!
+//! ```
+//! use metatape::nn::{Forward, Model, Normalisation, Params};
+//! use metatape::tape::{Kind, Tape, Var};
+//!
+//! let net = |f: &mut Forward, x: Var| {
+//!     let h = f.linear("hidden", x, 16)?;
+//!     let h = f.tape.sigmoid(h)?;
+//!     f.linear("out", h, 3)
+//! };
+//! let (mut tape, mut params) = (Tape::new(), Params::classifier());
+//! let x = tape.input("x", Kind::Float, [20, 4])?;
+//! let logits = net.logits(&mut Forward::new(&mut tape, &mut params, Normalisation::Batch), x)?;
+//! assert_eq!(tape.shape(logits)[..], [20, 3]);
+//! let names: Vec<&str> = params.iter().map(|(name, _)| name).collect();
+//! assert_eq!(names, ["hidden.weight", "hidden.bias", "out.weight", "out.bias"]);
+//! # Ok::<(), metatape::Error>(())
+//! ```
 
 mod layers;
 mod lenet;
 mod mlp;
 mod params;
 mod resnet;
+mod summary;
 mod weight_net;
 mod wide_resnet;
 
-pub use layers::{Forward, Moments, NORM_EPS, Normalisation};
-pub use params::{Init, Param, Params};
+pub use layers::{Filters, Forward, Moments, NORM_EPS, Normalisation};
+pub use lenet::LeNet;
+pub use mlp::Mlp;
+pub use params::Params;
+pub use resnet::ResNet;
+pub use summary::Summary;
 pub use weight_net::{GROUPS, WeightNet, WeightNetInit};
+pub use wide_resnet::WideResNet;
 
 use crate::error::{Error, Result};
 use crate::tape::Var;
 
-/// A classifier: images `[n,h,w,c]` to logits `[n, classes]`.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Network {
-    /// Image height, width and channels.
-    pub image: [usize; 3],
-    /// Number of classes.
-    pub classes: usize,
-    /// What lies between.
-    pub architecture: Architecture,
-}
-
-/// The networks of the field's experiments, with their widths.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Architecture {
-    /// One hidden layer of this width.
-    Mlp(usize),
-    /// Channels of two 5×5 convolutions (padded by 2, each with ReLU and 2×2 pooling), width of the hidden layer.
-    LeNet([usize; 3]),
-    /// Blocks a stage, channels of the first stage (doubled twice); option-A shortcuts.
-    ResNet(usize, usize),
-    /// Blocks a stage, widening factor of 16, 32, 64 channels; pre-activation, 1×1 shortcuts.
-    WideResNet(usize, usize),
-}
-
-impl Network {
-    /// A network by its name on the command line.
+/// A classifier: a function from a forward pass and an input to logits. Closures are models.
+///
+/// It is recorded several times in one program, with other values for the same parameters, so it must
+/// do the same each time.
+pub trait Model {
+    /// Logits `[n, classes]` of `x`: images `[n,h,w,c]` or features `[n,d]`.
     ///
     /// # Errors
-    /// For an unknown name, or images that the network cannot take.
-    pub fn named(name: &str, image: [usize; 3], classes: usize) -> Result<Network> {
-        let architecture = match name {
-            "mlp" => Architecture::Mlp(256),
-            "lenet" => Architecture::LeNet([32, 64, 256]),
-            "resnet32" => Architecture::ResNet(5, 16),
-            "wrn28-10" => Architecture::WideResNet(4, 10),
-            _ => {
-                let known = "mlp, lenet, resnet32, wrn28-10";
-                return Err(Error::Usage(format!("there is no model `{name}`; choose one of {known}")));
-            }
-        };
-        let [h, w, _] = image;
-        if !matches!(architecture, Architecture::Mlp(_)) && (h < 4 || w < 4) {
-            let sentence =
-                format!("`{name}` needs images of at least 4x4 pixels, these have {h}x{w}; use `mlp`");
-            return Err(Error::Data(sentence));
+    /// For inputs that the network cannot take; the tape's own.
+    fn logits(&self, f: &mut Forward, x: Var) -> Result<Var>;
+}
+
+impl<F: Fn(&mut Forward, Var) -> Result<Var>> Model for F {
+    fn logits(&self, f: &mut Forward, x: Var) -> Result<Var> {
+        self(f, x)
+    }
+}
+
+/// A model that threads may share.
+pub type SharedModel = Box<dyn Model + Send + Sync>;
+
+/// The names that [`named`] knows.
+pub const NAMES: [&str; 4] = ["mlp", "lenet", "resnet32", "wrn28-10"];
+
+/// The networks of the field's experiments, by name: an MLP with 256 hidden units, LeNet with 32 and 64
+/// channels and 256 hidden units, ResNet-32, WRN-28-10.
+///
+/// # Errors
+/// [`Error::Usage`] for a name that is none of [`NAMES`].
+pub fn named(name: &str, classes: usize) -> Result<SharedModel> {
+    Ok(match name {
+        "mlp" => Box::new(Mlp { hidden: 256, classes }),
+        "lenet" => Box::new(LeNet { channels: [32, 64], hidden: 256, classes }),
+        "resnet32" => Box::new(ResNet { blocks: 5, width: 16, classes }),
+        "wrn28-10" => Box::new(WideResNet { blocks: 4, widen: 10, classes }),
+        _ => {
+            let known = NAMES.join(", ");
+            return Err(Error::Usage(format!("there is no model `{name}`; choose one of {known}")));
         }
-        Ok(Network { image, classes, architecture })
-    }
-
-    /// All parameters, in the order of the forward pass.
-    pub fn params(&self) -> Vec<Param> {
-        match self.architecture {
-            Architecture::Mlp(hidden) => mlp::params(self, hidden),
-            Architecture::LeNet(widths) => lenet::params(self, widths),
-            Architecture::ResNet(blocks, width) => resnet::params(self, blocks, width),
-            Architecture::WideResNet(blocks, widen) => wide_resnet::params(self, blocks, widen),
-        }
-    }
-
-    /// Names and channel counts of all batch norms, in the order of the forward pass.
-    pub fn norms(&self) -> Vec<(String, usize)> {
-        let scale = |p: Param| p.name.strip_suffix(".scale").map(|n| (n.to_owned(), p.shape.count()));
-        self.params().into_iter().filter_map(scale).collect()
-    }
-
-    /// Whether a sample's loss depends on the other samples of its batch (train-mode batch norm).
-    pub fn couples_samples(&self) -> bool {
-        !self.norms().is_empty()
-    }
-
-    /// Logits `[n, classes]` of images `x` `[n,h,w,c]`.
-    pub fn logits(&self, f: &mut Forward, x: Var) -> Result<Var> {
-        match self.architecture {
-            Architecture::Mlp(_) => mlp::logits(f, x),
-            Architecture::LeNet(_) => lenet::logits(f, x),
-            Architecture::ResNet(blocks, width) => resnet::logits(f, x, blocks, width),
-            Architecture::WideResNet(blocks, widen) => wide_resnet::logits(f, x, blocks, widen),
-        }
-    }
-
-    /// The network's name and extents, as a checkpoint records them.
-    pub fn signature(&self) -> String {
-        let [h, w, c] = self.image;
-        format!("{:?} on {h}x{w}x{c}, {} classes", self.architecture, self.classes)
-    }
+    })
 }

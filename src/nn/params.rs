@@ -1,101 +1,57 @@
-use rand::Rng;
-use rand_distr::{Distribution, Normal, Uniform};
+use std::collections::HashMap;
 
 use crate::error::{Error, Result};
-use crate::tape::{Kind, Shape, Tape, Var};
+use crate::seed::Stream;
+use crate::tape::{First, Init, Kind, Shape, Tape, Var};
 
-/// A parameter: `<layer>.<role>`, as in `block3.conv1.weight`.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Param {
-    /// Layer and role.
-    pub name: String,
-    /// Extents.
-    pub shape: Shape,
-    /// Value before training.
-    pub init: Init,
-}
-
-/// How a parameter begins.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Init {
-    /// The same number everywhere.
-    Constant(f64),
-    /// Uniform in ± this bound.
-    Uniform(f64),
-    /// Normal with mean 0 and this standard deviation.
-    Normal(f64),
-    /// These numbers.
-    Given(Vec<f64>),
-}
-
-impl Param {
-    /// A parameter.
-    pub fn new(name: impl Into<String>, shape: impl Into<Shape>, init: Init) -> Param {
-        Param { name: name.into(), shape: shape.into(), init }
-    }
-
-    /// Weight `[i, o]` and bias `[o]` of a linear layer, with PyTorch's default U(±1/√i).
-    pub fn linear(layer: &str, i: usize, o: usize) -> [Param; 2] {
-        let init = Init::Uniform(1.0 / (i as f64).sqrt());
-        [
-            Param::new(format!("{layer}.weight"), [i, o], init.clone()),
-            Param::new(format!("{layer}.bias"), [o], init),
-        ]
-    }
-
-    /// A k×k convolution's weight with Kaiming-normal initialisation: standard deviation √(2/fan).
-    pub fn conv_normal(layer: &str, k: usize, i: usize, o: usize, fan: usize) -> Param {
-        Param::new(format!("{layer}.weight"), [k, k, i, o], Init::Normal((2.0 / fan as f64).sqrt()))
-    }
-
-    /// Scale (1) and bias (0) of a batch norm over `c` channels.
-    pub fn norm(layer: &str, c: usize) -> [Param; 2] {
-        [
-            Param::new(format!("{layer}.scale"), [c], Init::Constant(1.0)),
-            Param::new(format!("{layer}.bias"), [c], Init::Constant(0.0)),
-        ]
-    }
-
-    /// The parameter's first value.
-    pub fn initial(&self, rng: &mut impl Rng) -> Vec<f64> {
-        let count = self.shape.count();
-        match &self.init {
-            Init::Constant(c) => vec![*c; count],
-            Init::Given(values) => values.clone(),
-            Init::Uniform(bound) => match Uniform::new_inclusive(-bound, *bound) {
-                Ok(uniform) => uniform.sample_iter(rng).take(count).collect(),
-                Err(_) => vec![0.0; count],
-            },
-            Init::Normal(std) => match Normal::new(0.0, *std) {
-                Ok(normal) => normal.sample_iter(rng).take(count).collect(),
-                Err(_) => vec![0.0; count],
-            },
-        }
-    }
-}
-
-/// A network's parameters as values on a tape.
+/// A network's parameters as values on a tape, by name: `<layer>.<role>`, as in
+/// `block3.conv1.weight`.
+///
+/// They begin empty; a layer declares its parameters where it is first used. So the forward pass is
+/// the only list of them, and after it they stand here in its order.
 #[derive(Clone, Debug)]
 pub struct Params {
-    /// In the network's order.
-    pub list: Vec<(String, Var)>,
+    list: Vec<(String, Var)>,
+    places: HashMap<String, usize>,
+    home: Option<Home>,
+}
+
+/// Where a parameter that is not there yet is declared.
+#[derive(Clone, Debug)]
+struct Home {
+    /// The state's name is `<prefix>.<name>`.
+    prefix: String,
+    /// What its first value is drawn from; the counter is the parameter's place.
+    stream: Stream,
 }
 
 impl Params {
-    /// Declares every parameter as the state `<prefix>.<name>`.
-    pub fn states(tape: &mut Tape, prefix: &str, params: &[Param]) -> Result<Params> {
-        let mut list = Vec::with_capacity(params.len());
-        for p in params {
-            let var = tape.state(&format!("{prefix}.{}", p.name), Kind::Float, p.shape.clone())?;
-            list.push((p.name.clone(), var));
-        }
-        Ok(Params { list })
+    /// No parameters yet: layers declare them as the states `<prefix>.<name>`, whose random first
+    /// values are drawn from `stream`.
+    pub fn declared(prefix: &str, stream: Stream) -> Params {
+        let home = Some(Home { prefix: prefix.to_owned(), stream });
+        Params { list: Vec::new(), places: HashMap::new(), home }
     }
 
-    /// The same names with other values.
+    /// A classifier's own: the states `w.*`.
+    pub fn classifier() -> Params {
+        Params::declared("w", Stream::Classifier)
+    }
+
+    /// The weight net's: the states `theta.*`.
+    pub fn weight_net() -> Params {
+        Params::declared("theta", Stream::WeightNet)
+    }
+
+    /// The same names with other values; no layer can add to them.
     pub fn with(&self, vars: Vec<Var>) -> Params {
         let list = self.list.iter().zip(vars).map(|((name, _), var)| (name.clone(), var)).collect();
-        Params { list }
+        Params { list, places: self.places.clone(), home: None }
+    }
+
+    /// Names and values, in the order of the forward pass.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Var)> {
+        self.list.iter().map(|(name, var)| (name.as_str(), *var))
     }
 
     /// The values, in order.
@@ -103,19 +59,40 @@ impl Params {
         self.list.iter().map(|p| p.1).collect()
     }
 
-    /// The value called `name`.
+    /// The parameter called `name`; where it is first asked for, it is declared.
     ///
     /// # Errors
-    /// If there is none.
-    pub fn get(&self, name: &str) -> Result<Var> {
-        let found = self.list.iter().find(|p| p.0 == name);
-        found.map(|p| p.1).ok_or_else(|| Error::Program(format!("the network has no parameter `{name}`")))
+    /// If it has another shape, or there is none and these parameters are given.
+    pub fn param(&mut self, tape: &mut Tape, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
+        let shape = shape.into();
+        if let Some(at) = self.places.get(name) {
+            let var = self.list[*at].1;
+            let have = tape.shape(var);
+            if *have != shape {
+                let detail = format!(
+                    "has the shape {have}, and {shape} is wanted here; give each layer a name of its own"
+                );
+                return Err(Error::shape(format!("parameter `{name}`"), detail));
+            }
+            return Ok(var);
+        }
+        let Some(Home { prefix, stream }) = &self.home else {
+            return Err(Error::Program(format!(
+                "the network has no parameter `{name}` in this pass, but had none in an earlier one"
+            )));
+        };
+        let first = First { init, stream: *stream, counter: self.list.len() as u64 };
+        let var = tape.state_from(&format!("{prefix}.{name}"), Kind::Float, shape, first)?;
+        self.places.insert(name.to_owned(), self.list.len());
+        self.list.push((name.to_owned(), var));
+        Ok(var)
     }
 
     /// Names every value as the output `<prefix>.<name>`.
-    pub fn output(&self, tape: &mut Tape, prefix: &str) {
-        for (name, var) in &self.list {
-            tape.output(&format!("{prefix}.{name}"), *var);
-        }
+    ///
+    /// # Errors
+    /// If the values are of another tape.
+    pub fn output(&self, tape: &mut Tape, prefix: &str) -> Result<()> {
+        self.iter().try_for_each(|(name, var)| tape.output(&format!("{prefix}.{name}"), var))
     }
 }

@@ -1,12 +1,12 @@
 //! The weight net `V(ℓ; θ)`: 1 – hidden – 1, ReLU, sigmoid. A sample's loss goes in, its weight in (0, 1) comes out. Class-aware, it has
 //! an output for each group of classes, and a sample's weight is that of its label's group.
 
-use super::params::{Init, Param, Params};
 use std::fmt;
 use std::str::FromStr;
 
+use super::params::Params;
 use crate::error::{Error, Result};
-use crate::tape::{Kind, Tape, Var};
+use crate::tape::{Init, Kind, Tape, Var};
 
 /// The weight net's width and first values.
 #[derive(Clone, PartialEq, Debug)]
@@ -67,21 +67,16 @@ impl fmt::Display for WeightNetInit {
 }
 
 impl WeightNet {
-    /// All parameters of θ.
-    pub fn params(&self) -> Vec<Param> {
-        let mut params =
-            [Param::linear("fc1", 1, self.hidden), Param::linear("fc2", self.hidden, self.outputs())]
-                .concat();
-        if self.init == WeightNetInit::Kinks {
-            let (slopes, offsets) = self.kinks();
-            let zero = Init::Constant(0.0);
-            for (param, init) in
-                params.iter_mut().zip([Init::Given(slopes), Init::Given(offsets), zero.clone(), zero])
-            {
-                param.init = init;
-            }
+    /// First values of the parameters in their order: weight and bias of the hidden layer, then of the
+    /// output.
+    fn first(&self) -> [Init; 4] {
+        if self.init == WeightNetInit::Faithful {
+            let (first, second) = (Init::torch(1), Init::torch(self.hidden));
+            return [first.clone(), first, second.clone(), second];
         }
-        params
+        let (slopes, offsets) = self.kinks();
+        let zero = Init::Constant(0.0);
+        [Init::Given(slopes), Init::Given(offsets), zero.clone(), zero]
     }
 
     /// Groups of classes, each with its own V.
@@ -125,12 +120,24 @@ impl WeightNet {
     ///
     /// # Errors
     /// The tape's own.
-    pub fn weights(&self, tape: &mut Tape, theta: &Params, losses: Var, groups: Option<Var>) -> Result<Var> {
-        let shape = tape.shape(losses).clone();
+    pub fn weights(
+        &self,
+        tape: &mut Tape,
+        theta: &mut Params,
+        losses: Var,
+        groups: Option<Var>,
+    ) -> Result<Var> {
+        let (hidden, outputs) = (self.hidden, self.outputs());
+        let [a, b, p, q] = self.first();
+        let a = theta.param(tape, "fc1.weight", [1, hidden], a)?;
+        let b = theta.param(tape, "fc1.bias", [hidden], b)?;
+        let p = theta.param(tape, "fc2.weight", [hidden, outputs], p)?;
+        let q = theta.param(tape, "fc2.bias", [outputs], q)?;
+        let shape = tape.shape_of("weight net", losses)?;
         let x = tape.reshape(losses, [shape.count(), 1])?;
-        let h = tape.linear(x, theta.get("fc1.weight")?, theta.get("fc1.bias")?)?;
+        let h = tape.linear(x, a, b)?;
         let h = tape.relu(h)?;
-        let z = tape.linear(h, theta.get("fc2.weight")?, theta.get("fc2.bias")?)?;
+        let z = tape.linear(h, p, q)?;
         let z = match groups {
             Some(groups) => {
                 let own = tape.mul(z, groups)?;

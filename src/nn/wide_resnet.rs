@@ -1,63 +1,55 @@
-//! Wide residual networks (Zagoruyko & Komodakis 2016): pre-activation blocks, 1×1 convolutions as shortcuts where channels
-//! change. Four blocks a stage, widened 10 times, are WRN-28-10.
-
-use super::{Forward, Network, Param};
+use super::{Filters, Forward, Model};
 use crate::error::Result;
-use crate::tape::Var;
+use crate::tape::{Init, Var};
+
+/// Wide residual networks (Zagoruyko & Komodakis 2016): pre-activation blocks, 1×1 convolutions as
+/// shortcuts where channels change. Four blocks a stage, widened 10 times, are WRN-28-10. The
+/// official code draws from a normal with the fan-out.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WideResNet {
+    /// Blocks of a stage.
+    pub blocks: usize,
+    /// Widening factor of 16, 32, 64 channels.
+    pub widen: usize,
+    /// Number of classes.
+    pub classes: usize,
+}
 
 const FIRST: usize = 16;
 
-/// (name, channels in, channels out, stride) of every block.
-fn blocks(per_stage: usize, widen: usize) -> Vec<(String, usize, usize, usize)> {
-    let mut all = Vec::new();
-    let mut channels = FIRST;
-    for stage in 0..3 {
-        for block in 0..per_stage {
-            let (out, stride) = ((FIRST << stage) * widen, if stage > 0 && block == 0 { 2 } else { 1 });
-            all.push((format!("block{}", all.len() + 1), channels, out, stride));
-            channels = out;
+impl Model for WideResNet {
+    fn logits(&self, f: &mut Forward, x: Var) -> Result<Var> {
+        let mut x = conv(f, "conv1", x, Filters::same(FIRST, 3))?;
+        for block in 0..3 * self.blocks {
+            let stage = block / self.blocks;
+            let stride = if stage > 0 && block % self.blocks == 0 { 2 } else { 1 };
+            let out = (FIRST << stage) * self.widen;
+            x = pre_activation_block(f, &format!("block{}", block + 1), x, out, stride)?;
         }
+        let x = f.batch_norm("bn", x)?;
+        let x = f.tape.relu(x)?;
+        let pooled = f.tape.mean(x, 1, 3)?;
+        let last = f.tape.shape(pooled).last().copied().unwrap_or(1);
+        f.linear_from("fc", pooled, self.classes, [Init::torch(last), Init::Constant(0.0)])
     }
-    all
 }
 
-pub(super) fn params(net: &Network, per_stage: usize, widen: usize) -> Vec<Param> {
-    // The official code draws from a normal with the fan-out.
-    let conv = |layer: &str, k: usize, i: usize, o: usize| Param::conv_normal(layer, k, i, o, k * k * o);
-    let mut all = vec![conv("conv1", 3, net.image[2], FIRST)];
-    let mut last = FIRST;
-    for (name, i, o, _) in blocks(per_stage, widen) {
-        all.extend(Param::norm(&format!("{name}.bn1"), i));
-        all.push(conv(&format!("{name}.conv1"), 3, i, o));
-        all.extend(Param::norm(&format!("{name}.bn2"), o));
-        all.push(conv(&format!("{name}.conv2"), 3, o, o));
-        if i != o {
-            all.push(conv(&format!("{name}.shortcut"), 1, i, o));
-        }
-        last = o;
-    }
-    all.extend(Param::norm("bn", last));
-    let [weight, mut bias] = Param::linear("fc", last, net.classes);
-    bias.init = super::Init::Constant(0.0);
-    all.extend([weight, bias]);
-    all
+fn conv(f: &mut Forward, layer: &str, x: Var, filters: Filters) -> Result<Var> {
+    f.conv(layer, x, filters, Init::kaiming(filters.size * filters.size * filters.out))
 }
 
-pub(super) fn logits(f: &mut Forward, x: Var, per_stage: usize, widen: usize) -> Result<Var> {
-    let mut x = f.conv("conv1", x, 1, 1)?;
-    for (name, i, o, stride) in blocks(per_stage, widen) {
-        let a = f.batch_norm(&format!("{name}.bn1"), x)?;
-        let a = f.tape.relu(a)?;
-        let h = f.conv(&format!("{name}.conv1"), a, stride, 1)?;
-        let h = f.batch_norm(&format!("{name}.bn2"), h)?;
-        let h = f.tape.relu(h)?;
-        let h = f.conv(&format!("{name}.conv2"), h, 1, 1)?;
-        // Where channels change, the shortcut starts from the activated input.
-        let shortcut = if i == o { x } else { f.conv(&format!("{name}.shortcut"), a, stride, 0)? };
-        x = f.tape.add(h, shortcut)?;
-    }
-    let x = f.batch_norm("bn", x)?;
-    let x = f.tape.relu(x)?;
-    let pooled = f.tape.mean(x, 1, 3)?;
-    f.linear("fc", pooled)
+fn pre_activation_block(f: &mut Forward, name: &str, x: Var, out: usize, stride: usize) -> Result<Var> {
+    let a = f.batch_norm(&format!("{name}.bn1"), x)?;
+    let a = f.tape.relu(a)?;
+    let h = conv(f, &format!("{name}.conv1"), a, Filters::same(out, 3).stride(stride))?;
+    let h = f.batch_norm(&format!("{name}.bn2"), h)?;
+    let h = f.tape.relu(h)?;
+    let h = conv(f, &format!("{name}.conv2"), h, Filters::same(out, 3))?;
+    // Where channels change, the shortcut starts from the activated input.
+    let shortcut = if f.tape.shape(x).last() == Some(&out) {
+        x
+    } else {
+        conv(f, &format!("{name}.shortcut"), a, Filters::same(out, 1).stride(stride))?
+    };
+    f.tape.add(h, shortcut)
 }

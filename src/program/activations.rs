@@ -56,7 +56,7 @@ fn keeps_kind(op: &Op) -> bool {
         Op::Contract { form, .. } => matches!(form, Form::Mul),
         Op::Select(_) | Op::Unselect(_) | Op::Subsample(_) | Op::Embed(_) => true,
         Op::Normalise(_) | Op::NormJacobian(_) => true,
-        Op::Reshape | Op::Detach => true,
+        Op::Reshape | Op::Variable | Op::Detach => true,
         Op::Input(_) | Op::State(_) | Op::Constant(_) => false,
         Op::Sum { .. } | Op::Broadcast { .. } | Op::Moments | Op::Variance => false,
         Op::Row(_) | Op::Unrow(_) | Op::Stack => false,

@@ -119,7 +119,7 @@ impl<'t> Units<'t> {
         let op = &self.tape.node(var).op;
         match op {
             // Views and leaves run nothing.
-            Op::Input(_) | Op::State(_) | Op::Reshape | Op::Row(_) | Op::Detach => return,
+            Op::Input(_) | Op::State(_) | Op::Reshape | Op::Row(_) | Op::Variable | Op::Detach => return,
             Op::Constant(_) | Op::Broadcast { .. } => {
                 if self.needs_buffer(var) {
                     self.start(var, true);

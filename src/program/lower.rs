@@ -6,8 +6,19 @@ use std::collections::HashMap;
 use crate::error::Result;
 use crate::tape::{Form, Op, Role, Scalar, Shape, Tape, Unary, Var};
 
-/// The tape without dead code; with `rewrite`, batch norm and sums in the form that the kernels want.
-pub(super) fn lower(tape: &Tape, rewrite: bool) -> Result<Tape> {
+/// What is rewritten on the way from one tape to the next. In all passes dead code goes, and operations are folded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Nothing else.
+    Fold,
+    /// What the kernels do not know.
+    Plain,
+    /// That, and batch norm, sums and products in the form that is fastest.
+    Fast,
+}
+
+/// The tape after a pass.
+pub(super) fn lower(tape: &Tape, pass: Pass) -> Result<Tape> {
     let live = live(tape);
     let mut readers = vec![0; tape.len()];
     for var in tape.vars().filter(|v| live[v.index()]) {
@@ -16,7 +27,7 @@ pub(super) fn lower(tape: &Tape, rewrite: bool) -> Result<Tape> {
     for root in tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1)) {
         readers[root.index()] += 1;
     }
-    let mut low = Lowering { out: Tape::new(), of: HashMap::new(), readers: &readers };
+    let mut low = Lowering { out: Tape::folding(), of: HashMap::new(), readers: &readers };
     // Leaves are declared even where they are not used: callers bind them by name.
     for (name, var) in tape.inputs() {
         let new = low.out.input(name, tape.node(*var).kind, tape.shape(*var).clone())?;
@@ -28,13 +39,13 @@ pub(super) fn lower(tape: &Tape, rewrite: bool) -> Result<Tape> {
     }
     for var in tape.vars().filter(|v| live[v.index()]) {
         if !low.of.contains_key(&var) {
-            let new = low.rewritten(tape, var, rewrite)?;
+            let new = low.rewritten(tape, var, pass)?;
             low.of.insert(var, new);
         }
     }
     for (name, var) in tape.outputs() {
         let var = low.before_updates(tape, *var)?;
-        low.out.output(name, var);
+        low.out.output(name, var)?;
     }
     for (slot, var) in tape.updates() {
         let var = if slot == var { low.of[var] } else { low.before_updates(tape, *var)? };
@@ -83,7 +94,7 @@ impl Lowering<'_> {
     fn before_updates(&mut self, tape: &Tape, var: Var) -> Result<Var> {
         let new = self.of[&var];
         let mut root = var;
-        while let Op::Reshape | Op::Row(_) | Op::Detach = tape.node(root).op {
+        while let Op::Reshape | Op::Row(_) | Op::Variable | Op::Detach = tape.node(root).op {
             root = tape.node(root).args[0];
         }
         if !tape.updates().iter().any(|(slot, value)| *slot == root && *value != root) {
@@ -93,12 +104,14 @@ impl Lowering<'_> {
         self.out.reshape(copy, tape.shape(var).clone())
     }
 
-    fn rewritten(&mut self, tape: &Tape, var: Var, rewrite: bool) -> Result<Var> {
+    fn rewritten(&mut self, tape: &Tape, var: Var, pass: Pass) -> Result<Var> {
         let node = tape.node(var);
         let args: Vec<Var> = node.args.iter().map(|a| self.of[a]).collect();
+        let rewrite = pass == Pass::Fast;
         match &node.op {
-            // detach(x) => x: only derivatives see the difference
-            Op::Detach => Ok(args[0]),
+            // variable(x), detach(x) => x: only derivatives see the difference
+            Op::Variable | Op::Detach => Ok(args[0]),
+            op if pass == Pass::Fold => self.out.push(op.clone(), &args, Some(&node.shape)),
             // variance(x) => row 1 of moments(x), which batch norm's forward pass has computed already
             Op::Variance => Ok(self.out.moments(args[0])?.1),
             // normalise(x) => (x − mean)·r, entry by entry

@@ -52,16 +52,19 @@ impl Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tape::Tape;
 
     #[test]
     fn tensors_alive_together_never_overlap_and_dead_ones_are_reused() {
         let life = |len, from, to| Life { len, from, to };
+        let mut tape = Tape::new();
+        let v: Vec<Var> = (0..5).map(|i| tape.constant(f64::from(i), [])).collect();
         let lives: HashMap<Var, Life> = [
-            (Var(0), life(100, 0, 2)),
-            (Var(1), life(40, 1, 3)),
-            (Var(2), life(90, 3, 4)),
-            (Var(3), life(7, 3, 5)),
-            (Var(4), life(500, 4, 4)),
+            (v[0], life(100, 0, 2)),
+            (v[1], life(40, 1, 3)),
+            (v[2], life(90, 3, 4)),
+            (v[3], life(7, 3, 5)),
+            (v[4], life(500, 4, 4)),
         ]
         .into();
         let arena = Arena::lay_out(&lives);
@@ -72,6 +75,6 @@ mod tests {
                 assert!(a == b || !together || oa + la.len <= ob || ob + lb.len <= oa, "{a:?} over {b:?}");
             }
         }
-        assert_eq!(arena.offsets[&Var(2)], arena.offsets[&Var(0)], "90 entries fit where 100 have died");
+        assert_eq!(arena.offsets[&v[2]], arena.offsets[&v[0]], "90 entries fit where 100 have died");
     }
 }

@@ -7,7 +7,7 @@ use super::activations::activations;
 use super::emit::{Draft, draft, forget_unread};
 use super::fuse::Units;
 use super::kernel::{Instr, Kernel, Operand, Outcome, Place, Tensor};
-use super::lower::lower;
+use super::lower::{Pass, lower};
 use super::memory::{Arena, Life};
 use crate::error::Result;
 use crate::tape::{Kind, Op, Shape, Tape, Var};
@@ -76,8 +76,9 @@ impl Roots<'_> {
 impl Plan {
     /// Plans a tape's outputs and updates.
     pub fn new(tape: &Tape, options: Options) -> Result<Plan> {
-        // A second time, for what the rewrites have left without a reader.
-        let tape = &lower(&lower(tape, options.fuse)?, false)?;
+        let rewrites = if options.fuse { Pass::Fast } else { Pass::Plain };
+        // At last once more, for what the rewrites have left without a reader.
+        let tape = &lower(&lower(&lower(tape, Pass::Fold)?, rewrites)?, Pass::Plain)?;
         let units = Units::new(tape, options.fuse);
         let mut drafts: Vec<Draft> = (0..units.units.len()).map(|i| draft(tape, &units, i)).collect();
         // `q` added onto `p`: both the sum and q itself live in p's memory.

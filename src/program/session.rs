@@ -1,26 +1,66 @@
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::backend::{Backend, Values};
 use super::kernel::{Place, Tensor};
 use super::limits::{Limit, limits};
 use super::plan::{Named, Options, Plan};
 use crate::error::{Error, Result};
-use crate::tape::Tape;
+use crate::tape::{First, Kind, Tape};
 
 /// A machine with states, and programs that share them by name.
 pub struct Session {
     backend: Box<dyn Backend>,
     states: Vec<Named>,
+    /// Per state, its first value, if that is not zeros.
+    firsts: Vec<Option<First>>,
+    /// What random first values are drawn with.
+    seed: u64,
     /// Per state, what the programs ask of its integers.
     limits: Vec<Vec<Limit>>,
     by_name: HashMap<String, usize>,
-    programs: usize,
+    id: u32,
+    /// Per program, what it still has to be given.
+    programs: Vec<Unfed>,
+}
+
+/// No two sessions of a process have one number.
+static SESSIONS: AtomicU32 = AtomicU32::new(0);
+
+/// A program by its session and its number there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct ProgramId {
+    session: u32,
+    number: u32,
+}
+
+/// Which inputs that it reads a program has never been given.
+struct Unfed {
+    wanting: Vec<bool>,
+    count: usize,
+}
+
+impl Unfed {
+    fn new(plan: &Plan) -> Unfed {
+        let mut wanting = vec![false; plan.inputs.len()];
+        let read = plan.instrs.iter().flat_map(|i| &i.args).chain(plan.outputs.iter().map(|o| &o.1));
+        for tensor in read {
+            if let Place::Input(i, _) = tensor.place {
+                wanting[i] = true;
+            }
+        }
+        Unfed { count: wanting.iter().filter(|w| **w).count(), wanting }
+    }
+
+    fn given(&mut self, input: usize) {
+        self.count -= usize::from(std::mem::take(&mut self.wanting[input]));
+    }
 }
 
 /// A program that a session has made ready.
 #[derive(Clone, Debug)]
 pub struct Program {
-    number: usize,
+    id: ProgramId,
     inputs: Vec<Named>,
     /// Per input, what is asked of its integers.
     limits: Vec<Vec<Limit>>,
@@ -35,11 +75,11 @@ pub struct Program {
 
 /// An input of a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct InputId(usize);
+pub struct InputId(ProgramId, usize);
 
 /// An output of a program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OutputId(usize);
+pub struct OutputId(ProgramId, usize);
 
 impl Program {
     /// The input called `name`.
@@ -48,7 +88,8 @@ impl Program {
     /// If there is none.
     pub fn input(&self, name: &str) -> Result<InputId> {
         let at = self.inputs.iter().position(|i| i.name == name);
-        at.map(InputId).ok_or_else(|| Error::Program(format!("the program has no input `{name}`")))
+        at.map(|at| InputId(self.id, at))
+            .ok_or_else(|| Error::Program(format!("the program has no input `{name}`")))
     }
 
     /// The output called `name`.
@@ -57,7 +98,8 @@ impl Program {
     /// If there is none.
     pub fn output(&self, name: &str) -> Result<OutputId> {
         let at = self.outputs.iter().position(|o| o.0.name == name);
-        at.map(OutputId).ok_or_else(|| Error::Program(format!("the program has no output `{name}`")))
+        at.map(|at| OutputId(self.id, at))
+            .ok_or_else(|| Error::Program(format!("the program has no output `{name}`")))
     }
 
     /// All outputs, by name, with shapes.
@@ -69,12 +111,45 @@ impl Program {
     pub fn inputs(&self) -> &[Named] {
         &self.inputs
     }
+
+    /// What the program gives, for whoever must tell it from another one.
+    fn name(&self) -> String {
+        let outputs: Vec<String> = self.outputs().take(3).map(|o| format!("`{}`", o.name)).collect();
+        let more = if self.outputs.len() > 3 { ", …" } else { "" };
+        let made = if outputs.is_empty() { "no outputs".into() } else { outputs.join(", ") + more };
+        format!("the program with {made}")
+    }
+
+    fn input_at(&self, input: InputId) -> Result<usize> {
+        self.check_owner(input.0, "input").map(|()| input.1)
+    }
+
+    fn output_at(&self, output: OutputId) -> Result<usize> {
+        self.check_owner(output.0, "output").map(|()| output.1)
+    }
+
+    fn check_owner(&self, of: ProgramId, what: &str) -> Result<()> {
+        if of == self.id {
+            return Ok(());
+        }
+        let name = self.name();
+        Err(Error::Program(format!("{name} was given the {what} of another one; ask it for its own by name")))
+    }
 }
 
 impl Session {
     /// A session on a machine.
     pub fn new(backend: Box<dyn Backend>) -> Session {
-        Session { backend, states: Vec::new(), limits: Vec::new(), by_name: HashMap::new(), programs: 0 }
+        Session {
+            backend,
+            states: Vec::new(),
+            firsts: Vec::new(),
+            seed: 0,
+            limits: Vec::new(),
+            by_name: HashMap::new(),
+            id: SESSIONS.fetch_add(1, Ordering::Relaxed),
+            programs: Vec::new(),
+        }
     }
 
     /// The machine, for people.
@@ -87,7 +162,8 @@ impl Session {
         self.backend.precision()
     }
 
-    /// Makes a tape's outputs and updates ready to run. States that the session does not have yet begin as zeros.
+    /// Makes a tape's outputs and updates ready to run. States that the session does not have yet begin as the tape says, with
+    /// random numbers of the session's seed (0, or that of [`Session::initialise`]).
     ///
     /// # Errors
     /// If a state was declared with another shape by an earlier program, or the machine has no room.
@@ -95,7 +171,7 @@ impl Session {
         let plan = Plan::new(tape, options)?;
         let mut states = Vec::with_capacity(plan.states.len());
         for state in &plan.states {
-            states.push(self.declare(state)?);
+            states.push(self.declare(state, tape.first_value(&state.name))?);
         }
         let mut input_limits = vec![Vec::new(); plan.inputs.len()];
         for (place, limit) in limits(&plan) {
@@ -105,8 +181,9 @@ impl Session {
                 Place::Arena(_) => {}
             }
         }
+        let unfed = Unfed::new(&plan);
         let program = Program {
-            number: self.programs,
+            id: ProgramId { session: self.id, number: self.programs.len() as u32 },
             inputs: plan.inputs.clone(),
             limits: input_limits,
             outputs: plan.outputs.clone(),
@@ -115,11 +192,11 @@ impl Session {
             arena_bytes: plan.arena * self.backend.float_bytes(),
         };
         self.backend.load(plan, states)?;
-        self.programs += 1;
+        self.programs.push(unfed);
         Ok(program)
     }
 
-    fn declare(&mut self, state: &Named) -> Result<usize> {
+    fn declare(&mut self, state: &Named, first: Option<&First>) -> Result<usize> {
         if let Some(&at) = self.by_name.get(&state.name) {
             let have = &self.states[at];
             if have.shape != state.shape || have.kind != state.kind {
@@ -130,9 +207,36 @@ impl Session {
         }
         self.backend.add_state(state.kind, state.shape.count())?;
         self.by_name.insert(state.name.clone(), self.states.len());
+        self.firsts.push(first.cloned());
         self.states.push(state.clone());
         self.limits.push(Vec::new());
-        Ok(self.states.len() - 1)
+        let at = self.states.len() - 1;
+        if first.is_some() {
+            self.begin(at)?;
+        }
+        Ok(at)
+    }
+
+    /// Gives every floating-point state its first value, drawn with `seed`: those that there are now,
+    /// and those of programs to come. After steps, it undoes them; other states stay.
+    ///
+    /// # Errors
+    /// The machine's.
+    pub fn initialise(&mut self, seed: u64) -> Result<()> {
+        self.seed = seed;
+        for at in 0..self.states.len() {
+            if self.states[at].kind == Kind::Float {
+                self.begin(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, state: usize) -> Result<()> {
+        let count = self.states[state].shape.count();
+        let first = self.firsts[state].as_ref();
+        let values = first.map_or_else(|| vec![0.0; count], |first| first.values(count, self.seed));
+        self.backend.write_state(state, Values::Float(&values))
     }
 
     /// All states, in the order of their making.
@@ -169,10 +273,36 @@ impl Session {
     /// Gives a program an input; it stays until it is overwritten.
     ///
     /// # Errors
-    /// If kind or length differ from the declared ones, or a label or pick is out of range.
+    /// If kind or length differ from the declared ones, a label or pick is out of range, or the program or the input
+    /// is another one's.
     pub fn write_input(&mut self, program: &Program, input: InputId, values: Values) -> Result<()> {
-        check(&program.inputs[input.0], &program.limits[input.0], values)?;
-        self.backend.write_input(program.number, input.0, values)
+        let (number, input) = (self.number(program)?, program.input_at(input)?);
+        check(&program.inputs[input], &program.limits[input], values)?;
+        self.backend.write_input(number, input, values)?;
+        self.programs[number].given(input);
+        Ok(())
+    }
+
+    /// The program's number on the machine.
+    fn number(&self, program: &Program) -> Result<usize> {
+        if program.id.session == self.id {
+            return Ok(program.id.number as usize);
+        }
+        let name = program.name();
+        Err(Error::Program(format!("{name} was compiled in another session; compile its tape in this one")))
+    }
+
+    /// The number of a program that has been given all inputs that it reads.
+    fn ready(&self, program: &Program) -> Result<usize> {
+        let number = self.number(program)?;
+        let Unfed { wanting, count } = &self.programs[number];
+        if *count == 0 {
+            return Ok(number);
+        }
+        let all = program.inputs.iter().zip(wanting).filter(|(_, wanting)| **wanting);
+        let names: Vec<String> = all.map(|(input, _)| format!("`{}`", input.name)).collect();
+        let (name, inputs) = (program.name(), names.join(", "));
+        Err(Error::Program(format!("{name} was never given {inputs}; feed every input before the first run")))
     }
 
     /// [`Session::write_input`] by name.
@@ -181,8 +311,11 @@ impl Session {
     }
 
     /// Runs a program once. The machine may still be at it when this returns; whatever is called next waits as it must.
+    ///
+    /// # Errors
+    /// If the program is another session's, an input that it reads was never fed, or the machine fails.
     pub fn run(&mut self, program: &Program) -> Result<()> {
-        self.backend.run(program.number)
+        self.backend.run(self.ready(program)?)
     }
 
     /// Waits until all runs are done: for whoever measures times.
@@ -198,24 +331,25 @@ impl Session {
     /// Runs a program's kernels in their order, timing each, by itself or several times over: (name, seconds). States are not what runs would
     /// have left.
     pub fn profile(&mut self, program: &Program) -> Result<Vec<(&'static str, f64)>> {
-        self.backend.profile(program.number)
+        self.backend.profile(self.ready(program)?)
     }
 
     /// An output's entries after a run, row-major.
     pub fn read(&self, program: &Program, output: OutputId) -> Result<Vec<f64>> {
-        let mut out = vec![0.0; program.outputs[output.0].1.len];
+        let mut out = vec![0.0; program.outputs[program.output_at(output)?].1.len];
         self.read_into(program, output, &mut out)?;
         Ok(out)
     }
 
     /// As [`Session::read`], without allocating. `out` must have the output's length.
     pub fn read_into(&self, program: &Program, output: OutputId, out: &mut [f64]) -> Result<()> {
-        let (named, tensor) = &program.outputs[output.0];
+        let number = self.number(program)?;
+        let (named, tensor) = &program.outputs[program.output_at(output)?];
         if out.len() != tensor.len {
             let detail = format!("holds {} numbers, {} were to be read", tensor.len, out.len());
             return Err(Error::shape(format!("output `{}`", named.name), detail));
         }
-        self.backend.read(program.number, *tensor, out)
+        self.backend.read(number, *tensor, out)
     }
 
     /// [`Session::read`] by name.

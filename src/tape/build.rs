@@ -6,6 +6,11 @@ use super::shape::Shape;
 use crate::error::Result;
 
 impl Tape {
+    /// The shape of `x`; `asking` names what takes it.
+    pub(crate) fn shape_of(&self, asking: &str, x: Var) -> Result<Shape> {
+        Ok(self.own(x, || asking.to_owned())?.shape.clone())
+    }
+
     /// `a + b`, one shape.
     pub fn add(&mut self, a: Var, b: Var) -> Result<Var> {
         self.push(Op::Add, &[a, b], None)
@@ -24,7 +29,7 @@ impl Tape {
 
     /// `s · x` for a scalar `s` on the tape.
     pub fn scale_by(&mut self, x: Var, s: Var) -> Result<Var> {
-        let s = self.broadcast_to(s, self.shape(x).clone())?;
+        let s = self.broadcast_to(s, self.shape_of("scale by", x)?)?;
         self.mul(x, s)
     }
 
@@ -87,19 +92,19 @@ impl Tape {
 
     /// Sum of all entries.
     pub fn sum_all(&mut self, x: Var) -> Result<Var> {
-        self.sum(x, 0, self.shape(x).len())
+        self.sum(x, 0, self.shape_of("sum", x)?.len())
     }
 
     /// Mean over the axes `from..to`.
     pub fn mean(&mut self, x: Var, from: usize, to: usize) -> Result<Var> {
-        let count: usize = self.shape(x).get(from..to).map_or(1, |axes| axes.iter().product());
+        let count: usize = self.shape_of("mean", x)?.get(from..to).map_or(1, |axes| axes.iter().product());
         let sum = self.sum(x, from, to)?;
         self.scale(sum, 1.0 / count.max(1) as f64)
     }
 
     /// Mean of all entries.
     pub fn mean_all(&mut self, x: Var) -> Result<Var> {
-        self.mean(x, 0, self.shape(x).len())
+        self.mean(x, 0, self.shape_of("mean", x)?.len())
     }
 
     /// Repeats `x` along new axes `from..to` of a result of shape `shape`.
@@ -109,13 +114,13 @@ impl Tape {
 
     /// Repeats `x` along new leading axes, up to `shape`: a bias `[c]` to `[n,h,w,c]`, a scalar to anything.
     pub fn broadcast_to(&mut self, x: Var, shape: Shape) -> Result<Var> {
-        let new = shape.len().saturating_sub(self.shape(x).len());
+        let new = shape.len().saturating_sub(self.shape_of("broadcast", x)?.len());
         self.broadcast(x, 0, new, &shape)
     }
 
     /// Repeats one number per sample `[n]` along new trailing axes, up to `shape` `[n, …]`.
     pub fn broadcast_samples(&mut self, x: Var, shape: &Shape) -> Result<Var> {
-        self.broadcast(x, self.shape(x).len(), shape.len(), shape)
+        self.broadcast(x, self.shape_of("broadcast", x)?.len(), shape.len(), shape)
     }
 
     /// The same numbers in another shape.
@@ -125,12 +130,21 @@ impl Tape {
 
     /// `[n, …]` as a matrix `[n, rest]`.
     pub fn flatten(&mut self, x: Var) -> Result<Var> {
-        let shape = self.shape(x).clone();
+        let shape = self.shape_of("flatten", x)?;
         let n = shape.first().copied().unwrap_or(1);
         self.reshape(x, [n, shape.count() / n.max(1)])
     }
 
-    /// The same numbers, as far as derivatives go a constant.
+    /// The same numbers as a value of its own, by and along which derivatives can be taken. Derivatives flow through
+    /// it. Every call makes another one: with `a = variable(x)`, `b = variable(x)`, `a ∘ b` has the derivative b by a.
+    ///
+    /// A constant needs it to be differentiated by: what reads a constant has its number, not the constant.
+    pub fn variable(&mut self, x: Var) -> Result<Var> {
+        self.push(Op::Variable, &[x], None)
+    }
+
+    /// The same numbers, as far as derivatives go a constant. Every call makes another value, and each is a variable to
+    /// differentiate by.
     pub fn detach(&mut self, x: Var) -> Result<Var> {
         self.push(Op::Detach, &[x], None)
     }
@@ -158,7 +172,7 @@ impl Tape {
 
     /// `x + b` with `b` along the last axis.
     pub fn add_bias(&mut self, x: Var, b: Var) -> Result<Var> {
-        let b = self.broadcast_to(b, self.shape(x).clone())?;
+        let b = self.broadcast_to(b, self.shape_of("add bias", x)?)?;
         self.add(x, b)
     }
 
@@ -186,7 +200,7 @@ impl Tape {
     /// 1 at each row's label, else 0, `[n, classes]`, of labels `[n]`.
     pub fn one_hot(&mut self, labels: Var, classes: usize) -> Result<Var> {
         // Cross-entropy's gradient is softmax − one-hot, and softmax of equal logits is known.
-        let n = self.shape(labels).count();
+        let n = self.shape_of("one-hot", labels)?.count();
         let logits = self.constant(0.0, [n, classes]);
         let residual = self.push(Op::Residual, &[logits, labels], None)?;
         let minus = self.scale(residual, -1.0)?;

@@ -63,7 +63,7 @@ pub(crate) fn infer(
         (Op::Input(_) | Op::State(_) | Op::Constant(_), []) => wanted()?,
         (Op::Add | Op::Mask, [a, b]) if a == b => (*a).clone(),
         (Op::Add | Op::Mask, _) => return Err(bad("both arguments must have one shape")),
-        (Op::Scale(_) | Op::Offset(_) | Op::Unary(_) | Op::Detach, [a]) => (*a).clone(),
+        (Op::Scale(_) | Op::Offset(_) | Op::Unary(_) | Op::Variable | Op::Detach, [a]) => (*a).clone(),
         (Op::Normalise(_), [a]) if !a.is_empty() => (*a).clone(),
         (Op::Softmax, [a]) if a.len() == 2 => (*a).clone(),
         (Op::Softmax, _) => return Err(bad("logits must be [n, k]")),

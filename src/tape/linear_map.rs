@@ -80,11 +80,12 @@ impl LinearMap {
     /// Records the map's value at `v`.
     ///
     /// # Errors
-    /// If `v` has not the shape that the map takes.
+    /// If `v` has not the shape that the map takes, or is of another tape.
     pub fn apply(&self, tape: &mut Tape, v: Var) -> Result<Var> {
-        if tape.shape(v) != &self.from {
-            let detail = format!("takes {}, got {}", self.from, tape.shape(v));
-            return Err(crate::Error::shape(format!("linear map {:?}", self.block), detail));
+        let name = || format!("linear map {:?}", self.block);
+        let given = &tape.own(v, name)?.shape;
+        if given != &self.from {
+            return Err(crate::Error::shape(name(), format!("takes {}, got {given}", self.from)));
         }
         let to = Some(&self.to);
         match &self.block {

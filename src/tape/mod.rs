@@ -4,6 +4,7 @@
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `shape.rs` | shapes, and the `[pre, mid, post]` view that sums and broadcasts use |
+//! | `init.rs` | [`Init`]: how a state begins |
 //! | `op.rs` | the closed set of operations |
 //! | `infer.rs` | which argument shapes an operation takes, and which shape it gives |
 //! | `record.rs` | [`Tape`]: append, hash-cons, simplify |
@@ -15,6 +16,7 @@
 
 mod build;
 mod infer;
+mod init;
 mod linear_map;
 mod op;
 mod print;
@@ -23,6 +25,7 @@ mod rules;
 mod shape;
 mod walk;
 
+pub use init::{First, Init};
 pub use linear_map::{Block, LinearMap};
 pub use op::{Form, GatherSpec, Geometry, Kind, Op, Role, Scalar, Strided, Unary, Window};
 pub use record::{Node, Tape, Var};

@@ -163,7 +163,9 @@ pub enum Op {
     },
     /// The same numbers in another shape.
     Reshape,
-    /// The same numbers, through which no derivative flows.
+    /// The same numbers as a value of its own: recording it again makes another one.
+    Variable,
+    /// The same numbers as a value of its own, through which no derivative flows.
     Detach,
     /// Row `i` of `[k, …]`.
     Row(usize),
@@ -208,7 +210,8 @@ impl Op {
             Op::CrossEntropy | Op::Residual | Op::WeightedResidual => arg == 1,
             Op::Detach | Op::Correct | Op::Gather(_) => true,
             Op::Input(_) | Op::State(_) | Op::Constant(_) | Op::Add | Op::Scale(_) | Op::Offset(_) => false,
-            Op::Unary(_) | Op::Contract { .. } | Op::Sum { .. } | Op::Broadcast { .. } | Op::Reshape => false,
+            Op::Unary(_) | Op::Contract { .. } | Op::Sum { .. } | Op::Broadcast { .. } => false,
+            Op::Reshape | Op::Variable => false,
             Op::Row(_) | Op::Unrow(_) | Op::Stack | Op::Subsample(_) | Op::Embed(_) => false,
             Op::Moments | Op::Variance | Op::Normalise(_) | Op::NormJacobian(_) | Op::Softmax => false,
         }

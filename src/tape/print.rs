@@ -40,6 +40,7 @@ impl Op {
             Op::Sum { from, to } => format!("sum axes {from}..{to}"),
             Op::Broadcast { from, to } => format!("broadcast axes {from}..{to}"),
             Op::Reshape => "reshape".into(),
+            Op::Variable => "variable".into(),
             Op::Detach => "detach".into(),
             Op::Row(i) => format!("row {i}"),
             Op::Unrow(i) => format!("unrow {i}"),

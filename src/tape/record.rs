@@ -1,20 +1,35 @@
 use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::infer::infer;
+use super::init::First;
 use super::op::{Form, Kind, Op, Role, Scalar};
 use super::shape::Shape;
 use crate::error::{Error, Result};
 
-/// A value on a tape: the number of the operation that makes it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Var(pub(crate) u32);
+/// A value on a tape: the tape's number, and the place of the operation that makes it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Var {
+    tape: u32,
+    index: u32,
+}
 
 impl Var {
     /// Place on the tape, from 0.
     pub fn index(self) -> usize {
-        self.0 as usize
+        self.index as usize
     }
 }
+
+impl fmt::Debug for Var {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "%{}", self.index)
+    }
+}
+
+/// No two tapes of a process have one number, so that a value of another tape is told from one's own.
+static TAPES: AtomicU32 = AtomicU32::new(0);
 
 /// One recorded operation.
 #[derive(Clone, Debug)]
@@ -32,22 +47,52 @@ pub struct Node {
 /// A Wengert list with named inputs, state slots, outputs and updates: the text of a program.
 ///
 /// Recording an operation a second time on the same arguments gives the first one's value back (hash-consing), so
-/// the walks share everything that they need of the primal program without keeping track of it.
-#[derive(Default)]
+/// the walks share everything that they need of the primal program without keeping track of it. Where a value must
+/// be told from its equals, to differentiate by the one and not by the others, give it a name of its own with
+/// [`Tape::variable`].
+///
+/// Values of another tape are refused by all that gives a `Result`.
 pub struct Tape {
+    id: u32,
+    /// Whether operations are folded into each other: only where nothing is differentiated any more.
+    folds: bool,
     nodes: Vec<Node>,
     seen: HashMap<(Op, Vec<Var>, Shape), Var>,
     inputs: Vec<(String, Var)>,
     states: Vec<(String, Var)>,
+    /// First values of those states that have one of their own.
+    firsts: HashMap<String, First>,
     outputs: Vec<(String, Var)>,
     updates: Vec<(Var, Var)>,
     sections: Vec<(usize, String)>,
 }
 
+impl Default for Tape {
+    fn default() -> Tape {
+        Tape::new()
+    }
+}
+
 impl Tape {
     /// An empty tape.
     pub fn new() -> Tape {
-        Tape::default()
+        Tape {
+            id: TAPES.fetch_add(1, Ordering::Relaxed),
+            folds: false,
+            nodes: Vec::new(),
+            seen: HashMap::new(),
+            inputs: Vec::new(),
+            states: Vec::new(),
+            firsts: HashMap::new(),
+            outputs: Vec::new(),
+            updates: Vec::new(),
+            sections: Vec::new(),
+        }
+    }
+
+    /// An empty tape for a program that is not differentiated any more.
+    pub(crate) fn folding() -> Tape {
+        Tape { folds: true, ..Tape::new() }
     }
 
     /// Declares a tensor that is given anew for each run.
@@ -61,7 +106,7 @@ impl Tape {
     }
 
     /// Declares a tensor that stays on the device between runs and is shared by every program of a session that
-    /// names it.
+    /// names it. It begins as zeros.
     pub fn state(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> Result<Var> {
         if let Some((_, v)) = self.states.iter().find(|(n, _)| n == name) {
             return self.same_leaf(*v, name, kind, shape.into());
@@ -69,6 +114,27 @@ impl Tape {
         let var = self.append(Op::State(self.states.len()), Vec::new(), shape.into(), kind);
         self.states.push((name.to_owned(), var));
         Ok(var)
+    }
+
+    /// As [`Tape::state`], with a first value; the first declaration of a name decides it.
+    ///
+    /// # Errors
+    /// If the name was declared with another shape or kind before.
+    pub fn state_from(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        shape: impl Into<Shape>,
+        first: First,
+    ) -> Result<Var> {
+        let var = self.state(name, kind, shape)?;
+        self.firsts.entry(name.to_owned()).or_insert(first);
+        Ok(var)
+    }
+
+    /// The first value of a state that has one of its own.
+    pub fn first_value(&self, state: &str) -> Option<&First> {
+        self.firsts.get(state)
     }
 
     fn same_leaf(&self, var: Var, name: &str, kind: Kind, shape: Shape) -> Result<Var> {
@@ -87,19 +153,26 @@ impl Tape {
     }
 
     /// Names a value that can be read after a run.
-    pub fn output(&mut self, name: &str, var: Var) {
+    ///
+    /// # Errors
+    /// If `var` is of another tape.
+    pub fn output(&mut self, name: &str, var: Var) -> Result<()> {
+        self.own(var, || format!("output `{name}`"))?;
         match self.outputs.iter_mut().find(|(n, _)| n == name) {
             Some(slot) => slot.1 = var,
             None => self.outputs.push((name.to_owned(), var)),
         }
+        Ok(())
     }
 
     /// At the end of a run, `slot` takes the value of `var`.
     ///
     /// # Errors
-    /// If `slot` is not a state of numbers (labels and pixels are written from outside only) or the shapes differ.
+    /// If `slot` is not a state of numbers (labels and pixels are written from outside only), the shapes differ, or
+    /// one of the two is of another tape.
     pub fn update(&mut self, slot: Var, var: Var) -> Result<()> {
-        let (to, from) = (self.node(slot), self.node(var));
+        let name = || "update".to_owned();
+        let (to, from) = (self.own(slot, name)?, self.own(var, name)?);
         let floats = to.kind == Kind::Float && from.kind == Kind::Float;
         if !matches!(to.op, Op::State(_)) || to.shape != from.shape || !floats {
             let detail = format!(
@@ -119,9 +192,15 @@ impl Tape {
     }
 
     /// Records `op` on `args`, checking shapes; `shape` is needed where the arguments do not determine the result's.
+    ///
+    /// # Errors
+    /// If kinds or shapes do not fit the operation, or an argument is of another tape.
     pub fn push(&mut self, op: Op, args: &[Var], shape: Option<&Shape>) -> Result<Var> {
-        let described: Vec<(Kind, &Shape)> =
-            args.iter().map(|a| (self.node(*a).kind, &self.node(*a).shape)).collect();
+        let mut described: Vec<(Kind, &Shape)> = Vec::with_capacity(args.len());
+        for arg in args {
+            let node = self.own(*arg, || op.name())?;
+            described.push((node.kind, &node.shape));
+        }
         let (kind, shape) = infer(&op, &op.name(), &described, shape)?;
         Ok(match self.simplify(&op, args, &shape) {
             Some(simpler) => simpler,
@@ -140,13 +219,13 @@ impl Tape {
             (Op::Scale(Scalar(1.0)), _) => Some(args[0]),
             // c·constant(d) => constant(c·d)
             (Op::Scale(c), Some(Op::Constant(d))) => Some(self.constant(c.0 * d.0, shape.clone())),
-            // c·(d·x) => (c·d)·x
-            (Op::Scale(c), Some(Op::Scale(d))) => {
+            // c·(d·x) => (c·d)·x; not while d·x may still be differentiated by, which this would pass by
+            (Op::Scale(c), Some(Op::Scale(d))) if self.folds => {
                 let inner = first.as_ref()?.args[0];
                 self.push(Op::Scale(Scalar(c.0 * d.0)), &[inner], None).ok()
             }
-            // broadcast, reshape, detach of a constant => that constant
-            (Op::Broadcast { .. } | Op::Reshape | Op::Detach, Some(Op::Constant(c))) => {
+            // broadcast, reshape of a constant => that constant
+            (Op::Broadcast { .. } | Op::Reshape, Some(Op::Constant(c))) => {
                 Some(self.constant(c.0, shape.clone()))
             }
             // sum of a constant => count · constant
@@ -154,8 +233,8 @@ impl Tape {
                 let repeats = self.shape(args[0]).count() as f64 / shape.count().max(1) as f64;
                 Some(self.constant(c.0 * repeats, shape.clone()))
             }
-            // reshape(reshape(x)) => reshape(x)
-            (Op::Reshape, Some(Op::Reshape)) => {
+            // reshape(reshape(x)) => reshape(x); when, as above
+            (Op::Reshape, Some(Op::Reshape)) if self.folds => {
                 self.push(Op::Reshape, &[first.as_ref()?.args[0]], Some(shape)).ok()
             }
             // x + 0 => x
@@ -186,6 +265,10 @@ impl Tape {
         if matches!(op, Op::Add | Op::Contract { form: Form::Mul, .. }) {
             args.sort();
         }
+        // Each of these is a value of its own, to differentiate by.
+        if matches!(op, Op::Variable | Op::Detach) {
+            return self.append(op, args, shape, kind);
+        }
         let key = (op, args, shape);
         if let Some(var) = self.seen.get(&key) {
             return *var;
@@ -196,19 +279,44 @@ impl Tape {
     }
 
     fn append(&mut self, op: Op, args: Vec<Var>, shape: Shape, kind: Kind) -> Var {
-        let var = Var(u32::try_from(self.nodes.len()).expect("a tape holds fewer than 2^32 operations"));
+        let index = u32::try_from(self.nodes.len()).expect("a tape holds fewer than 2^32 operations");
+        let var = Var { tape: self.id, index };
         self.nodes.push(Node { op, args, shape, kind });
         var
     }
 
     /// The operation that makes `var`.
+    ///
+    /// # Panics
+    /// If `var` is of another tape.
     pub fn node(&self, var: Var) -> &Node {
+        assert!(var.tape == self.id, "{var:?} is a value of another tape");
         &self.nodes[var.index()]
     }
 
     /// The shape of `var`.
+    ///
+    /// # Panics
+    /// If `var` is of another tape.
     pub fn shape(&self, var: Var) -> &Shape {
-        &self.nodes[var.index()].shape
+        &self.node(var).shape
+    }
+
+    /// The operation that makes `var`; `asking` names what takes it.
+    ///
+    /// # Errors
+    /// If `var` is of another tape.
+    pub(crate) fn own(&self, var: Var, asking: impl FnOnce() -> String) -> Result<&Node> {
+        if var.tape == self.id {
+            return Ok(&self.nodes[var.index()]);
+        }
+        let detail = format!("{var:?} is a value of another tape; record what it is made of on this one");
+        Err(Error::Value { op: asking(), detail })
+    }
+
+    /// The value at place `index`.
+    pub(crate) fn at(&self, index: usize) -> Var {
+        Var { tape: self.id, index: index as u32 }
     }
 
     /// Number of recorded operations.
@@ -223,7 +331,8 @@ impl Tape {
 
     /// All values, in the order of recording.
     pub fn vars(&self) -> impl DoubleEndedIterator<Item = Var> + use<> {
-        (0..self.nodes.len() as u32).map(Var)
+        let tape = self.id;
+        (0..self.nodes.len() as u32).map(move |index| Var { tape, index })
     }
 
     /// Named inputs, in the order of declaration.

@@ -10,9 +10,9 @@ impl Tape {
     /// this tape as functions of the primal values, so blocks can be differentiated again.
     ///
     /// # Errors
-    /// [`Error::MissingRule`] where there is no rule; never a silent zero.
+    /// [`Error::MissingRule`] where there is no rule; never a silent zero. If `var` is of another tape.
     pub fn jacobian_block(&mut self, var: Var, arg: usize) -> Result<LinearMap> {
-        let Node { op, args, shape: to, .. } = self.node(var).clone();
+        let Node { op, args, shape: to, .. } = self.own(var, || "jacobian block".into())?.clone();
         let missing = |hint: &str| Error::MissingRule { op: op.name(), arg, hint: hint.to_owned() };
         let Some(x) = args.get(arg).copied().filter(|_| !op.steers(arg)) else {
             return Err(missing("the result is locally constant in it, or there is no such argument"));
@@ -22,7 +22,7 @@ impl Tape {
         let per_row = 1.0 / from[..rows].iter().product::<usize>().max(1) as f64;
         let block = match &op {
             Op::Input(_) | Op::State(_) | Op::Constant(_) => return Err(missing("a leaf has no arguments")),
-            Op::Add | Op::Offset(_) | Op::Reshape => Block::Identity,
+            Op::Add | Op::Offset(_) | Op::Reshape | Op::Variable => Block::Identity,
             Op::Scale(c) => Block::Scale(c.0),
             Op::Unary(f) => {
                 let slope = self.slope(*f, x, var)?;

@@ -1,22 +1,30 @@
 //! Forward and reverse mode: two walks over the one table. Both record ordinary operations, so walks nest freely.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::op::Kind;
-use super::record::{Tape, Var};
+use super::op::{Kind, Op};
+use super::record::{Node, Tape, Var};
 use crate::error::{Error, Result};
 
 impl Tape {
-    /// Tangents of `outputs` when each seed's variable moves along its tangent. Seeds are independent: a seed that is
-    /// computed from another one takes its own tangent alone. `None`: the output does not depend on any seed.
+    /// Tangents of `outputs` when each seed's variable moves along its tangent. A variable that is given twice moves
+    /// along the sum. Seeds are independent: where one is computed from another, only the tangent that it is given
+    /// counts. `None`: the output does not depend on any seed.
     ///
     /// # Errors
-    /// A missing rule on the way, or a tangent whose shape is not its variable's.
+    /// A missing rule on the way; a tangent whose shape is not its variable's; a seed that is a constant; a value of
+    /// another tape.
     pub fn jvp(&mut self, seeds: &[(Var, Var)], outputs: &[Var]) -> Result<Vec<Option<Var>>> {
+        let mut tangents: HashMap<Var, Var> = HashMap::new();
         for (x, tangent) in seeds {
+            self.check_variable("jvp", *x)?;
             self.check_pair("jvp", *x, *tangent)?;
+            let sum = self.add_to(tangents.get(x).copied(), *tangent)?;
+            tangents.insert(*x, sum);
         }
-        let mut tangents: HashMap<Var, Var> = seeds.iter().copied().collect();
+        for output in outputs {
+            self.asked("jvp", *output)?;
+        }
         let sources: Vec<Var> = seeds.iter().map(|s| s.0).collect();
         for var in self.between(&sources, outputs) {
             if tangents.contains_key(&var) {
@@ -36,11 +44,12 @@ impl Tape {
         Ok(outputs.iter().map(|o| tangents.get(o).copied()).collect())
     }
 
-    /// Cotangents of `targets` for the given cotangents of outputs. Targets are independent: a target that is computed
-    /// from another one passes nothing on to it. `None`: no output depends on the target.
+    /// Cotangents of `targets` for the given cotangents of outputs. Targets are independent: nothing is passed on from
+    /// one to another that it is computed from. `None`: no output depends on the target.
     ///
     /// # Errors
-    /// A missing rule on the way, or a cotangent whose shape is not its variable's.
+    /// A missing rule on the way; a cotangent whose shape is not its variable's; a target that is a constant; a value
+    /// of another tape.
     pub fn vjp(&mut self, outputs: &[(Var, Var)], targets: &[Var]) -> Result<Vec<Option<Var>>> {
         let mut cotangents: HashMap<Var, Var> = HashMap::new();
         for (y, cotangent) in outputs {
@@ -48,11 +57,15 @@ impl Tape {
             let sum = self.add_to(cotangents.get(y).copied(), *cotangent)?;
             cotangents.insert(*y, sum);
         }
+        for target in targets {
+            self.check_variable("vjp", *target)?;
+        }
         let ends: Vec<Var> = outputs.iter().map(|o| o.0).collect();
         let path = self.between(targets, &ends);
-        let on_path: std::collections::HashSet<Var> = path.iter().copied().collect();
+        let on_path: HashSet<Var> = path.iter().copied().collect();
+        let stops: HashSet<Var> = targets.iter().copied().collect();
         for var in path.into_iter().rev() {
-            let Some(cotangent) = cotangents.get(&var).copied().filter(|_| !targets.contains(&var)) else {
+            let Some(cotangent) = cotangents.get(&var).copied().filter(|_| !stops.contains(&var)) else {
                 continue;
             };
             for (i, arg) in self.node(var).args.clone().into_iter().enumerate() {
@@ -72,28 +85,34 @@ impl Tape {
     /// # Errors
     /// If `loss` is not a scalar, or as [`Tape::vjp`].
     pub fn gradient(&mut self, loss: Var, targets: &[Var]) -> Result<Vec<Var>> {
-        if self.shape(loss).count() != 1 {
-            return Err(Error::shape(
-                "gradient",
-                format!("the loss must be one number, got {}", self.shape(loss)),
-            ));
+        let shape = self.asked("gradient", loss)?.shape.clone();
+        if shape.count() != 1 {
+            return Err(Error::shape("gradient", format!("the loss must be one number, got {shape}")));
         }
-        let one = self.constant(1.0, self.shape(loss).clone());
+        let one = self.constant(1.0, shape);
         let gradients = self.vjp(&[(loss, one)], targets)?;
-        Ok(gradients.into_iter().zip(targets).map(|(g, t)| self.or_zero(g, *t)).collect())
+        gradients.into_iter().zip(targets).map(|(g, t)| self.or_zero(g, *t)).collect()
     }
 
     /// `v`, or zeros of `like`'s shape.
-    pub fn or_zero(&mut self, v: Option<Var>, like: Var) -> Var {
-        v.unwrap_or_else(|| self.constant(0.0, self.shape(like).clone()))
+    ///
+    /// # Errors
+    /// If one of them is of another tape.
+    pub fn or_zero(&mut self, v: Option<Var>, like: Var) -> Result<Var> {
+        let shape = self.asked("or zero", v.unwrap_or(like))?.shape.clone();
+        Ok(v.unwrap_or_else(|| self.constant(0.0, shape)))
     }
 
     fn add_to(&mut self, sum: Option<Var>, term: Var) -> Result<Var> {
         sum.map_or(Ok(term), |sum| self.add(sum, term))
     }
 
+    fn asked(&self, walk: &str, var: Var) -> Result<&Node> {
+        self.own(var, || walk.to_owned())
+    }
+
     fn check_pair(&self, walk: &str, var: Var, vector: Var) -> Result<()> {
-        let (of, got) = (self.node(var), self.node(vector));
+        let (of, got) = (self.asked(walk, var)?, self.asked(walk, vector)?);
         if of.kind != Kind::Float || of.shape != got.shape || got.kind != Kind::Float {
             let detail = format!(
                 "a {:?} {} takes no (co)tangent of shape {} ({:?})",
@@ -104,34 +123,60 @@ impl Tape {
         Ok(())
     }
 
+    /// Whether derivatives can be taken by and along `var`.
+    fn check_variable(&self, walk: &str, var: Var) -> Result<()> {
+        let node = self.asked(walk, var)?;
+        if node.kind != Kind::Float {
+            return Err(Error::shape(
+                walk,
+                format!("there is no derivative by a {:?} {}", node.kind, node.shape),
+            ));
+        }
+        if let Op::Constant(c) = node.op {
+            let detail = format!(
+                "{var:?} is the constant {}, and what reads a constant has its number alone, so no derivative leads \
+                 to it; differentiate by `x = tape.variable({var:?})?` and build on x",
+                c.0
+            );
+            return Err(Error::Value { op: walk.to_owned(), detail });
+        }
+        Ok(())
+    }
+
     /// All values through which `sources` move `ends`, in recording order. Both walks stay on them, so a rule is
     /// asked for only where a derivative really flows. Nothing flows into a source.
     fn between(&self, sources: &[Var], ends: &[Var]) -> Vec<Var> {
-        let Some(last) = ends.iter().max() else { return Vec::new() };
-        let mut moved = vec![false; last.index() + 1];
-        for source in sources.iter().filter(|s| *s <= last) {
-            moved[source.index()] = true;
+        let (Some(first), Some(last)) = (sources.iter().min(), ends.iter().max()) else { return Vec::new() };
+        let (first, last) = (first.index(), last.index());
+        // Only what lies between the two is looked at, so that walks over the steps of a long tape stay cheap.
+        let mut moved = vec![false; (last + 1).saturating_sub(first)];
+        let mut is_source = moved.clone();
+        let place = |var: &Var| Some(var.index().wrapping_sub(first)).filter(|i| *i < moved.len());
+        let marked: Vec<usize> = sources.iter().filter_map(place).collect();
+        let mut needed = moved.clone();
+        ends.iter().filter_map(place).for_each(|i| needed[i] = true);
+        for i in marked {
+            (moved[i], is_source[i]) = (true, true);
         }
-        let first = sources.iter().min().map_or(moved.len(), |s| s.index());
-        for i in first..moved.len() {
-            let node = self.node(Var(i as u32));
-            moved[i] |= node.args.iter().enumerate().any(|(k, a)| moved[a.index()] && !node.op.steers(k));
-        }
-        let mut needed = vec![false; moved.len()];
-        for end in ends {
-            needed[end.index()] = true;
-        }
-        for i in (0..needed.len()).rev() {
-            let var = Var(i as u32);
-            if needed[i] && moved[i] && !sources.contains(&var) {
-                let node = self.node(var);
-                for (k, arg) in node.args.iter().enumerate() {
-                    if !node.op.steers(k) {
-                        needed[arg.index()] = true;
-                    }
+        // What an argument moves, and the argument's own place.
+        let flows = |i: usize, visit: &mut dyn FnMut(usize)| {
+            let node = self.node(self.at(first + i));
+            for (k, arg) in node.args.iter().enumerate() {
+                if arg.index() >= first && !node.op.steers(k) {
+                    visit(arg.index() - first);
                 }
             }
+        };
+        for i in 0..moved.len() {
+            let mut any = moved[i];
+            flows(i, &mut |arg| any |= moved[arg]);
+            moved[i] = any;
         }
-        (0..needed.len()).filter(|i| needed[*i] && moved[*i]).map(|i| Var(i as u32)).collect()
+        for i in (0..needed.len()).rev() {
+            if needed[i] && moved[i] && !is_source[i] {
+                flows(i, &mut |arg| needed[arg] = true);
+            }
+        }
+        (0..needed.len()).filter(|i| needed[*i] && moved[*i]).map(|i| self.at(first + i)).collect()
     }
 }

@@ -35,6 +35,12 @@ pub struct Config {
     pub method: Method,
     /// Whether the uniform baseline is trained beside it.
     pub baseline: bool,
+    /// Virtual steps of a meta step, each on a batch of its own.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub unroll: usize,
+    /// The weight net takes a step once in this many steps.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub theta_every: usize,
     /// How the hypergradient is computed.
     #[serde(with = "text")]
     pub route: Route,
@@ -83,6 +89,7 @@ impl Config {
             weights,
             undetached,
             virtual_step: self.virtual_step,
+            unroll: self.unroll,
             route: self.route,
             classifier: self.classifier(),
             weight_net: weight_net.optimiser().0,
@@ -159,6 +166,16 @@ impl Config {
             let known = "f32, f64, tf32, bf16";
             return usage(format!("--precision `{}` is not known; choose one of {known}", self.precision));
         }
+        if self.theta_every == 0 {
+            return usage("--theta-every 0 never moves the weight net; give at least 1".into());
+        }
+        if !self.method.is_meta() && (self.unroll, self.theta_every) != (1, 1) {
+            return usage(format!(
+                "--unroll and --theta-every are of the weight net; {} has none",
+                self.method
+            ));
+        }
+        self.step(self.method).check()?;
         if !self.milestones.is_sorted() {
             let given: Vec<String> = self.milestones.iter().map(usize::to_string).collect();
             return usage(format!(
@@ -168,6 +185,14 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 /// Fields that are written as people type them.

@@ -19,7 +19,7 @@ impl WeightCurve {
         let losses = tape.input("loss", Kind::Float, [AT_ONCE])?;
         let labels = tape.input("y", Kind::Int, [AT_ONCE])?;
         let Some(weights) = scheme.curve(&mut tape, &Seen { losses, labels })? else { return Ok(None) };
-        tape.output("weight", weights);
+        tape.output("weight", weights)?;
         Ok(Some(WeightCurve { program: session.compile(&tape, Options::default())? }))
     }
 

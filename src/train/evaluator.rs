@@ -21,7 +21,7 @@ impl Evaluator {
     pub fn new(data: &Prepared, session: &mut Session) -> Result<Evaluator> {
         let mut tape = Tape::new();
         let plain = data.batch(false);
-        Evaluation { net: &data.net, data: &plain, batch: AT_ONCE }.record(&mut tape)?;
+        Evaluation { net: data.net(), data: &plain, batch: AT_ONCE }.record(&mut tape)?;
         Ok(Evaluator { program: session.compile(&tape, Options::default())? })
     }
 
@@ -52,7 +52,7 @@ pub(super) struct Looked<'a> {
 
 impl Trained for Looked<'_> {
     fn classes(&self) -> usize {
-        self.data.net.classes
+        self.data.dataset.classes()
     }
 
     fn labels(&self, set: Set) -> &[i32] {

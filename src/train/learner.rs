@@ -6,7 +6,6 @@ use super::history::{EpochRow, LossBins, WeightPicture, mean_where};
 use super::method::Method;
 use super::prepared::Prepared;
 use super::scores::accuracy;
-use super::setup;
 use super::step::{Given, StepProgram};
 use crate::data::Batcher;
 use crate::error::{Error, Result};
@@ -62,20 +61,20 @@ impl Learner {
     /// # Errors
     /// If the batch is larger than the training set, the device has no room, or the session is of another precision.
     pub fn new(method: Method, data: &Prepared, mut session: Session) -> Result<Learner> {
-        let Prepared { config, net, .. } = data;
+        let config = &data.config;
         // A run of one precision that went on in the other would do so silently.
         if session.precision() != config.precision {
             let machine = session.describe();
             return Err(Error::Program(format!("a run in {} cannot use {machine}", config.precision)));
         }
+        session.initialise(config.seed)?;
         let (train, meta) = (data.batcher(false)?, data.batcher(true)?);
         let scheme = method.scheme(data);
-        let steps = (0..scheme.stages().map_or(1, Stages::steps))
+        let steps = (0..scheme.stages().map_or(scheme.programs(), Stages::steps))
             .map(|stage| StepProgram::new(scheme.as_ref(), stage, data, &mut session))
             .collect::<Result<Vec<_>>>()?;
         let evaluator = Evaluator::new(data, &mut session)?;
         let curve = WeightCurve::new(scheme.as_ref(), &mut session)?;
-        setup::initialise(&mut session, net, &data.weight_net(method), config.seed)?;
         session.write_state("pixels", Values::Byte(data.pixels()))?;
         let memory = Memory::new();
         Ok(Learner { method, session, steps, evaluator, curve, scheme, train, meta, memory })
@@ -155,7 +154,7 @@ impl Learner {
             lr: data.config.lr_at(epoch),
             train_loss: sums.loss / steps,
             train_accuracy: 100.0 * sums.hits / steps,
-            meta_loss: self.steps.last().and_then(|s| s.meta_loss).map(|_| sums.meta_loss / steps),
+            meta_loss: self.steps.iter().any(|s| s.meta_loss.is_some()).then(|| sums.meta_loss / steps),
             test_loss,
             test_accuracy: accuracy(&confusion),
             mean_weight_clean: mean_where(&sums.weights, &sums.corrupted, false),
@@ -178,9 +177,12 @@ impl Learner {
         let (mut losses, mut hits, mut weights) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
         let mut meta_loss = [0.0];
         let mut sums = Sums::default();
-        let at = stage.min(self.steps.len() - 1);
         for i in 0..steps {
             let step = epoch as u64 * steps + i;
+            let at = match self.scheme.stages() {
+                Some(_) => stage.min(self.steps.len() - 1),
+                None => self.scheme.program(step),
+            };
             self.one_step(data, at, step)?;
             let program = &self.steps[at];
             self.session.read_into(&program.program, program.loss, &mut losses)?;
@@ -230,6 +232,8 @@ impl Learner {
         let steps = train.batches_per_epoch() * config.epochs as u64;
         let epoch = (step / train.batches_per_epoch()) as usize;
         let draw = scheme.draws(step, steps);
+        let ahead: Vec<_> =
+            (1..=program.ahead() as u64).map(|further| train.batch(step + further).clone()).collect();
         let batch = train.batch(step);
         let meta = if program.reads_meta() || draw != Draw::Train { meta.batch(step) } else { batch };
         let (batch, lr) = match draw {
@@ -237,7 +241,7 @@ impl Learner {
             Draw::Meta(factor) => (meta, config.lr * factor),
         };
         let now = Moment { step, steps, epoch, batch: config.batch, positions: &batch.positions, memory };
-        program.run(session, &Given { batch, meta, lr, scheme: &scheme.inputs(&now) })
+        program.run(session, &Given { batch, ahead: &ahead, meta, lr, scheme: &scheme.inputs(&now) })
     }
 
     /// What the next stage needs of the network just trained; then a network anew.
@@ -246,13 +250,13 @@ impl Learner {
         let Some(stages) = scheme.stages() else { return Ok(()) };
         stages.next(memory, &mut Looked { evaluator, session, data })?;
         let seed = stages.seed(data.config.seed, stage + 1);
-        setup::initialise(session, &data.net, &data.weight_net(self.method), seed)
+        session.initialise(seed)
     }
 
     /// Mean loss on the test set, and which classes its images were taken for.
     pub(super) fn test(&mut self, data: &Prepared) -> Result<(f64, Vec<Vec<u32>>)> {
         let Learner { session, evaluator, scheme, memory, .. } = self;
-        let (classes, labels) = (data.net.classes, data.labels(Set::Test));
+        let (classes, labels) = (data.dataset.classes(), data.labels(Set::Test));
         let Predictions { losses, logits, .. } = evaluator.see(session, data, Set::Test)?;
         let scores = match scheme.stages() {
             Some(stages) => stages.scores(memory, logits, &mut Looked { evaluator, session, data })?,

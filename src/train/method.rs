@@ -108,8 +108,8 @@ impl Method {
 
     /// The scheme as a run configures it, on its data.
     pub(super) fn scheme(self, data: &Prepared) -> Box<dyn Scheme> {
-        let Prepared { config, split, net, .. } = data;
-        let classes = net.classes;
+        let Prepared { config, split, dataset, .. } = data;
+        let classes = dataset.classes();
         match self {
             Method::Uniform => Box::new(Uniform),
             Method::Focal => Box::new(Focal::default()),
@@ -127,7 +127,12 @@ impl Method {
             Method::FineTune => Box::new(FineTune::default()),
             Method::MwNet | Method::MwNetLongTail | Method::CmwNet => {
                 let lr = config.weight_net_rule(self).1;
-                Box::new(MwNet { weight_net: data.weight_net(self), config: config.step(self), lr })
+                Box::new(MwNet {
+                    weight_net: data.weight_net(self),
+                    config: config.step(self),
+                    lr,
+                    theta_every: config.theta_every,
+                })
             }
         }
     }

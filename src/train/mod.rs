@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `config.rs` | [`Config`]: everything that decides a run's results, as `config.toml` |
 //! | `method.rs` | [`Method`]: which scheme weights the samples |
-//! | `setup.rs` | a session with its first parameters |
 //! | `step.rs` | a method's step program, and what its inputs are given |
 //! | `prepared.rs` | [`Prepared`]: a run's data, split and corrupted |
 //! | `scores.rs` | from counts to accuracy |
@@ -44,7 +43,6 @@ pub mod plots;
 mod prepared;
 mod run;
 mod scores;
-pub mod setup;
 mod signal;
 mod statistics;
 mod step;

@@ -2,11 +2,12 @@ use std::borrow::Cow;
 
 use super::config::Config;
 use super::method::Method;
-use crate::data::{self, Batcher, Dataset, Split, SplitConfig, Stream};
-use crate::error::Result;
+use crate::data::{self, Batcher, Dataset, Images, Split, SplitConfig};
+use crate::error::{Error, Result};
 use crate::meta::Batch;
 use crate::meta::schemes::{Set, class_groups};
-use crate::nn::{Network, WeightNet};
+use crate::nn::{self, Model, SharedModel, Summary, WeightNet};
+use crate::seed::Stream;
 use crate::tape::{GatherSpec, Scalar};
 
 /// The data of a run, ready for training: shared by all methods.
@@ -18,7 +19,7 @@ pub struct Prepared {
     /// Which of them train, with which labels.
     pub split: Split,
     /// The classifier.
-    pub net: Network,
+    net: SharedModel,
     /// All images, the training set's first: what lies on the device.
     pixels: Vec<u8>,
 }
@@ -42,13 +43,29 @@ impl Prepared {
         let split = data::split(&dataset, &how)?;
         let train = &dataset.train;
         let image = [train.height, train.width, train.channels];
-        let net = Network::named(&config.model, image, dataset.classes())?;
+        let net = nn::named(&config.model, dataset.classes())?;
+        let fits = Summary::of(net.as_ref(), &image.into());
+        fits.map_err(|e| {
+            let [h, w, c] = image;
+            Error::Data(format!("`{}` cannot take images of {h}x{w}x{c}: {e}", config.model))
+        })?;
         let pixels = [&dataset.train.pixels[..], &dataset.test.pixels[..]].concat();
         let prepared = Prepared { config, dataset, split, net, pixels };
         // They refuse a batch that is larger than the training set.
         prepared.batcher(false)?;
         prepared.batcher(true)?;
         Ok(prepared)
+    }
+
+    /// The classifier.
+    pub fn net(&self) -> &dyn Model {
+        self.net.as_ref()
+    }
+
+    /// The network and what it is trained on, as a checkpoint records them.
+    pub(super) fn network(&self) -> String {
+        let Images { height, width, channels, .. } = self.dataset.train;
+        format!("{} on {height}x{width}x{channels}, {} classes", self.config.model, self.dataset.classes())
     }
 
     /// All images, the training set's first: what lies on the device as `pixels`.
@@ -61,7 +78,9 @@ impl Prepared {
         let scalars = |v: &[f64]| v.iter().copied().map(Scalar).collect();
         let pad = self.dataset.augment.filter(|_| augmented).map_or(0, |a| a.pad);
         let spec = GatherSpec { mean: scalars(&self.dataset.mean), std: scalars(&self.dataset.std), pad };
-        Batch::Picked { count: self.dataset.train.len() + self.dataset.test.len(), spec }
+        let Images { height, width, channels, .. } = self.dataset.train;
+        let count = self.dataset.train.len() + self.dataset.test.len();
+        Batch::Picked { count, image: [height, width, channels], spec }
     }
 
     /// Places of a set's images among all images on the device.
@@ -85,7 +104,7 @@ impl Prepared {
 
     /// Training samples of each class, by their labels as given.
     pub(super) fn class_counts(&self) -> Vec<usize> {
-        let mut counts = vec![0; self.net.classes];
+        let mut counts = vec![0; self.dataset.classes()];
         self.split.train.labels.iter().for_each(|label| counts[*label as usize] += 1);
         counts
     }

@@ -95,7 +95,7 @@ impl Run {
         let saved = Saved::read(&path)?;
         let progress = &saved.progress;
         same(&path, &progress.config, &run.data.config)?;
-        let network = run.data.net.signature();
+        let network = run.data.network();
         if progress.network != network {
             return Err(Error::Data(format!(
                 "{}: its network is {} but the data now ask for {network}; give the data it was trained on, or another --out",
@@ -217,7 +217,7 @@ impl Run {
     fn write_progress(&self) -> Result<()> {
         let names: Vec<String> = self.learners.iter().map(|l| l.method().to_string()).collect();
         let progress = Progress {
-            network: self.data.net.signature(),
+            network: self.data.network(),
             config: self.data.config.clone(),
             epochs: self.done,
             histories: names.iter().cloned().zip(self.histories.iter().cloned()).collect(),

@@ -1,7 +1,6 @@
 use serde::Serialize;
 
 use super::prepared::Prepared;
-use super::setup;
 use super::stepper::{At, Stepper};
 use crate::error::{Error, Result};
 use crate::meta::{ClosedForm, Order, ThetaValues};
@@ -73,9 +72,8 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// As [`Stepper::new`].
     pub fn new(data: &'a Prepared, mut session: Session) -> Result<Walk<'a>> {
+        session.initialise(data.config.seed)?;
         let stepper = Stepper::new(data, Order::Published, &data.split.meta, &mut session)?;
-        let config = &data.config;
-        setup::initialise(&mut session, &data.net, &data.weight_net(config.method), config.seed)?;
         session.write_state("pixels", Values::Byte(data.pixels()))?;
         Ok(Walk { data, session, stepper, done: 0 })
     }
@@ -92,13 +90,14 @@ impl<'a> Walk<'a> {
     pub fn step(&mut self) -> Result<StepNumbers> {
         let Walk { data, session, stepper, done } = self;
         let (config, at) = (&data.config, *done);
+        let outputs = stepper.program().outputs();
         let names: Vec<String> =
-            data.weight_net(config.method).params().into_iter().map(|p| p.name).collect();
+            outputs.filter_map(|o| o.name.strip_prefix("hypergrad.").map(str::to_owned)).collect();
         let theta = names
             .iter()
             .map(|n| Ok((n.clone(), session.read_state(&format!("theta.{n}"))?)))
             .collect::<Result<Vec<_>>>()?;
-        stepper.run(session, At { step: at, meta_step: at, lr: config.lr, theta_steps: at })?;
+        stepper.run(session, At { step: at, meta_step: at, lr: config.lr })?;
         *done += 1;
         let fetch = |name: &str| session.fetch(stepper.program(), name);
         let (losses, weights, next) = (fetch("loss")?, fetch("weight")?, fetch("weight_next")?);

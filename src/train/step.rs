@@ -13,6 +13,9 @@ use crate::tape::Tape;
 enum Feed {
     Picks,
     Labels,
+    /// Of the batch for the virtual step of this number, from 2.
+    AheadPicks(usize),
+    AheadLabels(usize),
     MetaPicks,
     MetaLabels,
     Lr,
@@ -23,6 +26,8 @@ enum Feed {
 /// Everything that a step's inputs may be given.
 pub(super) struct Given<'a> {
     pub batch: &'a Samples,
+    /// Those of further virtual steps.
+    pub ahead: &'a [Samples],
     pub meta: &'a Samples,
     pub lr: f64,
     /// Name and values.
@@ -49,7 +54,7 @@ impl StepProgram {
         data: &Prepared,
         session: &mut Session,
     ) -> Result<StepProgram> {
-        let Prepared { config, net, .. } = data;
+        let (config, net) = (&data.config, data.net());
         let (images, optimiser) = (data.batch(true), Optimiser::Sgd(config.classifier()));
         let mut tape = Tape::new();
         let step = TrainStep { net, optimiser, data: &images, batch: [config.batch; 2], stage };
@@ -63,7 +68,11 @@ impl StepProgram {
                 "picks_meta" => Feed::MetaPicks,
                 "y_meta" => Feed::MetaLabels,
                 "lr" => Feed::Lr,
-                name => Feed::Scheme(name.to_owned()),
+                name => match name.split_once('_').map(|(what, step)| (what, step.parse())) {
+                    Some(("picks", Ok(step))) => Feed::AheadPicks(step),
+                    Some(("y", Ok(step))) => Feed::AheadLabels(step),
+                    _ => Feed::Scheme(name.to_owned()),
+                },
             };
             inputs.push((program.input(&input.name)?, feed));
         }
@@ -76,6 +85,15 @@ impl StepProgram {
             inputs,
             program,
         })
+    }
+
+    /// Batches that further virtual steps want.
+    pub fn ahead(&self) -> usize {
+        let step = |input: &(InputId, Feed)| match input.1 {
+            Feed::AheadLabels(step) => step - 1,
+            _ => 0,
+        };
+        self.inputs.iter().map(step).max().unwrap_or(0)
     }
 
     /// Whether the meta set takes part.
@@ -92,6 +110,8 @@ impl StepProgram {
                 Feed::Labels => Values::Int(&given.batch.labels),
                 Feed::MetaPicks => Values::Int(bytemuck::cast_slice(&given.meta.picks)),
                 Feed::MetaLabels => Values::Int(&given.meta.labels),
+                Feed::AheadPicks(step) => Values::Int(bytemuck::cast_slice(&given.ahead[step - 2].picks)),
+                Feed::AheadLabels(step) => Values::Int(&given.ahead[step - 2].labels),
                 Feed::Lr => Values::Float(std::slice::from_ref(&given.lr)),
                 Feed::Scheme(name) => {
                     let own = given.scheme.iter().find(|input| input.0 == name);

@@ -1,9 +1,10 @@
 use super::prepared::Prepared;
-use crate::data::{BatchConfig, Batcher, Labelled, Stream};
+use crate::data::{BatchConfig, Batcher, Labelled};
 use crate::error::Result;
-use crate::meta::{MetaStep, Optimiser, Order, PlainStep, adam_corrections};
+use crate::meta::{MetaStep, Optimiser, Order, PlainStep};
 use crate::nn::GROUPS;
 use crate::program::{Options, Program, Session, Values};
+use crate::seed::Stream;
 use crate::tape::Tape;
 
 /// One order of the meta step as a program of a session, and the batches that it is fed.
@@ -11,7 +12,8 @@ pub struct Stepper {
     program: Program,
     train: Batcher,
     meta: Batcher,
-    rule: Optimiser,
+    /// Virtual steps, each with a batch.
+    unroll: usize,
 }
 
 /// Where in a run a step is.
@@ -23,8 +25,6 @@ pub struct At {
     pub meta_step: u64,
     /// The classifier's learning rate.
     pub lr: f64,
-    /// Steps that the weight net has taken before.
-    pub theta_steps: u64,
 }
 
 impl Stepper {
@@ -63,8 +63,9 @@ impl Stepper {
         let train = Batcher::per_epoch(&split.train.indices, &split.train.labels, how(Stream::TrainBatches))?;
         let meta = Batcher::endless(&meta.indices, &meta.labels, how(Stream::MetaBatches))?;
         let program = session.compile(tape, Options::default())?;
-        let (rule, lr_theta) = config.weight_net_rule(config.method);
-        let stepper = Stepper { program, train, meta, rule };
+        let lr_theta = config.weight_net_rule(config.method).1;
+        let unroll = if program.input("picks_2").is_ok() { config.unroll } else { 1 };
+        let stepper = Stepper { program, train, meta, unroll };
         // They do not change from step to step.
         let groups = data.weight_net(config.method).groups_input();
         for (name, values) in [("lr.theta", &[lr_theta][..]), (GROUPS, &groups)] {
@@ -96,7 +97,7 @@ impl Stepper {
     /// # Errors
     /// As [`PlainStep::record`].
     pub fn plain_tape(data: &Prepared) -> Result<Tape> {
-        let Prepared { config, net, .. } = data;
+        let (config, net) = (&data.config, data.net());
         let (optimiser, batch) = (Optimiser::Sgd(config.classifier()), data.batch(true));
         let mut tape = Tape::new();
         PlainStep { net, optimiser, data: &batch, batch: config.batch }.record(&mut tape)?;
@@ -104,7 +105,7 @@ impl Stepper {
     }
 
     fn record(data: &Prepared, how: impl Fn(&MetaStep, &mut Tape) -> Result<()>) -> Result<Tape> {
-        let Prepared { config, net, .. } = data;
+        let (config, net) = (&data.config, data.net());
         let (weight_net, step, batch) =
             (data.weight_net(config.method), config.step(config.method), data.batch(true));
         let mut tape = Tape::new();
@@ -136,13 +137,13 @@ impl Stepper {
     /// Those of the machine.
     pub fn run(&mut self, session: &mut Session, at: At) -> Result<()> {
         let meta = self.takes("picks_meta");
-        let adam = match &self.rule {
-            Optimiser::Adam(adam) if self.takes("adam.correction1") => {
-                Some(adam_corrections(adam, at.theta_steps + 1))
-            }
-            _ => None,
-        };
-        let Stepper { program, train, .. } = self;
+        let Stepper { program, train, unroll, .. } = self;
+        for further in 2..=*unroll {
+            let batch = train.batch(at.step + further as u64 - 1);
+            let (picks, labels) = (format!("picks_{further}"), format!("y_{further}"));
+            session.feed(program, &picks, Values::Int(bytemuck::cast_slice(&batch.picks)))?;
+            session.feed(program, &labels, Values::Int(&batch.labels))?;
+        }
         let batch = train.batch(at.step);
         session.feed(program, "picks", Values::Int(bytemuck::cast_slice(&batch.picks)))?;
         session.feed(program, "y", Values::Int(&batch.labels))?;
@@ -151,9 +152,6 @@ impl Stepper {
             let batch = self.meta.batch(at.meta_step);
             session.feed(program, "picks_meta", Values::Int(bytemuck::cast_slice(&batch.picks)))?;
             session.feed(program, "y_meta", Values::Int(&batch.labels))?;
-        }
-        for (correction, name) in adam.iter().flatten().zip(["adam.correction1", "adam.correction2"]) {
-            session.feed(program, name, Values::Float(&[*correction]))?;
         }
         session.run(program)
     }

@@ -145,6 +145,7 @@ pub fn op_kind(op: &Op) -> &'static str {
         Op::Sum { .. } => "sum",
         Op::Broadcast { .. } => "broadcast",
         Op::Reshape => "reshape",
+        Op::Variable => "variable",
         Op::Detach => "detach",
         Op::Row(_) => "row",
         Op::Unrow(_) => "unrow",
@@ -165,7 +166,7 @@ pub fn op_kind(op: &Op) -> &'static str {
 }
 
 /// What [`op_kind`] gives, but for leaves.
-pub const OP_KINDS: [&str; 37] = [
+pub const OP_KINDS: [&str; 38] = [
     "add",
     "scale",
     "offset",
@@ -187,6 +188,7 @@ pub const OP_KINDS: [&str; 37] = [
     "sum",
     "broadcast",
     "reshape",
+    "variable",
     "detach",
     "row",
     "unrow",
@@ -299,6 +301,7 @@ pub fn cases(size: Size) -> Vec<Case> {
         );
     }
     case("reshape", &[x], Box::new(|t, v| t.flatten(v[0])));
+    case("variable", &[x], Box::new(|t, v| t.variable(v[0])));
     case("row", &[x], Box::new(move |t, v| t.row(v[0], n - 1)));
     let (full, part) = (image.with(0, &[3]), image.clone());
     case("unrow", &[(&part, Signed)], Box::new(move |t, v| t.push(Op::Unrow(1), &[v[0]], Some(&full))));

@@ -16,6 +16,8 @@ pub fn reference(seed: u64) -> Config {
         model: "mlp".into(),
         method: Method::MwNet,
         baseline: false,
+        unroll: 1,
+        theta_every: 1,
         route: Route::Jvp,
         weights: Weights::Normalised,
         undetached: false,

@@ -2,10 +2,11 @@
 
 use metatape::backend::cpu::Cpu;
 use metatape::meta::{Batch, MetaStep, StepConfig};
-use metatape::nn::{Architecture, Network, WeightNet, WeightNetInit};
+use metatape::nn::{
+    self, LeNet, Mlp, Model, ResNet, SharedModel, Summary, WeightNet, WeightNetInit, WideResNet,
+};
 use metatape::program::{Backend, Options, Program, Session, Values};
 use metatape::tape::{GatherSpec, Scalar, Tape};
-use metatape::train::setup;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -14,20 +15,61 @@ pub const N: usize = 6;
 /// Samples of the meta batch.
 pub const M: usize = 5;
 
+/// A classifier and the images that it is given.
+pub struct Net {
+    /// For people.
+    pub name: &'static str,
+    /// Height, width and channels.
+    pub image: [usize; 3],
+    pub classes: usize,
+    pub model: SharedModel,
+}
+
+impl Net {
+    pub fn new(
+        name: &'static str,
+        image: [usize; 3],
+        classes: usize,
+        model: impl Model + Send + Sync + 'static,
+    ) -> Net {
+        Net { name, image, classes, model: Box::new(model) }
+    }
+
+    /// As the command line has it.
+    pub fn named(name: &'static str, image: [usize; 3]) -> Net {
+        Net { name, image, classes: 10, model: nn::named(name, 10).unwrap() }
+    }
+
+    pub fn summary(&self) -> Summary {
+        Summary::of(self.model.as_ref(), &self.image.into()).unwrap()
+    }
+
+    /// Batches that are given as inputs.
+    pub fn given(&self) -> Batch {
+        Batch::Given(self.image.into())
+    }
+}
+
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 /// One of each architecture, small.
-pub fn networks() -> Vec<Network> {
-    let net = |image, architecture| Network { image, classes: 4, architecture };
+pub fn networks() -> Vec<Net> {
+    let classes = 4;
     vec![
-        net([4, 3, 1], Architecture::Mlp(7)),
-        net([8, 8, 1], Architecture::LeNet([3, 4, 6])),
-        net([8, 8, 3], Architecture::ResNet(1, 4)),
-        net([8, 8, 3], Architecture::WideResNet(1, 1)),
+        Net::new("small mlp", [4, 3, 1], classes, Mlp { hidden: 7, classes }),
+        Net::new("small lenet", [8, 8, 1], classes, LeNet { channels: [3, 4], hidden: 6, classes }),
+        Net::new("small resnet", [8, 8, 3], classes, ResNet { blocks: 1, width: 4, classes }),
+        Net::new("small wrn", [8, 8, 3], classes, WideResNet { blocks: 1, widen: 1, classes }),
     ]
 }
 
 /// Networks as the command line has them, by name, at batches that the CPU does in f64 in seconds to minutes.
-pub fn whole_networks() -> Vec<(&'static str, Network, usize)> {
-    let net = |name, image, batch| (name, Network::named(name, image, 10).unwrap(), batch);
+pub fn whole_networks() -> Vec<(&'static str, Net, usize)> {
+    let net = |name, image, batch| (name, Net::named(name, image), batch);
     vec![
         net("mlp", [28, 28, 1], 100),
         net("lenet", [28, 28, 1], 100),
@@ -38,7 +80,7 @@ pub fn whole_networks() -> Vec<(&'static str, Network, usize)> {
 
 /// A session with a program of the meta step, and everything that it reads set to numbers of seed 1. It has not run.
 pub fn prepare(
-    net: &Network,
+    net: &Net,
     config: &StepConfig,
     options: Options,
     batch: [usize; 2],
@@ -46,7 +88,8 @@ pub fn prepare(
 ) -> (Session, Program) {
     let weight_net = WeightNet { hidden: 5, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
     let mut tape = Tape::new();
-    let step = MetaStep { net, weight_net: &weight_net, config, data: &Batch::Given, batch };
+    let data = net.given();
+    let step = MetaStep { net: net.model.as_ref(), weight_net: &weight_net, config, data: &data, batch };
     step.record(&mut tape, true).unwrap();
     let mut session = Session::new(backend);
     let program = session.compile(&tape, options).unwrap();
@@ -54,7 +97,7 @@ pub fn prepare(
     let mut numbers = |n: usize| -> Vec<f64> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
     for state in session.states().to_vec() {
         let mut values = numbers(state.shape.count());
-        if state.name.ends_with(".var") || state.name.contains("moment2") {
+        if [".var", "moment2", "clock"].iter().any(|part| state.name.contains(part)) {
             values.iter_mut().for_each(|v| *v = v.abs());
         }
         session.write_state(&state.name, Values::Float(&values)).unwrap();
@@ -68,7 +111,6 @@ pub fn prepare(
             }
             "lr" => session.feed(&program, "lr", Values::Float(&[0.1])).unwrap(),
             "lr.theta" => session.feed(&program, "lr.theta", Values::Float(&[0.01])).unwrap(),
-            name if name.starts_with("adam") => session.feed(&program, name, Values::Float(&[1.5])).unwrap(),
             name => session.feed(&program, name, Values::Float(&numbers(count))).unwrap(),
         }
     }
@@ -76,23 +118,19 @@ pub fn prepare(
 }
 
 /// A session with a program of the meta step as training runs it: images gathered from bytes, a fresh network. It has not run.
-pub fn fresh(
-    net: &Network,
-    config: &StepConfig,
-    batch: usize,
-    backend: Box<dyn Backend>,
-) -> (Session, Program) {
+pub fn fresh(net: &Net, config: &StepConfig, batch: usize, backend: Box<dyn Backend>) -> (Session, Program) {
     const IMAGES: usize = 64;
     let weight_net = WeightNet { hidden: 100, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
     let channels = net.image[2];
     let spec = GatherSpec { mean: vec![Scalar(0.5); channels], std: vec![Scalar(0.25); channels], pad: 1 };
     let mut tape = Tape::new();
-    let data = Batch::Picked { count: IMAGES, spec };
-    let step = MetaStep { net, weight_net: &weight_net, config, data: &data, batch: [batch; 2] };
+    let data = Batch::Picked { count: IMAGES, image: net.image, spec };
+    let step =
+        MetaStep { net: net.model.as_ref(), weight_net: &weight_net, config, data: &data, batch: [batch; 2] };
     step.record(&mut tape, true).unwrap();
     let mut session = Session::new(backend);
+    session.initialise(1).unwrap();
     let program = session.compile(&tape, Options::default()).unwrap();
-    setup::initialise(&mut session, net, &weight_net, 1).unwrap();
     let mut rng = Pcg64::seed_from_u64(2);
     let count = IMAGES * net.image.iter().product::<usize>();
     let pixels: Vec<u8> = (0..count).map(|_| rng.random()).collect();
@@ -107,16 +145,14 @@ pub fn fresh(
         session.feed(&program, &format!("picks{suffix}"), Values::Int(&picks)).unwrap();
         session.feed(&program, &format!("y{suffix}"), Values::Int(&labels)).unwrap();
     }
-    for (name, value) in
-        [("lr", 0.05), ("lr.theta", 1e-3), ("adam.correction1", 10.0), ("adam.correction2", 1000.0)]
-    {
+    for (name, value) in [("lr", 0.05), ("lr.theta", 1e-3)] {
         session.feed(&program, name, Values::Float(&[value])).unwrap();
     }
     (session, program)
 }
 
 /// As [`prepare`], on the CPU in f64, and run.
-pub fn run(net: &Network, config: &StepConfig, options: Options, threads: usize) -> (Session, Program) {
+pub fn run(net: &Net, config: &StepConfig, options: Options, threads: usize) -> (Session, Program) {
     let cpu = Box::new(Cpu::<f64>::new(threads).unwrap());
     let (mut session, program) = prepare(net, config, options, [N, M], cpu);
     session.run(&program).unwrap();

@@ -43,7 +43,12 @@ pub fn print(args: &HypergradArgs, told: &Explained) -> Result<()> {
 
 fn opening(told: &Explained) -> String {
     let (config, numbers) = (&told.data.config, &told.numbers);
-    let count = |params: Vec<metatape::nn::Param>| params.iter().map(|p| p.shape.count()).sum::<usize>();
+    // Beside the parameters themselves there are θ's moments.
+    let parameter = |name: &str, prefix: &str| name.starts_with(prefix) && !name.starts_with("theta.moment");
+    let count = |prefix: &str| -> usize {
+        let states = told.tape.states().iter().filter(|s| parameter(&s.0, prefix));
+        states.map(|s| told.tape.shape(s.1).count()).sum()
+    };
     let n = config.batch;
     let tail = config.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));
     format!(
@@ -60,10 +65,10 @@ fn opening(told: &Explained) -> String {
         config.noise,
         config.seed,
         told.machine,
-        count(told.data.net.params()),
+        count("w."),
         numbers.lr,
         if config.noise == Noise::None { "" } else { ", which may be wrong" },
-        count(config.weight_net(config.method).params()),
+        count("theta."),
         number(numbers.meta_loss),
         published(&defaults::to_be_as_train()),
     )

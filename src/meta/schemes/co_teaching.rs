@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::meta::config::Weights;
 use crate::meta::step::{Pass, real_step};
 use crate::nn::Params;
+use crate::seed::Stream;
 use crate::tape::{Kind, Tape, Var};
 
 /// Co-teaching's choice (Han et al. 2018): 1 on the `⌊R·n⌋` smallest losses of the batch, with `R(T) = 1 − min(τT/10, τ)` in epoch
@@ -59,11 +60,11 @@ impl Scheme for CoTeaching {
     fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
         let TrainStep { net, optimiser, data, batch: [n, _], .. } = *step;
         let lr = tape.input("lr", Kind::Float, [])?;
-        let params = net.params();
-        let (first, second) = (Params::states(tape, "w", &params)?, Params::states(tape, "w2", &params)?);
+        let (mut first, mut second) =
+            (Params::classifier(), Params::declared("w2", Stream::SecondClassifier));
         tape.section("losses of both networks");
-        let a = Pass::record(tape, net, data, n, &first, Some("stats"))?;
-        let b = Pass::record(tape, net, data, n, &second, Some("stats2"))?;
+        let a = Pass::record(tape, net, data, n, &mut first, Some("stats"))?;
+        let b = Pass::record(tape, net, data, n, &mut second, Some("stats2"))?;
         tape.section("the samples that each finds easy");
         let easy = |tape: &mut Tape, pass: &Pass| -> Result<Var> {
             let losses = tape.detach(pass.losses)?;
@@ -77,10 +78,10 @@ impl Scheme for CoTeaching {
             let coefficients = coefficients(tape, weights, self.over())?;
             real_step(tape, w, &[(pass.losses, coefficients)], &optimiser, lr, momentum)?;
         }
-        tape.output("loss", a.losses);
-        tape.output("correct", a.correct);
-        tape.output("weight", by_second);
-        tape.output("loss2", b.losses);
+        tape.output("loss", a.losses)?;
+        tape.output("correct", a.correct)?;
+        tape.output("weight", by_second)?;
+        tape.output("loss2", b.losses)?;
         Ok(())
     }
 }

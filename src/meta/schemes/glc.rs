@@ -62,28 +62,28 @@ impl Glc {
     fn corrected(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
         let TrainStep { net, optimiser, data, batch: [n, m], .. } = *step;
         let [noisy, clean] = self.sizes.map(|count| count as f64);
-        let k = net.classes;
         let lr = tape.input("lr", Kind::Float, [])?;
-        let transition = tape.input("scheme.transition", Kind::Float, [k, k])?;
-        let w = Params::states(tape, "w", &net.params())?;
+        let mut w = Params::classifier();
         tape.section("corrected losses");
-        let Pass { logits, y, correct, .. } = Pass::record(tape, net, data, n, &w, Some("stats"))?;
+        let Pass { logits, y, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"))?;
+        let k = tape.shape(logits)[1];
+        let transition = tape.input("scheme.transition", Kind::Float, [k, k])?;
         let p = tape.softmax(logits)?;
         let q = tape.matmul(p, transition)?;
         // q sums to 1, so that cross-entropy of log q is −log q_ỹ.
         let log_q = tape.unary(Unary::Log, q)?;
         let losses = tape.cross_entropy(log_q, y)?;
         tape.section("losses on the meta set");
-        let meta_losses = meta_losses(tape, net, data, m, &w)?;
+        let meta_losses = meta_losses(tape, net, data, m, &mut w)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         tape.section("step");
         let noisy_share = tape.constant(noisy / (noisy + clean) / n as f64, [n]);
         let clean_share = tape.constant(clean / (noisy + clean) / m as f64, [m]);
         let both = [(losses, noisy_share), (meta_losses, clean_share)];
         real_step(tape, &w, &both, &optimiser, lr, "momentum")?;
-        tape.output("loss", losses);
-        tape.output("correct", correct);
-        tape.output("meta_loss", meta_loss);
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
+        tape.output("meta_loss", meta_loss)?;
         Ok(())
     }
 }

@@ -27,28 +27,28 @@ impl Scheme for L2rw {
     fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
         let TrainStep { net, optimiser, data, batch: [n, m], .. } = *step;
         let lr = tape.input("lr", Kind::Float, [])?;
-        let w = Params::states(tape, "w", &net.params())?;
+        let mut w = Params::classifier();
         tape.section("losses at w");
-        let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &w, Some("stats"))?;
+        let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"))?;
         tape.section("meta loss and its gradient at w");
-        let meta_losses = meta_losses(tape, net, data, m, &w)?;
+        let meta_losses = meta_losses(tape, net, data, m, &mut w)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         let gradient = tape.gradient(meta_loss, &w.vars())?;
         tape.section("weights");
         let seeds: Vec<_> = w.vars().into_iter().zip(gradient).collect();
         let u = tape.jvp(&seeds, &[losses])?[0];
-        let u = tape.or_zero(u, losses);
+        let u = tape.or_zero(u, losses)?;
         let rectified = tape.relu(u)?;
         let rectified = tape.detach(rectified)?;
         let coefficients = coefficients(tape, rectified, Weights::Normalised)?;
         tape.section("real step");
         real_step(tape, &w, &[(losses, coefficients)], &optimiser, lr, "momentum")?;
         let weights = tape.scale(coefficients, n as f64)?;
-        tape.output("loss", losses);
-        tape.output("correct", correct);
-        tape.output("weight", weights);
-        tape.output("meta_loss", meta_loss);
-        tape.output("u", u);
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
+        tape.output("weight", weights)?;
+        tape.output("meta_loss", meta_loss)?;
+        tape.output("u", u)?;
         Ok(())
     }
 }

@@ -155,6 +155,17 @@ pub trait Scheme: Debug + Send {
         Vec::new()
     }
 
+    /// Programs that the steps of its one network take turns with; [`TrainStep::stage`] says which is
+    /// recorded.
+    fn programs(&self) -> usize {
+        1
+    }
+
+    /// Which of them a step (from 0) runs.
+    fn program(&self, _step: u64) -> usize {
+        0
+    }
+
     /// Where a step (from 0, of so many) takes its batch.
     fn draws(&self, _step: u64, _steps: u64) -> Draw {
         Draw::Train

@@ -1,7 +1,7 @@
 use super::{Moment, Scheme, Seen, TrainStep};
 use crate::error::Result;
-use crate::meta::config::{Optimiser, Preset, StepConfig, Weights};
-use crate::meta::optimiser::adam_corrections;
+use crate::meta::config::{Preset, StepConfig, Weights};
+use crate::meta::order::Order;
 use crate::meta::step::MetaStep;
 use crate::nn::{GROUPS, Params, WeightNet};
 use crate::tape::{Tape, Var};
@@ -11,7 +11,7 @@ use crate::tape::{Tape, Var};
 /// of classes of similar size, since a loss alone does not tell a rare class from a hard sample. The step itself is [`MetaStep`], whose module derives it; here it
 /// stands among the schemes.
 ///
-/// States: `theta.*` and its optimiser's moments. Inputs: `lr.theta`, and Adam's bias corrections.
+/// States: `theta.*` and its optimiser's moments. Inputs: `lr.theta`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MwNet {
     /// V.
@@ -20,14 +20,16 @@ pub struct MwNet {
     pub config: StepConfig,
     /// V's learning rate.
     pub lr: f64,
+    /// θ takes a step once in this many.
+    pub theta_every: usize,
 }
 
 impl Scheme for MwNet {
     /// V at its present θ.
     fn curve(&self, tape: &mut Tape, seen: &Seen) -> Result<Option<Var>> {
-        let theta = Params::states(tape, "theta", &self.weight_net.params())?;
+        let mut theta = Params::weight_net();
         let groups = self.weight_net.groups(tape, seen.labels)?;
-        self.weight_net.weights(tape, &theta, seen.losses, groups).map(Some)
+        self.weight_net.weights(tape, &mut theta, seen.losses, groups).map(Some)
     }
 
     fn groups(&self) -> Vec<(&'static str, i32)> {
@@ -38,15 +40,23 @@ impl Scheme for MwNet {
 
     fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
         let MwNet { weight_net, config, .. } = self;
-        MetaStep { net: step.net, weight_net, config, data: step.data, batch: step.batch }.record(tape, false)
+        let meta = MetaStep { net: step.net, weight_net, config, data: step.data, batch: step.batch };
+        match step.stage {
+            0 => meta.record(tape, false),
+            _ => meta.record_in(tape, Order::FixedTheta),
+        }
     }
 
-    fn inputs(&self, now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
+    fn programs(&self) -> usize {
+        self.theta_every.min(2)
+    }
+
+    fn program(&self, step: u64) -> usize {
+        usize::from(!step.is_multiple_of(self.theta_every as u64))
+    }
+
+    fn inputs(&self, _now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
         let mut inputs = vec![("lr.theta", vec![self.lr])];
-        if let Optimiser::Adam(adam) = &self.config.weight_net {
-            let [first, second] = adam_corrections(adam, now.step + 1);
-            inputs.extend([("adam.correction1", vec![first]), ("adam.correction2", vec![second])]);
-        }
         if !self.weight_net.groups.is_empty() {
             inputs.push((GROUPS, self.weight_net.groups_input()));
         }

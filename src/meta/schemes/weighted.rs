@@ -1,15 +1,16 @@
 use super::{Scheme, Seen};
+use crate::bilevel::Optimiser;
 use crate::error::Result;
-use crate::meta::config::{Optimiser, Weights};
+use crate::meta::config::Weights;
 use crate::meta::normalise::inverse_sum;
 use crate::meta::step::{Batch, Pass, PlainStep, real_step};
-use crate::nn::{Network, Params};
+use crate::nn::{Model, Params};
 use crate::tape::{Kind, Tape, Var};
 
 /// A training step but for its weights: what schemes record theirs for.
 pub struct TrainStep<'a> {
     /// The classifier.
-    pub net: &'a Network,
+    pub net: &'a dyn Model,
     /// Its rule.
     pub optimiser: Optimiser,
     /// Where batches come from.
@@ -28,19 +29,19 @@ impl TrainStep<'_> {
     /// As [`crate::meta::MetaStep::record`].
     pub fn weighted<S: Scheme + ?Sized>(&self, tape: &mut Tape, scheme: &S) -> Result<()> {
         let lr = tape.input("lr", Kind::Float, [])?;
-        let w = Params::states(tape, "w", &self.net.params())?;
+        let mut w = Params::classifier();
         tape.section("losses");
         let Pass { y, losses, correct, .. } =
-            Pass::record(tape, self.net, self.data, self.batch[0], &w, Some("stats"))?;
+            Pass::record(tape, self.net, self.data, self.batch[0], &mut w, Some("stats"))?;
         tape.section("weights");
         let detached = tape.detach(losses)?;
         let weights = scheme.weights(tape, &Seen { losses: detached, labels: y })?;
         let coefficients = coefficients(tape, weights, scheme.over())?;
         tape.section("step");
         real_step(tape, &w, &[(losses, coefficients)], &self.optimiser, lr, "momentum")?;
-        tape.output("loss", losses);
-        tape.output("correct", correct);
-        tape.output("weight", weights);
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
+        tape.output("weight", weights)?;
         Ok(())
     }
 

@@ -114,8 +114,10 @@ pub fn train(
     }
     let mut learner = Learner::new(Method::MwNet, data, session)?;
     let exact = Stepper::new(data, Order::Gradient, &clean, learner.session_mut())?;
-    if variant == Variant::FiniteDifference {
-        data.config.route = Route::FiniteDifference;
+    match variant {
+        Variant::FiniteDifference => data.config.route = Route::FiniteDifference,
+        Variant::Unroll(k) => data.config.unroll = k,
+        _ => {}
     }
     let order = if variant == Variant::TwoSteps { Order::TwoSteps } else { Order::Published };
     let meta = &data.split.meta;
@@ -124,7 +126,7 @@ pub fn train(
     if let Variant::Every(_) = variant {
         between = Some(Stepper::for_training(data, Order::FixedTheta, meta, learner.session_mut())?);
     }
-    if variant.about_meta_set() || variant == Variant::FiniteDifference {
+    if variant.about_meta_set() || matches!(variant, Variant::FiniteDifference | Variant::Unroll(_)) {
         own = Some(Stepper::new(data, Order::Gradient, meta, learner.session_mut())?);
     }
     let cell = Cell { learner, main, between, exact, own };
@@ -173,13 +175,13 @@ impl Cell {
         let steps = per_epoch * epochs as u64;
         let distance = (per_epoch / PROBES_PER_EPOCH).max(1);
         let (mut accuracy, mut cosines, mut other_batch) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut seconds, mut theta_steps) = (0.0, 0);
+        let mut seconds = 0.0;
         // The last hypergradient that θ moved by.
         let mut latest = Vec::new();
         for epoch in 0..epochs {
             let lr = data.config.lr_at(epoch);
             for step in per_epoch * epoch as u64..per_epoch * (epoch as u64 + 1) {
-                let at = At { step, meta_step: step, lr, theta_steps };
+                let at = At { step, meta_step: step, lr };
                 let moves = match variant {
                     Variant::Every(k) => step % k == 0,
                     _ => true,
@@ -207,7 +209,6 @@ impl Cell {
                 let stepper = if moves { main } else { self.between.as_mut().unwrap_or(main) };
                 stepper.run(session, at)?;
                 seconds += began.elapsed().as_secs_f64();
-                theta_steps += u64::from(moves);
                 if probed {
                     if variant == Variant::TwoSteps {
                         latest = hypergrad(self.learner.session(), &self.main)?;

@@ -156,6 +156,8 @@ impl Findings {
                 (Variant::TwoSteps, Some(false)) => ": redoing the step shows no gain here",
                 (Variant::TwoSteps, Some(true)) if difference.mean < 0.0 => ": redoing the step pays",
                 (Variant::FiniteDifference, Some(false)) => ": no loss shows here",
+                (Variant::Unroll(_), Some(false)) => ": looking further ahead shows no gain here",
+                (Variant::Unroll(_), Some(true)) if difference.mean > 0.0 => ": looking further ahead pays",
                 _ => "",
             };
             let whose = if matches!(row.name, Variant::Every(_)) { " of its last step of θ" } else { "" };
@@ -226,6 +228,8 @@ mod tests {
             model: "mlp".into(),
             method: Method::MwNet,
             baseline: false,
+            unroll: 1,
+            theta_every: 1,
             route: Route::Jvp,
             weights: Weights::Mean,
             undetached: false,

@@ -43,7 +43,12 @@ pub(super) fn draw(config: &Config, results: &[CellResult], findings: &Findings,
         ("size", |v| matches!(v, Variant::Clean(_))),
         ("noisy", |v| matches!(v, Variant::Noisy(_) | Variant::TrainBatch)),
         ("imbalanced", |v| matches!(v, Variant::Imbalanced(_))),
-        ("steps", |v| matches!(v, Variant::TwoSteps | Variant::Every(_) | Variant::FiniteDifference)),
+        ("steps", |v| {
+            matches!(
+                v,
+                Variant::TwoSteps | Variant::Every(_) | Variant::Unroll(_) | Variant::FiniteDifference
+            )
+        }),
     ];
     for (name, chosen) in groups {
         let mut lines: Vec<(String, Vec<f64>)> = Vec::new();

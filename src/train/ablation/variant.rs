@@ -4,8 +4,9 @@ use std::str::FromStr;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Labelled, Noise, Stream, TrainSet, rng};
+use crate::data::{Labelled, Noise, TrainSet};
 use crate::error::{Error, Result};
+use crate::seed::{Stream, rng};
 use crate::words::counted;
 
 /// One change to the published method.
@@ -28,6 +29,8 @@ pub enum Variant {
     TwoSteps,
     /// θ takes a step in every so many of w's; between them, w moves with the weights of the θ that there is.
     Every(u64),
+    /// So many virtual steps, each on a batch of its own, and the hypergradient through all of them.
+    Unroll(usize),
     /// The hypergradient by a central difference of the losses along the meta gradient.
     FiniteDifference,
 }
@@ -53,6 +56,7 @@ impl Variant {
             Variant::TrainBatch => "training batches as meta batches".into(),
             Variant::TwoSteps => "w first, then θ at the new w; no redo".into(),
             Variant::Every(k) => format!("θ steps once in {} of w", counted(k as usize, "step")),
+            Variant::Unroll(k) => format!("{} to look ahead", counted(k, "virtual step")),
             Variant::FiniteDifference => "hypergradient by finite differences".into(),
         }
     }
@@ -71,6 +75,9 @@ impl Variant {
             Variant::TwoSteps,
             Variant::Every(5),
             Variant::Every(20),
+            Variant::Unroll(2),
+            Variant::Unroll(4),
+            Variant::Unroll(8),
             Variant::FiniteDifference,
         ]);
         list
@@ -181,6 +188,7 @@ impl fmt::Display for Variant {
             Variant::TrainBatch => f.pad("train-batch"),
             Variant::TwoSteps => f.pad("two-steps"),
             Variant::Every(k) => f.pad(&format!("every-{k}")),
+            Variant::Unroll(k) => f.pad(&format!("unroll-{k}")),
             Variant::FiniteDifference => f.pad("finite-difference"),
         }
     }
@@ -207,10 +215,11 @@ impl FromStr for Variant {
             .or_else(|| number("noisy-").map(Variant::Noisy))
             .or_else(|| number("imbalanced-").map(Variant::Imbalanced))
             .or_else(|| number("every-").map(|k| Variant::Every(k as u64)))
+            .or_else(|| number("unroll-").map(Variant::Unroll))
             .ok_or_else(|| {
                 Error::Usage(format!(
                     "there is no variant `{name}`; choose from published, uniform, clean-N, noisy-N, imbalanced-N (N images), \
-                     train-batch, two-steps, every-K (K steps), finite-difference"
+                     train-batch, two-steps, every-K and unroll-K (K steps), finite-difference"
                 ))
             })
     }

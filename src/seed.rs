@@ -34,7 +34,7 @@ pub enum Stream {
 
 impl Stream {
     /// The stream from which the crops of batches in this stream's order are drawn.
-    pub(super) fn augmentation(self) -> Stream {
+    pub(crate) fn augmentation(self) -> Stream {
         match self {
             Stream::MetaBatches => Stream::MetaAugmentation,
             _ => Stream::TrainAugmentation,
