@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::machines::{Machine, cards, simulators};
+use common::machines::{Machine, cards, one_simulator, simulators};
 use metatape::Result;
 use metatape::backend::cuda::Precision;
 use metatape::program::{Backend, Options, Session, Values};
@@ -164,6 +164,15 @@ fn simulator_tf32() {
 #[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
 fn simulator_bf16() {
     hold_all(Precision::Bf16, simulators);
+}
+
+/// Kernels of one name are in the files of all three precisions; a driver that serves all must not mix them up.
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_shared_by_all_precisions() {
+    for machine in one_simulator() {
+        hold(SMALL[1], &[Role::C, Role::A, Role::B], true, true, vec![machine]);
+    }
 }
 
 #[test]

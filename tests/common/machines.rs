@@ -1,10 +1,12 @@
 //! The machines under test, and how far each may be from the CPU in f64.
 
+use std::sync::{Arc, Mutex};
+
 use metatape::backend::cpu::Cpu;
 use metatape::backend::cuda::{Cuda, Precision};
 use metatape::program::Backend;
 
-use super::card::Card;
+use super::card::card;
 use super::rounded::Rounded;
 use super::simulator::Simulator;
 
@@ -115,18 +117,28 @@ pub fn simulators(precision: Precision) -> Vec<Machine> {
     vec![simulator(1), simulator(2)]
 }
 
+/// The CUDA backend on one simulator, in every precision.
+pub fn one_simulator() -> Vec<Machine> {
+    let simulator = Arc::new(Mutex::new(Simulator::new(3)));
+    let machine = |precision: Precision| {
+        let backend = Cuda::new(Box::new(simulator.clone()), precision, true);
+        cuda(format!("shared simulator, {}", precision.name()), precision, backend)
+    };
+    [Precision::F32, Precision::Tf32, Precision::Bf16].map(machine).into()
+}
+
 /// The CUDA backend on this machine's first GPU, with and without graphs.
 pub fn cards(precision: Precision) -> Vec<Machine> {
-    let card = |graphs| {
+    let on_card = |graphs| {
         let name = format!("card {}, graphs {graphs}", precision.name());
-        let mut machine = cuda(name, precision, Cuda::new(Box::new(Card::new()), precision, graphs));
+        let mut machine = cuda(name, precision, Cuda::new(Box::new(card()), precision, graphs));
         if precision == Precision::Tf32 {
             // cuBLAS may round factors to tf32 and need not: with one row, or rows of odd lengths, it does not.
             machine.tolerance.products = 2e-3;
         }
         machine
     };
-    vec![card(true), card(false)]
+    vec![on_card(true), on_card(false)]
 }
 
 fn cuda(name: String, precision: Precision, backend: Cuda) -> Machine {

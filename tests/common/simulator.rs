@@ -44,9 +44,9 @@ const ALIGNMENT: usize = 256;
 pub struct Simulator {
     /// By address.
     memory: Vec<Allocation>,
-    functions: Vec<(String, Entry)>,
+    /// By file and name.
+    functions: Vec<(&'static str, String, Entry)>,
     graphs: Vec<Vec<Command>>,
-    recording: Option<Vec<Command>>,
     /// Of the order in which threads run; another one for every launch.
     seed: u64,
 }
@@ -55,7 +55,7 @@ impl Simulator {
     /// `seed`: of the order in which threads run.
     pub fn new(seed: u64) -> Simulator {
         let seed = seed << 32;
-        Simulator { memory: Vec::new(), functions: Vec::new(), graphs: Vec::new(), recording: None, seed }
+        Simulator { memory: Vec::new(), functions: Vec::new(), graphs: Vec::new(), seed }
     }
 
     /// The memory from an address on, if one allocation holds all of it.
@@ -91,7 +91,7 @@ impl Simulator {
         };
         // SAFETY: the function is an entry of a library compiled for this struct; all that it points to outlives the call. The
         // kernel's own accesses are checked against the allocations.
-        let error = unsafe { (self.functions[function.0].1)(&raw const launch) };
+        let error = unsafe { (self.functions[function.0].2)(&raw const launch) };
         if error.is_null() {
             return Ok(());
         }
@@ -145,31 +145,6 @@ impl Simulator {
         };
         Ok((0..count).map(read).collect())
     }
-
-    fn execute(&mut self, command: &Command) -> Result<()> {
-        match command {
-            Command::Launch { function, grid, block, shared, params } => {
-                self.launch(*function, *grid, *block, *shared, params)
-            }
-            Command::Gemm(gemm) => self.gemm(gemm),
-            Command::Clear { to, bytes } => {
-                // SAFETY: the range is checked.
-                unsafe { self.range(*to, *bytes, "clear")?.write_bytes(0, *bytes) };
-                Ok(())
-            }
-            Command::Copy { from, to, bytes } => {
-                if from.abs_diff(*to) < *bytes as u64 {
-                    return Err(Error::Device(format!(
-                        "copy of {bytes} bytes from {from:#x} onto {to:#x}: they overlap"
-                    )));
-                }
-                let (from, to) = (self.range(*from, *bytes, "copy")?, self.range(*to, *bytes, "copy")?);
-                // SAFETY: both ranges are checked, and do not overlap.
-                unsafe { from.copy_to_nonoverlapping(to, *bytes) };
-                Ok(())
-            }
-        }
-    }
 }
 
 impl Driver for Simulator {
@@ -206,7 +181,7 @@ impl Driver for Simulator {
     }
 
     fn function(&mut self, source: Source, name: &str) -> Result<Function> {
-        if let Some(at) = self.functions.iter().position(|f| f.0 == name) {
+        if let Some(at) = self.functions.iter().position(|f| f.0 == source.name && f.1 == name) {
             return Ok(Function(at));
         }
         let library = library(source.name);
@@ -214,17 +189,32 @@ impl Driver for Simulator {
         let entry = unsafe { library.get::<Entry>(format!("sim_{name}\0").as_bytes()) };
         let entry =
             entry.map_err(|e| Error::Device(format!("kernels/{} has no kernel {name}: {e}", source.name)))?;
-        self.functions.push((name.to_owned(), *entry));
+        self.functions.push((source.name, name.to_owned(), *entry));
         Ok(Function(self.functions.len() - 1))
     }
 
     fn run(&mut self, command: &Command) -> Result<()> {
-        match &mut self.recording {
-            Some(recording) => {
-                recording.push(command.clone());
+        match command {
+            Command::Launch { function, grid, block, shared, params } => {
+                self.launch(*function, *grid, *block, *shared, params)
+            }
+            Command::Gemm(gemm) => self.gemm(gemm),
+            Command::Clear { to, bytes } => {
+                // SAFETY: the range is checked.
+                unsafe { self.range(*to, *bytes, "clear")?.write_bytes(0, *bytes) };
                 Ok(())
             }
-            None => self.execute(command),
+            Command::Copy { from, to, bytes } => {
+                if from.abs_diff(*to) < *bytes as u64 {
+                    return Err(Error::Device(format!(
+                        "copy of {bytes} bytes from {from:#x} onto {to:#x}: they overlap"
+                    )));
+                }
+                let (from, to) = (self.range(*from, *bytes, "copy")?, self.range(*to, *bytes, "copy")?);
+                // SAFETY: both ranges are checked, and do not overlap.
+                unsafe { from.copy_to_nonoverlapping(to, *bytes) };
+                Ok(())
+            }
         }
     }
 
@@ -234,23 +224,18 @@ impl Driver for Simulator {
 
     fn time(&mut self, commands: &[Command], times: usize) -> Result<f64> {
         let start = std::time::Instant::now();
-        (0..times).try_for_each(|_| commands.iter().try_for_each(|c| self.execute(c)))?;
+        (0..times).try_for_each(|_| commands.iter().try_for_each(|c| self.run(c)))?;
         Ok(start.elapsed().as_secs_f64() / times as f64)
     }
 
-    fn begin_capture(&mut self) -> Result<()> {
-        self.recording = Some(Vec::new());
-        Ok(())
-    }
-
-    fn end_capture(&mut self) -> Result<Graph> {
-        self.graphs.extend(self.recording.take());
+    fn capture(&mut self, commands: &[Command]) -> Result<Graph> {
+        self.graphs.push(commands.to_vec());
         Ok(Graph(self.graphs.len() - 1))
     }
 
     fn replay(&mut self, graph: Graph) -> Result<()> {
         let commands = self.graphs[graph.0].clone();
-        commands.iter().try_for_each(|c| self.execute(c))
+        commands.iter().try_for_each(|c| self.run(c))
     }
 
     fn synchronise(&self) -> Result<()> {

@@ -191,12 +191,7 @@ impl Backend for Cuda {
         let Loaded { commands, runs, .. } = &mut programs[program];
         match *runs {
             Runs::Plain if *capture => {
-                driver.begin_capture()?;
-                let recorded = commands.iter().try_for_each(|c| driver.run(c));
-                // A capture that went wrong is ended, too: the stream could not be used otherwise.
-                let graph = driver.end_capture();
-                recorded?;
-                let graph = graph?;
+                let graph = driver.capture(commands)?;
                 *runs = Runs::Captured(graph);
                 driver.replay(graph)
             }

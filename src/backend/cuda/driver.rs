@@ -1,6 +1,8 @@
 //! What the CUDA backend needs of a machine: a GPU through cudarc (`gpu.rs`), or the simulator of the tests, which runs the same
 //! kernels on a CPU.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use crate::error::Result;
 
 /// An address in device memory.
@@ -125,10 +127,10 @@ pub trait Driver: Send {
     /// Copies from the device, after all commands before it are done.
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()>;
 
-    /// The kernel `name` of a file; compiled if it must be.
+    /// The kernel `name` of a file; compiled if it must be. Kernels of several files may have one name.
     fn function(&mut self, source: Source, name: &str) -> Result<Function>;
 
-    /// Runs one command, or records it while a capture is on.
+    /// Runs one command.
     fn run(&mut self, command: &Command) -> Result<()>;
 
     /// Bytes allocated so far.
@@ -137,15 +139,64 @@ pub trait Driver: Send {
     /// Runs commands so many times over, twice, without the host between them; the seconds that once took on the device, the second time.
     fn time(&mut self, commands: &[Command], times: usize) -> Result<f64>;
 
-    /// From here on commands are recorded, not run.
-    fn begin_capture(&mut self) -> Result<()>;
-
-    /// What was recorded since [`Driver::begin_capture`].
-    fn end_capture(&mut self) -> Result<Graph>;
+    /// Records commands without running them, to be run as one.
+    fn capture(&mut self, commands: &[Command]) -> Result<Graph>;
 
     /// Runs a recorded sequence.
     fn replay(&mut self, graph: Graph) -> Result<()>;
 
     /// Waits until everything is done.
     fn synchronise(&self) -> Result<()>;
+}
+
+/// A machine that several backends share, each in its own precision.
+impl<D: Driver> Driver for Arc<Mutex<D>> {
+    fn describe(&self) -> String {
+        hold(self).describe()
+    }
+
+    fn allocate(&mut self, bytes: usize) -> Result<Address> {
+        hold(self).allocate(bytes)
+    }
+
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
+        hold(self).upload(to, bytes)
+    }
+
+    fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        hold(self).download(from, bytes)
+    }
+
+    fn function(&mut self, source: Source, name: &str) -> Result<Function> {
+        hold(self).function(source, name)
+    }
+
+    fn run(&mut self, command: &Command) -> Result<()> {
+        hold(self).run(command)
+    }
+
+    fn allocated(&self) -> usize {
+        hold(self).allocated()
+    }
+
+    fn time(&mut self, commands: &[Command], times: usize) -> Result<f64> {
+        hold(self).time(commands, times)
+    }
+
+    fn capture(&mut self, commands: &[Command]) -> Result<Graph> {
+        hold(self).capture(commands)
+    }
+
+    fn replay(&mut self, graph: Graph) -> Result<()> {
+        hold(self).replay(graph)
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        hold(self).synchronise()
+    }
+}
+
+/// A machine on whose lock somebody panicked is as good as before: a driver's calls are whole or are errors.
+fn hold<D>(shared: &Mutex<D>) -> MutexGuard<'_, D> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -28,7 +28,8 @@ pub struct Gpu {
     /// Dynamic and static shared memory that a block may have together.
     shared_limit: i32,
     modules: HashMap<&'static str, sys::CUmodule>,
-    functions: Vec<(String, sys::CUfunction)>,
+    /// By file and name: the files of the three precisions have kernels of the same names.
+    functions: Vec<(&'static str, String, sys::CUfunction)>,
     graphs: Vec<sys::CUgraphExec>,
     allocations: Vec<Address>,
     /// Bytes of all of them.
@@ -188,7 +189,7 @@ impl Gpu {
         shared: u32,
         params: &[u8],
     ) -> Result<()> {
-        let (name, function) = &self.functions[function.0];
+        let (file, name, function) = &self.functions[function.0];
         let mut params = [params.as_ptr().cast_mut().cast::<c_void>()];
         let [x, y, z] = grid;
         // SAFETY: the kernel takes one struct by value, whose bytes these are; the driver copies them before it returns. The
@@ -196,7 +197,7 @@ impl Gpu {
         unsafe {
             result::launch_kernel(*function, (x, y, z), (block, 1, 1), shared, self.stream, &mut params)
         }
-        .map_err(failed(&format!("launch {name} in {x}×{y}×{z} blocks of {block} threads")))
+        .map_err(failed(&format!("launch {name} of kernels/{file} in {x}×{y}×{z} blocks of {block} threads")))
     }
 
     /// Row-major products, to a library that counts in columns: what it sees are the transposes, so it is asked for
@@ -317,7 +318,7 @@ impl Driver for Gpu {
     }
 
     fn function(&mut self, source: Source, name: &str) -> Result<Function> {
-        if let Some(at) = self.functions.iter().position(|f| f.0 == name) {
+        if let Some(at) = self.functions.iter().position(|f| f.0 == source.name && f.1 == name) {
             return Ok(Function(at));
         }
         self.bind()?;
@@ -338,7 +339,7 @@ impl Driver for Gpu {
             result::function::set_function_attribute(function, DYNAMIC, self.shared_limit - fixed)
                 .map_err(failed("give a kernel all shared memory"))?;
         }
-        self.functions.push((name.to_owned(), function));
+        self.functions.push((source.name, name.to_owned(), function));
         Ok(Function(self.functions.len() - 1))
     }
 
@@ -353,11 +354,8 @@ impl Driver for Gpu {
 
     fn time(&mut self, commands: &[Command], times: usize) -> Result<f64> {
         // Launched one by one, a short kernel would be timed with the host's work on the next one.
-        self.begin_capture()?;
-        let recorded = (0..times).try_for_each(|_| commands.iter().try_for_each(|c| self.command(c)));
-        let graph = self.end_capture();
-        recorded?;
-        let graph = graph?;
+        let all: Vec<Command> = (0..times).flat_map(|_| commands.iter().cloned()).collect();
+        let graph = self.capture(&all)?;
         self.replay(graph)?;
         let from = self.mark()?;
         self.replay(graph)?;
@@ -375,18 +373,18 @@ impl Driver for Gpu {
         seconds
     }
 
-    fn begin_capture(&mut self) -> Result<()> {
+    fn capture(&mut self, commands: &[Command]) -> Result<Graph> {
         self.bind()?;
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is ours.
-        unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(failed("begin a graph"))
-    }
-
-    fn end_capture(&mut self) -> Result<Graph> {
-        self.bind()?;
-        // SAFETY: the stream is ours; the graph is destroyed once, when what is run has been made of it.
+        unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(failed("begin a graph"))?;
+        let recorded = commands.iter().try_for_each(|c| self.command(c));
+        // SAFETY: the stream is ours; the graph is destroyed once, when what is run has been made of it. A capture that went wrong is
+        // ended, too: the stream could not be used otherwise.
         let graph = unsafe {
-            let graph = result::stream::end_capture(self.stream).map_err(failed("end a graph"))?;
+            let graph = result::stream::end_capture(self.stream).map_err(failed("end a graph"));
+            recorded?;
+            let graph = graph?;
             let made = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
             result::graph::destroy(graph).map_err(failed("remove a graph"))?;
             made.map_err(failed("make a graph ready"))?
