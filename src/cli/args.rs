@@ -12,12 +12,14 @@ use metatape::nn::{WeightNet, WeightNetInit};
 use metatape::train::Method;
 use metatape::train::ablation::Variant;
 
+use super::bench::BenchArgs;
 use super::compare::CompareArgs;
 use super::kernels::KernelsArgs;
 use super::values::{DeviceChoice, Precision, factor, model, positive, rate, seed, share};
 
-const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
-const ROUTES: &str = "jvp|reverse|finite-difference|per-sample|implicit-cg:N|neumann:N";
+/// The choices of `--model`, and of `--route`.
+pub const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
+pub const ROUTES: &str = "jvp|reverse|finite-difference|per-sample|implicit-cg:N|neumann:N";
 
 /// Meta-Weight-Net on a hand-written autodiff tape: learns, from a small clean set, which losses to trust.
 #[derive(Parser, Debug)]
@@ -367,43 +369,6 @@ pub struct HypergradArgs {
     /// Print the recorded program of the route given (or jvp) instead of running it
     #[arg(long, conflicts_with_all = ["dump", "json"], help_heading = "Output")]
     pub print_tape: bool,
-    /// Print JSON instead of a table
-    #[arg(long, help_heading = "Output")]
-    pub json: bool,
-}
-
-/// `metatape bench`.
-#[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Random images in memory, optimisers included: 32x32 colour for resnet32 and wrn28-10, 28x28 grey for the others.
-
-Examples:
-  metatape bench --model lenet --batch 100 --steps 50
-  metatape bench --model resnet32 --route reverse --threads 1 --json
-  metatape bench --model wrn28-10 --device cuda --precision bf16"
-)]
-pub struct BenchArgs {
-    /// The classifier
-    #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
-    pub model: String,
-    /// Samples of the batch, and of the meta batch
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
-    pub batch: usize,
-    /// Steps of each kind that are timed
-    #[arg(long, value_name = "K", default_value_t = 20, value_parser = positive, allow_negative_numbers = true)]
-    pub steps: usize,
-    /// How the hypergradient is computed
-    #[arg(long, value_name = ROUTES, default_value_t = Route::Jvp)]
-    pub route: Route,
-    /// Threads, precision, device.
-    #[command(flatten)]
-    pub device: DeviceArgs,
-    /// On a GPU, launch every kernel by itself instead of replaying a captured graph
-    #[arg(long, help_heading = "Machine")]
-    pub no_graph: bool,
-    /// Show where a meta step's time goes, kernel by kernel
-    #[arg(long, conflicts_with = "json", help_heading = "Output")]
-    pub profile: bool,
     /// Print JSON instead of a table
     #[arg(long, help_heading = "Output")]
     pub json: bool,

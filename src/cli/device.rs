@@ -1,6 +1,6 @@
 //! From `--device`, `--precision` and `--threads` to a backend.
 
-use std::sync::Once;
+use std::sync::{Arc, Mutex, Once};
 
 use metatape::backend::cpu::Cpu;
 use metatape::backend::cuda::{self, Cuda, Gpu, describe_gpus};
@@ -12,6 +12,18 @@ use super::values::{DeviceChoice, Precision};
 
 /// More threads than this is a slip of the finger.
 const MOST_THREADS: usize = 1024;
+
+/// A GPU for several backends.
+pub type SharedGpu = Arc<Mutex<Gpu>>;
+
+/// Kinds of machines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum On {
+    /// The CPU.
+    Cpu,
+    /// A GPU, in this precision.
+    Cuda(cuda::Precision),
+}
 
 /// Threads that the machine offers this process.
 pub fn available_threads() -> usize {
@@ -37,48 +49,80 @@ impl DeviceArgs {
     /// The machine to compute on; a GPU replays captured graphs.
     ///
     /// # Errors
-    /// As [`DeviceArgs::backend_with`].
+    /// As [`DeviceArgs::backend_on`].
     pub fn backend(&self) -> Result<Box<dyn Backend>> {
-        self.backend_with(true)
+        Ok(self.backend_on(true, &mut None)?.0)
     }
 
-    /// The machine to compute on. `graphs`: whether a GPU replays captured graphs.
+    /// The machine to compute on, and its kind. `graphs`: whether a GPU replays captured graphs;
+    /// `opened`: a GPU that is open already for the same `--device`, or where to keep the one that
+    /// is opened now, for other backends to share.
     ///
     /// # Errors
     /// [`Error::Usage`] for a precision that the device does not have, [`Error::Device`] for a GPU that is not there or cannot be used,
     /// and if the system refuses the threads.
-    pub fn backend_with(&self, graphs: bool) -> Result<Box<dyn Backend>> {
-        let (threads, precision) = (self.threads()?, self.precision);
-        match self.device {
-            DeviceChoice::Cuda(number) => match precision.cuda() {
-                Some(cuda) => {
-                    let named = |e| Error::Device(format!("--device cuda:{number}: {e}"));
-                    Ok(on_gpu(Gpu::new(number).map_err(named)?, cuda, graphs))
-                }
-                None => Err(Error::Usage(format!(
-                    "--precision {precision} is for the CPU alone; take f32, tf32 or bf16 with --device cuda, or --device cpu"
-                ))),
-            },
-            DeviceChoice::Auto => {
-                let Some(cuda) = precision.cuda() else { return on_cpu(threads, precision) };
-                match first_gpu() {
-                    Ok(gpu) => Ok(on_gpu(gpu, cuda, graphs)),
-                    Err(reason) if cuda == cuda::Precision::F32 => {
-                        tell_once(&reason);
-                        on_cpu(threads, precision)
-                    }
-                    Err(reason) => Err(Error::Device(format!(
-                        "--precision {precision} is for GPUs alone (the CPU has f32 and f64), and none can be used: {reason}"
-                    ))),
-                }
-            }
-            DeviceChoice::Cpu => on_cpu(threads, precision),
+    pub fn backend_on(&self, graphs: bool, opened: &mut Option<SharedGpu>) -> Result<(Box<dyn Backend>, On)> {
+        let threads = self.threads()?;
+        Ok(match self.gpu(opened)? {
+            Some((gpu, cuda)) => (Box::new(Cuda::new(Box::new(gpu), cuda, graphs)), On::Cuda(cuda)),
+            None => (on_cpu(threads, self.precision)?, On::Cpu),
+        })
+    }
+
+    /// The kind of machine to compute on. A GPU that is named need not be there.
+    ///
+    /// # Errors
+    /// As [`DeviceArgs::backend_on`].
+    pub fn on(&self) -> Result<On> {
+        match (self.device, self.precision.cuda()) {
+            (DeviceChoice::Cuda(_), Some(cuda)) => Ok(On::Cuda(cuda)),
+            _ => Ok(self.backend_on(false, &mut None)?.1),
         }
     }
-}
 
-fn on_gpu(gpu: Gpu, precision: cuda::Precision, graphs: bool) -> Box<dyn Backend> {
-    Box::new(Cuda::new(Box::new(gpu), precision, graphs))
+    /// Whether a GPU would be asked for.
+    pub fn may_be_gpu(&self) -> bool {
+        match self.device {
+            DeviceChoice::Cpu => false,
+            DeviceChoice::Cuda(_) => true,
+            DeviceChoice::Auto => self.precision.cuda().is_some() && !describe_gpus().is_empty(),
+        }
+    }
+
+    /// The GPU to compute on, with its precision; `None` where it is the CPU.
+    fn gpu(&self, opened: &mut Option<SharedGpu>) -> Result<Option<(SharedGpu, cuda::Precision)>> {
+        let precision = self.precision;
+        let cuda = match (self.device, precision.cuda()) {
+            (DeviceChoice::Cpu, _) | (DeviceChoice::Auto, None) => return Ok(None),
+            (DeviceChoice::Cuda(_), None) => {
+                return Err(Error::Usage(format!(
+                    "--precision {precision} is for the CPU alone; take f32, tf32 or bf16 with --device cuda, or --device cpu"
+                )));
+            }
+            (_, Some(cuda)) => cuda,
+        };
+        if let Some(gpu) = opened {
+            return Ok(Some((gpu.clone(), cuda)));
+        }
+        let gpu = match self.device {
+            DeviceChoice::Cuda(number) => {
+                Gpu::new(number).map_err(|e| Error::Device(format!("--device cuda:{number}: {e}")))?
+            }
+            _ => match first_gpu() {
+                Ok(gpu) => gpu,
+                Err(reason) if cuda == cuda::Precision::F32 => {
+                    tell_once(&reason);
+                    return Ok(None);
+                }
+                Err(reason) => {
+                    return Err(Error::Device(format!(
+                        "--precision {precision} is for GPUs alone (the CPU has f32 and f64), and none can be used: {reason}"
+                    )));
+                }
+            },
+        };
+        Ok(Some((opened.insert(Arc::new(Mutex::new(gpu))).clone(), cuda)))
+    }
 }
 
 fn on_cpu(threads: usize, precision: Precision) -> Result<Box<dyn Backend>> {

@@ -2,7 +2,7 @@
 //!
 //! | file | the one thing that happens there |
 //! |---|---|
-//! | `args.rs` | all flags, their defaults and their help |
+//! | `args.rs` | the flags, their defaults and their help |
 //! | `defaults.rs` | where `hypergrad` has defaults of its own |
 //! | `values.rs` | parsers of single values, each error one sentence |
 //! | `device.rs` | from `--device`, `--precision`, `--threads` to a backend |
@@ -14,7 +14,7 @@
 //! | `hypergrad.rs`, `dump.rs` | `metatape hypergrad`, and the file that it writes |
 //! | `parting.rs` | samples by label and by class size |
 //! | `explain.rs`, `lesson/` | `metatape hypergrad --explain`: its numbers, and its words |
-//! | `bench.rs` | `metatape bench` |
+//! | `bench/` | `metatape bench` |
 //! | `kernels.rs` | `metatape kernels` |
 //! | `info.rs` | `metatape info` |
 

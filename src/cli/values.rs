@@ -124,6 +124,30 @@ impl Precision {
     }
 }
 
+/// Whether a GPU replays captured graphs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Graphs {
+    /// It does.
+    On,
+    /// It launches every kernel by itself.
+    Off,
+    /// First the one, then the other.
+    Both,
+}
+
+impl FromStr for Graphs {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Graphs> {
+        match name {
+            "on" => Ok(Graphs::On),
+            "off" => Ok(Graphs::Off),
+            "both" => Ok(Graphs::Both),
+            _ => Err(Error::Usage(format!("`{name}` is none of on, off, both"))),
+        }
+    }
+}
+
 /// Where to compute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceChoice {

@@ -34,7 +34,11 @@ pub(super) fn lower(tape: &Tape, pass: Pass) -> Result<Tape> {
         low.of.insert(*var, new);
     }
     for (name, var) in tape.states() {
-        let new = low.out.state(name, tape.node(*var).kind, tape.shape(*var).clone())?;
+        let (kind, shape) = (tape.node(*var).kind, tape.shape(*var).clone());
+        let new = match tape.first_value(name) {
+            Some(first) => low.out.state_from(name, kind, shape, first.clone())?,
+            None => low.out.state(name, kind, shape)?,
+        };
         low.of.insert(*var, new);
     }
     for var in tape.vars().filter(|v| live[v.index()]) {

@@ -10,6 +10,7 @@
 //! | `memory.rs` | places in the arena |
 //! | `kernel.rs` | what a backend is asked to run: kernels with their operands' places |
 //! | `plan.rs` | the order of the kernels, the places of all tensors, reuse of memory |
+//! | `work.rs` | bytes and floating-point operations of each kernel |
 //! | `limits.rs` | the ranges of labels and picks |
 //! | `parts.rs` | a program by its named parts, for people |
 //! | `session.rs` | bind, run, read; states shared by several programs |
@@ -26,9 +27,11 @@ mod memory;
 mod parts;
 mod plan;
 mod session;
+mod work;
 
 pub use backend::{Backend, Values};
 pub use kernel::{Dims, Function, Group, Instr, Kernel, Operand, Outcome, Place, Step, Tensor};
 pub use parts::{Part, parts};
 pub use plan::{Named, Options, Plan};
 pub use session::{InputId, OutputId, Program, Session};
+pub use work::Work;

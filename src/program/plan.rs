@@ -10,7 +10,7 @@ use super::kernel::{Instr, Kernel, Operand, Outcome, Place, Tensor};
 use super::lower::{Pass, lower};
 use super::memory::{Arena, Life};
 use crate::error::Result;
-use crate::tape::{Kind, Op, Shape, Tape, Var};
+use crate::tape::{First, Kind, Op, Shape, Tape, Var};
 
 /// How a tape is made into a plan.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +47,8 @@ pub struct Plan {
     pub inputs: Vec<Named>,
     /// What stays between runs.
     pub states: Vec<Named>,
+    /// Per state, its first value, if that is not zeros.
+    pub firsts: Vec<Option<First>>,
     /// What can be read after a run, with its place.
     pub outputs: Vec<(Named, Tensor)>,
     /// Names of the states that a run changes.
@@ -224,6 +226,7 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
         arena: arena.len,
         inputs: tape.inputs().iter().map(named).collect(),
         states: tape.states().iter().map(named).collect(),
+        firsts: tape.states().iter().map(|s| tape.first_value(&s.0).cloned()).collect(),
         outputs: tape.outputs().iter().map(|o| (named(o), tensor(o.1))).collect(),
         updated: tape.updates().iter().map(|(slot, _)| tape.var_name(*slot)).collect(),
     }

@@ -168,10 +168,17 @@ impl Session {
     /// # Errors
     /// If a state was declared with another shape by an earlier program, or the machine has no room.
     pub fn compile(&mut self, tape: &Tape, options: Options) -> Result<Program> {
-        let plan = Plan::new(tape, options)?;
+        self.load(Plan::new(tape, options)?)
+    }
+
+    /// [`Session::compile`] of what has been planned already.
+    ///
+    /// # Errors
+    /// As [`Session::compile`].
+    pub fn load(&mut self, plan: Plan) -> Result<Program> {
         let mut states = Vec::with_capacity(plan.states.len());
-        for state in &plan.states {
-            states.push(self.declare(state, tape.first_value(&state.name))?);
+        for (state, first) in plan.states.iter().zip(&plan.firsts) {
+            states.push(self.declare(state, first.as_ref())?);
         }
         let mut input_limits = vec![Vec::new(); plan.inputs.len()];
         for (place, limit) in limits(&plan) {

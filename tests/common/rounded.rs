@@ -86,6 +86,7 @@ impl Rounded {
             arena: 0,
             inputs: Vec::new(),
             states: (0..self.states).map(named).collect(),
+            firsts: vec![None; self.states],
             outputs: Vec::new(),
             updated: Vec::new(),
         };

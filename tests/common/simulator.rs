@@ -241,16 +241,26 @@ impl Driver for Simulator {
     fn synchronise(&self) -> Result<()> {
         Ok(())
     }
+
+    fn release(&mut self, memory: &[Address], graphs: &[Graph]) -> Result<()> {
+        graphs.iter().for_each(|graph| self.graphs[graph.0].clear());
+        for allocation in self.memory.extract_if(.., |a| memory.contains(&a.address)) {
+            free(allocation);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Simulator {
     fn drop(&mut self) {
-        for Allocation { address, bytes } in self.memory.drain(..) {
-            let layout = Layout::from_size_align(bytes as usize, ALIGNMENT).expect("as it was allocated");
-            // SAFETY: allocated by `allocate` with this layout, freed once.
-            unsafe { dealloc(address as *mut u8, layout) };
-        }
+        self.memory.drain(..).for_each(free);
     }
+}
+
+fn free(Allocation { address, bytes }: Allocation) {
+    let layout = Layout::from_size_align(bytes as usize, ALIGNMENT).expect("as it was allocated");
+    // SAFETY: allocated by `allocate` with this layout and taken out of its list: freed once.
+    unsafe { dealloc(address as *mut u8, layout) };
 }
 
 /// A file of `kernels/` as a shared object, compiled once for its content.

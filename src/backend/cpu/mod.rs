@@ -9,6 +9,8 @@
 //! | `entrywise.rs` | groups of entrywise work with sums |
 //! | `norm.rs`, `pool.rs`, `xent.rs`, `reduce.rs`, `structure.rs` | the rest, a family each |
 //! | `run.rs` | one instruction: its operands' slices and the kernel that takes them |
+//!
+//! `rates.rs` measures what the machine could do at most.
 
 mod columns;
 pub mod conv;
@@ -19,6 +21,7 @@ pub mod norm;
 pub mod par;
 pub mod pool;
 mod product;
+pub mod rates;
 pub mod real;
 pub mod reduce;
 mod run;

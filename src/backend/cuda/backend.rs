@@ -26,6 +26,8 @@ pub struct Cuda {
     capture: bool,
     states: Vec<Memory>,
     programs: Vec<Loaded>,
+    /// All that was allocated, to be given back.
+    memory: Vec<Address>,
     /// Bytes on their way to the device or back.
     staging: RefCell<Vec<u8>>,
 }
@@ -70,8 +72,16 @@ impl Cuda {
             capture,
             states: Vec::new(),
             programs: Vec::new(),
+            memory: Vec::new(),
             staging: RefCell::new(Vec::new()),
         }
+    }
+
+    /// Per instruction of a program's plan, the commands that run it. Where one launch serves
+    /// several neighbours, it is the first one's.
+    pub(super) fn commands(&self, program: usize) -> impl Iterator<Item = &[Command]> {
+        let Loaded { commands, spans, .. } = &self.programs[program];
+        spans.iter().map(|span| &commands[span.clone()])
     }
 
     fn memory(&mut self, kind: Kind, len: usize) -> Result<Memory> {
@@ -80,7 +90,13 @@ impl Cuda {
                 "{len} entries are more than memory can be addressed; take a smaller --batch"
             ))
         })?;
-        Ok(Memory { at: self.driver.allocate(bytes)?, kind })
+        Ok(Memory { at: self.allocate(bytes)?, kind })
+    }
+
+    fn allocate(&mut self, bytes: usize) -> Result<Address> {
+        let at = self.driver.allocate(bytes)?;
+        self.memory.push(at);
+        Ok(at)
     }
 
     /// As [`Cuda::memory`], of zeros: what can be read before it is written.
@@ -164,7 +180,7 @@ impl Backend for Cuda {
             inputs.push(self.zeros(input.kind, input.shape.count())?);
         }
         let arena = self.memory(Kind::Float, plan.arena)?.at;
-        let workspace = self.driver.allocate(workspace)?;
+        let workspace = self.allocate(workspace)?;
         let state_addresses: Vec<Address> = states.iter().map(|s| self.states[*s].at).collect();
         let input_addresses: Vec<Address> = inputs.iter().map(|i| i.at).collect();
         let mut builder = Builder {
@@ -174,6 +190,7 @@ impl Backend for Cuda {
             states: &state_addresses,
             inputs: &input_addresses,
             workspace,
+            memory: &mut self.memory,
             commands: Vec::new(),
         };
         let spans = launch::build(&mut builder, &plan.instrs)?;
@@ -236,5 +253,14 @@ impl Backend for Cuda {
 
     fn device_bytes(&self) -> Option<usize> {
         Some(self.driver.allocated())
+    }
+}
+
+impl Drop for Cuda {
+    /// Others may go on with the driver. What it says of this changes nothing any more.
+    fn drop(&mut self) {
+        let graph = |p: &Loaded| if let Runs::Captured(graph) = p.runs { Some(graph) } else { None };
+        let graphs: Vec<Graph> = self.programs.iter().filter_map(graph).collect();
+        let _ = self.driver.release(&self.memory, &graphs);
     }
 }

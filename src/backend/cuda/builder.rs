@@ -22,6 +22,8 @@ pub struct Builder<'a> {
     pub inputs: &'a [Address],
     /// Memory that a kernel may use between its own launches: as much as `workspace_bytes` of `launch/` said.
     pub workspace: Address,
+    /// All that the backend has allocated.
+    pub memory: &'a mut Vec<Address>,
     /// What has been built so far.
     pub commands: Vec<Command>,
 }
@@ -45,6 +47,7 @@ impl Builder<'_> {
     /// The address of a copy of `bytes` on the device, for what is decided when a program is loaded and does not fit into a parameter struct.
     pub fn upload(&mut self, bytes: &[u8]) -> Result<Address> {
         let address = self.driver.allocate(bytes.len())?;
+        self.memory.push(address);
         self.driver.upload(address, bytes)?;
         Ok(address)
     }
@@ -71,6 +74,14 @@ pub(super) fn kind_bytes(kind: Kind) -> usize {
     match kind {
         Kind::Float | Kind::Int => 4,
         Kind::Byte => 1,
+    }
+}
+
+/// Bytes of a tensor's entry, whatever its kind.
+pub fn entry_bytes(precision: Precision, tensor: &Tensor) -> usize {
+    match tensor.kind {
+        Kind::Float => tensor_width(precision, tensor).bytes(),
+        kind => kind_bytes(kind),
     }
 }
 

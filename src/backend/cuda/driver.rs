@@ -115,7 +115,8 @@ pub trait Driver: Send {
     /// The device, for people.
     fn describe(&self) -> String;
 
-    /// `bytes` bytes of any content at an address that is a multiple of 256; they live as long as the driver.
+    /// `bytes` bytes of any content at an address that is a multiple of 256; they live until they
+    /// are released, or as long as the driver.
     ///
     /// # Errors
     /// [`crate::Error::Device`] with what was asked for and what is free.
@@ -147,6 +148,10 @@ pub trait Driver: Send {
 
     /// Waits until everything is done.
     fn synchronise(&self) -> Result<()>;
+
+    /// Waits until everything is done and gives back memory and recorded sequences, which nobody
+    /// uses any more.
+    fn release(&mut self, memory: &[Address], graphs: &[Graph]) -> Result<()>;
 }
 
 /// A machine that several backends share, each in its own precision.
@@ -193,6 +198,10 @@ impl<D: Driver> Driver for Arc<Mutex<D>> {
 
     fn synchronise(&self) -> Result<()> {
         hold(self).synchronise()
+    }
+
+    fn release(&mut self, memory: &[Address], graphs: &[Graph]) -> Result<()> {
+        hold(self).release(memory, graphs)
     }
 }
 

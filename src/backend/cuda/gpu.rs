@@ -1,4 +1,5 @@
-//! An NVIDIA GPU: one stream of our own, no events but where times are asked for, plain allocations that last as long as the driver.
+//! An NVIDIA GPU: one stream of our own, no events but where times are asked for, plain
+//! allocations.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -31,10 +32,10 @@ pub struct Gpu {
     modules: HashMap<&'static str, sys::CUmodule>,
     /// By file and name: the files of the three precisions have kernels of the same names.
     functions: Vec<(&'static str, String, sys::CUfunction)>,
-    graphs: Vec<sys::CUgraphExec>,
-    allocations: Vec<Address>,
-    /// Bytes of all of them.
-    allocated: usize,
+    /// By number; `None` where one was released.
+    graphs: Vec<Option<sys::CUgraphExec>>,
+    /// With their bytes.
+    allocations: HashMap<Address, usize>,
 }
 
 // SAFETY: the handles are not bound to a thread; every call that needs the context makes it the thread's own first.
@@ -136,8 +137,7 @@ impl Gpu {
             modules: HashMap::new(),
             functions: Vec::new(),
             graphs: Vec::new(),
-            allocations: Vec::new(),
-            allocated: 0,
+            allocations: HashMap::new(),
         };
         gpu.bind()?;
         gpu.stream = result::stream::create(result::stream::StreamKind::NonBlocking)
@@ -299,8 +299,7 @@ impl Driver for Gpu {
             }
             answer => answer.map_err(failed("give memory"))?,
         };
-        self.allocations.push(address);
-        self.allocated += bytes;
+        self.allocations.insert(address, bytes);
         Ok(address)
     }
 
@@ -350,7 +349,7 @@ impl Driver for Gpu {
     }
 
     fn allocated(&self) -> usize {
-        self.allocated
+        self.allocations.values().sum()
     }
 
     fn time(&mut self, commands: &[Command], times: usize) -> Result<f64> {
@@ -367,7 +366,7 @@ impl Driver for Gpu {
             // SAFETY: made above, destroyed once.
             unsafe { result::event::destroy(mark) }.map_err(failed("remove an event"))?;
         }
-        if let Some(graph) = self.graphs.pop() {
+        if let Some(Some(graph)) = self.graphs.pop() {
             // SAFETY: the last graph is the one made above, nobody else has its number, and it has run.
             unsafe { result::graph::exec_destroy(graph) }.map_err(failed("remove a graph"))?;
         }
@@ -390,20 +389,36 @@ impl Driver for Gpu {
             result::graph::destroy(graph).map_err(failed("remove a graph"))?;
             made.map_err(failed("make a graph ready"))?
         };
-        self.graphs.push(graph);
+        self.graphs.push(Some(graph));
         Ok(Graph(self.graphs.len() - 1))
     }
 
     fn replay(&mut self, graph: Graph) -> Result<()> {
         self.bind()?;
-        // SAFETY: graph and stream are ours; all addresses in the graph are allocations that last as long as this.
-        unsafe { result::graph::launch(self.graphs[graph.0], self.stream) }.map_err(failed("run a graph"))
+        let released = || Error::Device("a graph that was released cannot run".into());
+        let graph = self.graphs[graph.0].ok_or_else(released)?;
+        // SAFETY: graph and stream are ours; the addresses in the graph are allocations that are
+        // released with it, not before.
+        unsafe { result::graph::launch(graph, self.stream) }.map_err(failed("run a graph"))
     }
 
     fn synchronise(&self) -> Result<()> {
         self.bind()?;
         // SAFETY: the stream is ours.
         unsafe { result::stream::synchronize(self.stream) }.map_err(failed("finish its work"))
+    }
+
+    fn release(&mut self, memory: &[Address], graphs: &[Graph]) -> Result<()> {
+        self.synchronise()?;
+        for graph in graphs.iter().filter_map(|g| self.graphs[g.0].take()) {
+            // SAFETY: made by this, taken out of the list, and it has run.
+            unsafe { result::graph::exec_destroy(graph) }.map_err(failed("remove a graph"))?;
+        }
+        for address in memory.iter().filter_map(|m| self.allocations.remove_entry(m)) {
+            // SAFETY: allocated by this, taken out of the list, and all work on it is done.
+            unsafe { result::free_sync(address.0) }.map_err(failed("take memory back"))?;
+        }
+        Ok(())
     }
 }
 
@@ -415,13 +430,13 @@ impl Drop for Gpu {
         let _ = self.synchronise();
         // SAFETY: all handles were made by this and are used by nobody else; each is given back once.
         unsafe {
-            for graph in self.graphs.drain(..) {
+            for graph in self.graphs.drain(..).flatten() {
                 let _ = result::graph::exec_destroy(graph);
             }
             if !self.blas.is_null() {
                 let _ = blas_result::destroy_handle(self.blas);
             }
-            for address in self.allocations.drain(..) {
+            for (address, _) in self.allocations.drain() {
                 let _ = result::free_sync(address);
             }
             for (_, module) in self.modules.drain() {

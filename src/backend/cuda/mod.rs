@@ -9,6 +9,7 @@
 //! | `builder.rs`, `launch/` | from the kernels of a plan to commands: parameter structs, grids, workspace |
 //! | `divide.rs` | division by a number that the host knows |
 //! | `backend.rs` | states and programs over any driver |
+//! | `paper.rs` | what a plan would launch, without a machine |
 
 mod backend;
 pub mod builder;
@@ -21,11 +22,14 @@ mod gpu;
 pub mod launch;
 mod libraries;
 mod nvrtc;
+mod paper;
 pub mod sources;
 
 pub use backend::Cuda;
+pub use builder::entry_bytes;
 pub use compile::{Compiled, compile_kernels};
 pub use gpu::{Gpu, describe_gpus};
+pub use paper::commands;
 
 /// How floating-point numbers are stored and multiplied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

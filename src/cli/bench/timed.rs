@@ -1,0 +1,291 @@
+//! One configuration timed.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use metatape::meta::Preset;
+use metatape::nn::WeightNetInit;
+use metatape::program::{Plan, Program, Session, Values};
+use metatape::words::counted;
+use metatape::{Error, Result};
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64;
+use serde_json::{Value, json};
+
+use super::forecast::Forecast;
+use super::plan::no_card;
+use super::rates::{Card, Floor, Rates};
+use super::steps::{CLASSES, IMAGES, Steps};
+use super::{Configuration, Report};
+use crate::cli::device::{On, SharedGpu};
+use crate::cli::report;
+
+/// Runs of either kind that are not counted.
+const WARM_UP: usize = 2;
+/// The two kinds take turns, so that a disturbance hits both: in this many turns each, if there are
+/// as many steps.
+const TURNS: usize = 5;
+const LR: f64 = 0.05;
+
+/// A program that is being timed.
+struct Timed {
+    program: Program,
+    forecast: Forecast,
+    /// Its pairs of inputs for picks and labels.
+    batches: Vec<[&'static str; 2]>,
+    ms: Vec<f64>,
+}
+
+/// Times both kinds of steps, on a GPU that may be open already.
+pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Result<Report> {
+    let Configuration { args, model, device, graphs, first } = configuration;
+    let steps = Steps::new(model, args.batch, args.route)?;
+    let (backend, on) = device.backend_on(*graphs, opened)?;
+    if args.rates.is_some() && on == On::Cpu {
+        return Err(no_card());
+    }
+    let mut session = Session::new(backend);
+    let forecast = |plan: &Plan| Forecast::new(plan, on, device.precision);
+    let mut rng = Pcg64::seed_from_u64(1);
+    let plan = steps.meta()?;
+    let batches = vec![["picks", "y"], ["picks_meta", "y_meta"]];
+    let mut meta = Timed::new(&mut session, forecast(&plan)?, plan, batches)?;
+    let pixels: Vec<u8> = (0..IMAGES * steps.image.iter().product::<usize>()).map(|_| rng.random()).collect();
+    session.write_state("pixels", Values::Byte(&pixels))?;
+    session.feed(&meta.program, "lr.theta", Values::Float(&[Preset::Adam.lr(WeightNetInit::Kinks)]))?;
+    for _ in 0..WARM_UP {
+        meta.step(&mut session, args.batch, &mut rng)?;
+    }
+    // Before the plain step is set up: the memory of a process that does meta steps alone.
+    // What an earlier configuration has left in the process cannot be told apart.
+    let of_process = || first.then(|| peak_resident_bytes().unwrap_or(meta.program.arena_bytes));
+    let memory = session.device_bytes().or_else(of_process);
+
+    let plan = steps.plain()?;
+    let mut plain = Timed::new(&mut session, forecast(&plan)?, plan, vec![["picks", "y"]])?;
+    for _ in 0..WARM_UP {
+        plain.step(&mut session, args.batch, &mut rng)?;
+    }
+    meta.ms.clear();
+    plain.ms.clear();
+    let turn = args.steps.div_ceil(TURNS);
+    while meta.ms.len() < args.steps {
+        let steps = turn.min(args.steps - meta.ms.len());
+        for timed in [&mut plain, &mut meta] {
+            for _ in 0..steps {
+                timed.step(&mut session, args.batch, &mut rng)?;
+            }
+        }
+    }
+    let losses = session.fetch(&meta.program, "loss")?;
+    if !losses.iter().all(|l| l.is_finite()) {
+        return Err(Error::Numeric(format!(
+            "the loss of {model} left the range of {}, so the times mean nothing; take fewer --steps",
+            device.precision
+        )));
+    }
+    let profile = if args.profile { Some(profile(&mut session, &meta)?) } else { None };
+    let name = session.describe();
+    drop(session);
+    let floors = floors(configuration, on, &name, [&plain, &meta])?;
+    let json = json(configuration, &name, &plain, &meta, memory, &floors, profile.as_deref())?;
+    Ok(Report { text: text(configuration, &name, &plain, &meta, memory, &floors, profile), json })
+}
+
+/// What both steps take at the least; `None` for a card whose rates nobody knows.
+fn floors(
+    configuration: &Configuration,
+    on: On,
+    device: &str,
+    [plain, meta]: [&Timed; 2],
+) -> Result<Option<[Floor; 2]>> {
+    let Configuration { args, device: chosen, .. } = configuration;
+    let forecasts = [&plain.forecast, &meta.forecast];
+    let rates = match on {
+        On::Cpu => Some(Rates::of_cpu(chosen.threads()?, chosen.precision, forecasts.map(|f| f.memory))?),
+        On::Cuda(precision) => {
+            let card = args.rates.clone().or_else(|| Card::of_device(device));
+            card.map(|card| [card.rates(precision), card.rates(precision)])
+        }
+    };
+    Ok(rates
+        .map(|[of_plain, of_meta]| [Floor::new(forecasts[0], of_plain), Floor::new(forecasts[1], of_meta)]))
+}
+
+/// Kernel, milliseconds and launches of a meta step, the longest first: the mean of a few runs.
+fn profile(session: &mut Session, meta: &Timed) -> Result<Vec<(&'static str, f64, usize)>> {
+    const RUNS: usize = 5;
+    let mut by_name: BTreeMap<&str, f64> = BTreeMap::new();
+    for _ in 0..RUNS {
+        for (name, seconds) in session.profile(&meta.program)? {
+            *by_name.entry(name).or_default() += seconds * 1e3 / RUNS as f64;
+        }
+    }
+    let row = |part: &super::forecast::Part| {
+        (part.name, by_name.get(part.name).copied().unwrap_or(0.0), part.told())
+    };
+    let mut rows: Vec<_> = meta.forecast.parts.iter().map(row).collect();
+    rows.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok(rows)
+}
+
+impl Timed {
+    fn new(
+        session: &mut Session,
+        forecast: Forecast,
+        plan: Plan,
+        batches: Vec<[&'static str; 2]>,
+    ) -> Result<Timed> {
+        let program = session.load(plan)?;
+        session.feed(&program, "lr", Values::Float(&[LR]))?;
+        Ok(Timed { program, forecast, batches, ms: Vec::new() })
+    }
+
+    /// One step on a batch drawn anew; timed with the upload of its few kilobytes, as in training.
+    fn step(&mut self, session: &mut Session, batch: usize, rng: &mut Pcg64) -> Result<()> {
+        let mut drawn = || -> (Vec<i32>, Vec<i32>) {
+            let pick = |rng: &mut Pcg64| [rng.random_range(0..IMAGES as i32), 0, 0, rng.random_range(0..2)];
+            let picks = (0..batch).flat_map(|_| pick(rng)).collect();
+            (picks, (0..batch).map(|_| rng.random_range(0..CLASSES as i32)).collect())
+        };
+        let drawn: Vec<_> = self.batches.iter().map(|_| drawn()).collect();
+        let start = Instant::now();
+        for ([picks, y], (chosen, labels)) in self.batches.iter().zip(&drawn) {
+            session.feed(&self.program, picks, Values::Int(chosen))?;
+            session.feed(&self.program, y, Values::Int(labels))?;
+        }
+        session.run(&self.program)?;
+        session.wait()?;
+        self.ms.push(start.elapsed().as_secs_f64() * 1e3);
+        Ok(())
+    }
+
+    fn median(&self) -> f64 {
+        report::median(&self.ms)
+    }
+
+    fn least(&self) -> f64 {
+        self.ms.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    fn most(&self) -> f64 {
+        self.ms.iter().copied().fold(0.0, f64::max)
+    }
+
+    fn json(&self) -> Value {
+        json!({ "median": self.median(), "min": self.least(), "max": self.most() })
+    }
+
+    fn gflop(&self) -> f64 {
+        self.program.flops as f64 / 1e9
+    }
+
+    fn row(&self, name: &str, floor: Option<&Floor>) -> Vec<String> {
+        let share = |floor: &Floor| format!("{:.0}%", 100.0 * floor.ms() / self.median());
+        vec![
+            name.to_owned(),
+            report::ms(self.median()),
+            report::ms(self.least()),
+            report::ms(self.most()),
+            self.program.kernels.to_string(),
+            format!("{:.3}", self.gflop()),
+            format!("{:.0}", self.gflop() / self.median() * 1e3),
+            floor.map_or("unknown".into(), |floor| report::ms(floor.ms())),
+            floor.map_or("unknown".into(), share),
+        ]
+    }
+}
+
+/// The largest resident memory of this process so far, where the system tells (Linux).
+fn peak_resident_bytes() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn json(
+    configuration: &Configuration,
+    device: &str,
+    plain: &Timed,
+    meta: &Timed,
+    memory: Option<usize>,
+    floors: &Option<[Floor; 2]>,
+    profile: Option<&[(&str, f64, usize)]>,
+) -> Result<serde_json::Map<String, Value>> {
+    let mut fields = configuration.json();
+    let mut field = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
+    field("steps", json!(configuration.args.steps));
+    field("device", json!(device));
+    field("threads", json!(configuration.device.threads()?));
+    field("graph", json!(configuration.graphs));
+    field("plain_ms", plain.json());
+    field("meta_ms", meta.json());
+    field("ratio", json!(meta.median() / plain.median()));
+    field("peak_memory_bytes", json!(memory));
+    field("operations", json!(meta.program.kernels));
+    field("plain_operations", json!(plain.program.kernels));
+    field("gflop", json!(meta.gflop()));
+    field("plain_gflop", json!(plain.gflop()));
+    for (i, (prefix, timed)) in [("plain_", plain), ("", meta)].into_iter().enumerate() {
+        let floor = floors.as_ref().map(|floors| &floors[i]);
+        field(&format!("{prefix}floor_ms"), json!(floor.map(Floor::ms)));
+        field(&format!("{prefix}of_floor"), json!(floor.map(|floor| floor.ms() / timed.median())));
+        field(&format!("{prefix}floor"), json!(floor.map(Floor::json)));
+    }
+    if let Some(rows) = profile {
+        let row = |(kernel, ms, launches): &(&str, f64, usize)| json!({ "kernel": kernel, "ms": ms, "launches": launches });
+        field("profile", rows.iter().map(row).collect());
+    }
+    Ok(fields)
+}
+
+fn text(
+    configuration: &Configuration,
+    device: &str,
+    plain: &Timed,
+    meta: &Timed,
+    memory: Option<usize>,
+    floors: &Option<[Floor; 2]>,
+    profile: Option<Vec<(&str, f64, usize)>>,
+) -> String {
+    let args = configuration.args;
+    let memory =
+        memory.map_or(String::new(), |m| format!("; peak memory with meta steps alone {}", report::mib(m)));
+    let heading = ["", "median ms", "min", "max", "operations", "GFLOP", "GFLOP/s", "floor ms", "of floor"];
+    let [of_plain, of_meta] = match floors {
+        Some([plain, meta]) => [Some(plain), Some(meta)],
+        None => [None, None],
+    };
+    let rows = [
+        heading.map(str::to_owned).to_vec(),
+        plain.row("plain step", of_plain),
+        meta.row("meta step", of_meta),
+    ];
+    let floors = match floors {
+        Some(floors) => format!(
+            "the floor is set by {} in a plain step, by {} in a meta step, at the rates of\n{}",
+            floors[0].binding().1,
+            floors[1].binding().1,
+            Floor::rates(&floors.each_ref())
+        ),
+        None => "the floor of this card is unknown; --rates FILE gives its rates".to_owned(),
+    };
+    let mut text = format!(
+        "{}, {} of each; {device}\n\n{}\n\na meta step takes {:.2} plain steps{memory}\n{floors}",
+        configuration.title(args.route),
+        counted(args.steps, "step"),
+        report::table(&rows),
+        meta.median() / plain.median(),
+    );
+    if let Some(profile) = profile {
+        let told = meta.forecast.told();
+        let heading = vec!["kernel of a meta step".to_owned(), "ms".to_owned(), told.to_owned()];
+        let row = |(name, ms, launches): (&str, f64, usize)| {
+            vec![name.to_owned(), report::ms(ms), launches.to_string()]
+        };
+        let table: Vec<_> = std::iter::once(heading).chain(profile.into_iter().map(row)).collect();
+        text += &format!("\n\n{}", report::table(&table));
+    }
+    text
+}
