@@ -7,9 +7,9 @@ use assert_cmd::Command;
 use metatape::backend::cuda::driver::{Address, Command as Told, Driver, Function, Graph, Source};
 use metatape::backend::cuda::{Cuda, Precision};
 use metatape::meta::{Batch, MetaStep, StepConfig};
-use metatape::nn::{Network, WeightNet, WeightNetInit};
-use metatape::program::{Options, Session};
-use metatape::tape::{GatherSpec, Scalar, Tape};
+use metatape::nn::{self, WeightNet, WeightNetInit};
+use metatape::program::{Options, Session, Values};
+use metatape::tape::{GatherSpec, Kind, Scalar, Tape};
 use metatape::{Error, Result};
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
@@ -142,19 +142,25 @@ impl Driver for Counter {
 /// A driver that sees a run go by counts the same.
 #[test]
 fn the_plan_counts_the_launches_of_a_run() {
-    let net = Network::named("resnet32", [32, 32, 3], 10).unwrap();
+    let net = nn::named("resnet32", 10).unwrap();
     let weight_net = WeightNet { hidden: 100, init: WeightNetInit::Kinks, slope: 1.0, groups: Vec::new() };
     let config = StepConfig::default();
     let spec = GatherSpec { mean: vec![Scalar(0.5); 3], std: vec![Scalar(0.29); 3], pad: 4 };
-    let data = Batch::Picked { count: 1000, spec };
+    let data = Batch::Picked { count: 1000, image: [32, 32, 3], spec };
     let mut tape = Tape::new();
-    MetaStep { net: &net, weight_net: &weight_net, config: &config, data: &data, batch: [100; 2] }
+    MetaStep { net: net.as_ref(), weight_net: &weight_net, config: &config, data: &data, batch: [100; 2] }
         .record(&mut tape, false)
         .unwrap();
     for precision in [Precision::F32, Precision::Bf16] {
         let counter = Arc::new(Mutex::new(Counter::default()));
         let mut session = Session::new(Box::new(Cuda::new(Box::new(counter.clone()), precision, false)));
         let program = session.compile(&tape, Options::default()).unwrap();
+        for input in program.inputs().to_vec() {
+            let count = input.shape.count();
+            let (floats, ints) = (vec![0.0; count], vec![0; count]);
+            let values = if input.kind == Kind::Int { Values::Int(&ints) } else { Values::Float(&floats) };
+            session.feed(&program, &input.name, values).unwrap();
+        }
         counter.lock().unwrap().told.clear();
         session.run(&program).unwrap();
         let told = counter.lock().unwrap().told.clone();
