@@ -185,9 +185,30 @@ fn threads_change_nothing_but_time() {
 #[test]
 fn a_large_explicit_matrix_is_left_out_unless_asked_for() {
     let result = json(&["hypergrad", "--model", "lenet", "--batch", "100", "--json", "--device", "cpu"]);
-    assert_eq!(result["routes"].as_array().unwrap().len(), 3);
+    assert_eq!(result["routes"].as_array().unwrap().len(), 5);
     assert_eq!(result["skipped"][0]["route"], "per-sample");
     assert!(result["skipped"][0]["reason"].as_str().unwrap().contains("--route per-sample"));
+}
+
+/// Other hypergradients than the step's own have a cosine with it, and no error.
+#[test]
+fn several_virtual_steps_and_the_inner_optimum_stand_beside_the_step() {
+    let result = json(&["hypergrad", "--batch", "20", "--unroll", "3", "--precision", "f64", "--json"]);
+    let routes = result["routes"].as_array().unwrap();
+    let of =
+        |name: &str| routes.iter().find(|r| r["route"] == name).unwrap_or_else(|| panic!("{name}: {result}"));
+    assert!(of("jvp")["relative_error"].as_f64().unwrap() < 1e-12);
+    for name in ["unroll:3", "neumann:5", "implicit-cg:5"] {
+        assert!(of(name)["relative_error"].is_null(), "{result}");
+        let cosine = of(name)["cosine"].as_f64().unwrap();
+        assert!(cosine > 0.2 && cosine < 1.0 - 1e-9, "{name}: {cosine}");
+    }
+    let one = json(&["hypergrad", "--batch", "20", "--route", "neumann:1", "--precision", "f64", "--json"]);
+    assert!((one["routes"][1]["cosine"].as_f64().unwrap() - 1.0).abs() < 1e-12, "{one}");
+    fails(&["hypergrad", "--unroll", "2", "--route", "per-sample"], 2, &["--unroll", "--route"]);
+    fails(&["hypergrad", "--unroll", "2", "--virtual", "momentum"], 2, &["--unroll", "--virtual"]);
+    fails(&["hypergrad", "--route", "neumann:0"], 2, &["neumann:0", "1"]);
+    fails(&["hypergrad", "--route", "neuman:3"], 2, &["neuman:3", "neumann:N"]);
 }
 
 #[test]

@@ -1,0 +1,208 @@
+//! Hypergradients through an inner optimisation, in f64: every rule against differences of the outer objective, the two modes against each
+//! other, the implicit routes against the optimum, and what is refused.
+
+use metatape::Result;
+use metatape::backend::cpu::Cpu;
+use metatape::bilevel::{Adam, Inner, Mode, Optimiser, Problem, Route, Sgd, Solution, Solver, hypergradient};
+use metatape::program::{Options, Program, Session, Values};
+use metatape::tape::{Kind, Tape, Unary, Var};
+
+const D: usize = 4;
+
+/// Inner: a smooth loss of w that both outer variables bend, on so many batches in turn; outer: another, with a
+/// term in λ itself.
+fn problem(batches: usize) -> impl Problem {
+    let inner = move |tape: &mut Tape, w: &[Var], outer: &[Var], step: usize| {
+        let a = tape.input(&format!("a{}", step % batches), Kind::Float, [D, D])?;
+        let mixed = tape.matmul(a, w[0])?;
+        let bent = tape.sigmoid(mixed)?;
+        let scale = tape.unary(Unary::Exp, outer[0])?;
+        let scaled = tape.mul(bent, scale)?;
+        let fit = tape.sum_all(scaled)?;
+        let square = tape.mul(w[0], w[0])?;
+        let norm = tape.sum_all(square)?;
+        let decay = tape.scale_by(norm, outer[1])?;
+        tape.add(fit, decay)
+    };
+    let outer = |tape: &mut Tape, w: &[Var], outer: &[Var]| {
+        let b = tape.input("b", Kind::Float, [D, 1])?;
+        let difference = tape.sub(w[0], b)?;
+        let square = tape.mul(difference, difference)?;
+        let fit = tape.sum_all(square)?;
+        let own = tape.mul(outer[1], outer[1])?;
+        let own = tape.reshape(own, [])?;
+        tape.add(fit, own)
+    };
+    (inner, outer)
+}
+
+fn numbers(count: usize, seed: f64) -> Vec<f64> {
+    (0..count).map(|i| ((i as f64 + 1.0) * 12.9898 + seed * 78.233).sin()).collect()
+}
+
+struct Recorded {
+    session: Session,
+    program: Program,
+    lr: f64,
+}
+
+impl Recorded {
+    fn new(rule: Optimiser, steps: usize, route: Route) -> Result<Recorded> {
+        Recorded::on(2, 0.05, rule, steps, route)
+    }
+
+    fn on(batches: usize, lr: f64, rule: Optimiser, steps: usize, route: Route) -> Result<Recorded> {
+        let number = lr;
+        let mut tape = Tape::new();
+        let w = tape.input("w", Kind::Float, [D, 1])?;
+        let outer = [tape.input("scale", Kind::Float, [D, 1])?, tape.input("decay", Kind::Float, [])?];
+        let lr = tape.input("lr", Kind::Float, [])?;
+        let inner = Inner { rule: &rule, lr, steps };
+        let solution: Solution = hypergradient(&mut tape, &problem(batches), &[w], &outer, inner, route)?;
+        tape.output("outer", solution.outer)?;
+        for (i, h) in solution.hypergradient.iter().enumerate() {
+            tape.output(&format!("hypergradient.{i}"), *h)?;
+        }
+        let mut session = Session::new(Box::new(Cpu::<f64>::new(1)?));
+        let program = session.compile(&tape, Options::default())?;
+        Ok(Recorded { session, program, lr: number })
+    }
+
+    fn run(&mut self, outer: &[f64]) {
+        let inputs: Vec<String> = self.program.inputs().iter().map(|i| i.name.clone()).collect();
+        for name in inputs {
+            let values = match name.as_str() {
+                "w" => numbers(D, 1.0),
+                "scale" => outer[..D].to_vec(),
+                "decay" => vec![outer[D]],
+                "lr" => vec![self.lr],
+                "b" => numbers(D, 4.0),
+                other => numbers(D * D, if other == "a0" { 2.0 } else { 3.0 }),
+            };
+            self.session.feed(&self.program, &name, Values::Float(&values)).unwrap();
+        }
+        self.session.run(&self.program).unwrap();
+    }
+
+    fn value(&mut self, outer: &[f64]) -> f64 {
+        self.run(outer);
+        self.session.fetch(&self.program, "outer").unwrap()[0]
+    }
+
+    fn hypergradient(&mut self, outer: &[f64]) -> Vec<f64> {
+        self.run(outer);
+        let of = |i: usize| self.session.fetch(&self.program, &format!("hypergradient.{i}")).unwrap();
+        [of(0), of(1)].concat()
+    }
+}
+
+/// λ: the scales' logarithms, then the decay.
+fn point() -> Vec<f64> {
+    [numbers(D, 5.0), vec![0.3]].concat()
+}
+
+fn close(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
+    let length = want.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let error = got.iter().zip(want).map(|(g, w)| (g - w).powi(2)).sum::<f64>().sqrt() / length;
+    assert!(error < tolerance, "{what}: {got:?} is not {want:?}: error {error:.1e}");
+}
+
+fn rules() -> [(&'static str, Optimiser); 4] {
+    let adam = Adam { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01 };
+    [
+        ("plain", Optimiser::Sgd(Sgd::PLAIN)),
+        ("momentum", Optimiser::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.1 })),
+        ("nesterov", Optimiser::Sgd(Sgd { momentum: 0.8, nesterov: true, weight_decay: 0.0 })),
+        ("adam", Optimiser::Adam(adam)),
+    ]
+}
+
+#[test]
+fn unrolled_steps_of_every_rule_are_differentiated_exactly() {
+    for (name, rule) in rules() {
+        for steps in [1, 5] {
+            let of = |mode| Recorded::new(rule, steps, Route::Unrolled(mode)).unwrap();
+            let (mut reverse, mut forward) = (of(Mode::Reverse), of(Mode::Forward));
+            let (at, eps) = (point(), 1e-6);
+            let by_differences: Vec<f64> = (0..at.len())
+                .map(|i| {
+                    let mut side = |by: f64| {
+                        let mut moved = at.clone();
+                        moved[i] += by;
+                        reverse.value(&moved)
+                    };
+                    (side(eps) - side(-eps)) / (2.0 * eps)
+                })
+                .collect();
+            let exact = reverse.hypergradient(&at);
+            close(&exact, &by_differences, 1e-7, &format!("{name}, {steps} steps"));
+            close(&forward.hypergradient(&at), &exact, 1e-12, &format!("{name}, {steps} steps, forward"));
+        }
+    }
+}
+
+/// A gradient of exactly 0 has a step of Adam whose root has no slope: the hypergradient is a number all the same.
+#[test]
+fn adam_at_a_gradient_of_zero_has_no_nan() -> Result<()> {
+    let mut tape = Tape::new();
+    let w = tape.input("w", Kind::Float, [])?;
+    let lambda = tape.input("lambda", Kind::Float, [])?;
+    let lr = tape.constant(0.1, []);
+    let inner = |tape: &mut Tape, w: &[Var], outer: &[Var], _: usize| {
+        let product = tape.mul(w[0], outer[0])?;
+        tape.mul(product, w[0])
+    };
+    let outer = |tape: &mut Tape, w: &[Var], _: &[Var]| tape.sigmoid(w[0]);
+    let rule = Optimiser::Adam(Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 });
+    let inner_run = Inner { rule: &rule, lr, steps: 3 };
+    let route = Route::Unrolled(Mode::Reverse);
+    let solution = hypergradient(&mut tape, &(inner, outer), &[w], &[lambda], inner_run, route)?;
+    tape.output("h", solution.hypergradient[0])?;
+    let mut session = Session::new(Box::new(Cpu::<f32>::new(1)?));
+    let program = session.compile(&tape, Options::default())?;
+    session.feed(&program, "w", Values::Float(&[0.0]))?;
+    session.feed(&program, "lambda", Values::Float(&[1.0]))?;
+    session.run(&program)?;
+    assert_eq!(session.fetch(&program, "h")?, [0.0]);
+    Ok(())
+}
+
+/// Far down the inner problem, unrolled and implicit routes are one hypergradient.
+#[test]
+fn implicit_routes_agree_with_long_unrolling() {
+    let of = |route| Recorded::on(1, 0.3, Optimiser::Sgd(Sgd::PLAIN), 150, route).unwrap();
+    let unrolled = of(Route::Unrolled(Mode::Reverse)).hypergradient(&point());
+    let cg = Solver::ConjugateGradients { iterations: D, damping: 0.0 };
+    close(&of(Route::Implicit(cg)).hypergradient(&point()), &unrolled, 1e-9, "conjugate gradients");
+    // Away from the optimum, and with too few iterations, they are not.
+    let one = Solver::ConjugateGradients { iterations: 1, damping: 0.0 };
+    let short = of(Route::Implicit(one)).hypergradient(&point());
+    assert!(short.iter().zip(&unrolled).any(|(a, b)| (a - b).abs() > 1e-4), "one iteration is enough?");
+}
+
+#[test]
+fn a_finite_difference_is_near_and_of_one_plain_step_only() {
+    let (plain, probe) = (Optimiser::Sgd(Sgd::PLAIN), Route::FiniteDifference(1e-5));
+    let exact = Recorded::new(plain, 1, Route::Unrolled(Mode::Reverse)).unwrap().hypergradient(&point());
+    let near = Recorded::new(plain, 1, probe).unwrap().hypergradient(&point());
+    close(&near, &exact, 1e-8, "finite difference");
+    for (rule, steps) in [(plain, 2), (rules()[1].1, 1), (rules()[3].1, 1)] {
+        let Err(error) = Recorded::new(rule, steps, probe) else { panic!("{rule:?}, {steps} steps") };
+        assert!(error.to_string().contains("one step of plain SGD"), "{error}");
+    }
+}
+
+#[test]
+fn objectives_are_one_number() {
+    let mut tape = Tape::new();
+    let w = tape.input("w", Kind::Float, [D]).unwrap();
+    let lambda = tape.input("lambda", Kind::Float, [D]).unwrap();
+    let lr = tape.constant(0.1, []);
+    let inner = |tape: &mut Tape, w: &[Var], outer: &[Var], _: usize| tape.mul(w[0], outer[0]);
+    let outer = |tape: &mut Tape, w: &[Var], _: &[Var]| tape.sum_all(w[0]);
+    let run = Inner { rule: &Optimiser::Sgd(Sgd::PLAIN), lr, steps: 1 };
+    let route = Route::Unrolled(Mode::Reverse);
+    let error =
+        hypergradient(&mut tape, &(inner, outer), &[w], &[lambda], run, route).unwrap_err().to_string();
+    assert!(error.contains("inner objective") && error.contains("[4]"), "{error}");
+}
