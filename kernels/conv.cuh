@@ -229,6 +229,8 @@ template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int BK_
     static __device__ __forceinline__ int first_n() { return int(WARP) / WARPS_M * WN; }
 
     template <class TileA, class TileB> __device__ __forceinline__ void step(const TileA& a, const TileB& b) {
+        // Lanes go apart where they fetch, and both kinds of instructions below want all of a warp.
+        __syncwarp();
 #pragma unroll
         for (int k = 0; k < BK; k += K_STEP) {
             u32 left[MF][4];

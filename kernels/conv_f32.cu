@@ -1,4 +1,4 @@
-// Convolutions in f32 on the ordinary units. What they compute, and how: conv.cuh. Tile sizes: src/backend/cuda/launch/conv.rs.
+// Convolutions in f32 on the ordinary units. What they compute, and how: conv.cuh. Tile sizes: src/backend/cuda/launch/conv/tiles.rs.
 #include "conv_roles.cuh"
 
 //                   m    n  warps, lanes along n, stages

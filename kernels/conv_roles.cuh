@@ -199,7 +199,7 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
 
 // ---- kernels of one precision ------------------------------------------------------------------------------------------------
 
-// Tiles by name; launch/conv.rs chooses among them. `odd` takes any channels, entry by entry.
+// Tiles by name; launch/conv/tiles.rs chooses among them. `odd` takes any channels, entry by entry.
 #define CONV_KERNEL(NAME, MATH, CALL)                              \
     KERNEL_BOUNDS(NAME, ConvParams, MATH::THREADS, MATH::BLOCKS) { CALL; }
 #define CORRELATE_KERNELS(TILE, MATH, VECTOR)                                                     \

@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use common::findings::Findings;
 use common::machines::{Machine, cards, cpus, simulators};
 use common::{Case, Domain, Size, cases, declare, feed, numbers, rng};
 use metatape::backend::cuda::Precision;
@@ -76,20 +77,23 @@ fn evaluate(
     tape: &Tape,
     fuse: bool,
     values: &[Vec<f64>],
-    what: &str,
-) -> Vec<Vec<f64>> {
+) -> Result<Vec<Vec<f64>>, String> {
     let mut session = Session::new(backend);
-    let program = session.compile(tape, Options { fuse }).unwrap();
+    let program = session.compile(tape, Options { fuse }).map_err(|e| e.to_string())?;
     feed(&mut session, &program, values);
-    let mut run = || -> Vec<Vec<f64>> {
-        session.run(&program).unwrap_or_else(|e| panic!("{what}: {e}"));
-        program.outputs().map(|o| session.fetch(&program, &o.name).unwrap()).collect()
+    let mut run = || -> Result<Vec<Vec<f64>>, String> {
+        let ran = session.run(&program);
+        let fetched =
+            ran.and_then(|()| program.outputs().map(|o| session.fetch(&program, &o.name)).collect());
+        fetched.map_err(|e| e.to_string())
     };
-    let first = run();
+    let first = run()?;
     for again in ["second", "third"] {
-        assert!(same_bits(&first, &run()), "{what}: the {again} run gives other bits");
+        if !same_bits(&first, &run()?) {
+            return Err(format!("the {again} run gives other bits"));
+        }
     }
-    first
+    Ok(first)
 }
 
 fn same_bits(a: &[Vec<f64>], b: &[Vec<f64>]) -> bool {
@@ -99,6 +103,7 @@ fn same_bits(a: &[Vec<f64>], b: &[Vec<f64>]) -> bool {
 
 /// Holds machines to the reference on all cases of a size.
 fn hold(size: Size, setting: Setting, machines: &dyn Fn() -> Vec<Machine>) {
+    let mut findings = Findings::default();
     for case in cases(size) {
         let (tape, values) = record(&case, setting);
         for fuse in [true, false] {
@@ -109,19 +114,21 @@ fn hold(size: Size, setting: Setting, machines: &dyn Fn() -> Vec<Machine>) {
                 let want = reference.get_or_insert_with(|| {
                     // What is rounded depends on what is fused; the CPU's own fusion is held to the CPU without.
                     let fuse = fuse && machine.precision.is_some();
-                    evaluate(machine.reference(1), &tape, fuse, &values, &case.name)
+                    let want = evaluate(machine.reference(1), &tape, fuse, &values);
+                    want.unwrap_or_else(|e| panic!("{}: {e}", case.name))
                 });
                 assert!(want.iter().flatten().all(|v| v.is_finite()), "{size:?} {}: not finite", case.name);
                 let mut tolerance = machine.tolerance;
                 if tape.vars().any(|v| matches!(tape.node(v).op, Op::Contract { form: Form::Gemm, .. })) {
                     tolerance.operation = tolerance.products;
                 }
-                let got = evaluate(machine.backend, &tape, fuse, &values, &what);
+                let got = evaluate(machine.backend, &tape, fuse, &values);
+                let Some(got) = findings.take(got, &what) else { continue };
                 for (output, (got, want)) in tape.outputs().iter().zip(got.iter().zip(want.iter())) {
-                    tolerance.hold(got, want, &format!("{what}: {}", output.0));
+                    findings.tensor(&tolerance, got, want, &format!("{what}: {}", output.0));
                 }
                 match families.iter().find(|f| f.0 == machine.family) {
-                    Some((_, bits)) => assert!(same_bits(bits, &got), "{what}: other bits"),
+                    Some((_, bits)) => findings.hold(same_bits(bits, &got), || format!("{what}: other bits")),
                     None => families.push((machine.family, got)),
                 }
             }
@@ -134,6 +141,18 @@ fn hold_cuda(size: Size, precision: Precision, machines: fn(Precision) -> Vec<Ma
     if precision == Precision::Bf16 {
         hold(size, Setting::BetweenConvolutions, &|| machines(precision));
     }
+}
+
+#[test]
+#[should_panic(expected = "3 deviations")]
+fn a_test_goes_on_after_a_deviation_and_fails_at_its_end() {
+    let mut findings = Findings::default();
+    let tolerance = cpus()[2].tolerance;
+    findings.tensor(&tolerance, &[1.0, 2.0, 3.00001], &[1.0, 2.0, 3.0], "within");
+    findings.tensor(&tolerance, &[1.0, 2.1], &[1.0, 2.0], "beyond");
+    findings.tensor(&tolerance, &[1.0, f64::NAN], &[1.0, 2.0], "not a number");
+    findings.error(f64::NAN, 1.0, "not a number, either:");
+    findings.error(0.5, 1.0, "within:");
 }
 
 #[test]

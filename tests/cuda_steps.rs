@@ -1,14 +1,15 @@
 //! Whole meta steps on the CUDA backend: every network small, on the simulator and on a card, held to the CPU in f64 that rounds as the precision
-//! says; and on a card the networks of the command line, held to f64 itself (`precisions.rs` shows without a card what a precision costs them).
+//! says; and on a card the networks of the command line, held to f64 itself, as committed (`precisions.rs` shows without a card what a precision costs them).
 
 mod common;
 
+use common::findings::Findings;
 use common::machines::{Machine, cards, cost, simulators};
-use common::steps::{Net, all_outputs, fresh, networks, relative_error, whole_networks};
-use metatape::backend::cpu::Cpu;
+use common::steps::{Net, all_outputs, exact, fresh, networks, relative_error, whole_networks};
+use metatape::Result;
 use metatape::backend::cuda::Precision;
 use metatape::meta::{StepConfig, VirtualStep, Weights};
-use metatape::program::{Program, Session};
+use metatape::program::{Backend, Program, Session};
 
 /// Steps on one batch: the first is run kernel by kernel, the second captured, the third only replayed.
 const STEPS: usize = 3;
@@ -37,49 +38,66 @@ fn states(session: &Session) -> Vec<u64> {
     floats.flat_map(|s| session.read_state(&s.name).unwrap()).map(f64::to_bits).collect()
 }
 
-/// Runs steps on all machines, which must give the same bits; what the first one's first step gives.
+/// What the first step gives, and the bits of all states after all of them.
+type Steps = ([Vec<f64>; RESULTS.len()], Vec<u64>);
+
+fn steps(net: &Net, config: &StepConfig, batch: usize, backend: Box<dyn Backend>) -> Result<Steps> {
+    let mut got = fresh(net, config, batch, backend)?;
+    got.0.run(&got.1)?;
+    let first = results(&got);
+    (1..STEPS).try_for_each(|_| got.0.run(&got.1))?;
+    Ok((first, states(&got.0)))
+}
+
+/// Runs steps on all machines, which must give the same bits; what the first step gives, if one machine came so far.
 fn same_steps(
+    findings: &mut Findings,
     net: &Net,
     config: &StepConfig,
     batch: usize,
     machines: Vec<Machine>,
-) -> [Vec<f64>; RESULTS.len()] {
-    let mut first: Option<([Vec<f64>; RESULTS.len()], Vec<u64>)> = None;
+) -> Option<[Vec<f64>; RESULTS.len()]> {
+    let mut first: Option<Steps> = None;
     for machine in machines {
         let what = format!("{}, batch {batch}, {}", net.name, machine.name);
-        let mut got = fresh(net, config, batch, machine.backend);
-        let mut run = || {
-            got.0.run(&got.1).unwrap_or_else(|e| panic!("{what}: {e}"));
-            results(&got)
-        };
-        let now = run();
-        (1..STEPS).for_each(|_| drop(run()));
-        let bits = states(&got.0);
-        let (_, same) = first.get_or_insert_with(|| (now, bits.clone()));
-        assert!(*same == bits, "{what}: other bits after {STEPS} steps");
+        let Some(now) = findings.take(steps(net, config, batch, machine.backend), &what) else { continue };
+        let same = first.as_ref().is_none_or(|(_, bits)| *bits == now.1);
+        findings.hold(same, || format!("{what}: other bits after {STEPS} steps"));
+        first.get_or_insert(now);
     }
-    first.expect("there are machines").0
+    Some(first?.0)
 }
 
 /// Small networks, against the definition of the precision.
-fn hold(net: &Net, config: &StepConfig, batch: usize, machines: Vec<Machine>) {
-    let (tolerance, reference) = (machines[0].tolerance, machines[0].reference(2));
+fn hold(findings: &mut Findings, net: &Net, config: &StepConfig, machines: Vec<Machine>) {
+    let batch = 6;
+    let tolerance = machines[0].tolerance;
+    let step = |backend| {
+        let mut step = fresh(net, config, batch, backend).unwrap();
+        step.0.run(&step.1).unwrap();
+        results(&step)
+    };
+    let reference = step(machines[0].reference(2));
+    let others: Vec<_> = machines[0].other_references(2).into_iter().map(step).collect();
     let what = format!("{}, {}", net.name, machines[0].name);
-    let mut reference = fresh(net, config, batch, reference);
-    reference.0.run(&reference.1).unwrap();
-    let got = same_steps(net, config, batch, machines);
-    for ((name, got), want) in RESULTS.iter().zip(&got).zip(&results(&reference)) {
-        let error = relative_error(got, want);
-        let most = if *name == RESULTS[0] { tolerance.hypergradient } else { tolerance.others };
-        println!("{what}: {name}* error {error:.2e}");
-        assert!(error <= most, "{what}: {name}* has an error of {error:.1e}, more than {most:.1e}");
+    let Some(got) = same_steps(findings, net, config, batch, machines) else { return };
+    for (i, name) in RESULTS.iter().enumerate() {
+        let most = if i == 0 { tolerance.hypergradient } else { tolerance.others };
+        // What is not defined more closely cannot be held more closely; twice, as each product may be treated in its own way.
+        let open = others.iter().map(|o| relative_error(&o[i], &reference[i])).fold(0.0, f64::max);
+        findings.error(
+            relative_error(&got[i], &reference[i]),
+            most + 2.0 * open,
+            &format!("{what}: {name}*"),
+        );
     }
 }
 
 fn hold_small(precision: Precision, machines: fn(Precision) -> Vec<Machine>) {
+    let mut findings = Findings::default();
     for net in networks() {
         for config in configs() {
-            hold(&net, &config, 6, machines(precision));
+            hold(&mut findings, &net, &config, machines(precision));
         }
     }
 }
@@ -123,17 +141,13 @@ fn card_bf16() {
 #[test]
 #[ignore = "needs an NVIDIA GPU; run with --ignored card"]
 fn card_whole_networks() {
-    let threads = std::thread::available_parallelism().unwrap().get();
-    let config = StepConfig::default();
+    let (config, mut findings) = (StepConfig::default(), Findings::default());
     for (name, net, batch) in whole_networks() {
-        let mut exact = fresh(&net, &config, batch, Box::new(Cpu::<f64>::new(threads).unwrap()));
-        exact.0.run(&exact.1).unwrap();
-        let [exact, ..] = results(&exact);
         for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
-            let [got, ..] = same_steps(&net, &config, batch, cards(precision));
-            let (error, most) = (relative_error(&got, &exact), cost(precision));
-            println!("{name}, batch {batch}, card {}: hypergrad.* error {error:.2e}", precision.name());
-            assert!(error <= most, "{name} in {}: an error of {error:.1e}", precision.name());
+            let got = same_steps(&mut findings, &net, &config, batch, cards(precision));
+            let Some([got, ..]) = got else { continue };
+            let what = format!("{name}, batch {batch}, card {}: hypergrad.*", precision.name());
+            findings.error(relative_error(&got, &exact(name)), cost(precision), &what);
         }
     }
 }
@@ -142,8 +156,8 @@ fn card_whole_networks() {
 #[test]
 #[ignore = "needs an NVIDIA GPU; run with --ignored card"]
 fn card_one_small_step() {
-    let net = &networks()[2];
+    let (net, mut findings) = (&networks()[2], Findings::default());
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
-        hold(net, &StepConfig::default(), 6, cards(precision));
+        hold(&mut findings, net, &StepConfig::default(), cards(precision));
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod card;
+pub mod findings;
 pub mod machines;
 pub mod rounded;
 pub mod runs;

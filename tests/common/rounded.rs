@@ -10,9 +10,14 @@ use metatape::error::Result;
 use metatape::program::{Backend, Dims, Instr, Kernel, Named, Place, Plan, Tensor, Values};
 use metatape::tape::{Kind, Shape};
 
+/// From an f64 to the nearest, or another, number of fewer bits.
+pub type Rounding = fn(f64) -> f64;
+
 /// Whose roundings, and the machine that computes between them.
 pub struct Rounded {
     precision: Precision,
+    /// How factors of matrix products become tf32.
+    products: Rounding,
     cpu: Cpu<f64>,
     /// The CPU's states so far: the session's, then arenas, inputs and copies of programs among them.
     states: usize,
@@ -37,7 +42,7 @@ enum Step {
     /// One of the CPU's programs.
     Run(usize),
     /// Rounds a state of so many entries.
-    Round(usize, usize, fn(f64) -> f64),
+    Round(usize, usize, Rounding),
 }
 
 /// 8 bits of mantissa, to nearest, ties to even, as activations are stored.
@@ -51,25 +56,36 @@ pub fn to_tf32(v: f64) -> f64 {
     f64::from(f32::from_bits(bits.wrapping_add(0x1000) & !0x1fff))
 }
 
+/// As many bits, the others cut off: the matrix units do so with what nobody has converted.
+pub fn cut_to_tf32(v: f64) -> f64 {
+    f64::from(f32::from_bits((v as f32).to_bits() & !0x1fff))
+}
+
 /// How the factors of a contraction are rounded.
-fn of_factors(precision: Precision, instr: &Instr) -> Option<fn(f64) -> f64> {
+fn of_factors(precision: Precision, products: Rounding, instr: &Instr) -> Option<Rounding> {
     let Kernel::Contract { dims, .. } = &instr.kernel else { return None };
     match (precision, dims) {
         (Precision::F32, _) => None,
-        (Precision::Tf32, _) => Some(to_tf32),
+        (Precision::Tf32, Dims::Conv { .. }) => Some(to_tf32),
+        (Precision::Tf32, Dims::Gemm { .. }) => Some(products),
         (Precision::Bf16, Dims::Conv { .. }) => Some(to_bf16),
         // Products of f32 matrices stay in f32.
         (Precision::Bf16, Dims::Gemm { .. }) => {
             let stored = instr.args.iter().chain(&instr.outs).any(|t| t.activation);
-            stored.then_some(to_bf16 as fn(f64) -> f64)
+            stored.then_some(to_bf16 as Rounding)
         }
     }
 }
 
 impl Rounded {
     pub fn new(precision: Precision, threads: usize) -> Rounded {
+        Rounded::with_products(precision, to_tf32, threads)
+    }
+
+    /// With another way in which factors of matrix products become tf32.
+    pub fn with_products(precision: Precision, products: Rounding, threads: usize) -> Rounded {
         let cpu = Cpu::new(threads).unwrap();
-        Rounded { precision, cpu, states: 0, given: Vec::new(), programs: Vec::new(), pieces: 0 }
+        Rounded { precision, products, cpu, states: 0, given: Vec::new(), programs: Vec::new(), pieces: 0 }
     }
 
     fn state(&mut self, kind: Kind, len: usize) -> Result<usize> {
@@ -147,7 +163,7 @@ impl Backend for Rounded {
                 copies.insert((i, tensor.len), state);
                 Ok((state, Tensor { place: Place::State(state, 0), ..*tensor }))
             };
-            if let Some(round) = of_factors(self.precision, instr) {
+            if let Some(round) = of_factors(self.precision, self.products, instr) {
                 for (i, arg) in args.iter_mut().enumerate() {
                     let (state, place) = rounded(self, i, arg)?;
                     steps.push(self.piece(copy(Kernel::Copy, *arg, place))?);

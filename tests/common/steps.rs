@@ -1,5 +1,6 @@
 //! Whole meta steps on networks with numbers of a seed in all that they read.
 
+use metatape::Result;
 use metatape::backend::cpu::Cpu;
 use metatape::meta::{Batch, MetaStep, StepConfig};
 use metatape::nn::{
@@ -9,6 +10,7 @@ use metatape::program::{Backend, Options, Program, Session, Values};
 use metatape::tape::{GatherSpec, Scalar, Tape};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
+use safetensors::SafeTensors;
 
 /// Samples of the batch.
 pub const N: usize = 6;
@@ -117,8 +119,20 @@ pub fn prepare(
     (session, program)
 }
 
+/// The hypergradient of a whole network's first step in f64, one output after another (`golden/README.md` says how it was made).
+pub fn exact(name: &str) -> Vec<f64> {
+    let file = SafeTensors::deserialize(include_bytes!("../golden/whole-networks.safetensors")).unwrap();
+    let tensor = file.tensor(name).unwrap_or_else(|e| panic!("whole-networks.safetensors: {name}: {e}"));
+    tensor.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
+}
+
 /// A session with a program of the meta step as training runs it: images gathered from bytes, a fresh network. It has not run.
-pub fn fresh(net: &Net, config: &StepConfig, batch: usize, backend: Box<dyn Backend>) -> (Session, Program) {
+pub fn fresh(
+    net: &Net,
+    config: &StepConfig,
+    batch: usize,
+    backend: Box<dyn Backend>,
+) -> Result<(Session, Program)> {
     const IMAGES: usize = 64;
     let weight_net = WeightNet { hidden: 100, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
     let channels = net.image[2];
@@ -127,14 +141,14 @@ pub fn fresh(net: &Net, config: &StepConfig, batch: usize, backend: Box<dyn Back
     let data = Batch::Picked { count: IMAGES, image: net.image, spec };
     let step =
         MetaStep { net: net.model.as_ref(), weight_net: &weight_net, config, data: &data, batch: [batch; 2] };
-    step.record(&mut tape, true).unwrap();
+    step.record(&mut tape, true)?;
     let mut session = Session::new(backend);
-    session.initialise(1).unwrap();
-    let program = session.compile(&tape, Options::default()).unwrap();
+    session.initialise(1)?;
+    let program = session.compile(&tape, Options::default())?;
     let mut rng = Pcg64::seed_from_u64(2);
     let count = IMAGES * net.image.iter().product::<usize>();
     let pixels: Vec<u8> = (0..count).map(|_| rng.random()).collect();
-    session.write_state("pixels", Values::Byte(&pixels)).unwrap();
+    session.write_state("pixels", Values::Byte(&pixels))?;
     for suffix in ["", "_meta"] {
         let mut pick = || {
             let shift = [rng.random_range(-1..=1), rng.random_range(-1..=1)];
@@ -142,13 +156,13 @@ pub fn fresh(net: &Net, config: &StepConfig, batch: usize, backend: Box<dyn Back
         };
         let picks: Vec<i32> = (0..batch).flat_map(|_| pick()).collect();
         let labels: Vec<i32> = (0..batch).map(|_| rng.random_range(0..net.classes as i32)).collect();
-        session.feed(&program, &format!("picks{suffix}"), Values::Int(&picks)).unwrap();
-        session.feed(&program, &format!("y{suffix}"), Values::Int(&labels)).unwrap();
+        session.feed(&program, &format!("picks{suffix}"), Values::Int(&picks))?;
+        session.feed(&program, &format!("y{suffix}"), Values::Int(&labels))?;
     }
     for (name, value) in [("lr", 0.05), ("lr.theta", 1e-3)] {
-        session.feed(&program, name, Values::Float(&[value])).unwrap();
+        session.feed(&program, name, Values::Float(&[value]))?;
     }
-    (session, program)
+    Ok((session, program))
 }
 
 /// As [`prepare`], on the CPU in f64, and run.

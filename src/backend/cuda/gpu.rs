@@ -27,6 +27,8 @@ pub struct Gpu {
     blas: blas::cublasHandle_t,
     description: String,
     compiler: Compiler,
+    /// Whether the card reads ordinary memory by itself (Grace Hopper), where others are given a copy in pinned memory.
+    reads_ordinary_memory: bool,
     /// Dynamic and static shared memory that a block may have together.
     shared_limit: i32,
     modules: HashMap<&'static str, sys::CUmodule>,
@@ -122,10 +124,14 @@ impl Gpu {
         }
         let compiler = Compiler::new(card)?;
         // SAFETY: `device` was given by the driver; its context stays as long as the process.
-        let (context, shared_limit) = unsafe {
-            let limit = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-            let limit = result::device::get_attribute(device, limit).map_err(failed("tell its limits"))?;
-            (result::primary_ctx::retain(device).map_err(failed("be opened"))?, limit)
+        let (context, shared_limit, direct) = unsafe {
+            use sys::CUdevice_attribute::{
+                CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED,
+                CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES as DIRECT,
+            };
+            let ask = |what| result::device::get_attribute(device, what).map_err(failed("tell its limits"));
+            let (shared, direct) = (ask(SHARED)?, ask(DIRECT)?);
+            (result::primary_ctx::retain(device).map_err(failed("be opened"))?, shared, direct)
         };
         let mut gpu = Gpu {
             context,
@@ -133,6 +139,7 @@ impl Gpu {
             blas: std::ptr::null_mut(),
             description: format!("cuda:{number} {name}"),
             compiler,
+            reads_ordinary_memory: direct != 0,
             shared_limit,
             modules: HashMap::new(),
             functions: Vec::new(),
@@ -306,8 +313,9 @@ impl Driver for Gpu {
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
         self.bind()?;
         // SAFETY: the bytes fit where they go (the backend asked for as many), and are ordinary memory, of which the driver
-        // takes a copy before it returns.
-        unsafe { result::memcpy_htod_async(to, bytes, self.stream) }.map_err(failed("take data"))
+        // takes a copy before it returns; where it need not, the end is waited for.
+        unsafe { result::memcpy_htod_async(to, bytes, self.stream) }.map_err(failed("take data"))?;
+        if self.reads_ordinary_memory { self.synchronise() } else { Ok(()) }
     }
 
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
