@@ -4,10 +4,12 @@
 //! shapes; nothing is computed. Each operation says once, per argument, what its Jacobian block is, as a value
 //! ([`tape::LinearMap`]): forward mode (`jvp`) applies the blocks, reverse mode (`vjp`) applies their transposes, and both
 //! record more operations on the same tape, so that they nest. A [`program::Session`] makes a tape ready for a machine and
-//! runs it. On this stand the networks ([`nn`]), the meta step of Meta-Weight-Net with its hypergradient ([`meta`], whose first
-//! page derives it), data ([`data`]) and training runs ([`train`]).
+//! runs it. On this stand networks, each one function ([`nn`]); hypergradients of any bilevel problem
+//! ([`bilevel`]); the meta step of Meta-Weight-Net, one such problem ([`meta`], whose first page derives
+//! it); data ([`data`]) and training runs ([`train`]).
 //!
-//! Modules import those above them only: [`error`], [`words`], [`tape`], [`program`], [`backend`], [`nn`], [`meta`], [`data`], [`train`].
+//! A module imports only those before it in this list: [`error`], [`words`], [`seed`], [`tape`],
+//! [`program`], [`backend`], [`nn`], [`bilevel`], [`meta`], [`data`], [`train`].
 //!
 //! # A second derivative
 //!

@@ -90,6 +90,21 @@
 //! step, the formula is the same with `g = ∇L_meta(w⁺)`, and the last backward pass is saved. What is lost is that `w` would move
 //! by the weights that have just been improved. `metatape ablate` measures whether that matters.
 //!
+//! # Several virtual steps, and the inner optimum
+//!
+//! One virtual step asks what θ does to the very next classifier. With K of them
+//! ([`StepConfig::unroll`]), each on a batch of its own, it asks about the classifier K steps on:
+//! `w_{k+1} = w_k − α Σ_i c_i(θ, w_k) ∇ℓ_i(w_k)`. From the second step on, losses and gradients depend on θ
+//! through the steps before, so the network's second derivatives come in. The tape takes them: the
+//! hypergradient is reverse mode through all K steps, exact.
+//!
+//! For K without end, where the weighted loss has its minimum, the implicit function theorem gives
+//! `∂L_meta/∂θ = −∇_θ ⟨J_ℓ v, c(θ)⟩` with `H v = ∇L_meta` and `H` the Hessian of `⟨c, ℓ⟩` ([`crate::bilevel`]).
+//! [`Route::Neumann`] takes so many terms of `v = α Σ_j (I − αH)ʲ g`: the first is the step's own
+//! hypergradient, and each more looks one step further, with H and g held where they are.
+//! [`Route::ImplicitCg`] solves for `v`. Training is nowhere near that minimum, so these are other
+//! signals, not better numbers; `metatape hypergrad` shows how far they point from the step's own.
+//!
 //! # The cost
 //!
 //! With F one forward pass: F for the losses, 2F for the virtual gradient, 3F for the meta loss and its gradient, 2F for the jvp, 2F
@@ -104,7 +119,7 @@
 //! | `normalise.rs` | weights that sum to 1 |
 //! | `order.rs` | the steps in other orders, for comparison |
 //! | `closed_form.rs` | the hypergradient in loops over per-sample numbers, as a check |
-//! | `optimiser.rs` | SGD and Adam as operations |
+//! | `optimiser.rs` | a rule's step of all parameters |
 //! | `schemes/` | the field's other reweighting schemes, one file each |
 
 mod closed_form;
