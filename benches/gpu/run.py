@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
@@ -336,7 +335,8 @@ class Kit:
             else:
                 summary = json.loads("\n".join(printed))
                 self.record(**{field: summary[field] for field in fields})
-                self.say(", ".join(f"{field} {summary[field]}" for field in fields if not isinstance(summary[field], list)))
+                shown = [f"{field} {summary[field]}" for field in fields if not isinstance(summary[field], list)]
+                self.say(", ".join(shown) or "done")
                 return summary
         return None
 
@@ -378,11 +378,17 @@ class Kit:
         if data and not data.exists():
             return self.fail(f"{data} is not there")
         if data and data.is_file():
-            to = pathlib.Path(self.unpacked.name) / "data"
-            with tarfile.open(data) as archive:
-                archive.extractall(to, filter="data")
-            data = next(p.parent for p in sorted(to.glob("**/train")))
-            self.say(f"unpacked {self.args.data}")
+            # It stays: a run that was cut goes on with the same folder.
+            to = self.folder / "data"
+            if not to.exists():
+                partial = self.folder / "data.partial"
+                partial.mkdir(exist_ok=True)
+                subprocess.run(["tar", "-xf", data, "-C", partial], check=True)
+                partial.rename(to)
+                self.say(f"unpacked {self.args.data}")
+            data = next((p.parent for p in sorted(to.glob("**/train"))), None)
+            if data is None:
+                return self.fail(f"{self.args.data} holds no folder `train`")
         if not self.begin("paper-flip2-40", LIMITS["C"]):
             return
         command = [self.binary("metatape"), "compare", "--preset", "paper-flip2-40", "--methods", "uniform,mwnet", "--seeds", "1",
@@ -398,7 +404,8 @@ class Kit:
         summary = self.run_with_summary(command, "paper-flip2-40", ["departures", "methods"])
         if summary:
             for method in summary["methods"]:
-                self.say(f"{method['name']}: final {method['final_mean']:.2f}, best {method['best_mean']:.2f}, paper {method['paper']}")
+                percent = ", ".join(f"{what} {method[key]}" for what, key in (("final", "final_mean"), ("best", "best_mean"), ("paper", "paper")))
+                self.say(f"{method['name']}: {percent}")
 
     def everything(self):
         if not self.machine():
