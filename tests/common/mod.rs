@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod card;
+mod layer_cases;
 pub mod machines;
 pub mod rounded;
 pub mod runs;
@@ -375,6 +376,8 @@ pub fn cases(size: Size) -> Vec<Case> {
             t.add(sum, r)
         }),
     );
+
+    all.extend(layer_cases::layer_cases(size));
 
     // Without derivatives.
     let smooth = all.len();
