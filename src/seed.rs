@@ -30,6 +30,8 @@ pub enum Stream {
     WeightNet = 10,
     /// Initial parameters of Co-teaching's second classifier (counter: the parameter's place).
     SecondClassifier = 11,
+    /// What dropout drops (counter: the step).
+    Dropout = 12,
 }
 
 impl Stream {

@@ -105,6 +105,7 @@ fn by_difference(tape: &mut Tape, net: &dyn Model, probe: f64, step: &Recorded) 
             moved.push(tape.add(w, probe)?);
         }
         let mut moved = step.w.with(moved);
+        // The training batch's pass again: it drops what that one drops.
         let mut forward = Forward::new(tape, &mut moved, Normalisation::Batch);
         let logits = net.logits(&mut forward, step.batch.0)?;
         sides.push(tape.cross_entropy(logits, step.batch.1)?);

@@ -45,7 +45,7 @@ impl Batch {
 ///
 /// Inputs: `x`/`picks`, `y` `[n]`, with more virtual steps `x_2`/`picks_2`, `y_2` and so on,
 /// `x_meta`/`picks_meta`, `y_meta` `[m]`, the classifier's and the weight net's learning rates `lr` and
-/// `lr.theta`. States: `w.*`, `theta.*`, the moments `momentum.*`, `theta.moment*.*`, running statistics
+/// `lr.theta`; of a network with dropout, each pass's noise ([`crate::nn::feed_dropout`]). States: `w.*`, `theta.*`, the moments `momentum.*`, `theta.moment*.*`, running statistics
 /// `stats.*`.
 pub struct MetaStep<'a> {
     /// The classifier.
@@ -170,7 +170,7 @@ impl MetaStep<'_> {
         let (mut w, theta) = (Params::classifier(), Params::weight_net());
         tape.section("losses at w");
         let Pass { x, y, losses, correct, .. } =
-            Pass::record(tape, self.net, self.data, n, &mut w, train.then_some("stats"))?;
+            Pass::record(tape, self.net, self.data, n, &mut w, train.then_some("stats"), "")?;
         let groups = self.weight_net.groups(tape, y)?;
         Ok(Start { lr, w, theta, batch: (x, y), groups, losses, correct })
     }
@@ -208,9 +208,11 @@ impl MetaStep<'_> {
     ) -> Result<Params> {
         tape.section(&format!("virtual step {step}"));
         let n = self.batch[0];
-        let x = self.data.samples(tape, n, &format!("_{step}"))?;
-        let y = tape.input(&format!("y_{step}"), Kind::Int, [n])?;
-        let logits = self.net.logits(&mut Forward::new(tape, &mut w, Normalisation::Batch), x)?;
+        let name = format!("_{step}");
+        let x = self.data.samples(tape, n, &name)?;
+        let y = tape.input(&format!("y{name}"), Kind::Int, [n])?;
+        let mut forward = Forward::new(tape, &mut w, Normalisation::Batch).named(&name);
+        let logits = self.net.logits(&mut forward, x)?;
         let losses = tape.cross_entropy(logits, y)?;
         let groups = self.weight_net.groups(tape, y)?;
         // These losses depend on θ through the steps before, so what V reads stays connected to them. φ is
@@ -302,7 +304,8 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// Records the pass at the parameters `w`; the running statistics `<stats>.*` move, if given.
+    /// Records the pass at the parameters `w`, by the name that its dropout layers have noise by; the running
+    /// statistics `<stats>.*` move, if given.
     pub fn record(
         tape: &mut Tape,
         net: &dyn Model,
@@ -310,10 +313,11 @@ impl Pass {
         n: usize,
         w: &mut Params,
         stats: Option<&str>,
+        name: &str,
     ) -> Result<Pass> {
         let x = data.samples(tape, n, "")?;
         let y = tape.input("y", Kind::Int, [n])?;
-        let mut forward = Forward::new(tape, w, Normalisation::Batch);
+        let mut forward = Forward::new(tape, w, Normalisation::Batch).named(name);
         let logits = net.logits(&mut forward, x)?;
         let losses = forward.tape.cross_entropy(logits, y)?;
         if let Some(stats) = stats {
@@ -335,7 +339,7 @@ pub(super) fn meta_losses(
 ) -> Result<Var> {
     let x = data.samples(tape, m, "_meta")?;
     let y = tape.input("y_meta", Kind::Int, [m])?;
-    let mut forward = Forward::new(tape, w, Normalisation::Batch);
+    let mut forward = Forward::new(tape, w, Normalisation::Batch).named("_meta");
     let logits = net.logits(&mut forward, x)?;
     tape.cross_entropy(logits, y)
 }
@@ -377,7 +381,7 @@ impl PlainStep<'_> {
         let lr = tape.input("lr", Kind::Float, [])?;
         let mut w = Params::classifier();
         let Pass { losses, correct, .. } =
-            Pass::record(tape, self.net, self.data, self.batch, &mut w, Some("stats"))?;
+            Pass::record(tape, self.net, self.data, self.batch, &mut w, Some("stats"), "")?;
         let coefficients = tape.constant(1.0 / self.batch as f64, [self.batch]);
         real_step(tape, &w, &[(losses, coefficients)], &self.optimiser, lr, "momentum")?;
         tape.output("loss", losses)?;

@@ -1,21 +1,22 @@
 use std::collections::HashSet;
 
+use super::dropout::noise_input;
 use super::params::Params;
 use crate::error::{Error, Result};
 use crate::seed::Stream;
-use crate::tape::{First, Geometry, Init, Kind, Shape, Tape, Unary, Var};
+use crate::tape::{First, Geometry, Init, Kind, Shape, Tape, Var};
 
-/// Added to the variance in batch norm (PyTorch's default).
+/// Added to the variance in batch, layer and group norm (PyTorch's default).
 pub const NORM_EPS: f64 = 1e-5;
 /// Share of the new batch in batch norm's running statistics (PyTorch's default).
 pub const NORM_MOMENTUM: f64 = 0.1;
 
-/// What batch norm subtracts and divides by.
+/// Whether a pass is one of training: what batch norm subtracts and divides by, and whether dropout drops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Normalisation {
     /// The batch's own mean and variance, differentiated through (training).
     Batch,
-    /// The running statistics `stats.<layer>.mean` and `.var` (testing).
+    /// The running statistics `stats.<layer>.mean` and `.var` (testing); dropout is the identity.
     Running,
 }
 
@@ -32,7 +33,8 @@ pub struct Moments {
     pub count: usize,
 }
 
-/// A convolution's filters: square, on an image padded with zeros.
+/// A convolution's filters: square, on an image padded with zeros. Filters of size 1 are a linear layer over each
+/// pixel's channels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Filters {
     /// Channels of the output.
@@ -64,6 +66,8 @@ pub struct Forward<'a> {
     pub tape: &'a mut Tape,
     params: &'a mut Params,
     normalisation: Normalisation,
+    /// See [`Forward::named`].
+    name: String,
     /// Parameters that a layer of this pass has used.
     used: HashSet<String>,
     /// Statistics of the batch norms so far; empty with running statistics.
@@ -73,7 +77,14 @@ pub struct Forward<'a> {
 impl<'a> Forward<'a> {
     /// A forward pass with these parameters.
     pub fn new(tape: &'a mut Tape, params: &'a mut Params, normalisation: Normalisation) -> Forward<'a> {
-        Forward { tape, params, normalisation, used: HashSet::new(), moments: Vec::new() }
+        let (name, used, moments) = (String::new(), HashSet::new(), Vec::new());
+        Forward { tape, params, normalisation, name, used, moments }
+    }
+
+    /// Gives the pass a name, `_` first, as in `_meta`, by which its dropout layers have noise of their own. Passes
+    /// of one name over one batch drop the same.
+    pub fn named(self, name: &str) -> Forward<'a> {
+        Forward { name: name.to_owned(), ..self }
     }
 
     /// The parameter `name` (`<layer>.<role>`), declared where it is first asked for.
@@ -82,17 +93,23 @@ impl<'a> Forward<'a> {
     /// If a layer of this pass has it already (two layers of one name would silently share their
     /// weights; layers that should, say so with [`Forward::again`]), or it has another shape.
     pub fn param(&mut self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
-        if !self.used.insert(name.to_owned()) {
-            return Err(Error::Program(format!(
-                "two layers of one forward pass are called `{}`; give each a name of its own, or call `again` before the second \
-                 to share the weights",
-                name.rsplit_once('.').map_or(name, |(layer, _)| layer)
-            )));
-        }
+        self.first_use(name)?;
         self.params.param(self.tape, name, shape, init)
     }
 
-    /// Lets a layer be used once more in this pass, with the same weights.
+    /// Refuses a `<layer>.<role>` that this pass has already.
+    fn first_use(&mut self, name: &str) -> Result<()> {
+        if self.used.insert(name.to_owned()) {
+            return Ok(());
+        }
+        Err(Error::Program(format!(
+            "two layers of one forward pass are called `{}`; give each a name of its own, or call `again` before the second \
+             to share the weights",
+            name.rsplit_once('.').map_or(name, |(layer, _)| layer)
+        )))
+    }
+
+    /// Lets a layer be used once more in this pass, with the same weights and, for dropout, the same noise.
     pub fn again(&mut self, layer: &str) {
         self.used.retain(|name| name.rsplit_once('.').map(|(of, _)| of) != Some(layer));
     }
@@ -158,19 +175,67 @@ impl<'a> Forward<'a> {
             }
             Normalisation::Running => {
                 let [mean, variance] = running(self.tape, "stats", layer, channels)?;
-                let shifted = self.tape.offset(variance, NORM_EPS)?;
-                let deviation = self.tape.unary(Unary::Sqrt, shifted)?;
-                let r = self.tape.unary(Unary::Recip, deviation)?;
+                let r = self.tape.inverse_deviation(variance, NORM_EPS)?;
                 let minus = self.tape.scale(mean, -1.0)?;
                 let centred = self.tape.add_bias(x, minus)?;
-                let r = self.tape.broadcast_to(r, shape.clone())?;
+                let r = self.tape.broadcast_to(r, shape)?;
                 self.tape.mul(centred, r)?
             }
         };
-        let scale = self.param(&format!("{layer}.scale"), [channels], Init::Constant(1.0))?;
+        self.scale_and_bias(layer, xhat, 1)
+    }
+
+    /// `scale ∘ x̂ + bias`, x̂ of mean 0 and variance 1 over each sample's numbers in the last `axes` axes: 1 in
+    /// `[n, …, c]` takes each pixel's channels by themselves, 3 in `[n,h,w,c]` whole images. Scale (at first 1) and
+    /// bias (0) have the extents of these axes, as in PyTorch. The same in testing.
+    ///
+    /// # Errors
+    /// Those of [`Forward::param`], and if `x` has fewer axes, or `axes` is 0.
+    pub fn layer_norm(&mut self, layer: &str, x: Var, axes: usize) -> Result<Var> {
+        let xhat = self.tape.layer_normalise(x, axes, NORM_EPS)?;
+        self.scale_and_bias(layer, xhat, axes)
+    }
+
+    /// `scale ∘ x̂ + bias` for `x` `[n, …, c]`, x̂ of mean 0 and variance 1 over each sample's numbers in each of
+    /// `groups` groups of neighbouring channels. Scale (at first 1) and bias (0) are `[c]`, as in PyTorch. The same
+    /// in testing.
+    ///
+    /// # Errors
+    /// Those of [`Forward::param`], and if `groups` does not divide the channels.
+    pub fn group_norm(&mut self, layer: &str, x: Var, groups: usize) -> Result<Var> {
+        let xhat = self.tape.group_normalise(x, groups, NORM_EPS)?;
+        self.scale_and_bias(layer, xhat, 1)
+    }
+
+    /// `<layer>.scale` and `<layer>.bias` of the last `axes` axes' extents, applied to `xhat`.
+    fn scale_and_bias(&mut self, layer: &str, xhat: Var, axes: usize) -> Result<Var> {
+        let shape = self.tape.shape(xhat).clone();
+        let own = Shape::from(&shape[shape.len() - axes..]);
+        let scale = self.param(&format!("{layer}.scale"), own.clone(), Init::Constant(1.0))?;
         let scale = self.tape.broadcast_to(scale, shape)?;
         let scaled = self.tape.mul(xhat, scale)?;
-        self.bias(layer, scaled, Init::Constant(0.0))
+        let bias = self.param(&format!("{layer}.bias"), own, Init::Constant(0.0))?;
+        self.tape.add_bias(scaled, bias)
+    }
+
+    /// In training, each entry of `x` is 0 with probability `p`, the others are divided by `1 − p`; in testing
+    /// ([`Normalisation::Running`]) and with `p` = 0 this is `x`.
+    ///
+    /// What is dropped is an input of the program, so that a step stays one recorded program: `dropout.<layer>`, in
+    /// a pass with a name `dropout<name>.<layer>` ([`Forward::named`]), of `x`'s shape. It wants numbers uniform in
+    /// 0..1, new ones in each step, and drops where they are at most `p`. Training feeds them; a program of one's
+    /// own is fed by [`super::feed_dropout`].
+    ///
+    /// # Errors
+    /// If `p` is not in 0..1; if a dropout layer of this pass has this name already.
+    pub fn dropout(&mut self, layer: &str, x: Var, p: f64) -> Result<Var> {
+        if p == 0.0 || self.normalisation == Normalisation::Running {
+            return Ok(x);
+        }
+        self.first_use(&format!("{layer}.dropout"))?;
+        let shape = self.tape.shape_of("dropout", x)?;
+        let noise = self.tape.input(&noise_input(layer, &self.name), Kind::Float, shape)?;
+        self.tape.dropout(x, noise, p)
     }
 
     /// Records the step of the running statistics `<prefix>.*` (`stats` is what

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `params.rs` | [`Params`]: parameters by name, declared where a layer first uses them |
 //! | `layers.rs` | [`Forward`]: a forward pass and its layers |
+//! | `dropout.rs` | [`feed_dropout`]: what dropout layers are fed |
 //! | `summary.rs` | [`Summary`]: what a model declares |
 //! | `mlp.rs`, `lenet.rs`, `resnet.rs`, `wide_resnet.rs` | the classifiers |
 //! | `weight_net.rs` | the weight net `V(ℓ; θ)` |
@@ -29,7 +30,48 @@
 //! assert_eq!(names, ["hidden.weight", "hidden.bias", "out.weight", "out.bias"]);
 //! # Ok::<(), metatape::Error>(())
 //! ```
+//!
+//! Operations without parameters are methods of the pass's tape; layers with parameters, and dropout, which
+//! is the identity in testing, are methods of the pass:
+//!
+//! ```
+//! use metatape::backend::cpu::Cpu;
+//! use metatape::nn::{Filters, Forward, Model, Normalisation, Params, feed_dropout};
+//! use metatape::program::{Options, Session, Values};
+//! use metatape::tape::{Init, Kind, Tape, Var};
+//!
+//! let net = |f: &mut Forward, x: Var| {
+//!     let h = f.conv("conv", x, Filters::same(8, 3), Init::kaiming(9))?; // [n, 8, 8, 8]
+//!     let h = f.group_norm("groups", h, 4)?;
+//!     let h = f.tape.relu(h)?;
+//!     let h = f.conv("mix", h, Filters::same(16, 1), Init::kaiming(8))?; // 1×1: [n, 8, 8, 16]
+//!     let h = f.tape.avg_pool(h, 2)?; // [n, 4, 4, 16]
+//!     let h = f.layer_norm("layer", h, 1)?;
+//!     let h = f.tape.mean(h, 1, 3)?; // [n, 16]
+//!     let h = f.dropout("drop", h, 0.5)?;
+//!     f.linear("out", h, 10)
+//! };
+//! let (mut tape, mut params) = (Tape::new(), Params::classifier());
+//! let x = tape.input("x", Kind::Float, [20, 8, 8, 1])?;
+//! let logits = net.logits(&mut Forward::new(&mut tape, &mut params, Normalisation::Batch), x)?;
+//! tape.output("logits", logits)?;
+//!
+//! let mut session = Session::new(Box::new(Cpu::<f32>::new(1)?));
+//! session.initialise(1)?;
+//! let program = session.compile(&tape, Options::default())?;
+//! let images: Vec<f64> = (0..20 * 64).map(|i| f64::from(i % 7)).collect();
+//! session.feed(&program, "x", Values::Float(&images))?;
+//! let mut logits = |step| {
+//!     feed_dropout(&mut session, &program, 1, step)?;
+//!     session.run(&program)?;
+//!     session.fetch(&program, "logits")
+//! };
+//! assert_ne!(logits(0)?, logits(1)?); // other units are dropped
+//! assert_eq!(logits(0)?, logits(0)?);
+//! # Ok::<(), metatape::Error>(())
+//! ```
 
+mod dropout;
 mod layers;
 mod lenet;
 mod mlp;
@@ -39,6 +81,8 @@ mod summary;
 mod weight_net;
 mod wide_resnet;
 
+pub use dropout::feed_dropout;
+pub(crate) use dropout::is_noise;
 pub use layers::{Filters, Forward, Moments, NORM_EPS, Normalisation};
 pub use lenet::LeNet;
 pub use mlp::Mlp;

@@ -9,12 +9,14 @@
 //! | `infer.rs` | which argument shapes an operation takes, and which shape it gives |
 //! | `record.rs` | [`Tape`]: append, hash-cons, simplify |
 //! | `build.rs` | the operations as methods, with their composites (`relu`, `mean`, `linear`, …) |
+//! | `composites.rs` | average pooling, layer and group norm, dropout: made of operations |
 //! | `print.rs` | the tape as a readable program |
 //! | `linear_map.rs` | [`LinearMap`]: a Jacobian block as a value; `apply` and `transpose` |
 //! | `rules.rs` | the only derivative table |
 //! | `walk.rs` | `jvp` and `vjp` |
 
 mod build;
+mod composites;
 mod infer;
 mod init;
 mod linear_map;

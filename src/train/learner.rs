@@ -241,7 +241,9 @@ impl Learner {
             Draw::Meta(factor) => (meta, config.lr * factor),
         };
         let now = Moment { step, steps, epoch, batch: config.batch, positions: &batch.positions, memory };
-        program.run(session, &Given { batch, ahead: &ahead, meta, lr, scheme: &scheme.inputs(&now) })
+        let scheme = scheme.inputs(&now);
+        let at = [config.seed, step];
+        program.run(session, &Given { batch, ahead: &ahead, meta, lr, at, scheme: &scheme })
     }
 
     /// What the next stage needs of the network just trained; then a network anew.

@@ -30,6 +30,16 @@ impl Prepared {
     /// # Errors
     /// As [`data::load`] and [`data::split`], for images that the model cannot take, and for a batch larger than the training set.
     pub fn new(config: Config) -> Result<Prepared> {
+        let name = config.model.clone();
+        Prepared::with(config, |classes| nn::named(&name, classes))
+    }
+
+    /// As [`Prepared::new`], for a classifier of one's own that is made for the data's number of classes. `config.model`
+    /// is what it is called.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with(config: Config, net: impl FnOnce(usize) -> Result<SharedModel>) -> Result<Prepared> {
         config.check()?;
         let dataset = data::load(config.dataset, config.data_dir.as_deref())?;
         let how = SplitConfig {
@@ -43,7 +53,7 @@ impl Prepared {
         let split = data::split(&dataset, &how)?;
         let train = &dataset.train;
         let image = [train.height, train.width, train.channels];
-        let net = nn::named(&config.model, dataset.classes())?;
+        let net = net(dataset.classes())?;
         let fits = Summary::of(net.as_ref(), &image.into());
         fits.map_err(|e| {
             let [h, w, c] = image;

@@ -5,6 +5,7 @@ use crate::data::Batch as Samples;
 use crate::error::{Error, Result};
 use crate::meta::Optimiser;
 use crate::meta::schemes::{Scheme, TrainStep};
+use crate::nn::{feed_dropout, is_noise};
 use crate::program::{InputId, Options, OutputId, Program, Session, Values};
 use crate::tape::Tape;
 
@@ -30,6 +31,8 @@ pub(super) struct Given<'a> {
     pub ahead: &'a [Samples],
     pub meta: &'a Samples,
     pub lr: f64,
+    /// Seed and step, which decide what dropout drops.
+    pub at: [u64; 2],
     /// Name and values.
     pub scheme: &'a [(&'static str, Vec<f64>)],
 }
@@ -61,7 +64,7 @@ impl StepProgram {
         scheme.record(&mut tape, &step)?;
         let program = session.compile(&tape, Options::default())?;
         let mut inputs = Vec::new();
-        for input in program.inputs() {
+        for input in program.inputs().iter().filter(|input| !is_noise(&input.name)) {
             let feed = match input.name.as_str() {
                 "picks" => Feed::Picks,
                 "y" => Feed::Labels,
@@ -128,6 +131,8 @@ impl StepProgram {
             }
             session.write_input(&self.program, *id, values)?;
         }
+        let [seed, step] = given.at;
+        feed_dropout(session, &self.program, seed, step)?;
         session.run(&self.program)
     }
 }

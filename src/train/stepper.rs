@@ -2,7 +2,7 @@ use super::prepared::Prepared;
 use crate::data::{BatchConfig, Batcher, Labelled};
 use crate::error::Result;
 use crate::meta::{MetaStep, Optimiser, Order, PlainStep};
-use crate::nn::GROUPS;
+use crate::nn::{GROUPS, feed_dropout};
 use crate::program::{Options, Program, Session, Values};
 use crate::seed::Stream;
 use crate::tape::Tape;
@@ -14,6 +14,8 @@ pub struct Stepper {
     meta: Batcher,
     /// Virtual steps, each with a batch.
     unroll: usize,
+    /// The run's.
+    seed: u64,
 }
 
 /// Where in a run a step is.
@@ -65,7 +67,7 @@ impl Stepper {
         let program = session.compile(tape, Options::default())?;
         let lr_theta = config.weight_net_rule(config.method).1;
         let unroll = if program.input("picks_2").is_ok() { config.unroll } else { 1 };
-        let stepper = Stepper { program, train, meta, unroll };
+        let stepper = Stepper { program, train, meta, unroll, seed: config.seed };
         // They do not change from step to step.
         let groups = data.weight_net(config.method).groups_input();
         for (name, values) in [("lr.theta", &[lr_theta][..]), (GROUPS, &groups)] {
@@ -137,7 +139,8 @@ impl Stepper {
     /// Those of the machine.
     pub fn run(&mut self, session: &mut Session, at: At) -> Result<()> {
         let meta = self.takes("picks_meta");
-        let Stepper { program, train, unroll, .. } = self;
+        let Stepper { program, train, unroll, seed, .. } = self;
+        feed_dropout(session, program, *seed, at.step)?;
         for further in 2..=*unroll {
             let batch = train.batch(at.step + further as u64 - 1);
             let (picks, labels) = (format!("picks_{further}"), format!("y_{further}"));

@@ -3,6 +3,7 @@
 
 pub mod card;
 pub mod findings;
+mod layer_cases;
 pub mod machines;
 pub mod rounded;
 pub mod runs;
@@ -376,6 +377,8 @@ pub fn cases(size: Size) -> Vec<Case> {
             t.add(sum, r)
         }),
     );
+
+    all.extend(layer_cases::layer_cases(size));
 
     // Without derivatives.
     let smooth = all.len();

@@ -63,8 +63,8 @@ impl Scheme for CoTeaching {
         let (mut first, mut second) =
             (Params::classifier(), Params::declared("w2", Stream::SecondClassifier));
         tape.section("losses of both networks");
-        let a = Pass::record(tape, net, data, n, &mut first, Some("stats"))?;
-        let b = Pass::record(tape, net, data, n, &mut second, Some("stats2"))?;
+        let a = Pass::record(tape, net, data, n, &mut first, Some("stats"), "")?;
+        let b = Pass::record(tape, net, data, n, &mut second, Some("stats2"), "_second")?;
         tape.section("the samples that each finds easy");
         let easy = |tape: &mut Tape, pass: &Pass| -> Result<Var> {
             let losses = tape.detach(pass.losses)?;

@@ -65,7 +65,7 @@ impl Glc {
         let lr = tape.input("lr", Kind::Float, [])?;
         let mut w = Params::classifier();
         tape.section("corrected losses");
-        let Pass { logits, y, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"))?;
+        let Pass { logits, y, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"), "")?;
         let k = tape.shape(logits)[1];
         let transition = tape.input("scheme.transition", Kind::Float, [k, k])?;
         let p = tape.softmax(logits)?;

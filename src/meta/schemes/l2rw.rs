@@ -29,7 +29,7 @@ impl Scheme for L2rw {
         let lr = tape.input("lr", Kind::Float, [])?;
         let mut w = Params::classifier();
         tape.section("losses at w");
-        let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"))?;
+        let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"), "")?;
         tape.section("meta loss and its gradient at w");
         let meta_losses = meta_losses(tape, net, data, m, &mut w)?;
         let meta_loss = tape.mean_all(meta_losses)?;

@@ -32,7 +32,7 @@ impl TrainStep<'_> {
         let mut w = Params::classifier();
         tape.section("losses");
         let Pass { y, losses, correct, .. } =
-            Pass::record(tape, self.net, self.data, self.batch[0], &mut w, Some("stats"))?;
+            Pass::record(tape, self.net, self.data, self.batch[0], &mut w, Some("stats"), "")?;
         tape.section("weights");
         let detached = tape.detach(losses)?;
         let weights = scheme.weights(tape, &Seen { losses: detached, labels: y })?;
