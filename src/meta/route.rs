@@ -49,8 +49,9 @@ fn pulled_back(tape: &mut Tape, step: &Recorded, cotangent: Var) -> Result<Vec<V
     gradients.iter().zip(step.theta.vars()).map(|(g, t)| tape.or_zero(*g, t)).collect()
 }
 
-/// Added to the Hessian's diagonal for conjugate gradients: a network's loss is not convex.
-const DAMPING: f64 = 0.1;
+/// Added to the Hessian's diagonal for conjugate gradients: a network's loss is not convex, and at 0.1 a fresh
+/// MLP has directions without positive curvature.
+const DAMPING: f64 = 1.0;
 
 /// `−∇_θ ⟨J_ℓ(w) v, c(θ)⟩` with `H v = ∇L_meta(ŵ)` and `H` the Hessian of `⟨c, ℓ(w)⟩` ([`crate::bilevel`]). With
 /// the first term of the Neumann series alone, `v = α∇L_meta(ŵ)`: the step's own hypergradient.
