@@ -254,7 +254,7 @@ pub struct TrainArgs {
     /// mwnet, or another of the methods that `metatape compare --help` lists
     #[arg(long, value_name = "METHOD", default_value_t = Method::MwNet)]
     pub method: Method,
-    /// Without the uniform baseline that otherwise runs beside the method, on the same schedule
+    /// Do not train the uniform baseline beside the method
     #[arg(long)]
     pub no_baseline: bool,
     /// Data, model, meta step, schedule.
@@ -283,7 +283,7 @@ pub struct TrainArgs {
   noisy-N            the same images with labels as noisy as the training set's
   imbalanced-N       N clean images in a long tail
   train-batch        training batches as meta batches
-  two-steps          w is updated for real, then the weight net at the new w; nothing is done again
+  two-steps          w is updated for real, then the weight net at the new w; the step is not recomputed
   every-K            the weight net takes a step once in K steps
   unroll-K           K virtual steps on K batches, and the hypergradient through all of them
   finite-difference  the hypergradient by finite differences

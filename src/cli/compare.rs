@@ -51,7 +51,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, allow_negative_numbers = true, help_heading = "Schedule")]
     pub seed: u64,
     /// A cell of the paper's tables: sets data set, noise, meta set, model, schedule and optimisers, and shows the paper's
-    /// accuracy beside ours; flags that are given as well go before
+    /// accuracy beside ours; flags on the command line override the preset
     #[arg(long, value_name = "PRESET", value_parser = preset)]
     pub preset: Option<PaperCell>,
     /// Data, model, meta step, schedule.
@@ -80,7 +80,7 @@ fn methods(text: &str) -> Result<Methods> {
     for name in text.split(',') {
         let method: Method = name.trim().parse()?;
         if list.contains(&method) {
-            return Err(Error::Usage(format!("`{name}` stands twice in the list")));
+            return Err(Error::Usage(format!("`{name}` is listed twice")));
         }
         list.push(method);
     }

@@ -111,7 +111,7 @@ fn sentence(error: &clap::Error) -> String {
     }
     if let (ErrorKind::MissingRequiredArgument, Some(flag)) = (error.kind(), context(ContextKind::InvalidArg))
     {
-        return format!("{flag} must be given, too, with these flags");
+        return format!("{flag} is missing: the other flags need it");
     }
     // The first paragraph of clap's text, less its `error: `.
     let text = error.to_string();

@@ -71,8 +71,8 @@ pub trait Backend: Send {
     /// Waits until all runs are done.
     fn wait(&self) -> Result<()>;
 
-    /// Runs a program's kernels in their order, timing each, by itself or several times over: (name, seconds). States are not what runs would
-    /// have left.
+    /// Times each kernel of a program, in their order, possibly repeating it: (name, seconds). States are
+    /// undefined afterwards.
     fn profile(&mut self, program: usize) -> Result<Vec<(&'static str, f64)>>;
 
     /// A tensor's entries after a run.

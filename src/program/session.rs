@@ -335,8 +335,8 @@ impl Session {
         self.backend.device_bytes()
     }
 
-    /// Runs a program's kernels in their order, timing each, by itself or several times over: (name, seconds). States are not what runs would
-    /// have left.
+    /// Times each kernel of a program, in their order, possibly repeating it: (name, seconds). States are
+    /// undefined afterwards.
     pub fn profile(&mut self, program: &Program) -> Result<Vec<(&'static str, f64)>> {
         self.backend.profile(self.ready(program)?)
     }

@@ -35,7 +35,7 @@ impl Plan {
     /// Checks that there is something to compare, and nothing twice.
     fn check(&self) -> Result<()> {
         let twice = |again: bool, what: &str| match again {
-            true => Err(Error::Usage(format!("{what} stands twice in the list"))),
+            true => Err(Error::Usage(format!("{what} is listed twice"))),
             false => Ok(()),
         };
         if self.methods.is_empty() || self.seeds.is_empty() {

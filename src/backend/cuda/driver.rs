@@ -137,7 +137,8 @@ pub trait Driver: Send {
     /// Bytes allocated so far.
     fn allocated(&self) -> usize;
 
-    /// Runs commands so many times over, twice, without the host between them; the seconds that once took on the device, the second time.
+    /// Captures `times` repetitions of the commands, replays them twice, and returns the seconds of one
+    /// repetition in the second replay.
     fn time(&mut self, commands: &[Command], times: usize) -> Result<f64>;
 
     /// Records commands without running them, to be run as one.
