@@ -4,10 +4,20 @@
 //! shapes; nothing is computed. Each operation says once, per argument, what its Jacobian block is, as a value
 //! ([`tape::LinearMap`]): forward mode (`jvp`) applies the blocks, reverse mode (`vjp`) applies their transposes, and both
 //! record more operations on the same tape, so that they nest. A [`program::Session`] makes a tape ready for a machine and
-//! runs it. On this stand the networks ([`nn`]), the meta step of Meta-Weight-Net with its hypergradient ([`meta`], whose first
-//! page derives it), data ([`data`]) and training runs ([`train`]).
+//! runs it. On this stand the networks ([`nn`]), bilevel problems ([`bilevel`]), the meta step of Meta-Weight-Net with its
+//! hypergradient ([`meta`], whose first page derives it), data (`data`) and training runs (`train`).
 //!
-//! Modules import those above them only: [`error`], [`words`], [`tape`], [`program`], [`backend`], [`nn`], [`meta`], [`data`], [`train`].
+//! Modules import those above them only: [`error`], [`seed`], [`tape`], [`program`], [`backend`], [`nn`], [`bilevel`], [`meta`],
+//! `words`, `data`, `train`.
+//!
+//! # Features
+//!
+//! Both are on by default; `default-features = false` leaves everything else, with the CPU.
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `lab` | the modules `data`, `train` (runs, studies, plots) and `words`, and the command `metatape` |
+//! | `cuda` | the module `backend::cuda`: NVIDIA GPUs. No toolkit is needed to build it |
 //!
 //! # A second derivative
 //!
@@ -45,6 +55,7 @@
 
 pub mod backend;
 pub mod bilevel;
+#[cfg(feature = "lab")]
 pub mod data;
 pub mod error;
 pub mod meta;
@@ -52,7 +63,9 @@ pub mod nn;
 pub mod program;
 pub mod seed;
 pub mod tape;
+#[cfg(feature = "lab")]
 pub mod train;
+#[cfg(feature = "lab")]
 pub mod words;
 
 pub use error::{Error, Result};

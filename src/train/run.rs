@@ -111,7 +111,7 @@ impl Run {
                 Error::Data(format!("{}: has no history of `{name}`; it is of another run", path.display()))
             })?;
             if let Some((_, memory)) = progress.memories.iter().find(|m| m.0 == name) {
-                *learner.memory_mut() = memory.clone();
+                *learner.memory_mut() = memory.clone().into();
             }
         }
         run.done = progress.epochs;
@@ -221,7 +221,11 @@ impl Run {
             config: self.data.config.clone(),
             epochs: self.done,
             histories: names.iter().cloned().zip(self.histories.iter().cloned()).collect(),
-            memories: names.iter().cloned().zip(self.learners.iter().map(|l| l.memory().clone())).collect(),
+            memories: names
+                .iter()
+                .cloned()
+                .zip(self.learners.iter().map(|l| l.memory().all().clone()))
+                .collect(),
         };
         let sessions: Vec<_> = names.into_iter().zip(self.learners.iter().map(Learner::session)).collect();
         // Metrics first: what a checkpoint claims is then on the disk.
