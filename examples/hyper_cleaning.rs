@@ -28,7 +28,7 @@ fn losses(tape: &mut Tape, w: &[Var], n: usize, suffix: &str) -> Result<Var> {
     tape.cross_entropy(logits, y)
 }
 
-fn main() -> Result<()> {
+pub fn main() -> Result<()> {
     let mut tape = Tape::new();
     let w = [tape.state("w", Kind::Float, [FEATURES, CLASSES])?, tape.state("b", Kind::Float, [CLASSES])?];
     let lambda = tape.state("lambda", Kind::Float, [N])?;

@@ -29,7 +29,7 @@ fn error(tape: &mut Tape, w: &[Var], suffix: &str) -> Result<Var> {
     tape.mean_all(square)
 }
 
-fn main() -> Result<()> {
+pub fn main() -> Result<()> {
     let mut tape = Tape::new();
     let shapes: [(&str, Shape, usize); 4] = [
         ("w1", [2, HIDDEN].into(), 2),

@@ -18,7 +18,7 @@ const POINTS: usize = 10;
 const TASKS: usize = 4;
 const STEPS: usize = 5;
 
-fn main() -> Result<()> {
+pub fn main() -> Result<()> {
     let mut tape = Tape::new();
     let w = parameters(&mut tape)?;
     let inner_lr = tape.constant(0.02, []);

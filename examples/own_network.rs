@@ -14,7 +14,7 @@ use metatape::{Error, Result};
 const N: usize = 200;
 const M: usize = 20;
 
-fn main() -> Result<()> {
+pub fn main() -> Result<()> {
     // Two hidden layers, with a skip connection around the second.
     let net = |f: &mut Forward, x: Var| {
         let h = f.linear("first", x, 32)?;

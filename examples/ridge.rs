@@ -18,7 +18,7 @@ const N: usize = 12;
 const D: usize = 3;
 const LAMBDA: f64 = 0.3;
 
-fn main() -> Result<()> {
+pub fn main() -> Result<()> {
     let exact = closed_form();
     let cg = Solver::ConjugateGradients { iterations: D, damping: 0.0 };
     println!("closed form              dF/dλ = {exact:.15}");

@@ -14,7 +14,7 @@ fn function(tape: &mut Tape, x: Var) -> Result<Var> {
     tape.sum_all(square)
 }
 
-fn main() -> Result<()> {
+pub fn main() -> Result<()> {
     let mut tape = Tape::new();
     let x = tape.input("x", Kind::Float, [3])?;
     let v = tape.input("v", Kind::Float, [3])?;

@@ -6,10 +6,19 @@
 //! record more operations on the same tape, so that they nest. A [`program::Session`] makes a tape ready for a machine and
 //! runs it. On this stand networks, each one function ([`nn`]); hypergradients of any bilevel problem
 //! ([`bilevel`]); the meta step of Meta-Weight-Net, one such problem ([`meta`], whose first page derives
-//! it); data ([`data`]) and training runs ([`train`]).
+//! it); data (`data`) and training runs (`train`).
 //!
-//! A module imports only those before it in this list: [`error`], [`words`], [`seed`], [`tape`],
-//! [`program`], [`backend`], [`nn`], [`bilevel`], [`meta`], [`data`], [`train`].
+//! A module imports only those before it in this list: [`error`], [`seed`], [`tape`], [`program`],
+//! [`backend`], [`nn`], [`bilevel`], [`meta`], `words`, `data`, `train`.
+//!
+//! # Features
+//!
+//! Both are on by default; `default-features = false` leaves everything else, with the CPU.
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `lab` | the modules `data`, `train` (runs, studies, plots) and `words`, and the command `metatape` |
+//! | `cuda` | the module `backend::cuda`: NVIDIA GPUs. No toolkit is needed to build it |
 //!
 //! # A second derivative
 //!
@@ -47,6 +56,7 @@
 
 pub mod backend;
 pub mod bilevel;
+#[cfg(feature = "lab")]
 pub mod data;
 pub mod error;
 pub mod meta;
@@ -54,7 +64,9 @@ pub mod nn;
 pub mod program;
 pub mod seed;
 pub mod tape;
+#[cfg(feature = "lab")]
 pub mod train;
+#[cfg(feature = "lab")]
 pub mod words;
 
 pub use error::{Error, Result};

@@ -34,16 +34,6 @@ pub enum Stream {
     Dropout = 12,
 }
 
-impl Stream {
-    /// The stream from which the crops of batches in this stream's order are drawn.
-    pub(crate) fn augmentation(self) -> Stream {
-        match self {
-            Stream::MetaBatches => Stream::MetaAugmentation,
-            _ => Stream::TrainAugmentation,
-        }
-    }
-}
-
 /// The generator for `stream` and `counter` of a run with `seed`.
 ///
 /// `seed_from_u64` (which spreads 64 bits over PCG's whole state, so that neighbouring seeds are unrelated) is applied

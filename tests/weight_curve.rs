@@ -8,20 +8,12 @@ use std::path::Path;
 use common::runs::reference;
 use metatape::backend::cpu::Cpu;
 use metatape::program::Session;
-use metatape::train::{Config, EpochRow, Method, Observer, Run, StepReport, Summary};
-
-struct Quiet;
-
-impl Observer for Quiet {
-    fn begin(&mut self, _: &Run, _: usize) {}
-    fn step(&mut self, _: Method, _: usize, _: StepReport) {}
-    fn epoch(&mut self, _: &EpochRow) {}
-}
+use metatape::train::{Config, Run, Summary};
 
 fn train(config: Config, out: &Path) -> Summary {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let session = || Ok(Session::new(Box::new(Cpu::<f32>::new(threads)?)));
-    Run::start(config, out, &session).unwrap().train(&mut Quiet).unwrap()
+    Run::start(config, out, &session).unwrap().train(&mut ()).unwrap()
 }
 
 #[test]

@@ -3,18 +3,15 @@
 use std::sync::{Arc, Mutex, Once};
 
 use metatape::backend::cpu::Cpu;
-use metatape::backend::cuda::{self, Cuda, Gpu, describe_gpus};
 use metatape::program::Backend;
 use metatape::{Error, Result};
 
 use super::args::DeviceArgs;
+use super::cuda::{self, Gpu, SharedGpu, describe_gpus};
 use super::values::{DeviceChoice, Precision};
 
 /// More threads than this is a slip of the finger.
 const MOST_THREADS: usize = 1024;
-
-/// A GPU for several backends.
-pub type SharedGpu = Arc<Mutex<Gpu>>;
 
 /// Kinds of machines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +61,7 @@ impl DeviceArgs {
     pub fn backend_on(&self, graphs: bool, opened: &mut Option<SharedGpu>) -> Result<(Box<dyn Backend>, On)> {
         let threads = self.threads()?;
         Ok(match self.gpu(opened)? {
-            Some((gpu, cuda)) => (Box::new(Cuda::new(Box::new(gpu), cuda, graphs)), On::Cuda(cuda)),
+            Some((gpu, cuda)) => (cuda::backend(gpu, cuda, graphs), On::Cuda(cuda)),
             None => (on_cpu(threads, self.precision)?, On::Cpu),
         })
     }

@@ -2,10 +2,10 @@
 
 use metatape::Result;
 use metatape::backend::cpu::isa::Isa;
-use metatape::backend::cuda::describe_gpus;
 use serde_json::json;
 
 use super::args::InfoArgs;
+use super::cuda::describe_gpus;
 use super::device::available_threads;
 use super::report;
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use metatape::Result;
-use metatape::backend::cuda::compile_kernels;
 use serde_json::json;
 
+use super::cuda::compile_kernels;
 use super::report;
 use super::values::architecture;
 

@@ -5,6 +5,7 @@
 //! | `args.rs` | the flags, their defaults and their help |
 //! | `defaults.rs` | where `hypergrad` has defaults of its own |
 //! | `values.rs` | parsers of single values, each error one sentence |
+//! | `cuda.rs` | GPUs; in a build without them, `no_cuda.rs` |
 //! | `device.rs` | from `--device`, `--precision`, `--threads` to a backend |
 //! | `report.rs` | standard output: text, tables, JSON |
 //! | `train.rs` | `metatape train` |
@@ -23,6 +24,11 @@ mod args;
 mod bench;
 mod compare;
 mod compare_progress;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(not(feature = "cuda"))]
+#[path = "no_cuda.rs"]
+mod cuda;
 mod defaults;
 mod device;
 mod dump;

@@ -262,7 +262,7 @@ fn report(run: &Run, summary: &Summary) -> String {
         });
     }
     if !summary.weight_curve.is_empty() {
-        text.push_str(&format!("\n{}\n", table(&curve_rows(summary))));
+        text.push_str(&format!("\n{}\n", table(&curve_rows(run.data.config.method, summary))));
     }
     if let Some(speed) = summary.meta_steps_per_second {
         text.push_str(&format!("\n{speed:.0} meta steps a second, {:.1} s in all", summary.seconds));
@@ -271,8 +271,8 @@ fn report(run: &Run, summary: &Summary) -> String {
     text
 }
 
-/// V at a few losses, a row a curve.
-fn curve_rows(summary: &Summary) -> Vec<Vec<String>> {
+/// The weight at a few losses, a row a curve. Only a weight net is called V.
+fn curve_rows(method: Method, summary: &Summary) -> Vec<Vec<String>> {
     const SHOWN: [f64; 8] = [0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0];
     let (losses, curve): (Vec<f64>, Vec<f64>) = summary.weight_curve.iter().copied().unzip();
     let mut curves = summary.weight_curves_by_group.clone();
@@ -285,7 +285,8 @@ fn curve_rows(summary: &Summary) -> Vec<Vec<String>> {
         std::iter::once(head).chain(shown.map(|(_, value)| cell(value))).collect()
     };
     let mut rows = vec![row("loss".into(), &losses, None)];
-    let head = |name: &str| if name.is_empty() { "V(loss)".into() } else { format!("V(loss), {name}") };
+    let what = if method.is_meta() { "V(loss)" } else { "weight" };
+    let head = |name: &str| if name.is_empty() { what.into() } else { format!("{what}, {name}") };
     rows.extend(curves.iter().map(|(name, values)| row(head(name), values, Some(3))));
     rows
 }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use metatape::backend::cuda;
 use metatape::nn;
 use metatape::{Error, Result};
+
+use super::cuda;
 
 /// `--model`: a name that [`nn::named`] knows.
 pub fn model(name: &str) -> Result<String> {

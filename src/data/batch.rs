@@ -139,7 +139,7 @@ impl Batcher {
             self.batch.picks.push([self.indices[position as usize] as i32, 0, 0, 0]);
         }
         if let Some(Augment { pad, flip }) = self.config.augment {
-            let mut rng = rng(self.config.seed, self.config.stream.augmentation(), step);
+            let mut rng = rng(self.config.seed, augmentation(self.config.stream), step);
             let pad = pad as i32;
             for [_, dx, dy, mirrored] in &mut self.batch.picks {
                 *dx = rng.random_range(-pad..=pad);
@@ -158,6 +158,14 @@ impl Batcher {
             self.order.shuffle(&mut rng(self.config.seed, self.config.stream, pass));
             self.pass = Some(pass);
         }
+    }
+}
+
+/// The stream from which the crops of batches in a stream's order are drawn.
+fn augmentation(of: Stream) -> Stream {
+    match of {
+        Stream::MetaBatches => Stream::MetaAugmentation,
+        _ => Stream::TrainAugmentation,
     }
 }
 

@@ -82,6 +82,7 @@ mod weight_net;
 mod wide_resnet;
 
 pub use dropout::feed_dropout;
+#[cfg(feature = "lab")]
 pub(crate) use dropout::is_noise;
 pub use layers::{Filters, Forward, Moments, NORM_EPS, Normalisation};
 pub use lenet::LeNet;

@@ -1,6 +1,6 @@
 //! One file with everything that a run needs to go on: all states, bit for bit, and the history so far.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -10,7 +10,6 @@ use super::config::Config;
 use super::files::write_atomically;
 use super::history::History;
 use crate::error::{Error, Result};
-use crate::meta::schemes::Memory;
 use crate::program::{Session, Values};
 use crate::tape::Kind;
 
@@ -27,7 +26,7 @@ pub(super) struct Progress {
     pub histories: Vec<(String, History)>,
     /// By method, what its stages hand on.
     #[serde(default)]
-    pub memories: Vec<(String, Memory)>,
+    pub memories: Vec<(String, BTreeMap<String, Vec<f64>>)>,
 }
 
 /// Writes the sessions' floating-point states (each under its name's prefix) and the progress.

@@ -81,6 +81,40 @@ pub struct Config {
     pub precision: String,
 }
 
+impl Default for Config {
+    /// What `metatape train` does by default.
+    fn default() -> Config {
+        Config {
+            dataset: DatasetKind::FashionMnistMini,
+            data_dir: None,
+            noise: Noise::Uniform(0.6),
+            imbalance: None,
+            meta_size: None,
+            model: "mlp".into(),
+            method: Method::MwNet,
+            baseline: true,
+            unroll: 1,
+            theta_every: 1,
+            route: Route::Jvp,
+            weights: Weights::Normalised,
+            undetached: false,
+            virtual_step: VirtualStep::Plain,
+            weight_net_preset: Preset::Adam,
+            weight_net_lr: None,
+            weight_net_init: WeightNetInit::Kinks,
+            epochs: 20,
+            batch: 100,
+            lr: 0.05,
+            milestones: vec![13, 17],
+            momentum: 0.9,
+            nesterov: false,
+            weight_decay: 5e-4,
+            seed: 1,
+            precision: "f32".into(),
+        }
+    }
+}
+
 impl Config {
     /// A method's meta step.
     pub fn step(&self, method: Method) -> StepConfig {

@@ -29,14 +29,14 @@ pub struct EpochRow {
     pub seconds: f64,
 }
 
-/// The weight net and the training samples' losses at one moment.
+/// A scheme's weights and the training samples' losses at one moment.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WeightPicture {
     /// Epochs done.
     pub epoch: usize,
-    /// (loss, V(loss)) for losses 0, 0.05, … 8; of a class-aware V, for the large classes.
+    /// (loss, weight) for losses 0, 0.05, … 8; of a class-aware scheme, for the large classes.
     pub curve: Vec<(f64, f64)>,
-    /// Of a class-aware V, the name of each group of classes and its V at the same losses.
+    /// Of a class-aware scheme, the name of each group of classes and its weights at the same losses.
     #[serde(default)]
     pub groups: Vec<(String, Vec<f64>)>,
     /// Per training sample, its loss.
@@ -106,13 +106,13 @@ pub struct Summary {
     pub baseline_final_test_accuracy: Option<f64>,
     /// Likewise.
     pub baseline_best_test_accuracy: Option<f64>,
-    /// Mean V over training samples with their true label, at the end.
+    /// Mean weight of training samples with their true label, at the end.
     pub mean_weight_clean: Option<f64>,
-    /// Mean V over training samples with a wrong label, at the end; none without noise.
+    /// Mean weight of training samples with a wrong label, at the end; none without noise.
     pub mean_weight_corrupted: Option<f64>,
-    /// [loss, V(loss)] for losses 0, 0.25, … 8, at the end; of a class-aware V, for the large classes.
+    /// [loss, weight] for losses 0, 0.25, … 8, at the end; of a class-aware scheme, for the large classes.
     pub weight_curve: Vec<(f64, f64)>,
-    /// Of a class-aware V, each group of classes by name, with its V at the same losses.
+    /// Of a class-aware scheme, each group of classes by name, with its weights at the same losses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weight_curves_by_group: Vec<(String, Vec<f64>)>,
     /// Meta steps a second, evaluation not counted.

@@ -60,7 +60,29 @@ impl Learner {
     ///
     /// # Errors
     /// If the batch is larger than the training set, the device has no room, or the session is of another precision.
-    pub fn new(method: Method, data: &Prepared, mut session: Session) -> Result<Learner> {
+    pub fn new(method: Method, data: &Prepared, session: Session) -> Result<Learner> {
+        Learner::of(method, method.scheme(data)?, data, session)
+    }
+
+    /// The programs of a scheme of one's own, which reports call `name`.
+    ///
+    /// # Errors
+    /// As [`Learner::new`]; those of recording the scheme; [`Error::Usage`] for the name of a method.
+    pub fn own(
+        name: &'static str,
+        scheme: Box<dyn Scheme>,
+        data: &Prepared,
+        session: Session,
+    ) -> Result<Learner> {
+        if name.parse::<Method>().is_ok() {
+            return Err(Error::Usage(format!(
+                "`{name}` is a method of this crate; give your scheme another name"
+            )));
+        }
+        Learner::of(Method::Own(name), scheme, data, session)
+    }
+
+    fn of(method: Method, scheme: Box<dyn Scheme>, data: &Prepared, mut session: Session) -> Result<Learner> {
         let config = &data.config;
         // A run of one precision that went on in the other would do so silently.
         if session.precision() != config.precision {
@@ -69,7 +91,6 @@ impl Learner {
         }
         session.initialise(config.seed)?;
         let (train, meta) = (data.batcher(false)?, data.batcher(true)?);
-        let scheme = method.scheme(data);
         let steps = (0..scheme.stages().map_or(scheme.programs(), Stages::steps))
             .map(|stage| StepProgram::new(scheme.as_ref(), stage, data, &mut session))
             .collect::<Result<Vec<_>>>()?;
@@ -83,6 +104,11 @@ impl Learner {
     /// Which method this is.
     pub fn method(&self) -> Method {
         self.method
+    }
+
+    /// Networks that it trains one after the other.
+    pub fn stages(&self) -> usize {
+        self.scheme.stages().map_or(1, Stages::count)
     }
 
     /// The states, for a checkpoint.
@@ -123,7 +149,7 @@ impl Learner {
     ) -> Result<Option<Measured>> {
         let epochs = data.config.epochs;
         let (stage, epoch) = (pass / epochs, pass % epochs);
-        if stage + 1 == self.scheme.stages().map_or(1, Stages::count) {
+        if stage + 1 == self.stages() {
             return self.epoch(data, stage, epoch, watch).map(Some);
         }
         self.train_epoch(data, stage, epoch, watch)?;

@@ -46,6 +46,8 @@ pub enum Method {
     MwNetLongTail,
     /// [`MwNet`] with a V for each group of classes of similar size, [`crate::meta::schemes::MwNetRecipe::CLASS_AWARE`].
     CmwNet,
+    /// A scheme of one's own, by its name. [`super::Run::own`] trains it; no flag or file names it.
+    Own(&'static str),
 }
 
 /// By name, in the order of tables and plots.
@@ -81,12 +83,15 @@ impl FromStr for Method {
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(NAMES.iter().find(|m| m.0 == *self).map_or("", |m| m.1))
+        f.pad(match self {
+            Method::Own(name) => name,
+            _ => NAMES.iter().find(|m| m.0 == *self).map_or("", |m| m.1),
+        })
     }
 }
 
 impl Method {
-    /// All methods, in the order of tables and plots.
+    /// All methods of this crate, in the order of tables and plots.
     pub fn all() -> impl Iterator<Item = Method> {
         NAMES.iter().map(|m| m.0)
     }
@@ -97,7 +102,7 @@ impl Method {
     }
 
     /// Networks that are trained one after the other, each over the whole schedule; what is tested and reported is the last one
-    /// (with AdaBoost, all together).
+    /// (with AdaBoost, all together). Of a scheme of one's own, see [`super::Learner::stages`].
     pub fn stages(self) -> usize {
         match self {
             Method::AdaBoost => AdaBoost::default().rounds,
@@ -107,10 +112,13 @@ impl Method {
     }
 
     /// The scheme as a run configures it, on its data.
-    pub(super) fn scheme(self, data: &Prepared) -> Box<dyn Scheme> {
+    ///
+    /// # Errors
+    /// For a scheme of one's own, which its name does not give.
+    pub(super) fn scheme(self, data: &Prepared) -> Result<Box<dyn Scheme>> {
         let Prepared { config, split, dataset, .. } = data;
         let classes = dataset.classes();
-        match self {
+        Ok(match self {
             Method::Uniform => Box::new(Uniform),
             Method::Focal => Box::new(Focal::default()),
             Method::AdaBoost => Box::new(AdaBoost::default()),
@@ -134,7 +142,12 @@ impl Method {
                     theta_every: config.theta_every,
                 })
             }
-        }
+            Method::Own(name) => {
+                return Err(Error::Program(format!(
+                    "`{name}` is a scheme of its author's own: train it with Run::own or Learner::own"
+                )));
+            }
+        })
     }
 }
 

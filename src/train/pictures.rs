@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::history::History;
-use super::plots::{EpochCurves, WeightCurve, WeightHistogram, write};
+use super::plots::{EpochCurves, EpochLine, WeightCurve, WeightHistogram, write};
 use super::prepared::Prepared;
 use crate::error::Result;
 
@@ -31,7 +31,9 @@ pub(super) fn draw(data: &Prepared, histories: &[History], out: &Path) -> Result
         |h: &History, f: fn(&super::history::EpochRow) -> f64| h.rows.iter().map(f).collect::<Vec<_>>();
     let accuracy = column(main, |r| r.test_accuracy);
     let baseline = baseline.map(|h| column(h, |r| r.test_accuracy));
-    write(&EpochCurves::accuracy(&title, &accuracy, baseline.as_deref()), &out.join(ACCURACY))?;
+    let method = config.method.to_string();
+    let line = EpochLine { name: &method, values: &accuracy };
+    write(&EpochCurves::accuracy(&title, line, baseline.as_deref()), &out.join(ACCURACY))?;
     let meta: Vec<f64> = main.rows.iter().filter_map(|r| r.meta_loss).collect();
     let train = column(main, |r| r.train_loss);
     write(&EpochCurves::losses(&title, &train, &meta), &out.join(LOSSES))?;
@@ -53,8 +55,14 @@ pub(super) fn draw(data: &Prepared, histories: &[History], out: &Path) -> Result
     let curves: Vec<(String, Vec<f64>)> =
         if last.groups.is_empty() { over_time.collect() } else { last.groups.clone() };
     let (clean, corrupted) = (apart(&last.losses, false), apart(&last.losses, true));
-    let figure =
-        WeightCurve { title: &title, losses: &losses, curves: &curves, clean: &clean, corrupted: &corrupted };
+    let figure = WeightCurve {
+        title: &title,
+        method: &method,
+        losses: &losses,
+        curves: &curves,
+        clean: &clean,
+        corrupted: &corrupted,
+    };
     write(&figure, &out.join(WEIGHT_CURVE))?;
     let (clean, corrupted) = (apart(&last.weights, false), apart(&last.weights, true));
     write(&WeightHistogram { title: &title, clean: &clean, corrupted: &corrupted }, &out.join(WEIGHTS))?;

@@ -9,6 +9,7 @@ use super::method::Method;
 use super::pictures;
 use super::prepared::Prepared;
 use crate::error::{Error, Result};
+use crate::meta::schemes::Scheme;
 use crate::program::Session;
 
 /// Who wants to know how a run goes.
@@ -19,6 +20,13 @@ pub trait Observer {
     fn step(&mut self, method: Method, pass: usize, report: StepReport);
     /// An epoch of one method is done.
     fn epoch(&mut self, row: &EpochRow);
+}
+
+/// Nobody does.
+impl Observer for () {
+    fn begin(&mut self, _: &Run, _: usize) {}
+    fn step(&mut self, _: Method, _: usize, _: StepReport) {}
+    fn epoch(&mut self, _: &EpochRow) {}
 }
 
 /// A training run: its methods side by side, and its folder.
@@ -47,12 +55,36 @@ impl Run {
     /// # Errors
     /// If `out` holds a run already or cannot be written to; as [`Prepared::new`] and [`Learner::new`].
     pub fn start(config: Config, out: &Path, session: &dyn Fn() -> Result<Session>) -> Result<Run> {
+        Run::begin(config, None, out, session)
+    }
+
+    /// A new run of a scheme of one's own in the place of the configuration's method. Its files,
+    /// pictures and summary call it `name`. It cannot be resumed: a folder does not hold the scheme.
+    ///
+    /// # Errors
+    /// As [`Run::start`] and [`Learner::own`].
+    pub fn own(
+        name: &'static str,
+        scheme: Box<dyn Scheme>,
+        config: Config,
+        out: &Path,
+        session: &dyn Fn() -> Result<Session>,
+    ) -> Result<Run> {
+        Run::begin(Config { method: Method::Own(name), ..config }, Some(scheme), out, session)
+    }
+
+    fn begin(
+        config: Config,
+        own: Option<Box<dyn Scheme>>,
+        out: &Path,
+        session: &dyn Fn() -> Result<Session>,
+    ) -> Result<Run> {
         let text = to_toml(&config)?;
         let mut taken = vec![CONFIG.to_owned(), CHECKPOINT.into(), METRICS.into(), SUMMARY.into()];
         taken.extend(pictures::files());
         let claim = Claim::fresh(out, &taken.iter().map(String::as_str).collect::<Vec<_>>())?;
         let made = claim.made;
-        let run = Run::set_up(config, out, claim, session).inspect_err(|_| {
+        let run = Run::set_up(config, own, out, claim, session).inspect_err(|_| {
             // Nothing has come of it: an empty folder would only be in the way.
             let _ = if made { std::fs::remove_dir(out) } else { Ok(()) };
         })?;
@@ -81,7 +113,7 @@ impl Run {
     /// As [`Run::stored_config`]; if the checkpoint is damaged or of another model.
     pub fn resume(out: &Path, session: &dyn Fn() -> Result<Session>) -> Result<Run> {
         let config = Run::stored_config(out)?;
-        let mut run = Run::set_up(config, out, Claim::new(out)?, session)?;
+        let mut run = Run::set_up(config, None, out, Claim::new(out)?, session)?;
         let path = out.join(CHECKPOINT);
         if !path.exists() {
             return match out.join(SUMMARY).exists() {
@@ -111,7 +143,7 @@ impl Run {
                 Error::Data(format!("{}: has no history of `{name}`; it is of another run", path.display()))
             })?;
             if let Some((_, memory)) = progress.memories.iter().find(|m| m.0 == name) {
-                *learner.memory_mut() = memory.clone();
+                *learner.memory_mut() = memory.clone().into();
             }
         }
         run.done = progress.epochs;
@@ -120,6 +152,7 @@ impl Run {
 
     fn set_up(
         config: Config,
+        mut own: Option<Box<dyn Scheme>>,
         out: &Path,
         claim: Claim,
         session: &dyn Fn() -> Result<Session>,
@@ -129,7 +162,10 @@ impl Run {
             .config
             .methods()
             .into_iter()
-            .map(|method| Learner::new(method, &data, session()?))
+            .map(|method| match (method, own.take()) {
+                (Method::Own(name), Some(scheme)) => Learner::own(name, scheme, &data, session()?),
+                (method, _) => Learner::new(method, &data, session()?),
+            })
             .collect::<Result<Vec<_>>>()?;
         let histories = vec![History::default(); learners.len()];
         Ok(Run { data, out: out.to_path_buf(), learners, histories, done: 0, _claim: claim })
@@ -152,7 +188,7 @@ impl Run {
 
     /// Passes over the training set until the end: the epochs of the method with the most stages.
     pub fn passes(&self) -> usize {
-        let stages = self.learners.iter().map(|l| l.method().stages()).max().unwrap_or(1);
+        let stages = self.learners.iter().map(Learner::stages).max().unwrap_or(1);
         stages * self.data.config.epochs
     }
 
@@ -179,7 +215,7 @@ impl Run {
         for pass in self.done..passes {
             for (learner, history) in self.learners.iter_mut().zip(&mut self.histories) {
                 // All methods end together.
-                let Some(own) = (pass + learner.method().stages() * epochs).checked_sub(passes) else {
+                let Some(own) = (pass + learner.stages() * epochs).checked_sub(passes) else {
                     continue;
                 };
                 let mut watch = |method, report| observer.step(method, pass, report);
@@ -221,7 +257,11 @@ impl Run {
             config: self.data.config.clone(),
             epochs: self.done,
             histories: names.iter().cloned().zip(self.histories.iter().cloned()).collect(),
-            memories: names.iter().cloned().zip(self.learners.iter().map(|l| l.memory().clone())).collect(),
+            memories: names
+                .iter()
+                .cloned()
+                .zip(self.learners.iter().map(|l| l.memory().all().clone()))
+                .collect(),
         };
         let sessions: Vec<_> = names.into_iter().zip(self.learners.iter().map(Learner::session)).collect();
         // Metrics first: what a checkpoint claims is then on the disk.

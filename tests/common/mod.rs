@@ -1,12 +1,18 @@
 //! One table of cases for all layers: every operation of the closed set, and a few small programs made of several.
 #![allow(dead_code)] // each test file uses its part
 
+#[cfg(feature = "cuda")]
 pub mod card;
+#[cfg(feature = "cuda")]
 pub mod findings;
 mod layer_cases;
+#[cfg(feature = "cuda")]
 pub mod machines;
+#[cfg(feature = "cuda")]
 pub mod rounded;
+#[cfg(feature = "lab")]
 pub mod runs;
+#[cfg(feature = "cuda")]
 pub mod simulator;
 pub mod steps;
 

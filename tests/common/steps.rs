@@ -10,7 +10,6 @@ use metatape::program::{Backend, Options, Program, Session, Values};
 use metatape::tape::{GatherSpec, Scalar, Tape};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
-use safetensors::SafeTensors;
 
 /// Samples of the batch.
 pub const N: usize = 6;
@@ -120,7 +119,9 @@ pub fn prepare(
 }
 
 /// The hypergradient of a whole network's first step in f64, one output after another (`golden/README.md` says how it was made).
+#[cfg(feature = "lab")]
 pub fn exact(name: &str) -> Vec<f64> {
+    use safetensors::SafeTensors;
     let file = SafeTensors::deserialize(include_bytes!("../golden/whole-networks.safetensors")).unwrap();
     let tensor = file.tensor(name).unwrap_or_else(|e| panic!("whole-networks.safetensors: {name}: {e}"));
     tensor.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()

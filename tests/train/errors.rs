@@ -3,6 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use metatape::backend::cpu::Cpu;
+use metatape::meta::schemes::Uniform;
+use metatape::program::Session;
+use metatape::train::{Config, Learner, Method, Prepared, Run};
+
 use super::{files, metatape, text, train};
 
 /// That the command fails with `code`, and says one sentence with all of `parts` in it.
@@ -163,4 +168,27 @@ fn output_folders_and_checkpoints() {
     fails(&["train", "--resume", "--out", text(&out)], 1, &["config.toml", "foo"]);
     edit(&out.join("config.toml"), |bytes| bytes.truncate(30));
     fails(&["train", "--resume", "--out", text(&out)], 1, &["config.toml"]);
+}
+
+#[test]
+fn a_scheme_of_one_s_own_needs_a_name_of_its_own_and_its_author() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    let dataset = "mnist".parse().unwrap();
+    let small = Config { dataset, data_dir: Some(data), meta_size: Some(20), batch: 20, ..Config::default() };
+    let config = Config { epochs: 1, milestones: Vec::new(), ..small };
+    let session = || Ok(Session::new(Box::new(Cpu::<f32>::new(1)?)));
+    let out = folder.path().join("run");
+    let own = |name| Run::own(name, Box::new(Uniform), config.clone(), &out, &session);
+    let taken = own("gce").err().unwrap().to_string();
+    assert!(taken.contains("`gce` is a method of this crate") && !out.exists(), "{taken}");
+    // By its name alone it is nothing.
+    let data = Prepared::new(config.clone()).unwrap();
+    let nobody = Learner::new(Method::Own("mine"), &data, session().unwrap()).err().unwrap().to_string();
+    assert!(nobody.contains("`mine`") && nobody.contains("Run::own"), "{nobody}");
+    let mut run = own("mine").unwrap();
+    assert_eq!(run.train(&mut ()).unwrap().method, "mine");
+    assert!(fs::read_to_string(out.join("config.toml")).unwrap().contains("method = \"mine\""));
+    drop(run);
+    fails(&["train", "--resume", "--out", text(&out)], 1, &["config.toml", "there is no method `mine`"]);
 }

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::Path;
 
 use assert_cmd::Command;
+use metatape::train::{Config, Method};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -89,6 +90,10 @@ fn a_run_leaves_all_its_files() {
     assert_eq!(rows[2]["test_accuracy"].parse(), Ok(number("final_test_accuracy")));
     assert!(rows.iter().all(|r| r["meta_loss"].is_empty() == (r["method"] == "uniform")));
 
+    // What the library calls the default, with this command's flags.
+    let config: Config = toml::from_str(&fs::read_to_string(out.join("config.toml")).unwrap()).unwrap();
+    assert_eq!(config, Config { epochs: 2, milestones: vec![1, 1], seed: 5, ..Config::default() });
+
     let config: toml::Table = fs::read_to_string(out.join("config.toml")).unwrap().parse().unwrap();
     assert_eq!(config["noise"].as_str(), Some("uniform:0.6"));
     assert_eq!((config["epochs"].as_integer(), config["seed"].as_integer()), (Some(2), Some(5)));
@@ -108,6 +113,33 @@ fn a_run_leaves_all_its_files() {
         let svg = fs::read_to_string(out.join(format!("{figure}.svg"))).unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{figure}");
     }
+}
+
+/// No picture calls a scheme by another's name, and no table says V of what is no weight net.
+#[test]
+fn pictures_and_tables_name_their_method() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    let mut curves = 0;
+    for method in Method::all() {
+        let name = method.to_string();
+        let out = folder.path().join(&name);
+        let set = ["train", "--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20"];
+        let how = ["--batch", "20", "--epochs", "1", "--method", &name, "--out", text(&out)];
+        let output = metatape(&[&set[..], &how].concat()).assert().success().get_output().clone();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let svg = |file: &str| fs::read_to_string(out.join(file)).unwrap();
+        assert!(svg("accuracy.svg").contains(&format!("\n{name}\n")), "{name}");
+        let told = ["\nV(loss) ", "\nweight "].map(|head| printed.contains(head));
+        let curve = out.join("weight_curve.svg").exists();
+        assert_eq!(told, [curve && method.is_meta(), curve && !method.is_meta()], "{name}: {printed}");
+        if curve {
+            assert!(svg("weight_curve.svg").contains(&format!("\n{name}, ")), "{name}");
+            curves += 1;
+        }
+    }
+    // Six of the loss alone, and the three weight nets.
+    assert_eq!(curves, 9);
 }
 
 #[test]

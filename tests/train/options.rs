@@ -136,7 +136,7 @@ fn a_class_aware_weight_net_has_a_curve_a_group_of_classes() {
         assert_eq!(group[1].as_array().unwrap().len(), tail["weight_curve"].as_array().unwrap().len());
     }
     let picture = std::fs::read_to_string(out("tail").join("weight_curve.svg")).unwrap();
-    for group in ["V, large classes", "V, medium classes", "V, small classes"] {
+    for group in ["cmwnet, large classes", "cmwnet, medium classes", "cmwnet, small classes"] {
         assert!(picture.contains(group), "{group}");
     }
     // Where classes have about one size it is the plain weight net.

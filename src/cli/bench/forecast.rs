@@ -1,12 +1,11 @@
 //! What one run of a plan asks of a machine: bytes, operations, launches.
 
 use metatape::Result;
-use metatape::backend::cuda;
-use metatape::backend::cuda::driver::Command;
 use metatape::program::{Place, Plan, Tensor, Work};
 use metatape::tape::Kind;
 use serde_json::{Map, Value, json};
 
+use crate::cli::cuda::{self, Command};
 use crate::cli::device::On;
 use crate::cli::values::Precision;
 

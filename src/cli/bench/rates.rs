@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use metatape::backend::cpu::rates::{copy_rate, multiply_add_rate};
 use metatape::backend::cpu::team::Team;
-use metatape::backend::cuda;
 use metatape::words::counted;
 use metatape::{Error, Result};
 use serde_json::{Value, json};
 
 use super::forecast::Forecast;
+use crate::cli::cuda;
 use crate::cli::report;
 use crate::cli::values::Precision;
 

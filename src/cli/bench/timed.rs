@@ -17,7 +17,8 @@ use super::plan::no_card;
 use super::rates::{Card, Floor, Rates};
 use super::steps::{CLASSES, IMAGES, Steps};
 use super::{Configuration, Report};
-use crate::cli::device::{On, SharedGpu};
+use crate::cli::cuda::SharedGpu;
+use crate::cli::device::On;
 use crate::cli::report;
 
 /// Runs of either kind that are not counted.

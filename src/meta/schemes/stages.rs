@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::Trained;
 use crate::error::Result;
 
 /// What the earlier stages of a method hand on to the later ones, by name; empty before the first one is over. Part of a checkpoint.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Memory(BTreeMap<String, Vec<f64>>);
 
 impl Memory {
@@ -23,9 +20,20 @@ impl Memory {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// All of it.
+    pub fn all(&self) -> &BTreeMap<String, Vec<f64>> {
+        &self.0
+    }
+
     /// Writes the values of this name.
     pub fn set(&mut self, name: &str, values: Vec<f64>) {
         self.0.insert(name.into(), values);
+    }
+}
+
+impl From<BTreeMap<String, Vec<f64>>> for Memory {
+    fn from(all: BTreeMap<String, Vec<f64>>) -> Memory {
+        Memory(all)
     }
 }
 

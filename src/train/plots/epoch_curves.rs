@@ -32,11 +32,10 @@ pub struct EpochCurves<'a> {
 }
 
 impl<'a> EpochCurves<'a> {
-    /// Test accuracies in percent, of Meta-Weight-Net and, if there is one, of the baseline with uniform weights.
-    pub fn accuracy(title: &'a str, method: &'a [f64], baseline: Option<&'a [f64]>) -> EpochCurves<'a> {
+    /// Test accuracies in percent, of a method and, if there is one, of the baseline with uniform weights.
+    pub fn accuracy(title: &'a str, method: EpochLine<'a>, baseline: Option<&'a [f64]>) -> EpochCurves<'a> {
         let baseline = baseline.map(|values| EpochLine { name: "baseline, uniform weights", values });
-        let lines =
-            [EpochLine { name: "Meta-Weight-Net", values: method }].into_iter().chain(baseline).collect();
+        let lines = [method].into_iter().chain(baseline).collect();
         EpochCurves { title, label: "test accuracy (%)", least_range: 2.0, lines }
     }
 

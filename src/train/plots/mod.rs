@@ -6,9 +6,11 @@
 //! are left out, and data without any leave an empty frame that says so.
 //!
 //! ```no_run
-//! use metatape::train::plots::{EpochCurves, write};
+//! use metatape::train::plots::{EpochCurves, EpochLine, write};
 //!
-//! let figure = EpochCurves::accuracy("fashion-mnist-mini, uniform:0.6", &[71.0, 76.2, 79.8], Some(&[70.1, 74.0, 75.3]));
+//! let method = EpochLine { name: "mwnet", values: &[71.0, 76.2, 79.8] };
+//! let baseline = [70.1, 74.0, 75.3];
+//! let figure = EpochCurves::accuracy("fashion-mnist-mini, uniform:0.6", method, Some(&baseline));
 //! let [svg, png] = write(&figure, "runs/example/accuracy".as_ref())?;
 //! # Ok::<(), metatape::Error>(())
 //! ```

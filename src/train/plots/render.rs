@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn both_files_show_the_data() {
         let dir = tempfile::tempdir().unwrap();
-        let figure = EpochCurves::accuracy("with <&> in it", &[60.0, 70.0, 75.0], Some(&[60.0, 65.0, 66.0]));
+        let method = EpochLine { name: "own", values: &[60.0, 70.0, 75.0] };
+        let figure = EpochCurves::accuracy("with <&> in it", method, Some(&[60.0, 65.0, 66.0]));
         let [svg, png] = write(&figure, &dir.path().join("a.b")).unwrap();
         assert_eq!(
             (svg.file_name().unwrap(), png.file_name().unwrap()),
@@ -137,9 +138,7 @@ mod tests {
         let svg = std::fs::read_to_string(svg).unwrap();
         assert!(svg.starts_with("<svg width=\"720\" height=\"440\" viewBox=\"0 0 2880 1760\""));
         assert!(
-            svg.contains("@font-face")
-                && svg.contains("with &lt;&amp;&gt; in it")
-                && svg.contains("Meta-Weight-Net")
+            svg.contains("@font-face") && svg.contains("with &lt;&amp;&gt; in it") && svg.contains("\nown\n")
         );
         assert!(svg.contains("#0072B2") && svg.contains("#D55E00"));
         let png = std::fs::read(png).unwrap();
@@ -164,8 +163,8 @@ mod tests {
             assert_eq!(text.contains("no data"), values.iter().all(|value| value.is_nan()));
             let curves = [(String::new(), values.to_vec()), (String::new(), Vec::new())];
             for losses in [&[][..], values, &[0.0, 1.0, 2.0]] {
-                let figure =
-                    WeightCurve { title: "", losses, curves: &curves, clean: values, corrupted: &[] };
+                let (title, method, corrupted) = ("", "", &[][..]);
+                let figure = WeightCurve { title, method, losses, curves: &curves, clean: values, corrupted };
                 draw(&|| svg(&figure, path));
             }
         }

@@ -1,4 +1,4 @@
-//! The learned weight as a function of the loss.
+//! A sample's weight as a function of the loss.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -8,11 +8,13 @@ use super::histogram::{Histogram, finite_count};
 use super::style::{CLEAN, CORRUPTED, DASHED, DOTTED, GREY, INK, Key, Pen, SOLID, head, line};
 use super::{Drawn, Figure};
 
-/// V(loss) at several times of training, over the losses of the training samples: the method's signature picture.
+/// The weight at several times of training, over the losses of the training samples: a method's signature picture.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightCurve<'a> {
     /// One line on data set, noise and model; may be empty.
     pub title: &'a str,
+    /// The method, for the legend.
+    pub method: &'a str,
     /// `[n]`, the losses at which the curves are known (cross-entropy in nats), ascending from 0; the last is the axis' end. Lines
     /// between them are straight, so 0.05 apart looks smooth.
     pub losses: &'a [f64],
@@ -30,7 +32,7 @@ impl Figure for WeightCurve<'_> {
         let x = Axis::new(0.0, end, "loss of a training sample (nats; the last bin holds all above)");
         let weights = self.curves.iter().flat_map(|(_, weights)| weights).copied();
         let top = weights.filter(|weight| weight.is_finite()).fold(1.0, f64::max);
-        let y = Axis::new(0.0, 1.04 * top, "weight V(loss)");
+        let y = Axis::new(0.0, 1.04 * top, "weight of a training sample");
 
         let all = finite_count(self.clean) + finite_count(self.corrupted);
         let histogram = |values| Histogram::new(values, 48, x.high, all);
@@ -43,7 +45,7 @@ impl Figure for WeightCurve<'_> {
             .curves
             .iter()
             .zip(&pens)
-            .map(|((name, _), pen)| (Key::Line(*pen), format!("V, {name}")))
+            .map(|((name, _), pen)| (Key::Line(*pen), format!("{}, {name}", self.method)))
             .collect();
         for (values, colour, name) in [(self.clean, CLEAN, "clean"), (self.corrupted, CORRUPTED, "corrupted")]
         {

@@ -14,7 +14,7 @@ use crate::words::counted;
 pub struct WeightHistogram<'a> {
     /// One line on data set, noise and model; may be empty.
     pub title: &'a str,
-    /// The weights V(loss) of the training samples whose label is right.
+    /// The weights of the training samples whose label is right.
     pub clean: &'a [f64],
     /// The weights of those whose label is wrong; empty where there is no noise.
     pub corrupted: &'a [f64],
