@@ -226,6 +226,63 @@ fn relu_has_slope_zero_at_zero() {
     }
 }
 
+/// Values and slopes where a function has a kink, or its terms leave the range of numbers.
+#[test]
+fn kinks_and_extremes_are_as_documented() {
+    type Function = fn(&mut Tape, Var) -> Result<Var>;
+    let inf = f64::INFINITY;
+    let cases: [(&str, Function, &[[f64; 3]]); 5] = [
+        // x, f(x), f′(x)
+        ("abs", Tape::abs, &[[0.0, 0.0, 0.0], [-2.0, 2.0, -1.0], [3.0, 3.0, 1.0]]),
+        ("tanh", Tape::tanh, &[[0.0, 0.0, 1.0], [800.0, 1.0, 0.0], [-800.0, -1.0, 0.0]]),
+        ("softplus", Tape::softplus, &[[-800.0, 0.0, 0.0], [800.0, 800.0, 1.0], [0.0, 2f64.ln(), 0.5]]),
+        ("gelu", Tape::gelu, &[[-40.0, 0.0, 0.0], [40.0, 40.0, 1.0], [0.0, 0.0, 0.5]]),
+        ("power", |t, x| t.powf(x, -2.0), &[[0.0, inf, -inf], [2.0, 0.25, -0.25], [-2.0, 0.25, 0.25]]),
+    ];
+    for (name, f, points) in cases {
+        let mut tape = Tape::new();
+        let x = tape.input("x0", Kind::Float, [3]).unwrap();
+        let y = f(&mut tape, x).unwrap();
+        let one = tape.constant(1.0, [3]);
+        let slope = tape.vjp(&[(y, one)], &[x]).unwrap()[0].unwrap();
+        tape.output("y", y).unwrap();
+        tape.output("slope", slope).unwrap();
+        let values = [points.iter().map(|p| p[0]).collect()];
+        for fuse in [true, false] {
+            let cpu = Box::new(Cpu::<f64>::new(1).unwrap());
+            let got = common::evaluate(cpu, &tape, Options { fuse }, &values);
+            for (i, [x, want, slope]) in points.iter().enumerate() {
+                assert!(
+                    got[0][i] == *want || (got[0][i] - want).abs() < 1e-15,
+                    "{name}({x}) = {}",
+                    got[0][i]
+                );
+                assert!(
+                    got[1][i] == *slope || (got[1][i] - slope).abs() < 1e-15,
+                    "{name}′({x}) = {}",
+                    got[1][i]
+                );
+            }
+        }
+    }
+    // Equal arguments of max and min: the first one takes the derivative. A number that is none stays none.
+    for f in [Tape::maximum, Tape::minimum] {
+        let mut tape = Tape::new();
+        let x = ["x0", "x1"].map(|name| tape.input(name, Kind::Float, [3]).unwrap());
+        let y = f(&mut tape, x[0], x[1]).unwrap();
+        let one = tape.constant(1.0, [3]);
+        let back = tape.vjp(&[(y, one)], &x).unwrap();
+        tape.output("y", y).unwrap();
+        tape.output("first", back[0].unwrap()).unwrap();
+        tape.output("second", back[1].unwrap()).unwrap();
+        let values = [vec![2.0, f64::NAN, 1.0], vec![2.0, 1.0, f64::NAN]];
+        let cpu = Box::new(Cpu::<f64>::new(1).unwrap());
+        let got = common::evaluate(cpu, &tape, Options::default(), &values);
+        assert!(got[0][0] == 2.0 && got[0][1].is_nan() && got[0][2].is_nan(), "{got:?}");
+        assert_eq!((got[1][0], got[2][0]), (1.0, 0.0));
+    }
+}
+
 #[test]
 fn targets_and_seeds_are_independent() {
     let mut tape = Tape::new();

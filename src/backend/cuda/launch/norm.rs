@@ -2,13 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::Precision;
 use super::super::builder::Builder;
 use super::super::driver::{Address, Source, Width};
 use super::walk::{Columns, Cut, NONE, Operand, Walk, blocks};
 use crate::error::Result;
-use crate::program::{Instr, Kernel};
-use crate::tape::Scalar;
+use crate::program::Instr;
 
 /// `kernels/norm.cu`.
 pub const SOURCE: Source = Source { name: "norm.cu", text: include_str!("../../../../kernels/norm.cu") };
@@ -36,11 +34,15 @@ struct Params {
     pad: u32,
 }
 
-fn channels(instr: &Instr) -> usize {
-    match instr.kernel {
-        Kernel::Moments(c) | Kernel::Normalise(c, _) | Kernel::NormJacobian(c, _) => c,
-        _ => unreachable!("{} is no batch norm", instr.kernel.name()),
-    }
+/// What follows the statistics.
+#[derive(Clone, Copy)]
+pub enum Then {
+    /// They are what is asked for.
+    Nothing,
+    /// Batch norm with this epsilon.
+    Normalise(f64),
+    /// Its Jacobian.
+    Jacobian(f64),
 }
 
 /// Two blocks for each of an H100's multiprocessors, and no block without four rows for each thread.
@@ -54,8 +56,8 @@ fn tables_bytes(c: usize) -> usize {
 }
 
 /// Bytes of moments, coefficients and the partial sums of all blocks.
-pub fn workspace_bytes(_precision: Precision, instr: &Instr) -> usize {
-    let (count, c) = (instr.args[0].len, channels(instr));
+pub fn workspace_bytes(instr: &Instr, c: usize) -> usize {
+    let count = instr.args[0].len;
     if count == 0 {
         return 0;
     }
@@ -66,12 +68,12 @@ pub fn workspace_bytes(_precision: Precision, instr: &Instr) -> usize {
     }
 }
 
-/// Appends the commands of batch norm's statistics, of batch norm or of its Jacobian.
+/// Appends the commands of batch norm's statistics over `c` channels, and of what follows.
 ///
 /// # Errors
 /// If a tensor is larger than kernels can count.
-pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
-    let (count, c) = (instr.args[0].len, channels(instr));
+pub fn build(b: &mut Builder, instr: &Instr, c: usize, then: Then) -> Result<()> {
+    let count = instr.args[0].len;
     if count == 0 {
         return Ok(());
     }
@@ -100,22 +102,22 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
     let (grid, threads) = (columns.walk.grid(), columns.threads as u32);
     b.launch(SOURCE, "moments", grid, threads, 0, &params)?;
     // Mean and 1/√(variance + eps) are for what follows in the same build; else the variance is what is asked for.
-    let total = match instr.kernel {
-        Kernel::Normalise(_, Scalar(eps)) | Kernel::NormJacobian(_, Scalar(eps)) => {
+    let total = match then {
+        Then::Nothing => params,
+        Then::Normalise(eps) | Then::Jacobian(eps) => {
             Params { out: Operand::new(moments, Width::F32), eps, inverse: 1, ..params }
         }
-        _ => params,
     };
     b.launch(SOURCE, "moments_total", blocks(c, 32), TOTALS_THREADS, 0, &total)?;
-    match instr.kernel {
-        Kernel::Normalise(..) => b.launch(SOURCE, "normalise", grid, threads, 0, &params),
-        Kernel::NormJacobian(..) => {
+    match then {
+        Then::Nothing => Ok(()),
+        Then::Normalise(_) => b.launch(SOURCE, "normalise", grid, threads, 0, &params),
+        Then::Jacobian(_) => {
             let v = Operand::of(b, &instr.args[1]).vector_if(aligned);
             let params = Params { v, ..params };
             b.launch(SOURCE, "projections", grid, threads, 0, &params)?;
             b.launch(SOURCE, "projections_total", blocks(c, 32), TOTALS_THREADS, 0, &params)?;
             b.launch(SOURCE, "apply_jacobian", grid, threads, 0, &params)
         }
-        _ => Ok(()),
     }
 }
