@@ -7,7 +7,7 @@
 //! runs it. On this stand the networks ([`nn`]), the meta step of Meta-Weight-Net with its hypergradient ([`meta`], whose first
 //! page derives it), data ([`data`]) and training runs ([`train`]).
 //!
-//! Modules import those above them only: [`error`], [`words`], [`tape`], [`program`], [`backend`], [`nn`], [`meta`], [`data`], [`train`].
+//! Modules import those above them only: [`error`], [`words`], [`tape`], [`program`], [`backend`], [`check`], [`nn`], [`meta`], [`data`], [`train`].
 //!
 //! # A second derivative
 //!
@@ -44,6 +44,7 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+pub mod check;
 pub mod data;
 pub mod error;
 pub mod meta;
