@@ -19,8 +19,29 @@
 
 namespace {
 
-/// Twin: `Code` of the host.
-enum Code : u32 { ADD, MUL, MASK, SCALE, OFFSET, SIGMOID, RECIP, SQRT, EXP, LOG, FILL, NUMBER, REPEAT, STORE, SUM };
+/// Twin: `Code` of the host (src/backend/cuda/launch/assemble.rs), number for number, which a test there checks.
+enum Code : u32 {
+    ADD = 0,
+    MUL = 1,
+    MASK = 2,
+    MAX = 3,
+    SCALE = 4,
+    OFFSET = 5,
+    SIGMOID = 6,
+    RECIP = 7,
+    SQRT = 8,
+    EXP = 9,
+    LOG = 10,
+    TANH = 11,
+    SOFTPLUS = 12,
+    ERF = 13,
+    POW = 14,
+    FILL = 15,
+    NUMBER = 16,
+    REPEAT = 17,
+    STORE = 18,
+    SUM = 19,
+};
 
 /// Words of the program that fit into the parameters; longer programs lie in device memory.
 constexpr u32 INLINE_WORDS = 512;
@@ -113,6 +134,9 @@ __device__ __forceinline__ float sigmoid(float x) {
     return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
 }
 
+/// `ln(1+e^x)` without overflow.
+__device__ __forceinline__ float softplus(float x) { return (x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x))); }
+
 /// A thread's registers.
 template <u32 ROWS> struct Registers {
     Quad* base;
@@ -184,6 +208,7 @@ template <u32 ROWS, class G> __device__ __forceinline__ void entrywise(const G& 
             case ADD: registers.binary(op, [](float a, float b) { return a + b; }); break;
             case MUL: registers.binary(op, [](float a, float b) { return a * b; }); break;
             case MASK: registers.binary(op, [](float a, float b) { return b > 0.0f ? a : 0.0f; }); break;
+            case MAX: registers.binary(op, [](float a, float b) { return b > a || b != b ? b : a; }); break;
             case SCALE: registers.unary(op, [c](float a) { return c * a; }); break;
             case OFFSET: registers.unary(op, [c](float a) { return a + c; }); break;
             case SIGMOID: registers.unary(op, [](float a) { return sigmoid(a); }); break;
@@ -191,6 +216,10 @@ template <u32 ROWS, class G> __device__ __forceinline__ void entrywise(const G& 
             case SQRT: registers.unary(op, [](float a) { return sqrtf(a); }); break;
             case EXP: registers.unary(op, [](float a) { return expf(a); }); break;
             case LOG: registers.unary(op, [](float a) { return logf(a); }); break;
+            case TANH: registers.unary(op, [](float a) { return tanhf(a); }); break;
+            case SOFTPLUS: registers.unary(op, [](float a) { return softplus(a); }); break;
+            case ERF: registers.unary(op, [](float a) { return erff(a); }); break;
+            case POW: registers.unary(op, [c](float a) { return powf(a, c); }); break;
             case FILL: {
 #pragma unroll
                 for (u32 row = 0; row < ROWS; row++) registers.at(op.to, row) = {{c, c, c, c}};

@@ -9,7 +9,7 @@
 //! it); data (`data`) and training runs (`train`).
 //!
 //! A module imports only those before it in this list: [`error`], [`seed`], [`tape`], [`program`],
-//! [`backend`], [`nn`], [`bilevel`], [`meta`], `words`, `data`, `train`.
+//! [`backend`], [`check`], [`nn`], [`bilevel`], [`meta`], `words`, `data`, `train`.
 //!
 //! # Features
 //!
@@ -56,6 +56,7 @@
 
 pub mod backend;
 pub mod bilevel;
+pub mod check;
 #[cfg(feature = "lab")]
 pub mod data;
 pub mod error;

@@ -4,129 +4,54 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
 
-use common::{Domain, OP_KINDS, Size, cases, declare, feed, numbers, op_kind, rng};
+use common::{OP_KINDS, Size, cases, declare, op_kind, rng};
 use metatape::backend::cpu::Cpu;
+use metatape::check::{Modes, Point, check_grads};
 use metatape::program::{Options, Session, Values};
-use metatape::tape::{Kind, Op, Shape, Tape, Var, Window};
+use metatape::tape::{Kind, Op, Tape, Var, Window};
 use metatape::{Error, Result};
-use rand_pcg::Pcg64;
 
-/// Probe of the difference quotient, whose error is of fourth order in it; rounding adds about 1e-16/PROBE.
-const PROBE: f64 = 5e-4;
-/// Relative to the derivative's norm (at least 1).
-const TOLERANCE: f64 = 1e-8;
-
-/// Several values from several values, on a tape.
-type Function = Rc<dyn Fn(&mut Tape, &[Var]) -> Result<Vec<Var>>>;
-
-fn norm(v: &[f64]) -> f64 {
-    v.iter().map(|x| x * x).sum::<f64>().sqrt()
-}
-
-fn dot(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
-    a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| a * b).sum()
-}
-
-fn agree(got: f64, want: f64, size: f64, what: &str) {
-    assert!((got - want).abs() <= TOLERANCE * size.max(1.0), "{what}: {got}, finite differences say {want}");
-}
-
-/// `f` and its derivatives up to `order` at `x`, along random directions; `modes` is the path of walks so far.
-/// In the style of HIPS autograd's `check_grads`: each walk's result is again a function, and checked in turn.
-fn check_grads(f: &Function, x: &[Vec<f64>], shapes: &[Shape], order: usize, modes: &str, rng: &mut Pcg64) {
-    let random = |shapes: &[Shape], rng: &mut Pcg64| -> Vec<Vec<f64>> {
-        shapes.iter().map(|s| numbers(s.count(), Domain::Signed, rng)).collect()
-    };
-    let k = shapes.len();
-    let direction = random(shapes, rng);
-
-    // The difference quotient (8(f(h) − f(−h)) − (f(2h) − f(−2h)))/12h.
-    let mut tape = Tape::new();
-    let vars = declare(&mut tape, shapes).unwrap();
-    let outputs = f(&mut tape, &vars).unwrap_or_else(|e| panic!("{modes}: {e}"));
-    for (i, y) in outputs.iter().enumerate() {
-        tape.output(&format!("y{i}"), *y).unwrap();
-    }
-    let out_shapes: Vec<Shape> = outputs.iter().map(|y| tape.shape(*y).clone()).collect();
-    let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
-    let program = session.compile(&tape, Options::default()).unwrap();
-    let mut quotient: Vec<Vec<f64>> = out_shapes.iter().map(|s| vec![0.0; s.count()]).collect();
-    for (step, factor) in [(1.0, 8.0), (-1.0, -8.0), (2.0, -1.0), (-2.0, 1.0)] {
-        let moved: Vec<Vec<f64>> = x
-            .iter()
-            .zip(&direction)
-            .map(|(x, d)| x.iter().zip(d).map(|(x, d)| x + step * PROBE * d).collect())
-            .collect();
-        feed(&mut session, &program, &moved);
-        session.run(&program).unwrap();
-        for (i, sum) in quotient.iter_mut().enumerate() {
-            let y = session.fetch(&program, &format!("y{i}")).unwrap();
-            sum.iter_mut().zip(y).for_each(|(s, y)| *s += factor * y / (12.0 * PROBE));
-        }
-    }
-
-    let forward: Function = {
-        let f = f.clone();
-        Rc::new(move |tape, v| {
-            let (x, tangents) = v.split_at(k);
-            let y = f(tape, x)?;
-            let seeds: Vec<(Var, Var)> = x.iter().copied().zip(tangents.iter().copied()).collect();
-            let moved = tape.jvp(&seeds, &y)?;
-            moved.into_iter().zip(y).map(|(t, y)| tape.or_zero(t, y)).collect()
-        })
-    };
-    let reverse: Function = {
-        let f = f.clone();
-        Rc::new(move |tape, v| {
-            let (x, cotangents) = v.split_at(k);
-            let y = f(tape, x)?;
-            let seeds: Vec<(Var, Var)> = y.into_iter().zip(cotangents.iter().copied()).collect();
-            let back = tape.vjp(&seeds, x)?;
-            back.into_iter().zip(x).map(|(c, x)| tape.or_zero(c, *x)).collect()
-        })
-    };
-    let value = |f: &Function, x: &[Vec<f64>], shapes: &[Shape]| -> Vec<Vec<f64>> {
-        let mut tape = Tape::new();
-        let vars = declare(&mut tape, shapes).unwrap();
-        for (i, y) in f(&mut tape, &vars).unwrap_or_else(|e| panic!("{modes}: {e}")).into_iter().enumerate() {
-            tape.output(&format!("y{i}"), y).unwrap();
-        }
-        common::evaluate(Box::new(Cpu::<f64>::new(1).unwrap()), &tape, Options::default(), x)
-    };
-    let both = |a: &[Vec<f64>], b: &[Vec<f64>]| [a, b].concat();
-
-    let tangents = value(&forward, &both(x, &direction), &[shapes, shapes].concat());
-    for (got, want) in tangents.iter().zip(&quotient) {
-        for (g, w) in got.iter().zip(want) {
-            agree(*g, *w, norm(want), &format!("{modes}, jvp"));
-        }
-    }
-    let cotangents = random(&out_shapes, rng);
-    let back = value(&reverse, &both(x, &cotangents), &[shapes, &out_shapes[..]].concat());
-    let size = cotangents.iter().zip(&quotient).map(|(c, q)| norm(c) * norm(q)).sum();
-    agree(dot(&back, &direction), dot(&cotangents, &quotient), size, &format!("{modes}, vjp"));
-
-    if order > 1 {
-        let shapes2 = [shapes, shapes].concat();
-        check_grads(&forward, &both(x, &direction), &shapes2, order - 1, &format!("{modes}, jvp"), rng);
-        let shapes2 = [shapes, &out_shapes[..]].concat();
-        check_grads(&reverse, &both(x, &cotangents), &shapes2, order - 1, &format!("{modes}, vjp"), rng);
-    }
-}
+/// Of the cases' samples.
+const LABELS: [i32; 2] = [1, 2];
 
 #[test]
 fn every_operation_to_second_order_in_all_mixes_of_modes() {
     let mut rng = rng(1);
     for case in cases(Size { n: 2, h: 4, c: 3 }) {
         if case.smooth {
-            let (x, shapes, name) = (case.values(&mut rng), case.shapes(), case.name);
-            let build = case.build;
-            let f: Function = Rc::new(move |tape, v| Ok(vec![build(tape, v)?]));
-            check_grads(&f, &x, &shapes, 2, &name, &mut rng);
+            let variables: Vec<_> = case.shapes().into_iter().zip(case.values(&mut rng)).collect();
+            let point = Point { variables: &variables, given: &[("labels", Values::Int(&LABELS))] };
+            let worst = check_grads(&|tape, v| Ok(vec![(case.build)(tape, v)?]), point, 2, Modes::Both);
+            worst.unwrap_or_else(|e| panic!("{}: {e}", case.name));
         }
     }
+}
+
+/// A rule that is wrong is found, and named by its walk; so is one that is right to first order only.
+#[test]
+fn the_check_finds_a_wrong_derivative() {
+    let variables = [([3].into(), vec![0.5, -0.7, 1.1])];
+    let point = Point { variables: &variables, given: &[] };
+    // x·detach(x): half of the derivative is missing.
+    let wrong = |tape: &mut Tape, x: &[Var]| {
+        let held = tape.detach(x[0])?;
+        Ok(vec![tape.mul(x[0], held)?])
+    };
+    for (modes, walk) in [(Modes::Forward, "jvp"), (Modes::Reverse, "vjp"), (Modes::Both, "jvp")] {
+        let error = check_grads(&wrong, point, 1, modes).unwrap_err();
+        assert!(matches!(error, Error::Numeric(_)) && error.to_string().starts_with(walk), "{error}");
+    }
+    // 2x·detach(x) − detach(x)²: the right value and slope, but no second derivative.
+    let flat = |tape: &mut Tape, x: &[Var]| {
+        let held = tape.detach(x[0])?;
+        let (product, square) = (tape.mul(x[0], held)?, tape.mul(held, held)?);
+        let double = tape.scale(product, 2.0)?;
+        Ok(vec![tape.sub(double, square)?])
+    };
+    assert!(check_grads(&flat, point, 1, Modes::Both).unwrap() < 1e-8);
+    let error = check_grads(&flat, point, 2, Modes::Reverse).unwrap_err().to_string();
+    assert!(error.starts_with("vjp, vjp: "), "{error}");
 }
 
 #[test]
@@ -223,6 +148,63 @@ fn relu_has_slope_zero_at_zero() {
         let values =
             common::evaluate(backend, &tape, Options { fuse }, &[vec![-1.0, 0.0, -0.0, f64::MIN_POSITIVE]]);
         assert_eq!(values, [[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]]);
+    }
+}
+
+/// Values and slopes where a function has a kink, or its terms leave the range of numbers.
+#[test]
+fn kinks_and_extremes_are_as_documented() {
+    type Function = fn(&mut Tape, Var) -> Result<Var>;
+    let inf = f64::INFINITY;
+    let cases: [(&str, Function, &[[f64; 3]]); 5] = [
+        // x, f(x), f′(x)
+        ("abs", Tape::abs, &[[0.0, 0.0, 0.0], [-2.0, 2.0, -1.0], [3.0, 3.0, 1.0]]),
+        ("tanh", Tape::tanh, &[[0.0, 0.0, 1.0], [800.0, 1.0, 0.0], [-800.0, -1.0, 0.0]]),
+        ("softplus", Tape::softplus, &[[-800.0, 0.0, 0.0], [800.0, 800.0, 1.0], [0.0, 2f64.ln(), 0.5]]),
+        ("gelu", Tape::gelu, &[[-40.0, 0.0, 0.0], [40.0, 40.0, 1.0], [0.0, 0.0, 0.5]]),
+        ("power", |t, x| t.powf(x, -2.0), &[[0.0, inf, -inf], [2.0, 0.25, -0.25], [-2.0, 0.25, 0.25]]),
+    ];
+    for (name, f, points) in cases {
+        let mut tape = Tape::new();
+        let x = tape.input("x0", Kind::Float, [3]).unwrap();
+        let y = f(&mut tape, x).unwrap();
+        let one = tape.constant(1.0, [3]);
+        let slope = tape.vjp(&[(y, one)], &[x]).unwrap()[0].unwrap();
+        tape.output("y", y).unwrap();
+        tape.output("slope", slope).unwrap();
+        let values = [points.iter().map(|p| p[0]).collect()];
+        for fuse in [true, false] {
+            let cpu = Box::new(Cpu::<f64>::new(1).unwrap());
+            let got = common::evaluate(cpu, &tape, Options { fuse }, &values);
+            for (i, [x, want, slope]) in points.iter().enumerate() {
+                assert!(
+                    got[0][i] == *want || (got[0][i] - want).abs() < 1e-15,
+                    "{name}({x}) = {}",
+                    got[0][i]
+                );
+                assert!(
+                    got[1][i] == *slope || (got[1][i] - slope).abs() < 1e-15,
+                    "{name}′({x}) = {}",
+                    got[1][i]
+                );
+            }
+        }
+    }
+    // Equal arguments of max and min: the first one takes the derivative. A number that is none stays none.
+    for f in [Tape::maximum, Tape::minimum] {
+        let mut tape = Tape::new();
+        let x = ["x0", "x1"].map(|name| tape.input(name, Kind::Float, [3]).unwrap());
+        let y = f(&mut tape, x[0], x[1]).unwrap();
+        let one = tape.constant(1.0, [3]);
+        let back = tape.vjp(&[(y, one)], &x).unwrap();
+        tape.output("y", y).unwrap();
+        tape.output("first", back[0].unwrap()).unwrap();
+        tape.output("second", back[1].unwrap()).unwrap();
+        let values = [vec![2.0, f64::NAN, 1.0], vec![2.0, 1.0, f64::NAN]];
+        let cpu = Box::new(Cpu::<f64>::new(1).unwrap());
+        let got = common::evaluate(cpu, &tape, Options::default(), &values);
+        assert!(got[0][0] == 2.0 && got[0][1].is_nan() && got[0][2].is_nan(), "{got:?}");
+        assert_eq!((got[1][0], got[2][0]), (1.0, 0.0));
     }
 }
 

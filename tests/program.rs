@@ -334,7 +334,7 @@ fn random_program(rng: &mut Pcg64) -> (Tape, Vec<Var>) {
     for _ in 0..rng.random_range(3..25) {
         let a = all[rng.random_range(0..all.len())];
         let b = all[rng.random_range(0..all.len())];
-        let recorded = match rng.random_range(0..15) {
+        let recorded = match rng.random_range(0..17) {
             0 | 1 => tape.add(a, b),
             2 => tape.mul(a, b),
             3 => tape.scale(a, -0.7),
@@ -347,6 +347,8 @@ fn random_program(rng: &mut Pcg64) -> (Tape, Vec<Var>) {
             10 | 11 => tape.matmul(a, b),
             12 => tape.row(a, 2),
             13 => tape.normalise(a, 0.1),
+            14 => tape.maximum(a, b),
+            15 => tape.tanh(a),
             _ => tape.push(Op::NormJacobian(Scalar(0.1)), &[a, b], None),
         };
         // What does not fit is not recorded.

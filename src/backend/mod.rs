@@ -1,6 +1,8 @@
 //! Machines that run programs: each implements [`crate::program::Backend`]. `cuda` is
 //! there with the feature `cuda`.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

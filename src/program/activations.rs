@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::tape::{Form, Op, Role, Tape, Var};
+use crate::tape::{Form, Op, Role, Tape, Var, Work};
 
 /// The factors and products of convolutions that are images, what batches are gathered to, and everything of an image's kind that hangs
 /// together with them through entrywise work, batch norm, pooling, subsampling and reshaping, in either direction.
@@ -14,7 +14,7 @@ use crate::tape::{Form, Op, Role, Tape, Var};
 pub(super) fn activations(tape: &Tape, root: &dyn Fn(Var) -> Var) -> HashSet<Var> {
     let may = |var: Var| {
         let node = tape.node(var);
-        !matches!(node.op, Op::Input(_) | Op::State(_) | Op::Constant(_)) && node.shape.len() > 1
+        !node.args.is_empty() && node.shape.len() > 1
     };
     let mut alike: Vec<Vec<Var>> = vec![Vec::new(); tape.len()];
     let mut found: HashSet<Var> = HashSet::new();
@@ -22,20 +22,19 @@ pub(super) fn activations(tape: &Tape, root: &dyn Fn(Var) -> Var) -> HashSet<Var
     let mut never: HashSet<Var> = HashSet::new();
     for var in tape.vars() {
         let node = tape.node(var);
-        for arg in node.args.iter().filter(|_| keeps_kind(&node.op)) {
+        for arg in node.args.iter().filter(|_| node.op.facts().alike) {
             alike[var.index()].push(*arg);
             alike[arg.index()].push(var);
         }
-        match node.op {
-            Op::Gather(_) => open.push(var),
-            Op::Contract { form: Form::Conv(_), out } => {
-                let factors = out.others().into_iter().zip(node.args.iter().copied());
-                let (filters, images): (Vec<_>, Vec<_>) =
-                    factors.chain([(out, var)]).partition(|(role, _)| *role == Role::B);
-                never.extend(filters.into_iter().map(|(_, filter)| root(filter)));
-                open.extend(images.into_iter().map(|(_, image)| image));
-            }
-            _ => {}
+        if let Op::Gather(_) = node.op {
+            open.push(var);
+        }
+        if let Work::Contract(Form::Conv(_), out) = node.op.facts().work {
+            let factors = out.others().into_iter().zip(node.args.iter().copied());
+            let (filters, images): (Vec<_>, Vec<_>) =
+                factors.chain([(out, var)]).partition(|(role, _)| *role == Role::B);
+            never.extend(filters.into_iter().map(|(_, filter)| root(filter)));
+            open.extend(images.into_iter().map(|(_, image)| image));
         }
     }
     while let Some(var) = open.pop() {
@@ -47,24 +46,4 @@ pub(super) fn activations(tape: &Tape, root: &dyn Fn(Var) -> Var) -> HashSet<Var
     never.extend(tape.outputs().iter().map(|o| root(o.1)));
     never.extend(tape.updates().iter().map(|u| root(u.1)));
     found.into_iter().map(root).filter(|v| !never.contains(v)).collect()
-}
-
-/// Whether an operation's result and arguments are of one kind: all activations, or none.
-fn keeps_kind(op: &Op) -> bool {
-    match op {
-        Op::Add | Op::Scale(_) | Op::Offset(_) | Op::Unary(_) | Op::Mask => true,
-        Op::Contract { form, .. } => matches!(form, Form::Mul),
-        Op::Select(_) | Op::Unselect(_) | Op::Subsample(_) | Op::Embed(_) => true,
-        Op::Normalise(_) | Op::NormJacobian(_) => true,
-        Op::Reshape | Op::Variable | Op::Detach => true,
-        Op::Input(_) | Op::State(_) | Op::Constant(_) => false,
-        Op::Sum { .. } | Op::Broadcast { .. } | Op::Moments | Op::Variance => false,
-        Op::Row(_) | Op::Unrow(_) | Op::Stack => false,
-        Op::Softmax
-        | Op::CrossEntropy
-        | Op::Residual
-        | Op::WeightedResidual
-        | Op::Correct
-        | Op::Gather(_) => false,
-    }
 }

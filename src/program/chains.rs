@@ -7,7 +7,7 @@
 
 use super::lower::Lowering;
 use crate::error::Result;
-use crate::tape::{Form, Op, Role, Shape, Tape, Var};
+use crate::tape::{Form, Function, Op, Role, Shape, Tape, Var, Work};
 
 const GEMM: Form = Form::Gemm;
 
@@ -59,26 +59,23 @@ impl Lowering<'_> {
             if self.readers[var.index()] != 1 {
                 return None;
             }
-            match &node.op {
-                Op::Scale(c) => {
-                    factors.push(Factor::Constant(c.0));
-                    var = node.args[0];
-                }
-                Op::Contract { form: Form::Mul, .. } => {
-                    let scalar = |v: Var| {
-                        let n = tape.node(v);
-                        let spread = matches!(n.op, Op::Broadcast { from: 0, .. });
-                        n.args.first().copied().filter(|s| spread && tape.shape(*s).is_empty())
-                    };
-                    let (a, b) = (node.args[0], node.args[1]);
-                    let (s, rest) = scalar(a).map(|s| (s, b)).or_else(|| scalar(b).map(|s| (s, a)))?;
-                    factors.push(Factor::Variable(s));
-                    var = rest;
-                }
-                Op::Contract { form: Form::Gemm, out: Role::B } => {
-                    return Some(Chain { q: node.args[0], d: node.args[1], factors });
-                }
-                _ => return None,
+            if let Op::Scale(c) = &node.op {
+                factors.push(Factor::Constant(c.0));
+                var = node.args[0];
+            } else if let Work::Entrywise(Function::Mul) = node.op.facts().work {
+                let scalar = |v: Var| {
+                    let n = tape.node(v);
+                    let Work::Repeat { from: 0, .. } = n.op.facts().work else { return None };
+                    Some(n.args[0]).filter(|s| tape.shape(*s).is_empty())
+                };
+                let (a, b) = (node.args[0], node.args[1]);
+                let (s, rest) = scalar(a).map(|s| (s, b)).or_else(|| scalar(b).map(|s| (s, a)))?;
+                factors.push(Factor::Variable(s));
+                var = rest;
+            } else if node.op == (Op::Contract { form: GEMM, out: Role::B }) {
+                return Some(Chain { q: node.args[0], d: node.args[1], factors });
+            } else {
+                return None;
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::fuse::{Units, contraction, entrywise, leading_sum, through};
+use super::fuse::{Units, through, work};
 use super::kernel::{Dims, Function, Group, Kernel, Operand, Outcome, Step};
-use crate::tape::{Form, Op, Role, Shape, Tape, Var};
+use crate::tape::{Form, Op, Role, Shape, Tape, Var, Work};
 
 /// A kernel whose operands have no places yet.
 pub(super) struct Draft {
@@ -28,9 +28,9 @@ pub(super) fn draft(tape: &Tape, units: &Units, index: usize) -> Draft {
     let var = unit.members[0];
     let node = tape.node(var);
     let mut args = node.args.clone();
-    // Where a tensor steers its own selection, it is read once.
-    if matches!(node.op, Op::Select(_)) && args[0] == args[1] {
-        args.truncate(1);
+    if let Op::Select(_) = node.op {
+        // Where a tensor steers its own selection, it is read once.
+        args.dedup();
     }
     Draft { kernel: kernel(tape, var, unit.onto.is_some()), args, outs: vec![var], onto: unit.onto, order }
 }
@@ -52,7 +52,7 @@ fn four(shape: &Shape) -> [usize; 4] {
 
 /// Multiplications and additions of `var`'s contraction, 0 if it is none.
 pub(super) fn flops(tape: &Tape, var: Var) -> u64 {
-    contraction(&tape.node(var).op).map_or(0, |_| kernel(tape, var, false).flops())
+    work(tape, var).contraction().map_or(0, |_| kernel(tape, var, false).flops())
 }
 
 fn kernel(tape: &Tape, var: Var, accumulate: bool) -> Kernel {
@@ -60,20 +60,20 @@ fn kernel(tape: &Tape, var: Var, accumulate: bool) -> Kernel {
     let arg = |i: usize| tape.shape(node.args[i]);
     let last = |s: &Shape| s.last().copied().unwrap_or(1);
     match &node.op {
-        op if contraction(op).is_some() => {
-            let (form, out) = contraction(op).expect("checked in the guard");
+        Op::Contract { form, out } => {
             let of = |role: Role| {
-                if role == out { &node.shape } else { arg(usize::from(out.others()[1] == role)) }
+                if role == *out { &node.shape } else { arg(usize::from(out.others()[1] == role)) }
             };
             let (a, b, c) = (of(Role::A), of(Role::B), of(Role::C));
             let dims = match form {
                 Form::Conv(geometry) => {
                     let ([n, h, w, ci], [kh, kw, _, co]) = (four(a), four(b));
-                    Dims::Conv { n, h, w, ci, kh, kw, co, geometry }
+                    Dims::Conv { n, h, w, ci, kh, kw, co, geometry: *geometry }
                 }
-                _ => Dims::Gemm { m: c[0], n: c[1], k: a[1] },
+                Form::Gemm => Dims::Gemm { m: c[0], n: c[1], k: a[1] },
+                Form::Mul => unreachable!("a product entry by entry is entrywise work"),
             };
-            Kernel::Contract { form, out, dims, accumulate }
+            Kernel::Contract { form: *form, out: *out, dims, accumulate }
         }
         Op::Sum { from, to } => Kernel::Sum(arg(0).view3(*from..*to)),
         Op::Select(w) => Kernel::Select(*w, four(arg(0))),
@@ -94,7 +94,13 @@ fn kernel(tape: &Tape, var: Var, accumulate: bool) -> Kernel {
             let s = arg(0);
             Kernel::Gather(spec.clone(), [s[1], s[2], s[3]])
         }
-        op => unreachable!("{} is a view, a leaf or entrywise work", op.name()),
+        Op::Input(_) | Op::State(_) => unreachable!("a leaf is there"),
+        Op::Reshape | Op::Row(_) | Op::Variable | Op::Detach => unreachable!("a view runs nothing"),
+        Op::Constant(_) | Op::Broadcast { .. } => unreachable!("it is written where it is read"),
+        Op::Add | Op::Scale(_) | Op::Offset(_) | Op::Unary(_) | Op::Mask | Op::Max => {
+            unreachable!("entrywise work runs in groups")
+        }
+        Op::Variance => unreachable!("it is a row of the moments"),
     }
 }
 
@@ -119,7 +125,7 @@ struct Builder<'a> {
 fn group(tape: &Tape, units: &Units, index: usize) -> (Group, Vec<Var>, Vec<Var>) {
     let members = &units.units[index].members;
     let first = members[0];
-    let space = if leading_sum(&tape.node(first).op) { tape.node(first).args[0] } else { first };
+    let space = if work(tape, first).is_leading_sum() { tape.node(first).args[0] } else { first };
     let mut b = Builder {
         tape,
         units,
@@ -135,8 +141,7 @@ fn group(tape: &Tape, units: &Units, index: usize) -> (Group, Vec<Var>, Vec<Var>
         let mut stack = tape.node(*member).args.clone();
         while let Some(arg) = stack.pop() {
             let arg = through(tape, arg);
-            let op = &tape.node(arg).op;
-            if units.unit_of(arg) == Some(index) || matches!(op, Op::Constant(_) | Op::Broadcast { .. }) {
+            if units.unit_of(arg) == Some(index) || work(tape, arg).is_spread() {
                 continue;
             }
             match units.inlined(arg) {
@@ -149,12 +154,12 @@ fn group(tape: &Tape, units: &Units, index: usize) -> (Group, Vec<Var>, Vec<Var>
     let (mut outs, mut outcomes) = (Vec::new(), Vec::new());
     for member in members {
         let node = tape.node(*member);
-        if let Op::Sum { from, to } = node.op {
+        if let Work::Sum { from, to } = node.op.facts().work {
             let register = b.resolve(node.args[0]);
             outcomes.push((register, Some(tape.shape(node.args[0]).view3(from..to))));
             outs.push(*member);
         } else {
-            let register = if entrywise(&node.op) { b.compute(*member) } else { b.operand(*member) };
+            let register = b.made(*member);
             b.registers.insert(*member, register);
             // Whether anything reads it from memory is known when all kernels are: see `forget_unread`.
             outcomes.push((register, None));
@@ -193,7 +198,7 @@ impl Builder<'_> {
         let register = match self.units.inlined(var) {
             Some(base) => {
                 let read = self.units.unit_of(var).is_some() && base.is_some_and(|b| !self.here(b));
-                if read { self.operand(var) } else { self.compute(var) }
+                if read { self.operand(var) } else { self.made(var) }
             }
             None => self.operand(var),
         };
@@ -208,17 +213,15 @@ impl Builder<'_> {
 
     fn operand(&mut self, var: Var) -> Register {
         let node = self.tape.node(var);
-        let operand = match &node.op {
-            Op::Constant(c) => Operand::Constant(c.0),
-            Op::Broadcast { from, to } => {
-                let view = node.shape.view3(*from..*to);
+        let operand = match node.op.facts().work {
+            Work::Constant(c) => Operand::Constant(c),
+            Work::Repeat { from, to } => {
+                let view = node.shape.view3(from..to);
                 let arg = self.argument(node.args[0]);
                 if view.mid == 1 { Operand::Full(arg) } else { Operand::Repeat(arg, view) }
             }
-            _ => {
-                self.loaded.insert(var);
-                Operand::Full(self.argument(var))
-            }
+            Work::Leaf | Work::Same | Work::Name | Work::Part(_) | Work::Entrywise(_) => self.whole(var),
+            Work::Sum { .. } | Work::Contract(..) | Work::Kernel => self.whole(var),
         };
         self.operands.push(operand);
         Register::Operand(self.operands.len() - 1)
@@ -232,17 +235,15 @@ impl Builder<'_> {
         self.args.len() - 1
     }
 
-    fn compute(&mut self, var: Var) -> Register {
-        let node = self.tape.node(var);
-        let args: Vec<Register> = node.args.iter().map(|a| self.resolve(*a)).collect();
-        let function = match &node.op {
-            Op::Add => Function::Add,
-            Op::Mask => Function::Mask,
-            Op::Scale(c) => Function::Scale(c.0),
-            Op::Offset(c) => Function::Offset(c.0),
-            Op::Unary(f) => Function::Unary(*f),
-            _ => Function::Mul,
-        };
+    fn whole(&mut self, var: Var) -> Operand {
+        self.loaded.insert(var);
+        Operand::Full(self.argument(var))
+    }
+
+    /// What a member of the group computes, or writes as it is read.
+    fn made(&mut self, var: Var) -> Register {
+        let Some(function) = work(self.tape, var).function() else { return self.operand(var) };
+        let args: Vec<Register> = self.tape.node(var).args.iter().map(|a| self.resolve(*a)).collect();
         self.steps.push((function, args[0], args[args.len() - 1]));
         Register::Step(self.steps.len() - 1)
     }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::tape::{Form, Op, Role, Tape, Var};
+use crate::tape::{Function, Tape, Var, Work};
 
 /// Steps that may be repeated to avoid storing their result.
 const INLINE_STEPS: usize = 8;
@@ -40,26 +40,17 @@ pub(super) struct Units<'t> {
     fused: bool,
 }
 
-/// Whether an operation works entry by entry on tensors of one shape.
-pub(super) fn entrywise(op: &Op) -> bool {
-    match op {
-        Op::Add | Op::Scale(_) | Op::Offset(_) | Op::Unary(_) | Op::Mask => true,
-        Op::Contract { form, .. } => *form == Form::Mul,
-        _ => false,
-    }
-}
-
-/// A sum over leading axes, which a group can take at its end.
-pub(super) fn leading_sum(op: &Op) -> bool {
-    matches!(op, Op::Sum { from: 0, .. })
-}
-
 /// The value whose entries `var` has, in the same order: reshapes are seen through.
 pub(super) fn through(tape: &Tape, mut var: Var) -> Var {
-    while tape.node(var).op == Op::Reshape {
+    while work(tape, var) == Work::Same {
         var = tape.node(var).args[0];
     }
     var
+}
+
+/// How `var` is run.
+pub(super) fn work(tape: &Tape, var: Var) -> Work {
+    tape.node(var).op.facts().work
 }
 
 impl<'t> Units<'t> {
@@ -94,12 +85,12 @@ impl<'t> Units<'t> {
     /// Whether anything but the entrywise work of groups reads `var`, directly or through reshapes.
     pub fn needs_buffer(&self, var: Var) -> bool {
         self.kept.contains(&var)
-            || self.users[var.index()].iter().any(|user| {
-                let op = &self.tape.node(*user).op;
-                match op {
-                    Op::Reshape => self.needs_buffer(*user),
-                    op => !(entrywise(op) || self.fused && leading_sum(op)),
-                }
+            || self.users[var.index()].iter().any(|user| match self.work(*user) {
+                Work::Same => self.needs_buffer(*user),
+                Work::Entrywise(_) => false,
+                Work::Sum { from, .. } => from > 0 || !self.fused,
+                Work::Leaf | Work::Constant(_) | Work::Repeat { .. } | Work::Name | Work::Part(_) => true,
+                Work::Contract(..) | Work::Kernel => true,
             })
     }
 
@@ -107,26 +98,26 @@ impl<'t> Units<'t> {
     pub fn readers(&self, var: Var) -> Vec<Var> {
         let mut all = Vec::new();
         for user in &self.users[var.index()] {
-            match self.tape.node(*user).op {
-                Op::Reshape => all.extend(self.readers(*user)),
-                _ => all.push(*user),
+            if self.work(*user) == Work::Same {
+                all.extend(self.readers(*user));
+            } else {
+                all.push(*user);
             }
         }
         all
     }
 
     fn place(&mut self, var: Var, loaded_by: &mut HashMap<Var, Vec<usize>>) {
-        let op = &self.tape.node(var).op;
-        match op {
+        match self.work(var) {
             // Views and leaves run nothing.
-            Op::Input(_) | Op::State(_) | Op::Reshape | Op::Row(_) | Op::Variable | Op::Detach => return,
-            Op::Constant(_) | Op::Broadcast { .. } => {
+            Work::Leaf | Work::Same | Work::Name | Work::Part(_) => return,
+            Work::Constant(_) | Work::Repeat { .. } => {
                 if self.needs_buffer(var) {
                     self.start(var, true);
                 }
                 return;
             }
-            op if entrywise(op) => {
+            Work::Entrywise(_) => {
                 if self.try_accumulate(var) {
                     return;
                 }
@@ -137,8 +128,8 @@ impl<'t> Units<'t> {
                     }
                 }
             }
-            op if leading_sum(op) => {}
-            _ => {
+            Work::Sum { from: 0, .. } => {}
+            Work::Sum { .. } | Work::Contract(..) | Work::Kernel => {
                 self.start(var, false);
                 return;
             }
@@ -160,6 +151,10 @@ impl<'t> Units<'t> {
         }
     }
 
+    fn work(&self, var: Var) -> Work {
+        work(self.tape, var)
+    }
+
     fn start(&mut self, var: Var, group: bool) -> usize {
         let deps = self.sources(var).into_iter().collect();
         self.units.push(Unit { members: vec![var], group, onto: None, deps, loads: HashSet::new() });
@@ -170,13 +165,13 @@ impl<'t> Units<'t> {
     /// `add(p, q)` of two contractions that nothing else reads => q is computed onto p's memory.
     fn try_accumulate(&mut self, var: Var) -> bool {
         let node = self.tape.node(var);
-        if !self.fused || node.op != Op::Add {
+        if !self.fused || self.work(var) != Work::Entrywise(Function::Add) {
             return false;
         }
         let (base, last) = (node.args[0].min(node.args[1]), node.args[0].max(node.args[1]));
         let lone = |v: Var| self.users[v.index()].len() == 1 && !self.kept.contains(&v);
         let contraction = |v: Var| {
-            matches!(&self.tape.node(v).op, Op::Contract { form, .. } if *form != Form::Mul)
+            self.work(v).contraction().is_some()
                 && self.of.get(&v).is_some_and(|u| self.units[*u].onto.is_none())
         };
         let sum = |v: Var| self.of.get(&v).is_some_and(|u| self.units[*u].onto.is_some());
@@ -199,12 +194,14 @@ impl<'t> Units<'t> {
     /// See the module's first rule.
     fn cheap(&self, var: Var) -> Option<(Option<Var>, usize)> {
         let node = self.tape.node(var);
-        if matches!(node.op, Op::Unary(_)) {
-            return None;
+        match self.work(var).function()? {
+            Function::Unary(_) => return None,
+            Function::Add | Function::Mul | Function::Mask | Function::Max => {}
+            Function::Scale(_) | Function::Offset(_) => {}
         }
         let (mut base, mut steps) = (None, 1);
         // The tensor must be in memory anyway.
-        let in_memory = |v: Var| !entrywise(&self.tape.node(v).op) || self.needs_buffer(v);
+        let in_memory = |v: Var| self.work(v).function().is_none() || self.needs_buffer(v);
         for arg in &node.args {
             let arg = through(self.tape, *arg);
             let of_arg = match self.inline.get(&arg) {
@@ -212,7 +209,7 @@ impl<'t> Units<'t> {
                     steps += s;
                     *b
                 }
-                None if matches!(self.tape.node(arg).op, Op::Constant(_) | Op::Broadcast { .. }) => None,
+                None if self.work(arg).is_spread() => None,
                 None if in_memory(arg) => Some(arg),
                 None => return None,
             };
@@ -233,10 +230,9 @@ impl<'t> Units<'t> {
             if let Some(unit) = self.of.get(&arg) {
                 all.insert(*unit);
             }
-            let node = self.tape.node(arg);
-            let passes = matches!(node.op, Op::Reshape | Op::Row(_) | Op::Detach | Op::Broadcast { .. });
+            let passes = self.work(arg).is_view() || self.work(arg).is_spread();
             if passes || self.inline.contains_key(&arg) {
-                stack.extend(node.args.iter().copied());
+                stack.extend(self.tape.node(arg).args.iter().copied());
             }
         }
         all
@@ -248,9 +244,7 @@ impl<'t> Units<'t> {
         let mut stack = self.tape.node(var).args.clone();
         while let Some(arg) = stack.pop() {
             let arg = through(self.tape, arg);
-            if self.of.get(&arg) == Some(&unit)
-                || matches!(self.tape.node(arg).op, Op::Constant(_) | Op::Broadcast { .. })
-            {
+            if self.of.get(&arg) == Some(&unit) || self.work(arg).is_spread() {
                 continue;
             }
             match self.inline.get(&arg) {
@@ -279,7 +273,11 @@ impl<'t> Units<'t> {
 
     fn index_space(&self, var: Var) -> usize {
         let node = self.tape.node(var);
-        if leading_sum(&node.op) { self.tape.shape(node.args[0]).count() } else { node.shape.count() }
+        if self.work(var).is_leading_sum() {
+            self.tape.shape(node.args[0]).count()
+        } else {
+            node.shape.count()
+        }
     }
 
     fn fits(&self, var: Var, unit: usize) -> bool {
@@ -288,11 +286,11 @@ impl<'t> Units<'t> {
             || self.index_space(group.members[0]) != self.index_space(var)
             || group.members.len() >= MAX_MEMBERS
             || group.loads.len() + self.loads(var, unit).len() > MAX_LOADS
-            || matches!(self.tape.node(group.members[0]).op, Op::Constant(_) | Op::Broadcast { .. })
+            || self.work(group.members[0]).is_spread()
         {
             return false;
         }
-        let is_sum = |v: Var| leading_sum(&self.tape.node(v).op);
+        let is_sum = |v: Var| self.work(v).is_leading_sum();
         if self.waits_for(var, unit) {
             return false;
         }
@@ -312,20 +310,23 @@ impl<'t> Units<'t> {
         while let Some((arg, indirect)) = stack.pop() {
             let node = self.tape.node(arg);
             let made_here = self.of.get(&arg) == Some(&unit);
-            match &node.op {
-                Op::Reshape => stack.push((node.args[0], indirect)),
-                Op::Broadcast { .. } | Op::Row(_) | Op::Detach => {
+            match self.work(arg) {
+                Work::Same => stack.push((node.args[0], indirect)),
+                Work::Repeat { .. } | Work::Name | Work::Part(_) => {
                     if made_here {
                         return true;
                     }
                     stack.extend(node.args.iter().map(|a| (*a, true)));
                 }
-                op if made_here && (indirect || leading_sum(op)) => return true,
-                _ if made_here => {}
-                _ if self.inline.contains_key(&arg) => {
-                    stack.extend(node.args.iter().map(|a| (*a, indirect)));
+                Work::Leaf | Work::Constant(_) | Work::Entrywise(_) | Work::Sum { .. } => {
+                    if made_here && (indirect || self.work(arg).is_leading_sum()) {
+                        return true;
+                    }
+                    if !made_here && self.inline.contains_key(&arg) {
+                        stack.extend(node.args.iter().map(|a| (*a, indirect)));
+                    }
                 }
-                _ => {}
+                Work::Contract(..) | Work::Kernel => {}
             }
         }
         false
@@ -342,13 +343,5 @@ impl<'t> Units<'t> {
             stack.extend(self.units[unit].deps.iter().filter(|d| seen.insert(**d)));
         }
         false
-    }
-}
-
-/// The role that a contraction produces, and its form.
-pub(super) fn contraction(op: &Op) -> Option<(Form, Role)> {
-    match op {
-        Op::Contract { form, out } if *form != Form::Mul => Some((*form, *out)),
-        _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! What a backend is asked to run.
 
-use crate::tape::{Form, GatherSpec, Geometry, Kind, Role, Scalar, Strided, Unary, View3, Window};
+pub use crate::tape::Function;
+use crate::tape::{Form, GatherSpec, Geometry, Kind, Role, Scalar, Strided, View3, Window};
 
 /// Where a tensor lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -143,23 +144,6 @@ pub struct Step {
     pub b: usize,
 }
 
-/// The entrywise functions.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Function {
-    /// `a + b`.
-    Add,
-    /// `a · b`.
-    Mul,
-    /// `a` where `b > 0`, else 0.
-    Mask,
-    /// `c · a`.
-    Scale(f64),
-    /// `a + c`.
-    Offset(f64),
-    /// A function of `a`.
-    Unary(Unary),
-}
-
 /// What is done with a register.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Outcome {
@@ -206,7 +190,11 @@ impl Kernel {
                 let out = |extent: usize, k: usize| (extent + 2 * geometry.pad - k) / geometry.stride + 1;
                 2 * (n * out(*h, *kh) * out(*w, *kw) * ci * kh * kw * co) as u64
             }
-            _ => 0,
+            Kernel::Group(_) | Kernel::Sum(_) | Kernel::Select(..) | Kernel::Unselect(..) => 0,
+            Kernel::Subsample(..) | Kernel::Embed(..) | Kernel::Unrow(_) | Kernel::Stack => 0,
+            Kernel::Moments(_) | Kernel::Normalise(..) | Kernel::NormJacobian(..) => 0,
+            Kernel::Softmax(_) | Kernel::CrossEntropy | Kernel::Residual | Kernel::WeightedResidual => 0,
+            Kernel::Correct | Kernel::Gather(..) | Kernel::Copy => 0,
         }
     }
 }

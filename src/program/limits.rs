@@ -26,7 +26,10 @@ pub(super) fn limits(plan: &Plan) -> Vec<(Place, Limit)> {
             Kernel::Gather(spec, [h, w, c]) => {
                 Limit::Pick { images: args[0].len / (h * w * c).max(1), pad: spec.pad }
             }
-            _ => continue,
+            Kernel::Contract { .. } | Kernel::Group(_) | Kernel::Sum(_) => continue,
+            Kernel::Select(..) | Kernel::Unselect(..) | Kernel::Subsample(..) | Kernel::Embed(..) => continue,
+            Kernel::Unrow(_) | Kernel::Stack | Kernel::Copy | Kernel::Softmax(_) => continue,
+            Kernel::Moments(_) | Kernel::Normalise(..) | Kernel::NormJacobian(..) => continue,
         };
         if !all.contains(&(args[1].place, limit)) {
             all.push((args[1].place, limit));

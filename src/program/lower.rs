@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::error::Result;
-use crate::tape::{Form, Op, Role, Scalar, Shape, Tape, Unary, Var};
+use crate::tape::{Form, Function, Op, Role, Scalar, Shape, Tape, Unary, Var, Work};
 
 /// What is rewritten on the way from one tape to the next. In all passes dead code goes, and operations are folded.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Lowering<'_> {
     fn before_updates(&mut self, tape: &Tape, var: Var) -> Result<Var> {
         let new = self.of[&var];
         let mut root = var;
-        while let Op::Reshape | Op::Row(_) | Op::Variable | Op::Detach = tape.node(root).op {
+        while tape.node(root).op.facts().work.is_view() {
             root = tape.node(root).args[0];
         }
         if !tape.updates().iter().any(|(slot, value)| *slot == root && *value != root) {
@@ -111,26 +111,33 @@ impl Lowering<'_> {
     fn rewritten(&mut self, tape: &Tape, var: Var, pass: Pass) -> Result<Var> {
         let node = tape.node(var);
         let args: Vec<Var> = node.args.iter().map(|a| self.of[a]).collect();
-        let rewrite = pass == Pass::Fast;
+        let pushed = |this: &mut Self| this.out.push(node.op.clone(), &args, Some(&node.shape));
+        let fast = pass == Pass::Fast;
         match &node.op {
             // variable(x), detach(x) => x: only derivatives see the difference
             Op::Variable | Op::Detach => Ok(args[0]),
-            op if pass == Pass::Fold => self.out.push(op.clone(), &args, Some(&node.shape)),
             // variance(x) => row 1 of moments(x), which batch norm's forward pass has computed already
-            Op::Variance => Ok(self.out.moments(args[0])?.1),
+            Op::Variance if pass != Pass::Fold => Ok(self.out.moments(args[0])?.1),
             // normalise(x) => (x − mean)·r, entry by entry
-            Op::Normalise(eps) if rewrite => self.normalised(args[0], *eps),
-            Op::NormJacobian(eps) if rewrite => self.norm_jacobian(args[0], args[1], *eps),
-            Op::Sum { from: 0, to } if rewrite && *to > 0 => self.channel_sum(&args[..1], *to),
-            Op::Contract { form: Form::Gemm, out: Role::C } if rewrite => {
+            Op::Normalise(eps) if fast => self.normalised(args[0], *eps),
+            Op::NormJacobian(eps) if fast => self.norm_jacobian(args[0], args[1], *eps),
+            Op::Sum { from: 0, to } if fast && *to > 0 => self.channel_sum(&args[..1], *to),
+            Op::Contract { form: Form::Gemm, out: Role::C } if fast => {
                 match self.chained(tape, node.args[0], node.args[1])? {
                     Some(cheaper) => Ok(cheaper),
-                    None => self.out.matmul(args[0], args[1]),
+                    None => pushed(self),
                 }
             }
-            Op::Contract { form: Form::Mul, .. } if rewrite => self.product(args[0], args[1]),
-            Op::Constant(c) => Ok(self.out.constant(c.0, node.shape.clone())),
-            op => self.out.push(op.clone(), &args, Some(&node.shape)),
+            Op::Contract { form: Form::Mul, .. } if fast => self.product(args[0], args[1]),
+            Op::Input(_) | Op::State(_) | Op::Constant(_) | Op::Broadcast { .. } | Op::Reshape => {
+                pushed(self)
+            }
+            Op::Add | Op::Scale(_) | Op::Offset(_) | Op::Unary(_) | Op::Mask | Op::Max => pushed(self),
+            Op::Contract { .. } | Op::Sum { .. } | Op::Select(_) | Op::Unselect(_) => pushed(self),
+            Op::Row(_) | Op::Unrow(_) | Op::Stack | Op::Subsample(_) | Op::Embed(_) => pushed(self),
+            Op::Variance | Op::Moments | Op::Normalise(_) | Op::NormJacobian(_) => pushed(self),
+            Op::Softmax | Op::CrossEntropy | Op::Residual | Op::WeightedResidual => pushed(self),
+            Op::Correct | Op::Gather(_) => pushed(self),
         }
     }
 
@@ -193,16 +200,16 @@ impl Lowering<'_> {
         let mut stack = factors.to_vec();
         while let Some(var) = stack.pop() {
             let node = self.out.node(var);
-            match &node.op {
-                Op::Contract { form: Form::Mul, out: Role::C } if !self.is_normalised(var) => {
-                    stack.extend(node.args.iter().copied());
-                }
-                Op::Scale(c) => {
-                    scale *= c.0;
-                    stack.push(node.args[0]);
-                }
-                Op::Broadcast { from: 0, to } if *to == rows => channel.push(node.args[0]),
-                _ => full.push(var),
+            let work = node.op.facts().work;
+            if work == Work::Entrywise(Function::Mul) && !self.is_normalised(var) {
+                stack.extend(node.args.iter().copied());
+            } else if let Work::Entrywise(Function::Scale(c)) = work {
+                scale *= c;
+                stack.push(node.args[0]);
+            } else if work == (Work::Repeat { from: 0, to: rows }) {
+                channel.push(node.args[0]);
+            } else {
+                full.push(var);
             }
         }
         full.sort();
@@ -226,11 +233,9 @@ impl Lowering<'_> {
     /// Whether `var` is `(x − mean)·r`: kept whole, since it is a factor that sums share.
     fn is_normalised(&self, var: Var) -> bool {
         let args = &self.out.node(var).args;
-        let is_r = |v: Var| match self.out.node(v).op {
-            Op::Broadcast { .. } => {
-                matches!(self.out.node(self.out.node(v).args[0]).op, Op::Unary(Unary::Recip))
-            }
-            _ => false,
+        let is_r = |v: Var| {
+            let Work::Repeat { .. } = self.out.node(v).op.facts().work else { return false };
+            self.out.node(self.out.node(v).args[0]).op == Op::Unary(Unary::Recip)
         };
         let is_centred = |v: Var| self.out.node(v).op == Op::Add;
         (is_r(args[0]) && is_centred(args[1])) || (is_r(args[1]) && is_centred(args[0]))

@@ -15,6 +15,8 @@
 //! | `parts.rs` | a program by its named parts, for people |
 //! | `session.rs` | bind, run, read; states shared by several programs |
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod activations;
 mod backend;
 mod chains;

@@ -10,7 +10,7 @@ use super::kernel::{Instr, Kernel, Operand, Outcome, Place, Tensor};
 use super::lower::{Pass, lower};
 use super::memory::{Arena, Life};
 use crate::error::Result;
-use crate::tape::{First, Kind, Op, Shape, Tape, Var};
+use crate::tape::{First, Kind, Op, Shape, Tape, Var, Work};
 
 /// How a tape is made into a plan.
 #[derive(Clone, Copy, Debug)]
@@ -64,14 +64,21 @@ struct Roots<'t> {
 impl Roots<'_> {
     fn of(&self, var: Var) -> (Var, usize) {
         let node = self.tape.node(var);
-        match &node.op {
-            Op::Reshape | Op::Detach => self.of(node.args[0]),
-            Op::Row(i) => {
+        match node.op.facts().work {
+            Work::Same | Work::Name => self.of(node.args[0]),
+            Work::Part(i) => {
                 let (base, offset) = self.of(node.args[0]);
                 (base, offset + i * node.shape.count())
             }
-            _ => self.onto.get(&var).map_or((var, 0), |base| self.of(*base)),
+            Work::Leaf | Work::Constant(_) | Work::Repeat { .. } | Work::Entrywise(_) | Work::Sum { .. } => {
+                self.rooted(var)
+            }
+            Work::Contract(..) | Work::Kernel => self.rooted(var),
         }
+    }
+
+    fn rooted(&self, var: Var) -> (Var, usize) {
+        self.onto.get(&var).map_or((var, 0), |base| self.of(*base))
     }
 }
 
@@ -154,11 +161,13 @@ fn in_order(drafts: Vec<Draft>, roots: &Roots) -> Vec<Draft> {
 }
 
 fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
-    let position = |list: &[(String, Var)], var: Var| list.iter().position(|(_, v)| *v == var);
-    let leaf = |var: Var| match tape.node(var).op {
-        Op::State(_) => position(tape.states(), var).map(|i| Place::State(i, 0)),
-        Op::Input(_) => position(tape.inputs(), var).map(|i| Place::Input(i, 0)),
-        _ => None,
+    // A planned tape has its leaves in the order of their declaration, each one once.
+    let state = |var: Var| if let Op::State(i) = tape.node(var).op { Some(i) } else { None };
+    let leaf = |var: Var| {
+        if let Op::Input(i) = tape.node(var).op {
+            return Some(Place::Input(i, 0));
+        }
+        state(var).map(|i| Place::State(i, 0))
     };
     let mut lives: HashMap<Var, Life> = HashMap::new();
     for (at, draft) in drafts.iter().enumerate() {
@@ -179,7 +188,7 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
     // An update is computed right into its slot where nothing reads the old value afterwards.
     let (mut in_slot, mut copies) = (HashMap::new(), Vec::new());
     for (slot, var) in tape.updates() {
-        let Some(index) = position(tape.states(), *slot) else { continue };
+        let Some(index) = state(*slot) else { continue };
         if *slot == *var {
             continue;
         }
@@ -198,12 +207,13 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
     let tensor = |var: Var| {
         let (root, offset) = roots.of(var);
         let node = tape.node(var);
-        let place = match in_slot.get(&root).copied().or_else(|| leaf(root)) {
-            Some(Place::State(i, at)) => Place::State(i, at + offset),
-            Some(Place::Input(i, at)) => Place::Input(i, at + offset),
-            _ => Place::Arena(arena.offsets[&root] + offset),
+        let outside = in_slot.get(&root).copied().or_else(|| leaf(root));
+        let place = match outside.unwrap_or_else(|| Place::Arena(arena.offsets[&root])) {
+            Place::State(i, at) => Place::State(i, at + offset),
+            Place::Input(i, at) => Place::Input(i, at + offset),
+            Place::Arena(at) => Place::Arena(at + offset),
         };
-        let activation = matches!(place, Place::Arena(_)) && activations.contains(&root);
+        let activation = outside.is_none() && activations.contains(&root);
         Tensor { place, len: node.shape.count(), kind: node.kind, activation }
     };
     let mut instrs: Vec<Instr> = drafts
@@ -240,21 +250,20 @@ fn writes_in_place(drafts: &[Draft], roots: &Roots, slot: Var, var: Var) -> bool
         return false;
     }
     let draft = &drafts[writer];
-    match &draft.kernel {
-        // Entry by entry, old values are read before the new one is written; not so where a value is repeated.
-        Kernel::Group(group) => {
-            let full = |a: usize| group.operands.iter().all(|o| !repeats(o, a));
-            draft.args.iter().enumerate().all(|(i, a)| roots.of(*a).0 != slot || (*a == slot && full(i)))
-                && group
-                    .outcomes
-                    .iter()
-                    .zip(&draft.outs)
-                    .any(|(o, v)| *v == var && matches!(o, Outcome::Store(_)))
-        }
-        _ => !reads(draft) && draft.onto.is_none(),
-    }
+    let Kernel::Group(group) = &draft.kernel else { return !reads(draft) && draft.onto.is_none() };
+    // Entry by entry, old values are read before the new one is written; not so where a value is repeated.
+    let full = |a: usize| group.operands.iter().all(|o| !repeats(o, a));
+    let stored = |outcome: &Outcome| match outcome {
+        Outcome::Store(_) => true,
+        Outcome::Sum(..) => false,
+    };
+    draft.args.iter().enumerate().all(|(i, a)| roots.of(*a).0 != slot || (*a == slot && full(i)))
+        && group.outcomes.iter().zip(&draft.outs).any(|(o, v)| *v == var && stored(o))
 }
 
 fn repeats(operand: &Operand, arg: usize) -> bool {
-    matches!(operand, Operand::Repeat(a, _) if *a == arg)
+    match operand {
+        Operand::Repeat(a, _) => *a == arg,
+        Operand::Full(_) | Operand::Constant(_) => false,
+    }
 }

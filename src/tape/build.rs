@@ -48,6 +48,65 @@ impl Tape {
         self.unary(Unary::Sigmoid, x)
     }
 
+    /// The hyperbolic tangent.
+    pub fn tanh(&mut self, x: Var) -> Result<Var> {
+        self.unary(Unary::Tanh, x)
+    }
+
+    /// `ln(1 + e^x)`, without overflow.
+    pub fn softplus(&mut self, x: Var) -> Result<Var> {
+        self.unary(Unary::Softplus, x)
+    }
+
+    /// `x·Φ(x)` with the normal distribution's Φ: GELU's exact form, `x/2·(1 + erf(x/√2))`.
+    pub fn gelu(&mut self, x: Var) -> Result<Var> {
+        let inner = self.scale(x, std::f64::consts::FRAC_1_SQRT_2)?;
+        let erf = self.unary(Unary::Erf, inner)?;
+        let double = self.offset(erf, 1.0)?;
+        let product = self.mul(x, double)?;
+        self.scale(product, 0.5)
+    }
+
+    /// `|x|`, with slope 0 at 0.
+    pub fn abs(&mut self, x: Var) -> Result<Var> {
+        // x · sign x, exactly.
+        let one = self.constant(1.0, self.shape_of("abs", x)?);
+        let minus = self.scale(x, -1.0)?;
+        let (above, below) = (self.mask(one, x)?, self.mask(one, minus)?);
+        let sign = self.sub(above, below)?;
+        self.mul(x, sign)
+    }
+
+    /// The larger of `a` and `b`, entry by entry. Where they are equal, a derivative goes to `a` alone.
+    pub fn maximum(&mut self, a: Var, b: Var) -> Result<Var> {
+        self.push(Op::Max, &[a, b], None)
+    }
+
+    /// The smaller of `a` and `b`, entry by entry. Where they are equal, a derivative goes to `a` alone.
+    pub fn minimum(&mut self, a: Var, b: Var) -> Result<Var> {
+        let (a, b) = (self.scale(a, -1.0)?, self.scale(b, -1.0)?);
+        let larger = self.maximum(a, b)?;
+        self.scale(larger, -1.0)
+    }
+
+    /// `a / b`, entry by entry, as `a·(1/b)`: rounded twice, and 0 where b is 0 (see [`Unary::Recip`]).
+    pub fn div(&mut self, a: Var, b: Var) -> Result<Var> {
+        let inverse = self.unary(Unary::Recip, b)?;
+        self.mul(a, inverse)
+    }
+
+    /// `x^c` for a number known now; see [`Unary::Pow`].
+    pub fn powf(&mut self, x: Var, c: f64) -> Result<Var> {
+        // The last powers of a whole number's derivatives, which are not to end in 0·x^(-1).
+        if c == 0.0 {
+            return Ok(self.constant(1.0, self.shape_of("pow", x)?));
+        }
+        if c == 1.0 {
+            return self.own(x, || "pow".to_owned()).map(|_| x);
+        }
+        self.unary(Unary::Pow(Scalar(c)), x)
+    }
+
     /// `a ∘ b`, entry by entry.
     pub fn mul(&mut self, a: Var, b: Var) -> Result<Var> {
         self.contract(Form::Mul, Role::C, [a, b], None)

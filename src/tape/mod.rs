@@ -6,17 +6,22 @@
 //! | `shape.rs` | shapes, and the `[pre, mid, post]` view that sums and broadcasts use |
 //! | `init.rs` | [`Init`]: how a state begins |
 //! | `op.rs` | the closed set of operations |
-//! | `infer.rs` | which argument shapes an operation takes, and which shape it gives |
-//! | `record.rs` | [`Tape`]: append, hash-cons, simplify |
+//! | `facts.rs` | what there is to know of each: name, arguments, how it runs, the shape that it gives |
+//! | `infer.rs` | the shapes that trilinear forms and windows give |
+//! | `record.rs` | [`Tape`]: append, hash-cons |
 //! | `build.rs` | the operations as methods, with their composites (`relu`, `mean`, `linear`, …) |
 //! | `composites.rs` | average pooling, layer and group norm, dropout: made of operations |
+//! | `simplify.rs` | identities that keep derivative programs short |
 //! | `print.rs` | the tape as a readable program |
 //! | `linear_map.rs` | [`LinearMap`]: a Jacobian block as a value; `apply` and `transpose` |
 //! | `rules.rs` | the only derivative table |
 //! | `walk.rs` | `jvp` and `vjp` |
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod build;
 mod composites;
+mod facts;
 mod infer;
 mod init;
 mod linear_map;
@@ -25,10 +30,12 @@ mod print;
 mod record;
 mod rules;
 mod shape;
+mod simplify;
 mod walk;
 
+pub(crate) use facts::Work;
 pub use init::{First, Init};
 pub use linear_map::{Block, LinearMap};
-pub use op::{Form, GatherSpec, Geometry, Kind, Op, Role, Scalar, Strided, Unary, Window};
+pub use op::{Form, Function, GatherSpec, Geometry, Kind, Op, Role, Scalar, Strided, Unary, Window};
 pub use record::{Node, Tape, Var};
 pub use shape::{Shape, View3};

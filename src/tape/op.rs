@@ -103,6 +103,45 @@ pub enum Unary {
     Exp,
     /// The natural logarithm.
     Log,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// `ln(1 + e^x)`, without overflow.
+    Softplus,
+    /// The error function `2/√π ∫₀ˣ e^{−t²} dt`.
+    Erf,
+    /// `x^c`, as IEEE has it: not a number where x is negative and c no whole number, infinite at 0 for c below 0.
+    Pow(Scalar),
+}
+
+/// What is done with the entries at one place.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Function {
+    /// `a + b`.
+    Add,
+    /// `a · b`.
+    Mul,
+    /// `a` where `b > 0`, else 0.
+    Mask,
+    /// `a` where `a ≥ b`, else `b`; not a number if one of them is none.
+    Max,
+    /// `c · a`.
+    Scale(f64),
+    /// `a + c`.
+    Offset(f64),
+    /// A function of `a`.
+    Unary(Unary),
+}
+
+impl Function {
+    /// Whether `f(a, b) = f(b, a)` to the last bit, and with the same derivative.
+    pub(crate) fn commutes(self) -> bool {
+        match self {
+            Function::Add | Function::Mul => true,
+            // Which of two equal arguments takes the derivative depends on their order.
+            Function::Max => false,
+            Function::Mask | Function::Scale(_) | Function::Offset(_) | Function::Unary(_) => false,
+        }
+    }
 }
 
 /// How a batch is taken from a data set that lies on the device as bytes.
@@ -142,6 +181,8 @@ pub enum Op {
     },
     /// `v` where `x > 0`, else 0 `(v […], x […])`. ReLU is `Mask(x, x)`, so its slope at 0 is 0.
     Mask,
+    /// The larger of two `(a […], b […])`. Where they are equal, a derivative goes to `a` alone.
+    Max,
     /// Entry of `v` at the place of `x`'s maximum in each window `(v [n,h,w,c], x [n,h,w,c])`.
     /// Max-pooling is `Select(x, x)`; the first maximum in row-major order counts.
     Select(Window),
@@ -202,18 +243,8 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whether argument `arg` only steers (a mask's condition, a label): the output is locally constant in it, so
-    /// no derivative flows there. Everything else either has a rule in `rules.rs` or raises an error.
+    /// Whether no derivative flows into argument `arg`; see [`super::facts::Facts::steers`].
     pub(crate) fn steers(&self, arg: usize) -> bool {
-        match self {
-            Op::Mask | Op::Select(_) | Op::Unselect(_) => arg == 1,
-            Op::CrossEntropy | Op::Residual | Op::WeightedResidual => arg == 1,
-            Op::Detach | Op::Correct | Op::Gather(_) => true,
-            Op::Input(_) | Op::State(_) | Op::Constant(_) | Op::Add | Op::Scale(_) | Op::Offset(_) => false,
-            Op::Unary(_) | Op::Contract { .. } | Op::Sum { .. } | Op::Broadcast { .. } => false,
-            Op::Reshape | Op::Variable => false,
-            Op::Row(_) | Op::Unrow(_) | Op::Stack | Op::Subsample(_) | Op::Embed(_) => false,
-            Op::Moments | Op::Variance | Op::Normalise(_) | Op::NormJacobian(_) | Op::Softmax => false,
-        }
+        self.facts().steers(arg)
     }
 }

@@ -2,73 +2,20 @@
 
 use std::fmt;
 
-use super::op::{Form, Kind, Op, Role, Unary};
+use super::op::{Kind, Op};
 use super::record::{Tape, Var};
-
-impl Op {
-    /// The operation as printed, without its arguments.
-    pub fn name(&self) -> String {
-        match self {
-            Op::Input(_) => "input".into(),
-            Op::State(_) => "state".into(),
-            Op::Constant(c) => format!("constant {}", c.0),
-            Op::Add => "add".into(),
-            Op::Scale(c) => format!("scale {}", c.0),
-            Op::Offset(c) => format!("offset {}", c.0),
-            Op::Unary(Unary::Sigmoid) => "sigmoid".into(),
-            Op::Unary(Unary::Recip) => "recip".into(),
-            Op::Unary(Unary::Sqrt) => "sqrt".into(),
-            Op::Unary(Unary::Exp) => "exp".into(),
-            Op::Unary(Unary::Log) => "log".into(),
-            Op::Contract { form: Form::Mul, .. } => "mul".into(),
-            Op::Contract { form: Form::Gemm, out } => match out {
-                Role::C => "gemm".into(),
-                Role::A => "gemm→A (B, C ↦ C·Bᵀ)".into(),
-                Role::B => "gemm→B (A, C ↦ Aᵀ·C)".into(),
-            },
-            Op::Contract { form: Form::Conv(g), out } => {
-                let role = match out {
-                    Role::C => "",
-                    Role::A => "→A (data gradient)",
-                    Role::B => "→B (weight gradient)",
-                };
-                format!("conv{role} stride {} pad {}", g.stride, g.pad)
-            }
-            Op::Mask => "mask".into(),
-            Op::Select(w) => format!("select {}x{} stride {}", w.size, w.size, w.stride),
-            Op::Unselect(w) => format!("unselect {}x{} stride {}", w.size, w.size, w.stride),
-            Op::Sum { from, to } => format!("sum axes {from}..{to}"),
-            Op::Broadcast { from, to } => format!("broadcast axes {from}..{to}"),
-            Op::Reshape => "reshape".into(),
-            Op::Variable => "variable".into(),
-            Op::Detach => "detach".into(),
-            Op::Row(i) => format!("row {i}"),
-            Op::Unrow(i) => format!("unrow {i}"),
-            Op::Stack => "stack".into(),
-            Op::Subsample(s) => format!("subsample {} channels {}+{}", s.stride, s.before, s.after),
-            Op::Embed(s) => format!("embed {} channels {}+{}", s.stride, s.before, s.after),
-            Op::Moments => "moments".into(),
-            Op::Variance => "variance".into(),
-            Op::Normalise(_) => "normalise".into(),
-            Op::NormJacobian(_) => "norm-jacobian".into(),
-            Op::Softmax => "softmax".into(),
-            Op::CrossEntropy => "cross-entropy".into(),
-            Op::Residual => "residual".into(),
-            Op::WeightedResidual => "weighted residual".into(),
-            Op::Correct => "correct".into(),
-            Op::Gather(_) => "gather".into(),
-        }
-    }
-}
 
 impl Tape {
     /// The name of a leaf, or `%number`.
     pub fn var_name(&self, var: Var) -> String {
-        match self.node(var).op {
-            Op::Input(i) => self.inputs()[i].0.clone(),
-            Op::State(i) => self.states()[i].0.clone(),
-            _ => format!("%{}", var.index()),
+        let op = &self.node(var).op;
+        if let Op::Input(i) = op {
+            return self.inputs()[*i].0.clone();
         }
+        if let Op::State(i) = op {
+            return self.states()[*i].0.clone();
+        }
+        format!("{var:?}")
     }
 
     /// One value's line of the printed program.

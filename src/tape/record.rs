@@ -2,9 +2,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::infer::infer;
+use super::facts::Work;
 use super::init::First;
-use super::op::{Form, Kind, Op, Role, Scalar};
+use super::op::{Kind, Op, Scalar};
 use super::shape::Shape;
 use crate::error::{Error, Result};
 
@@ -55,7 +55,7 @@ pub struct Node {
 pub struct Tape {
     id: u32,
     /// Whether operations are folded into each other: only where nothing is differentiated any more.
-    folds: bool,
+    pub(super) folds: bool,
     nodes: Vec<Node>,
     seen: HashMap<(Op, Vec<Var>, Shape), Var>,
     inputs: Vec<(String, Var)>,
@@ -173,14 +173,14 @@ impl Tape {
     pub fn update(&mut self, slot: Var, var: Var) -> Result<()> {
         let name = || "update".to_owned();
         let (to, from) = (self.own(slot, name)?, self.own(var, name)?);
-        let floats = to.kind == Kind::Float && from.kind == Kind::Float;
-        if !matches!(to.op, Op::State(_)) || to.shape != from.shape || !floats {
+        let fits = to.kind == Kind::Float && from.kind == Kind::Float && to.shape == from.shape;
+        let (Op::State(_), true) = (&to.op, fits) else {
             let detail = format!(
                 "only a floating-point state takes a value of its shape, got {:?} {} for {:?} {}",
                 from.kind, from.shape, to.kind, to.shape
             );
             return Err(Error::shape("update", detail));
-        }
+        };
         self.updates.retain(|(s, _)| *s != slot);
         self.updates.push((slot, var));
         Ok(())
@@ -201,73 +201,21 @@ impl Tape {
             let node = self.own(*arg, || op.name())?;
             described.push((node.kind, &node.shape));
         }
-        let (kind, shape) = infer(&op, &op.name(), &described, shape)?;
+        let (kind, shape) = op.infer(&described, shape)?;
         Ok(match self.simplify(&op, args, &shape) {
             Some(simpler) => simpler,
             None => self.intern(op, args.to_vec(), shape, kind),
         })
     }
 
-    /// Identities that keep derivative programs short; each line is `before => after`.
-    fn simplify(&mut self, op: &Op, args: &[Var], shape: &Shape) -> Option<Var> {
-        let same_shape = args.first().is_some_and(|a| self.shape(*a) == shape);
-        let first = args.first().map(|a| self.node(*a).clone());
-        match (op, first.as_ref().map(|n| &n.op)) {
-            // reshape(x) to its own shape, a sum or broadcast over no axes => x
-            (Op::Reshape | Op::Sum { .. } | Op::Broadcast { .. }, _) if same_shape => Some(args[0]),
-            // 1·x => x
-            (Op::Scale(Scalar(1.0)), _) => Some(args[0]),
-            // c·constant(d) => constant(c·d)
-            (Op::Scale(c), Some(Op::Constant(d))) => Some(self.constant(c.0 * d.0, shape.clone())),
-            // c·(d·x) => (c·d)·x; not while d·x may still be differentiated by, which this would pass by
-            (Op::Scale(c), Some(Op::Scale(d))) if self.folds => {
-                let inner = first.as_ref()?.args[0];
-                self.push(Op::Scale(Scalar(c.0 * d.0)), &[inner], None).ok()
-            }
-            // broadcast, reshape of a constant => that constant
-            (Op::Broadcast { .. } | Op::Reshape, Some(Op::Constant(c))) => {
-                Some(self.constant(c.0, shape.clone()))
-            }
-            // sum of a constant => count · constant
-            (Op::Sum { .. }, Some(Op::Constant(c))) => {
-                let repeats = self.shape(args[0]).count() as f64 / shape.count().max(1) as f64;
-                Some(self.constant(c.0 * repeats, shape.clone()))
-            }
-            // reshape(reshape(x)) => reshape(x); when, as above
-            (Op::Reshape, Some(Op::Reshape)) if self.folds => {
-                self.push(Op::Reshape, &[first.as_ref()?.args[0]], Some(shape)).ok()
-            }
-            // x + 0 => x
-            (Op::Add, _) => {
-                let zero = |t: &Tape, v: Var| t.node(v).op == Op::Constant(Scalar(0.0));
-                if zero(self, args[1]) {
-                    Some(args[0])
-                } else if zero(self, args[0]) {
-                    Some(args[1])
-                } else {
-                    None
-                }
-            }
-            // x·constant(c) => c·x
-            (Op::Contract { form: Form::Mul, out: Role::C }, _) => {
-                let (at, c) = (0..2).find_map(|i| match self.node(args[i]).op {
-                    Op::Constant(c) => Some((i, c)),
-                    _ => None,
-                })?;
-                self.push(Op::Scale(c), &[args[1 - at]], None).ok()
-            }
-            _ => None,
-        }
-    }
-
     fn intern(&mut self, op: Op, mut args: Vec<Var>, shape: Shape, kind: Kind) -> Var {
-        // a+b and b+a are one value; likewise a∘b.
-        if matches!(op, Op::Add | Op::Contract { form: Form::Mul, .. }) {
-            args.sort();
-        }
-        // Each of these is a value of its own, to differentiate by.
-        if matches!(op, Op::Variable | Op::Detach) {
-            return self.append(op, args, shape, kind);
+        match op.facts().work {
+            // Each of these is a value of its own, to differentiate by.
+            Work::Name => return self.append(op, args, shape, kind),
+            // a+b and b+a are one value.
+            Work::Entrywise(function) if function.commutes() => args.sort(),
+            Work::Entrywise(_) | Work::Leaf | Work::Constant(_) | Work::Repeat { .. } | Work::Same => {}
+            Work::Part(_) | Work::Sum { .. } | Work::Contract(..) | Work::Kernel => {}
         }
         let key = (op, args, shape);
         if let Some(var) = self.seen.get(&key) {

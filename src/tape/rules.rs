@@ -35,6 +35,7 @@ impl Tape {
             // relu(x) > 0 exactly where x > 0: the output steers as well as the input, which need not be kept.
             Op::Mask if args[0] == args[1] => Block::Mask(var),
             Op::Mask => Block::Mask(args[1]),
+            Op::Max => return self.max_jacobian(arg, args[0], args[1]),
             Op::Select(w) => Block::Select(*w, args[1]),
             Op::Unselect(w) => Block::Unselect(*w, args[1]),
             Op::Sum { from, to } => Block::Sum(*from, *to),
@@ -96,7 +97,36 @@ impl Tape {
             }
             Unary::Exp => Ok(y),
             Unary::Log => self.unary(Unary::Recip, x),
+            Unary::Tanh => {
+                let square = self.mul(y, y)?;
+                let minus = self.scale(square, -1.0)?;
+                self.offset(minus, 1.0)
+            }
+            Unary::Softplus => self.sigmoid(x),
+            Unary::Erf => {
+                let square = self.mul(x, x)?;
+                let minus = self.scale(square, -1.0)?;
+                let bell = self.unary(Unary::Exp, minus)?;
+                self.scale(bell, std::f64::consts::FRAC_2_SQRT_PI)
+            }
+            Unary::Pow(c) => {
+                let power = self.powf(x, c.0 - 1.0)?;
+                self.scale(power, c.0)
+            }
         }
+    }
+
+    /// `v ↦ v` where the argument is the larger one, else 0; where both are equal, the first one counts.
+    fn max_jacobian(&mut self, arg: usize, a: Var, b: Var) -> Result<LinearMap> {
+        let excess = self.sub(b, a)?;
+        let shape = self.shape(a).clone();
+        let second = LinearMap::same(Block::Mask(excess), &shape);
+        if arg == 1 {
+            return Ok(second);
+        }
+        let minus = LinearMap::same(Block::Scale(-1.0), &shape);
+        let both = LinearMap::same(Block::Identity, &shape);
+        Ok(LinearMap::same(Block::Plus(vec![both, LinearMap::chain(vec![second, minus])]), &shape))
     }
 
     /// `dz ↦ p∘dz − p·⟨p, dz⟩` per row, for `p = softmax(z)`; self-adjoint.

@@ -144,10 +144,15 @@ pub fn op_kind(op: &Op) -> &'static str {
         Op::Unary(Unary::Sqrt) => "sqrt",
         Op::Unary(Unary::Exp) => "exp",
         Op::Unary(Unary::Log) => "log",
+        Op::Unary(Unary::Tanh) => "tanh",
+        Op::Unary(Unary::Softplus) => "softplus",
+        Op::Unary(Unary::Erf) => "erf",
+        Op::Unary(Unary::Pow(_)) => "pow",
         Op::Contract { form: Form::Mul, .. } => "mul",
         Op::Contract { form: Form::Gemm, out } => ["gemm A", "gemm B", "gemm C"][*out as usize],
         Op::Contract { form: Form::Conv(_), out } => ["conv A", "conv B", "conv C"][*out as usize],
         Op::Mask => "mask",
+        Op::Max => "max",
         Op::Select(_) => "select",
         Op::Unselect(_) => "unselect",
         Op::Sum { .. } => "sum",
@@ -174,7 +179,7 @@ pub fn op_kind(op: &Op) -> &'static str {
 }
 
 /// What [`op_kind`] gives, but for leaves.
-pub const OP_KINDS: [&str; 38] = [
+pub const OP_KINDS: [&str; 43] = [
     "add",
     "scale",
     "offset",
@@ -183,6 +188,10 @@ pub const OP_KINDS: [&str; 38] = [
     "sqrt",
     "exp",
     "log",
+    "tanh",
+    "softplus",
+    "erf",
+    "pow",
     "mul",
     "gemm A",
     "gemm B",
@@ -191,6 +200,7 @@ pub const OP_KINDS: [&str; 38] = [
     "conv B",
     "conv C",
     "mask",
+    "max",
     "select",
     "unselect",
     "sum",
@@ -237,12 +247,17 @@ pub fn cases(size: Size) -> Vec<Case> {
     case("add to itself", &[x], Box::new(|t, v| t.add(v[0], v[0])));
     case("scale", &[x], Box::new(|t, v| t.scale(v[0], -1.7)));
     case("offset", &[x], Box::new(|t, v| t.offset(v[0], 0.3)));
-    for f in [Unary::Sigmoid, Unary::Recip, Unary::Exp] {
+    for f in [Unary::Sigmoid, Unary::Recip, Unary::Exp, Unary::Tanh, Unary::Softplus, Unary::Erf] {
         case(&format!("{f:?}"), &[x], Box::new(move |t, v| t.unary(f, v[0])));
     }
     for f in [Unary::Sqrt, Unary::Log] {
         case(&format!("{f:?}"), &[(&image, Positive)], Box::new(move |t, v| t.unary(f, v[0])));
     }
+    case("pow -1.5", &[(&image, Positive)], Box::new(|t, v| t.powf(v[0], -1.5)));
+    case("pow 3", &[x], Box::new(|t, v| t.powf(v[0], 3.0)));
+    case("gelu", &[x], Box::new(|t, v| t.gelu(v[0])));
+    case("abs", &[x], Box::new(|t, v| t.abs(v[0])));
+    case("div", &[x, (&image, Positive)], Box::new(|t, v| t.div(v[0], v[1])));
     case("mul", &[x, x], Box::new(|t, v| t.mul(v[0], v[1])));
     case("square", &[x], Box::new(|t, v| t.mul(v[0], v[0])));
 
@@ -278,6 +293,27 @@ pub fn cases(size: Size) -> Vec<Case> {
 
     case("mask", &[x, x], Box::new(|t, v| t.mask(v[0], v[1])));
     case("relu", &[x], Box::new(|t, v| t.relu(v[0])));
+    // Two images of one batch, so that no two numbers that are compared are close.
+    let twice: Shape = [2, n, h, w, c].into();
+    let halves = |t: &mut Tape, v: Var| -> Result<[Var; 2]> { Ok([t.row(v, 0)?, t.row(v, 1)?]) };
+    case(
+        "maximum",
+        &[(&twice, Distinct)],
+        Box::new(move |t, v| {
+            let [a, b] = halves(t, v[0])?;
+            t.maximum(a, b)
+        }),
+    );
+    case(
+        "minimum of products",
+        &[(&twice, Distinct), x],
+        Box::new(move |t, v| {
+            let [a, b] = halves(t, v[0])?;
+            let smaller = t.minimum(a, b)?;
+            t.mul(smaller, v[1])
+        }),
+    );
+    case("maximum with itself", &[x], Box::new(|t, v| t.maximum(v[0], v[0])));
     for window in
         [Window { size: 2, stride: 2 }, Window { size: 3, stride: 2 }, Window { size: 3, stride: 1 }]
     {

@@ -193,7 +193,7 @@ impl Entrywise {
                     if r < operands {
                         return match self.reading[r] {
                             Reading::InPlace(arg) => shared.args[arg].add(start),
-                            _ => slot(r),
+                            Reading::Once(_) | Reading::Each(_) => slot(r),
                         };
                     }
                     match self.direct[r - operands] {
@@ -296,6 +296,8 @@ fn compute<T: Real>(function: Function, a: &[T], b: &[T], to: &mut [T]) {
         Function::Add => pairs.for_each(|(t, (a, b))| *t = *a + *b),
         Function::Mul => pairs.for_each(|(t, (a, b))| *t = *a * *b),
         Function::Mask => pairs.for_each(|(t, (a, b))| *t = if *b > T::ZERO { *a } else { T::ZERO }),
+        // b < a is false, too, where a is not a number.
+        Function::Max => pairs.for_each(|(t, (a, b))| *t = if *b > *a || b.is_nan() { *b } else { *a }),
         Function::Scale(c) => {
             let c = T::from_f64(c);
             to.iter_mut().zip(a).for_each(|(t, a)| *t = c * *a);
@@ -311,6 +313,13 @@ fn compute<T: Real>(function: Function, a: &[T], b: &[T], to: &mut [T]) {
         Function::Unary(Unary::Sigmoid) => each(to, &sigmoid),
         Function::Unary(Unary::Exp) => each(to, &|a| a.exp()),
         Function::Unary(Unary::Log) => each(to, &|a| a.ln()),
+        Function::Unary(Unary::Tanh) => each(to, &|a| a.tanh()),
+        Function::Unary(Unary::Softplus) => each(to, &softplus),
+        Function::Unary(Unary::Erf) => each(to, &|a| a.erf()),
+        Function::Unary(Unary::Pow(c)) => {
+            let c = T::from_f64(c.0);
+            each(to, &|a| a.powf(c));
+        }
     }
 }
 
@@ -322,6 +331,12 @@ fn sigmoid<T: Real>(x: T) -> T {
         let e = x.exp();
         e / (T::ONE + e)
     }
+}
+
+/// `ln(1+e^x)` without overflow.
+fn softplus<T: Real>(x: T) -> T {
+    let above = if x > T::ZERO { x } else { T::ZERO };
+    above + (-x.abs()).exp().ln_1p()
 }
 
 /// Sums of every `post`-th entry, into the first `post`: halves are added while there is an even number of rows.

@@ -148,13 +148,11 @@ impl<T: Real> Backend for Cpu<T> {
     }
 
     fn read_state(&self, state: usize, out: &mut [f64]) -> Result<()> {
-        match &self.states[state] {
-            Buffer::Float(from) => {
-                out.iter_mut().zip(from).for_each(|(o, f)| *o = f.to_f64());
-                Ok(())
-            }
-            _ => Err(Error::Program("only floating-point states can be read".into())),
-        }
+        let Buffer::Float(from) = &self.states[state] else {
+            return Err(Error::Program("only floating-point states can be read".into()));
+        };
+        out.iter_mut().zip(from).for_each(|(o, f)| *o = f.to_f64());
+        Ok(())
     }
 
     fn load(&mut self, plan: Plan, states: Vec<usize>) -> Result<()> {

@@ -51,18 +51,28 @@ pub trait Real:
     fn exp(self) -> Self;
     /// Natural logarithm.
     fn ln(self) -> Self;
+    /// `ln(1 + self)`.
+    fn ln_1p(self) -> Self;
+    /// Hyperbolic tangent.
+    fn tanh(self) -> Self;
+    /// Error function.
+    fn erf(self) -> Self;
+    /// `self^c`.
+    fn powf(self, c: Self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
     /// Absolute value.
     fn abs(self) -> Self;
     /// The larger of the two; the other one if one is NaN.
     fn max(self, other: Self) -> Self;
+    /// Not a number.
+    fn is_nan(self) -> bool;
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
 }
 
 macro_rules! real {
-    ($t:ident, $portable:literal, $avx2:ident, $avx512:ident) => {
+    ($t:ident, $portable:literal, $avx2:ident, $avx512:ident, $erf:path) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -91,6 +101,22 @@ macro_rules! real {
                 self.ln()
             }
             #[inline(always)]
+            fn ln_1p(self) -> Self {
+                self.ln_1p()
+            }
+            #[inline(always)]
+            fn tanh(self) -> Self {
+                self.tanh()
+            }
+            #[inline(always)]
+            fn erf(self) -> Self {
+                $erf(self)
+            }
+            #[inline(always)]
+            fn powf(self, c: Self) -> Self {
+                self.powf(c)
+            }
+            #[inline(always)]
             fn sqrt(self) -> Self {
                 self.sqrt()
             }
@@ -103,11 +129,15 @@ macro_rules! real {
                 self.max(other)
             }
             #[inline(always)]
+            fn is_nan(self) -> bool {
+                self.is_nan()
+            }
+            #[inline(always)]
             fn is_finite(self) -> bool {
                 self.is_finite()
             }
         }
     };
 }
-real!(f32, 4, __m256, __m512);
-real!(f64, 2, __m256d, __m512d);
+real!(f32, 4, __m256, __m512, libm::erff);
+real!(f64, 2, __m256d, __m512d, libm::erf);

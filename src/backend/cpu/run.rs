@@ -6,25 +6,27 @@ use super::real::Real;
 use super::structure::{self, GatherShape, SubsampleShape};
 use super::{Buffer, Loaded, gemm, norm, reduce, xent};
 use crate::program::{Dims, Kernel, Place, Tensor};
-use crate::tape::{Form, Role, Scalar, Strided, Window};
+use crate::tape::{Role, Scalar, Strided, Window};
 
 /// Entries of workspace that a kernel asks for (groups ask for theirs themselves).
 pub(super) fn workspace_len<T: Real>(kernel: &Kernel, args: &[Tensor]) -> usize {
     match kernel {
-        Kernel::Contract { dims, out, .. } => match (dims, conv_shape(dims)) {
-            (_, Some(shape)) => conv::workspace_len::<T>(&shape, conv_role(*out)),
-            (Dims::Gemm { m, n, k }, _) => {
-                let [m, n, k] = product_extents(*out, *m, *n, *k);
+        Kernel::Contract { dims, out, .. } => match extents(dims) {
+            Extents::Conv(shape) => conv::workspace_len::<T>(&shape, conv_role(*out)),
+            Extents::Gemm(m, n, k) => {
+                let [m, n, k] = product_extents(*out, m, n, k);
                 gemm::workspace_len(m, n, k)
             }
-            _ => unreachable!("a convolution has a convolution's extents"),
         },
         Kernel::Sum(view) => reduce::workspace_len(view.pre, view.mid, view.post),
         // Batch norm in one kernel keeps its moments there, too.
         Kernel::Moments(c) | Kernel::Normalise(c, _) | Kernel::NormJacobian(c, _) => {
             norm::workspace_len(args[0].len / (*c).max(1), *c) + 2 * c
         }
-        _ => 0,
+        Kernel::Group(_) | Kernel::Select(..) | Kernel::Unselect(..) => 0,
+        Kernel::Subsample(..) | Kernel::Embed(..) | Kernel::Unrow(_) | Kernel::Stack => 0,
+        Kernel::Softmax(_) | Kernel::CrossEntropy | Kernel::Residual | Kernel::WeightedResidual => 0,
+        Kernel::Correct | Kernel::Gather(..) | Kernel::Copy => 0,
     }
 }
 
@@ -37,12 +39,19 @@ fn product_extents(out: Role, m: usize, n: usize, k: usize) -> [usize; 3] {
     }
 }
 
-fn conv_shape(dims: &Dims) -> Option<ConvShape> {
+/// Extents as the kernels of this machine take them.
+enum Extents {
+    Conv(ConvShape),
+    Gemm(usize, usize, usize),
+}
+
+fn extents(dims: &Dims) -> Extents {
     match *dims {
         Dims::Conv { n, h, w, ci, kh, kw, co, geometry } => {
-            Some(ConvShape { n, h, w, ci, kh, kw, co, stride: geometry.stride, pad: geometry.pad })
+            let (stride, pad) = (geometry.stride, geometry.pad);
+            Extents::Conv(ConvShape { n, h, w, ci, kh, kw, co, stride, pad })
         }
-        Dims::Gemm { .. } => None,
+        Dims::Gemm { m, n, k } => Extents::Gemm(m, n, k),
     }
 }
 
@@ -157,16 +166,16 @@ fn kernel<T: Real>(
     let arg = |memory: &mut Memory<T>, i: usize| memory.read(&args[i]);
     let out = memory.write(&outs[0]);
     match kernel {
-        Kernel::Contract { form, out: role, dims, accumulate } => {
+        Kernel::Contract { out: role, dims, accumulate, .. } => {
             let (a, b) = (arg(memory, 0), arg(memory, 1));
-            match (form, dims, conv_shape(dims)) {
-                (Form::Conv(_), _, Some(shape)) => match role {
+            match extents(dims) {
+                Extents::Conv(shape) => match role {
                     Role::C => conv::forward(&shape, a, b, out, *accumulate, workspace),
                     Role::A => conv::data_gradient(&shape, a, b, out, *accumulate, workspace),
                     Role::B => conv::weight_gradient(&shape, a, b, out, *accumulate, workspace),
                 },
-                (_, Dims::Gemm { m, n, k }, _) => {
-                    let [m, n, k] = product_extents(*role, *m, *n, *k);
+                Extents::Gemm(m, n, k) => {
+                    let [m, n, k] = product_extents(*role, m, n, k);
                     let (ta, tb, a, b) = match role {
                         Role::C => (false, false, a, b),
                         // (B [k,n], C [m,n]): A = C·Bᵀ
@@ -176,7 +185,6 @@ fn kernel<T: Real>(
                     };
                     gemm::gemm(ta, tb, m, n, k, a, b, out, *accumulate, workspace);
                 }
-                _ => unreachable!("a convolution has a convolution's extents"),
             }
         }
         Kernel::Group(_) => unreachable!("groups are prepared and run apart"),

@@ -3,25 +3,40 @@
 use crate::program::{Function, Group, Operand, Outcome};
 use crate::tape::{Unary, View3};
 
-/// What an instruction does; twin of `Code`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub(super) enum Code {
-    Add,
-    Mul,
-    Mask,
-    Scale,
-    Offset,
-    Sigmoid,
-    Recip,
-    Sqrt,
-    Exp,
-    Log,
-    Fill,
-    Number,
-    Repeat,
-    Store,
-    Sum,
+macro_rules! codes {
+    ($($code:ident = $number:literal $twin:literal),+ $(,)?) => {
+        /// What an instruction does. `Code` in `kernels/entrywise.cu` has the same numbers; a test below reads it there.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub(super) enum Code { $($code = $number),+ }
+
+        /// The kernel's names and numbers.
+        #[cfg(test)]
+        const TWINS: &[(&str, u8)] = &[$(($twin, Code::$code as u8)),+];
+    };
+}
+
+codes! {
+    Add = 0 "ADD",
+    Mul = 1 "MUL",
+    Mask = 2 "MASK",
+    Max = 3 "MAX",
+    Scale = 4 "SCALE",
+    Offset = 5 "OFFSET",
+    Sigmoid = 6 "SIGMOID",
+    Recip = 7 "RECIP",
+    Sqrt = 8 "SQRT",
+    Exp = 9 "EXP",
+    Log = 10 "LOG",
+    Tanh = 11 "TANH",
+    Softplus = 12 "SOFTPLUS",
+    Erf = 13 "ERF",
+    Pow = 14 "POW",
+    Fill = 15 "FILL",
+    Number = 16 "NUMBER",
+    Repeat = 17 "REPEAT",
+    Store = 18 "STORE",
+    Sum = 19 "SUM",
 }
 
 /// An instruction; registers by number.
@@ -64,7 +79,7 @@ pub(super) fn assemble(group: &Group) -> Assembled {
     let first = group.operands.len();
     let constant = |r: usize| match group.operands.get(r) {
         Some(Operand::Constant(c)) => Some(*c),
-        _ => None,
+        Some(Operand::Full(_) | Operand::Repeat(..)) | None => None,
     };
     let fold = |code: Code, with: Code, a: usize, b: usize| match (constant(a), constant(b)) {
         (_, Some(c)) => Step { code: with, a, b: None, c },
@@ -79,13 +94,20 @@ pub(super) fn assemble(group: &Group) -> Assembled {
             Function::Add => fold(Code::Add, Code::Offset, s.a, s.b),
             Function::Mul => fold(Code::Mul, Code::Scale, s.a, s.b),
             Function::Mask => Step { code: Code::Mask, a: s.a, b: Some(s.b), c: 0.0 },
+            Function::Max => Step { code: Code::Max, a: s.a, b: Some(s.b), c: 0.0 },
             Function::Scale(c) => unary(Code::Scale, s.a, c),
             Function::Offset(c) => unary(Code::Offset, s.a, c),
-            Function::Unary(Unary::Sigmoid) => unary(Code::Sigmoid, s.a, 0.0),
-            Function::Unary(Unary::Recip) => unary(Code::Recip, s.a, 0.0),
-            Function::Unary(Unary::Sqrt) => unary(Code::Sqrt, s.a, 0.0),
-            Function::Unary(Unary::Exp) => unary(Code::Exp, s.a, 0.0),
-            Function::Unary(Unary::Log) => unary(Code::Log, s.a, 0.0),
+            Function::Unary(f) => match f {
+                Unary::Sigmoid => unary(Code::Sigmoid, s.a, 0.0),
+                Unary::Recip => unary(Code::Recip, s.a, 0.0),
+                Unary::Sqrt => unary(Code::Sqrt, s.a, 0.0),
+                Unary::Exp => unary(Code::Exp, s.a, 0.0),
+                Unary::Log => unary(Code::Log, s.a, 0.0),
+                Unary::Tanh => unary(Code::Tanh, s.a, 0.0),
+                Unary::Softplus => unary(Code::Softplus, s.a, 0.0),
+                Unary::Erf => unary(Code::Erf, s.a, 0.0),
+                Unary::Pow(c) => unary(Code::Pow, s.a, c.0),
+            },
         })
         .collect();
     let mut outcomes = vec![Vec::new(); first + steps.len()];
@@ -109,12 +131,12 @@ pub(super) fn assemble(group: &Group) -> Assembled {
         free: Vec::new(),
         out: Assembled::default(),
     };
-    let full = (0..first).filter(|r| matches!(group.operands[*r], Operand::Full(_)));
-    let loaded: Vec<usize> = full.filter(|r| work.wanted(*r)).collect();
-    for r in &loaded {
-        if let Operand::Full(arg) = group.operands[*r] {
-            let to = work.take(*r);
-            work.out.loads.push((to, arg));
+    let mut loaded = Vec::new();
+    for (r, operand) in group.operands.iter().enumerate() {
+        if let (Operand::Full(arg), true) = (operand, work.wanted(r)) {
+            let to = work.take(r);
+            work.out.loads.push((to, *arg));
+            loaded.push(r);
         }
     }
     loaded.into_iter().for_each(|r| work.defined(r));
@@ -131,8 +153,8 @@ pub(super) fn assemble(group: &Group) -> Assembled {
         work.out.instructions.push(Instruction::Compute { code, to, a, b: b.unwrap_or(a), c });
         work.defined(first + i);
     }
-    // Operands that only outcomes want.
-    for r in (0..first).filter(|r| !matches!(group.operands[*r], Operand::Full(_))) {
+    // Operands that only outcomes want, and that have not been loaded.
+    for r in 0..first {
         if !work.outcomes[r].is_empty() {
             work.use_of(r);
         }
@@ -214,6 +236,25 @@ impl Assembler<'_> {
 mod tests {
     use super::*;
     use crate::program::Step;
+
+    /// The numbers and names of `Code` as the kernel's text has them, and a case for each.
+    #[test]
+    fn the_kernel_has_the_same_codes() {
+        let text = crate::backend::cuda::sources::ENTRYWISE.text;
+        let list = text.split("enum Code : u32 {").nth(1).and_then(|t| t.split('}').next()).unwrap();
+        let theirs: Vec<(&str, u8)> = list
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+            .map(|entry| entry.split_once(" = ").unwrap_or_else(|| panic!("`{entry}` has no number")))
+            .map(|(name, number)| (name, number.parse().unwrap()))
+            .collect();
+        assert_eq!(theirs, TWINS);
+        for (name, _) in TWINS {
+            assert_eq!(text.matches(&format!("case {name}:")).count(), 1, "cases of {name}");
+        }
+        assert_eq!(text.matches("case ").count(), TWINS.len(), "cases without a code");
+    }
 
     #[test]
     fn registers_are_used_again_and_what_nobody_needs_is_not_computed() {

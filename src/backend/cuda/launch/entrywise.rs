@@ -2,7 +2,6 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::Precision;
 use super::super::builder::Builder;
 use super::super::divide::FastDiv;
 use super::super::driver::{Address, Command};
@@ -112,23 +111,20 @@ impl Layout {
 }
 
 /// Bytes of the partial sums of all blocks.
-pub fn workspace_bytes(_precision: Precision, instr: &Instr) -> usize {
-    let Kernel::Group(group) = &instr.kernel else { unreachable!("{} is no group", instr.kernel.name()) };
-    match Layout::new(group) {
-        Ok(layout) if layout.sums > 0 && !layout.direct() => {
-            layout.walk.row_blocks() as usize * layout.sums * layout.post * size_of::<f64>()
-        }
-        // What is wrong is said by `build`.
-        _ => 0,
+pub fn workspace_bytes(group: &Group) -> usize {
+    // What is wrong is said by `build`.
+    let Ok(layout) = Layout::new(group) else { return 0 };
+    if layout.sums == 0 || layout.direct() {
+        return 0;
     }
+    layout.walk.row_blocks() as usize * layout.sums * layout.post * size_of::<f64>()
 }
 
 /// Appends a group's commands.
 ///
 /// # Errors
 /// If the group is larger than the kernel can count or hold.
-pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
-    let Kernel::Group(group) = &instr.kernel else { unreachable!("{} is no group", instr.kernel.name()) };
+pub fn build(b: &mut Builder, instr: &Instr, group: &Group) -> Result<()> {
     if group.count == 0 {
         for out in instr.outs.iter().filter(|o| o.len > 0) {
             let (to, bytes) = (b.address(out), out.len * b.width(out).bytes());
@@ -211,7 +207,7 @@ fn overlap(a: &Tensor, b: &Tensor) -> bool {
         (Place::State(i, x), Place::State(j, y)) | (Place::Input(i, x), Place::Input(j, y)) if i == j => {
             (x, y)
         }
-        _ => return false,
+        (Place::Arena(_) | Place::State(..) | Place::Input(..), _) => return false,
     };
     from_a < from_b + b.len && from_b < from_a + a.len
 }
@@ -246,8 +242,8 @@ pub fn build_together(b: &mut Builder, instrs: &[Instr]) -> Result<()> {
 
 /// Which outputs are sums, in order.
 fn sum_outputs(group: &Group) -> impl Iterator<Item = usize> {
-    let sum = |o: &Outcome| matches!(o, Outcome::Sum(..));
-    group.outcomes.iter().enumerate().filter(move |(_, o)| sum(o)).map(|(i, _)| i)
+    let sum = |(i, o): (usize, &Outcome)| if let Outcome::Sum(..) = o { Some(i) } else { None };
+    group.outcomes.iter().enumerate().filter_map(sum)
 }
 
 /// A program as the kernel reads it: tensors, then repeats, then loads and instructions.

@@ -13,42 +13,54 @@ pub mod xent;
 
 use std::ops::Range;
 
+use pool::Pooling;
+
 use super::Precision;
 use super::builder::Builder;
 use crate::error::Result;
 use crate::program::{Instr, Kernel};
-use crate::tape::Form;
-
-/// A family's two functions.
-struct Family {
-    workspace_bytes: fn(Precision, &Instr) -> usize,
-    build: fn(&mut Builder, &Instr) -> Result<()>,
-}
-
-macro_rules! family {
-    ($name:ident) => {
-        Family { workspace_bytes: $name::workspace_bytes, build: $name::build }
-    };
-}
-
-fn family(kernel: &Kernel) -> Family {
-    match kernel {
-        Kernel::Contract { form: Form::Conv(_), .. } => family!(conv),
-        Kernel::Contract { .. } => family!(gemm),
-        Kernel::Group(_) => family!(entrywise),
-        Kernel::Sum(_) => family!(reduce),
-        Kernel::Select(..) | Kernel::Unselect(..) => family!(pool),
-        Kernel::Subsample(..) | Kernel::Embed(..) | Kernel::Unrow(_) | Kernel::Stack => family!(structure),
-        Kernel::Gather(..) | Kernel::Copy => family!(structure),
-        Kernel::Moments(_) | Kernel::Normalise(..) | Kernel::NormJacobian(..) => family!(norm),
-        Kernel::Softmax(_) | Kernel::CrossEntropy | Kernel::Correct => family!(xent),
-        Kernel::Residual | Kernel::WeightedResidual => family!(xent),
-    }
-}
+use crate::tape::{Form, Scalar};
 
 /// Bytes that an instruction's kernels need between them.
 pub fn workspace_bytes(precision: Precision, instr: &Instr) -> usize {
-    (family(&instr.kernel).workspace_bytes)(precision, instr)
+    match &instr.kernel {
+        Kernel::Contract { form: Form::Conv(_), .. } => conv::workspace_bytes(precision, instr),
+        Kernel::Contract { form: Form::Gemm | Form::Mul, .. } => gemm::workspace_bytes(precision, instr),
+        Kernel::Group(group) => entrywise::workspace_bytes(group),
+        Kernel::Sum(view) => reduce::workspace_bytes(view),
+        Kernel::Moments(c) | Kernel::Normalise(c, _) | Kernel::NormJacobian(c, _) => {
+            norm::workspace_bytes(instr, *c)
+        }
+        Kernel::Select(..) | Kernel::Unselect(..) | Kernel::Subsample(..) | Kernel::Embed(..) => 0,
+        Kernel::Unrow(_) | Kernel::Stack | Kernel::Gather(..) | Kernel::Copy => 0,
+        Kernel::Softmax(_) | Kernel::CrossEntropy | Kernel::Correct => 0,
+        Kernel::Residual | Kernel::WeightedResidual => 0,
+    }
+}
+
+/// Appends the commands of an instruction.
+fn build_one(b: &mut Builder, instr: &Instr) -> Result<()> {
+    match &instr.kernel {
+        Kernel::Contract { form: Form::Conv(_), .. } => conv::build(b, instr),
+        Kernel::Contract { form: Form::Gemm | Form::Mul, .. } => gemm::build(b, instr),
+        Kernel::Group(group) => entrywise::build(b, instr, group),
+        Kernel::Sum(view) => reduce::build(b, instr, view),
+        Kernel::Select(window, image) => pool::build(b, instr, Pooling::Select, *window, *image),
+        Kernel::Unselect(window, image) => pool::build(b, instr, Pooling::Unselect, *window, *image),
+        Kernel::Subsample(how, image) => structure::strided(b, instr, true, *how, *image),
+        Kernel::Embed(how, image) => structure::strided(b, instr, false, *how, *image),
+        Kernel::Unrow(at) => structure::place(b, instr, *at),
+        Kernel::Stack => structure::stack(b, instr),
+        Kernel::Copy => structure::copy(b, instr),
+        Kernel::Gather(spec, image) => structure::gather(b, instr, spec, *image),
+        Kernel::Moments(c) => norm::build(b, instr, *c, norm::Then::Nothing),
+        Kernel::Normalise(c, Scalar(eps)) => norm::build(b, instr, *c, norm::Then::Normalise(*eps)),
+        Kernel::NormJacobian(c, Scalar(eps)) => norm::build(b, instr, *c, norm::Then::Jacobian(*eps)),
+        Kernel::Softmax(k) => xent::build(b, instr, "softmax", instr.args[0].len / (*k).max(1)),
+        Kernel::CrossEntropy => xent::build(b, instr, "cross_entropy", instr.args[1].len),
+        Kernel::Residual | Kernel::WeightedResidual => xent::build(b, instr, "residual", instr.args[1].len),
+        Kernel::Correct => xent::build(b, instr, "correct", instr.args[1].len),
+    }
 }
 
 /// Appends the commands of all instructions; per instruction, which of the builder's commands are its. Where one launch serves several
@@ -64,7 +76,7 @@ pub fn build(b: &mut Builder, instrs: &[Instr]) -> Result<Vec<Range<usize>>> {
         if count > 1 {
             entrywise::build_together(b, &instrs[spans.len()..][..count])?;
         } else {
-            (family(&instr.kernel).build)(b, instr)?;
+            build_one(b, instr)?;
         }
         let to = b.commands.len();
         spans.push(from..to);

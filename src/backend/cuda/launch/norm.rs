@@ -2,14 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::Precision;
 use super::super::builder::Builder;
 use super::super::driver::{Address, Width};
 use super::super::sources::NORM;
 use super::walk::{Columns, Cut, NONE, Operand, Walk, blocks};
 use crate::error::Result;
-use crate::program::{Instr, Kernel};
-use crate::tape::Scalar;
+use crate::program::Instr;
 
 /// `kernels/norm.cu`.
 const TOTALS_THREADS: u32 = 512;
@@ -35,11 +33,15 @@ struct Params {
     pad: u32,
 }
 
-fn channels(instr: &Instr) -> usize {
-    match instr.kernel {
-        Kernel::Moments(c) | Kernel::Normalise(c, _) | Kernel::NormJacobian(c, _) => c,
-        _ => unreachable!("{} is no batch norm", instr.kernel.name()),
-    }
+/// What follows the statistics.
+#[derive(Clone, Copy)]
+pub enum Then {
+    /// They are what is asked for.
+    Nothing,
+    /// Batch norm with this epsilon.
+    Normalise(f64),
+    /// Its Jacobian.
+    Jacobian(f64),
 }
 
 /// Two blocks for each of an H100's multiprocessors, and no block without four rows for each thread.
@@ -53,8 +55,8 @@ fn tables_bytes(c: usize) -> usize {
 }
 
 /// Bytes of moments, coefficients and the partial sums of all blocks.
-pub fn workspace_bytes(_precision: Precision, instr: &Instr) -> usize {
-    let (count, c) = (instr.args[0].len, channels(instr));
+pub fn workspace_bytes(instr: &Instr, c: usize) -> usize {
+    let count = instr.args[0].len;
     if count == 0 {
         return 0;
     }
@@ -65,12 +67,12 @@ pub fn workspace_bytes(_precision: Precision, instr: &Instr) -> usize {
     }
 }
 
-/// Appends the commands of batch norm's statistics, of batch norm or of its Jacobian.
+/// Appends the commands of batch norm's statistics over `c` channels, and of what follows.
 ///
 /// # Errors
 /// If a tensor is larger than kernels can count.
-pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
-    let (count, c) = (instr.args[0].len, channels(instr));
+pub fn build(b: &mut Builder, instr: &Instr, c: usize, then: Then) -> Result<()> {
+    let count = instr.args[0].len;
     if count == 0 {
         return Ok(());
     }
@@ -99,22 +101,22 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
     let (grid, threads) = (columns.walk.grid(), columns.threads as u32);
     b.launch(NORM, "moments", grid, threads, 0, &params)?;
     // Mean and 1/√(variance + eps) are for what follows in the same build; else the variance is what is asked for.
-    let total = match instr.kernel {
-        Kernel::Normalise(_, Scalar(eps)) | Kernel::NormJacobian(_, Scalar(eps)) => {
+    let total = match then {
+        Then::Nothing => params,
+        Then::Normalise(eps) | Then::Jacobian(eps) => {
             Params { out: Operand::new(moments, Width::F32), eps, inverse: 1, ..params }
         }
-        _ => params,
     };
     b.launch(NORM, "moments_total", blocks(c, 32), TOTALS_THREADS, 0, &total)?;
-    match instr.kernel {
-        Kernel::Normalise(..) => b.launch(NORM, "normalise", grid, threads, 0, &params),
-        Kernel::NormJacobian(..) => {
+    match then {
+        Then::Nothing => Ok(()),
+        Then::Normalise(_) => b.launch(NORM, "normalise", grid, threads, 0, &params),
+        Then::Jacobian(_) => {
             let v = Operand::of(b, &instr.args[1]).vector_if(aligned);
             let params = Params { v, ..params };
             b.launch(NORM, "projections", grid, threads, 0, &params)?;
             b.launch(NORM, "projections_total", blocks(c, 32), TOTALS_THREADS, 0, &params)?;
             b.launch(NORM, "apply_jacobian", grid, threads, 0, &params)
         }
-        _ => Ok(()),
     }
 }

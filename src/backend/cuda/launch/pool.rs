@@ -2,17 +2,26 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::Precision;
 use super::super::builder::Builder;
 use super::super::divide::FastDiv;
 use super::super::driver::Command;
 use super::super::sources::POOL;
 use super::walk::{Operand, blocks, entries};
 use crate::error::Result;
-use crate::program::{Instr, Kernel};
+use crate::program::Instr;
+use crate::tape::Window;
 
 /// `kernels/pool.cu`.
 const THREADS: usize = 256;
+
+/// Which of the two.
+#[derive(Clone, Copy)]
+pub enum Pooling {
+    /// From a window its largest entry's place.
+    Select,
+    /// To that place.
+    Unselect,
+}
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -34,20 +43,17 @@ struct Params {
     pad: u32,
 }
 
-/// These kernels need none.
-pub fn workspace_bytes(_precision: Precision, _instr: &Instr) -> usize {
-    0
-}
-
-/// Appends the command of a selection or of its transpose.
+/// Appends the command of a selection, or of its transpose, from or to an image `[n,h,w,c]`.
 ///
 /// # Errors
 /// If a tensor is larger than kernels can count.
-pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
-    let (Kernel::Select(window, [n, h, w, c]) | Kernel::Unselect(window, [n, h, w, c])) = instr.kernel else {
-        unreachable!("{} is no pooling", instr.kernel.name())
-    };
-    let select = matches!(instr.kernel, Kernel::Select(..));
+pub fn build(
+    b: &mut Builder,
+    instr: &Instr,
+    which: Pooling,
+    window: Window,
+    [n, h, w, c]: [usize; 4],
+) -> Result<()> {
     let windows = |extent: usize| (extent + window.stride).saturating_sub(window.size) / window.stride;
     let (p, q) = (windows(h), windows(w));
     entries(n * h * w * c)?;
@@ -61,7 +67,10 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         b.commands.push(Command::Clear { to, bytes });
         return Ok(());
     }
-    let (rows, columns) = if select { (p, q) } else { (h, w) };
+    let ((rows, columns), name) = match which {
+        Pooling::Select => ((p, q), "select"),
+        Pooling::Unselect => ((h, w), "unselect"),
+    };
     let lanes = if c.is_multiple_of(4) { 4 } else { 1 };
     let count = n * rows * columns * (c / lanes);
     let params = Params {
@@ -82,11 +91,5 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         stride: window.stride as u32,
         pad: 0,
     };
-    let name = match (select, lanes) {
-        (true, 4) => "select_4",
-        (true, _) => "select_1",
-        (false, 4) => "unselect_4",
-        (false, _) => "unselect_1",
-    };
-    b.launch(POOL, name, blocks(count, THREADS), THREADS as u32, 0, &params)
+    b.launch(POOL, &format!("{name}_{lanes}"), blocks(count, THREADS), THREADS as u32, 0, &params)
 }

@@ -2,13 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::Precision;
 use super::super::builder::Builder;
 use super::super::driver::Command;
 use super::super::sources::REDUCE;
 use super::walk::{NONE, Operand, blocks, entries};
 use crate::error::Result;
-use crate::program::{Instr, Kernel};
+use crate::program::Instr;
 use crate::tape::View3;
 
 /// `kernels/reduce.cu`.
@@ -72,8 +71,7 @@ fn chunks(view: &View3) -> (usize, usize) {
 }
 
 /// Bytes of the partial sums of all parts.
-pub fn workspace_bytes(_precision: Precision, instr: &Instr) -> usize {
-    let Kernel::Sum(view) = &instr.kernel else { unreachable!("{} is no sum", instr.kernel.name()) };
+pub fn workspace_bytes(view: &View3) -> usize {
     if view.count() == 0 {
         return 0;
     }
@@ -87,8 +85,7 @@ pub fn workspace_bytes(_precision: Precision, instr: &Instr) -> usize {
 ///
 /// # Errors
 /// If a tensor is larger than kernels can count.
-pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
-    let Kernel::Sum(view) = &instr.kernel else { unreachable!("{} is no sum", instr.kernel.name()) };
+pub fn build(b: &mut Builder, instr: &Instr, view: &View3) -> Result<()> {
     let (x, out) = (&instr.args[0], &instr.outs[0]);
     if view.count() == 0 {
         let (to, bytes) = (b.address(out), out.len * b.width(out).bytes());

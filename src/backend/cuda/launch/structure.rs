@@ -2,14 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::Precision;
 use super::super::builder::Builder;
 use super::super::divide::FastDiv;
 use super::super::driver::{Address, Command, Width};
 use super::super::sources::STRUCTURE;
 use super::walk::{NONE, Operand, blocks, entries};
 use crate::error::Result;
-use crate::program::{Instr, Kernel};
+use crate::program::Instr;
 use crate::tape::{GatherSpec, Strided};
 
 /// `kernels/structure.cu`.
@@ -76,39 +75,24 @@ struct GatherParams {
     offset: [f64; MAX_CHANNELS],
 }
 
-/// These kernels need none.
-pub fn workspace_bytes(_precision: Precision, _instr: &Instr) -> usize {
-    0
-}
-
-/// Appends the commands of what only moves numbers.
+/// Appends the commands of tensors one after another.
 ///
 /// # Errors
 /// If a tensor is larger than kernels can count.
-pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
-    let out = &instr.outs[0];
-    entries(out.len)?;
-    if out.len == 0 {
-        return Ok(());
-    }
-    let to = Operand::of(b, out);
-    let from: Vec<Operand> = match instr.kernel {
-        // Bytes and picks are no operands.
-        Kernel::Gather(..) => Vec::new(),
-        _ => instr.args.iter().map(|a| Operand::of(b, a)).collect(),
-    };
-    match &instr.kernel {
-        Kernel::Subsample(how, shape) => strided(b, *how, *shape, from[0], to, true),
-        Kernel::Embed(how, shape) => strided(b, *how, *shape, from[0], to, false),
-        Kernel::Unrow(at) => place(b, from[0], *at, instr.args[0].len, to, out.len),
-        Kernel::Stack => join(b, &from, instr.args[0].len, to),
-        Kernel::Copy => {
-            let (width, source) = (b.width(out), b.width(&instr.args[0]));
-            cast(b, from[0].at, source, to.at, width, out.len)
-        }
-        Kernel::Gather(spec, shape) => gather(b, instr, spec, *shape, to),
-        _ => unreachable!("{} does more than move numbers", instr.kernel.name()),
-    }
+pub fn stack(b: &mut Builder, instr: &Instr) -> Result<()> {
+    entries(instr.outs[0].len)?;
+    let from: Vec<Operand> = instr.args.iter().map(|a| Operand::of(b, a)).collect();
+    join(b, &from, instr.args[0].len, Operand::of(b, &instr.outs[0]))
+}
+
+/// Appends the command of a copy.
+///
+/// # Errors
+/// As [`stack`].
+pub fn copy(b: &mut Builder, instr: &Instr) -> Result<()> {
+    let (from, to) = (&instr.args[0], &instr.outs[0]);
+    let (source, width) = (b.width(from), b.width(to));
+    cast(b, b.address(from), source, b.address(to), width, to.len)
 }
 
 /// Copies `len` entries from one width to another; the places do not overlap.
@@ -133,14 +117,21 @@ pub fn cast(b: &mut Builder, from: Address, width: Width, to: Address, new: Widt
     Ok(())
 }
 
-fn strided(
+/// Appends the command of a shortcut from an image `[n,h,w,c]` (`subsample`), or of its transpose.
+///
+/// # Errors
+/// As [`stack`].
+pub fn strided(
     b: &mut Builder,
+    instr: &Instr,
+    subsample: bool,
     how: Strided,
     [n, h, w, c]: [usize; 4],
-    x: Operand,
-    out: Operand,
-    subsample: bool,
 ) -> Result<()> {
+    if instr.outs[0].len == 0 {
+        return Ok(());
+    }
+    let (x, out) = (Operand::of(b, &instr.args[0]), Operand::of(b, &instr.outs[0]));
     let (p, q, o) = (h.div_ceil(how.stride), w.div_ceil(how.stride), how.before + c + how.after);
     entries((n * h * w * c).max(n * p * q * o))?;
     let whole = c.is_multiple_of(4) && how.before.is_multiple_of(4) && how.after.is_multiple_of(4);
@@ -163,16 +154,21 @@ fn strided(
         o: o as u32,
         before: how.before as u32,
     };
-    let name = match (subsample, lanes) {
-        (true, 4) => "subsample_4",
-        (true, _) => "subsample_1",
-        (false, 4) => "embed_4",
-        (false, _) => "embed_1",
-    };
-    b.launch(STRUCTURE, name, blocks(count, THREADS), THREADS as u32, 0, &params)
+    let name = if subsample { "subsample" } else { "embed" };
+    b.launch(STRUCTURE, &format!("{name}_{lanes}"), blocks(count, THREADS), THREADS as u32, 0, &params)
 }
 
-fn place(b: &mut Builder, x: Operand, at: usize, len: usize, out: Operand, length: usize) -> Result<()> {
+/// Appends the command of zeros but for the argument, which is put in at entry `at`.
+///
+/// # Errors
+/// As [`stack`].
+pub fn place(b: &mut Builder, instr: &Instr, at: usize) -> Result<()> {
+    let (len, length) = (instr.args[0].len, instr.outs[0].len);
+    entries(length)?;
+    if length == 0 {
+        return Ok(());
+    }
+    let (x, out) = (Operand::of(b, &instr.args[0]), Operand::of(b, &instr.outs[0]));
     let whole = at.is_multiple_of(4) && len.is_multiple_of(4) && length.is_multiple_of(4);
     let (name, lanes) = if whole { ("place_4", 4) } else { ("place_1", 1) };
     let params =
@@ -200,13 +196,16 @@ fn join(b: &mut Builder, xs: &[Operand], len: usize, out: Operand) -> Result<()>
     Ok(())
 }
 
-fn gather(
-    b: &mut Builder,
-    instr: &Instr,
-    spec: &GatherSpec,
-    [h, w, c]: [usize; 3],
-    out: Operand,
-) -> Result<()> {
+/// Appends the commands of the loading of a batch of images `[h,w,c]`.
+///
+/// # Errors
+/// As [`stack`].
+pub fn gather(b: &mut Builder, instr: &Instr, spec: &GatherSpec, [h, w, c]: [usize; 3]) -> Result<()> {
+    entries(instr.outs[0].len)?;
+    if instr.outs[0].len == 0 {
+        return Ok(());
+    }
+    let out = Operand::of(b, &instr.outs[0]);
     let (pixels, picks) = (&instr.args[0], &instr.args[1]);
     let n = picks.len / 4;
     for first in (0..c).step_by(MAX_CHANNELS) {

@@ -2,12 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::Precision;
 use super::super::builder::Builder;
 use super::super::sources::XENT;
 use super::walk::{NONE, Operand, blocks, entries};
 use crate::error::Result;
-use crate::program::{Instr, Kernel};
+use crate::program::Instr;
 
 /// `kernels/xent.cu`.
 const THREADS: usize = 128;
@@ -23,24 +22,12 @@ struct Params {
     k: u32,
 }
 
-/// These kernels need none.
-pub fn workspace_bytes(_precision: Precision, _instr: &Instr) -> usize {
-    0
-}
-
-/// Appends the command of softmax, cross-entropy, one of its derivatives or hits.
+/// Appends the command of softmax, cross-entropy, one of its derivatives or hits: the kernel `name`, over so many samples.
 ///
 /// # Errors
 /// If a tensor is larger than kernels can count.
-pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
+pub fn build(b: &mut Builder, instr: &Instr, name: &str, samples: usize) -> Result<()> {
     let (z, out) = (&instr.args[0], &instr.outs[0]);
-    let (name, n) = match instr.kernel {
-        Kernel::Softmax(k) => ("softmax", z.len / k.max(1)),
-        Kernel::CrossEntropy => ("cross_entropy", out.len),
-        Kernel::Residual | Kernel::WeightedResidual => ("residual", instr.args[1].len),
-        Kernel::Correct => ("correct", out.len),
-        _ => unreachable!("{} is no cross-entropy", instr.kernel.name()),
-    };
     entries(z.len)?;
     if z.len == 0 {
         return Ok(());
@@ -50,8 +37,8 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         weight: instr.args.get(2).map_or(NONE, |w| Operand::of(b, w)),
         out: Operand::of(b, out),
         labels: instr.args.get(1).map_or(0, |y| b.address(y)),
-        n: n as u32,
-        k: (z.len / n) as u32,
+        n: samples as u32,
+        k: (z.len / samples) as u32,
     };
-    b.launch(XENT, name, blocks(n, THREADS / 32), THREADS as u32, 0, &params)
+    b.launch(XENT, name, blocks(samples, THREADS / 32), THREADS as u32, 0, &params)
 }

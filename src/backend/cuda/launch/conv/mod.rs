@@ -204,7 +204,7 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
     };
     match role {
         Role::B => weight_gradient(b, family, &s, params, free, tile),
-        _ => correlate(b, family, &s, role, params, tile),
+        Role::A | Role::C => correlate(b, family, &s, role, params, tile),
     }
 }
 
