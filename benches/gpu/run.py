@@ -240,7 +240,7 @@ class Kit:
             if found := re.match(r"test (\S+)(?: - \S+)? \.\.\. ?(.*)", text):
                 test, said, text = found[1], [], found[2]
             if text in ("ok", "FAILED") and test:
-                errors = [s for s in said if re.search(r"error|limit", s)]
+                errors = [s for s in said if re.search(r"error|limit|wrong", s)]
                 self.record(program=program, test=test, outcome="passed" if text == "ok" else "failed", errors=errors[-400:])
                 self.say(f"{program} {test}: {text}")
                 passed += text == "ok"

@@ -60,7 +60,23 @@ impl Instr {
             Kernel::Subsample(how, [n, h, w, c]) | Kernel::Embed(how, [n, h, w, c]) => {
                 n * h.div_ceil(how.stride) * w.div_ceil(how.stride) * c
             }
-            _ => len,
+            Kernel::Contract { .. }
+            | Kernel::Group(_)
+            | Kernel::Sum(_)
+            | Kernel::Select(..)
+            | Kernel::Unselect(..)
+            | Kernel::Unrow(_)
+            | Kernel::Stack
+            | Kernel::Moments(_)
+            | Kernel::Normalise(..)
+            | Kernel::NormJacobian(..)
+            | Kernel::Softmax(_)
+            | Kernel::CrossEntropy
+            | Kernel::Residual
+            | Kernel::WeightedResidual
+            | Kernel::Correct
+            | Kernel::Gather(..)
+            | Kernel::Copy => len,
         }
     }
 }

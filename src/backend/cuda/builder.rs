@@ -81,7 +81,7 @@ pub(super) fn kind_bytes(kind: Kind) -> usize {
 pub fn entry_bytes(precision: Precision, tensor: &Tensor) -> usize {
     match tensor.kind {
         Kind::Float => tensor_width(precision, tensor).bytes(),
-        kind => kind_bytes(kind),
+        kind @ (Kind::Int | Kind::Byte) => kind_bytes(kind),
     }
 }
 

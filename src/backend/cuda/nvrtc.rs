@@ -109,15 +109,16 @@ impl Nvrtc {
         let log: Vec<u8> = log.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
         let (log, version) = (String::from_utf8_lossy(&log), &self.version);
         let what = format!("NVRTC {version} cannot compile kernels/{}", source.name);
-        Error::Device(match answer {
-            sys::nvrtcResult::NVRTC_ERROR_COMPILATION => {
-                format!("{what}, which is a defect of this program: {}", log.trim())
-            }
-            sys::nvrtcResult::NVRTC_ERROR_BUILTIN_OPERATION_FAILURE => format!(
+        // NVRTC's list of errors grows with its versions.
+        Error::Device(if answer == sys::nvrtcResult::NVRTC_ERROR_COMPILATION {
+            format!("{what}, which is a defect of this program: {}", log.trim())
+        } else if answer == sys::nvrtcResult::NVRTC_ERROR_BUILTIN_OPERATION_FAILURE {
+            format!(
                 "{what}, as it does not find its library libnvrtc-builtins.so.{version}, which is installed beside libnvrtc: install both \
                  from one package, and put their folder into LD_LIBRARY_PATH"
-            ),
-            other => format!("{what}: {other:?} {}", log.trim()),
+            )
+        } else {
+            format!("{what}: {answer:?} {}", log.trim())
         })
     }
 }
