@@ -44,7 +44,7 @@ impl Lowering<'_> {
         }
         for (v, term) in [(node.args[0], node.args[1]), (node.args[1], node.args[0])] {
             if let Some(chain) = self.chain(tape, term).filter(|c| pays(tape, p, c)) {
-                let base = self.out.matmul(self.of[&p], self.of[&v])?;
+                let base = self.out.matmul(self.lowered(p), self.lowered(v))?;
                 let rest = self.through_inner_products(tape, p, &chain)?;
                 return self.out.add(base, rest).map(Some);
             }
@@ -82,7 +82,7 @@ impl Lowering<'_> {
 
     /// `factors · ((p·qᵀ)·d)`.
     fn through_inner_products(&mut self, tape: &Tape, p: Var, chain: &Chain) -> Result<Var> {
-        let (p, q, d) = (self.of[&p], self.of[&chain.q], self.of[&chain.d]);
+        let (p, q, d) = (self.lowered(p), self.lowered(chain.q), self.lowered(chain.d));
         // One order of the pair, so that p·qᵀ and q·pᵀ are one matrix.
         let (last, first) = (p.max(q), p.min(q));
         let products = self.out.contract(GEMM, Role::A, [first, last], None)?;
@@ -96,7 +96,7 @@ impl Lowering<'_> {
                 Factor::Constant(c) => self.out.scale(value, *c)?,
                 Factor::Variable(s) => {
                     debug_assert_eq!(tape.shape(*s), &Shape::scalar());
-                    self.out.scale_by(value, self.of[s])?
+                    self.out.scale_by(value, self.lowered(*s))?
                 }
             };
         }

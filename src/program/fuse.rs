@@ -5,8 +5,9 @@
 //! ones) is computed again wherever it is needed, since reading it would cost as much as reading that tensor: batch
 //! norm's x̂ is never stored. Everything else is computed once, in one group.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
+use super::waits::Waits;
 use crate::tape::{Function, Tape, Var, Work};
 
 /// Steps that may be repeated to avoid storing their result.
@@ -14,6 +15,8 @@ const INLINE_STEPS: usize = 8;
 /// Size limits of a group, so that its registers stay in the first-level cache.
 const MAX_MEMBERS: usize = 32;
 const MAX_LOADS: usize = 12;
+/// Groups that are asked whether one more value fits.
+const MAX_CANDIDATES: usize = 6;
 
 /// Operations that run as one kernel.
 pub(super) struct Unit {
@@ -23,20 +26,25 @@ pub(super) struct Unit {
     pub group: bool,
     /// For a contraction that adds to the value of an earlier one: that value.
     pub onto: Option<Var>,
-    deps: BTreeSet<usize>,
     loads: HashSet<Var>,
 }
 
-/// The tape's operations, sorted into units.
+/// The tape's operations, sorted into units. Lists with an entry a value are in the order of the tape.
 pub(super) struct Units<'t> {
     tape: &'t Tape,
     pub units: Vec<Unit>,
+    works: Vec<Work>,
     /// The unit that makes a value's buffer, for values that have one.
-    of: HashMap<Var, usize>,
-    /// Per value: the single full-size tensor that it is cheap to compute from, and in how many steps.
-    inline: HashMap<Var, (Option<Var>, usize)>,
+    of: Vec<Option<usize>>,
+    /// The single full-size tensor that a value is cheap to compute from, and in how many steps.
+    inline: Vec<Option<(Option<Var>, usize)>>,
     users: Vec<Vec<Var>>,
+    /// Whether anything but the entrywise work of groups reads a value, directly or through reshapes.
+    buffered: Vec<bool>,
     kept: HashSet<Var>,
+    /// The youngest groups that read a value from memory, by number, the youngest first.
+    loaded_by: Vec<Vec<usize>>,
+    pub waits: Waits,
     fused: bool,
 }
 
@@ -62,36 +70,46 @@ impl<'t> Units<'t> {
                 users[arg.index()].push(var);
             }
         }
-        let kept = tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1)).collect();
-        let mut units =
-            Units { tape, units: Vec::new(), of: HashMap::new(), inline: HashMap::new(), users, kept, fused };
-        let mut loaded_by: HashMap<Var, Vec<usize>> = HashMap::new();
-        for var in tape.vars() {
-            units.place(var, &mut loaded_by);
+        let kept: HashSet<Var> =
+            tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1)).collect();
+        let works: Vec<Work> = tape.vars().map(|v| work(tape, v)).collect();
+        // From the last value back: a reshape's own readers are known when its argument's are asked for.
+        let mut buffered = vec![false; tape.len()];
+        for var in tape.vars().rev() {
+            let read = |user: &Var| match works[user.index()] {
+                Work::Same => buffered[user.index()],
+                Work::Entrywise(_) => false,
+                Work::Sum { from, .. } => from > 0 || !fused,
+                Work::Leaf | Work::Constant(_) | Work::Repeat { .. } | Work::Name | Work::Part(_) => true,
+                Work::Contract(..) | Work::Kernel => true,
+            };
+            buffered[var.index()] = kept.contains(&var) || users[var.index()].iter().any(read);
         }
+        let mut units = Units {
+            tape,
+            units: Vec::new(),
+            works,
+            of: vec![None; tape.len()],
+            inline: vec![None; tape.len()],
+            users,
+            buffered,
+            kept,
+            loaded_by: vec![Vec::new(); tape.len()],
+            waits: Waits::default(),
+            fused,
+        };
+        tape.vars().for_each(|var| units.place(var));
         units
     }
 
     /// Whether `var` is computed where it is needed, from the returned tensor (or from none of full size).
     pub fn inlined(&self, var: Var) -> Option<Option<Var>> {
-        self.inline.get(&var).map(|i| i.0)
+        self.inline[var.index()].map(|i| i.0)
     }
 
     /// The unit that makes `var`'s buffer; `None` for leaves and for values that are only computed in place.
     pub fn unit_of(&self, var: Var) -> Option<usize> {
-        self.of.get(&var).copied()
-    }
-
-    /// Whether anything but the entrywise work of groups reads `var`, directly or through reshapes.
-    pub fn needs_buffer(&self, var: Var) -> bool {
-        self.kept.contains(&var)
-            || self.users[var.index()].iter().any(|user| match self.work(*user) {
-                Work::Same => self.needs_buffer(*user),
-                Work::Entrywise(_) => false,
-                Work::Sum { from, .. } => from > 0 || !self.fused,
-                Work::Leaf | Work::Constant(_) | Work::Repeat { .. } | Work::Name | Work::Part(_) => true,
-                Work::Contract(..) | Work::Kernel => true,
-            })
+        self.of[var.index()]
     }
 
     /// Values that read `var`, directly or through reshapes.
@@ -107,12 +125,12 @@ impl<'t> Units<'t> {
         all
     }
 
-    fn place(&mut self, var: Var, loaded_by: &mut HashMap<Var, Vec<usize>>) {
+    fn place(&mut self, var: Var) {
         match self.work(var) {
             // Views and leaves run nothing.
             Work::Leaf | Work::Same | Work::Name | Work::Part(_) => return,
             Work::Constant(_) | Work::Repeat { .. } => {
-                if self.needs_buffer(var) {
+                if self.buffered[var.index()] {
                     self.start(var, true);
                 }
                 return;
@@ -122,8 +140,8 @@ impl<'t> Units<'t> {
                     return;
                 }
                 if let Some(cheap) = self.cheap(var).filter(|_| self.fused) {
-                    self.inline.insert(var, cheap);
-                    if !self.needs_buffer(var) {
+                    self.inline[var.index()] = Some(cheap);
+                    if !self.buffered[var.index()] {
                         return;
                     }
                 }
@@ -134,31 +152,35 @@ impl<'t> Units<'t> {
                 return;
             }
         }
-        let candidates = if self.fused { self.candidates(var, loaded_by) } else { Vec::new() };
+        let candidates = if self.fused { self.candidates(var) } else { Vec::new() };
         let unit = match candidates.into_iter().find(|g| self.fits(var, *g)) {
             Some(unit) => {
                 let deps: Vec<usize> = self.sources(var).into_iter().filter(|u| *u != unit).collect();
-                self.units[unit].deps.extend(deps);
+                self.waits.join(unit, deps);
                 self.units[unit].members.push(var);
-                self.of.insert(var, unit);
+                self.of[var.index()] = Some(unit);
                 unit
             }
             None => self.start(var, true),
         };
         for load in self.loads(var, unit) {
             self.units[unit].loads.insert(load);
-            loaded_by.entry(load).or_default().push(unit);
+            let youngest = &mut self.loaded_by[load.index()];
+            if let Err(at) = youngest.binary_search_by(|other| unit.cmp(other)) {
+                youngest.insert(at, unit);
+                youngest.truncate(MAX_CANDIDATES);
+            }
         }
     }
 
     fn work(&self, var: Var) -> Work {
-        work(self.tape, var)
+        self.works[var.index()]
     }
 
     fn start(&mut self, var: Var, group: bool) -> usize {
-        let deps = self.sources(var).into_iter().collect();
-        self.units.push(Unit { members: vec![var], group, onto: None, deps, loads: HashSet::new() });
-        self.of.insert(var, self.units.len() - 1);
+        self.waits.add(self.sources(var).into_iter().collect());
+        self.units.push(Unit { members: vec![var], group, onto: None, loads: HashSet::new() });
+        self.of[var.index()] = Some(self.units.len() - 1);
         self.units.len() - 1
     }
 
@@ -172,9 +194,9 @@ impl<'t> Units<'t> {
         let lone = |v: Var| self.users[v.index()].len() == 1 && !self.kept.contains(&v);
         let contraction = |v: Var| {
             self.work(v).contraction().is_some()
-                && self.of.get(&v).is_some_and(|u| self.units[*u].onto.is_none())
+                && self.of[v.index()].is_some_and(|u| self.units[u].onto.is_none())
         };
-        let sum = |v: Var| self.of.get(&v).is_some_and(|u| self.units[*u].onto.is_some());
+        let sum = |v: Var| self.of[v.index()].is_some_and(|u| self.units[u].onto.is_some());
         if base == last
             || !lone(base)
             || !lone(last)
@@ -183,11 +205,10 @@ impl<'t> Units<'t> {
         {
             return false;
         }
-        let unit = self.of[&last];
-        let onto = self.of[&base];
+        let (Some(unit), Some(onto)) = (self.of[last.index()], self.of[base.index()]) else { return false };
         self.units[unit].onto = Some(base);
-        self.units[unit].deps.insert(onto);
-        self.of.insert(var, unit);
+        self.waits.join(unit, vec![onto]);
+        self.of[var.index()] = Some(unit);
         true
     }
 
@@ -201,13 +222,13 @@ impl<'t> Units<'t> {
         }
         let (mut base, mut steps) = (None, 1);
         // The tensor must be in memory anyway.
-        let in_memory = |v: Var| self.work(v).function().is_none() || self.needs_buffer(v);
+        let in_memory = |v: Var| self.work(v).function().is_none() || self.buffered[v.index()];
         for arg in &node.args {
             let arg = through(self.tape, *arg);
-            let of_arg = match self.inline.get(&arg) {
+            let of_arg = match self.inline[arg.index()] {
                 Some((b, s)) => {
                     steps += s;
-                    *b
+                    b
                 }
                 None if self.work(arg).is_spread() => None,
                 None if in_memory(arg) => Some(arg),
@@ -227,11 +248,9 @@ impl<'t> Units<'t> {
         let mut all = BTreeSet::new();
         let mut stack = self.tape.node(var).args.clone();
         while let Some(arg) = stack.pop() {
-            if let Some(unit) = self.of.get(&arg) {
-                all.insert(*unit);
-            }
+            all.extend(self.of[arg.index()]);
             let passes = self.work(arg).is_view() || self.work(arg).is_spread();
-            if passes || self.inline.contains_key(&arg) {
+            if passes || self.inline[arg.index()].is_some() {
                 stack.extend(self.tape.node(arg).args.iter().copied());
             }
         }
@@ -244,11 +263,11 @@ impl<'t> Units<'t> {
         let mut stack = self.tape.node(var).args.clone();
         while let Some(arg) = stack.pop() {
             let arg = through(self.tape, arg);
-            if self.of.get(&arg) == Some(&unit) || self.work(arg).is_spread() {
+            if self.of[arg.index()] == Some(unit) || self.work(arg).is_spread() {
                 continue;
             }
-            match self.inline.get(&arg) {
-                Some((base, _)) => all.extend(*base),
+            match self.inline[arg.index()] {
+                Some((base, _)) => all.extend(base),
                 None => all.push(arg),
             }
         }
@@ -256,18 +275,18 @@ impl<'t> Units<'t> {
     }
 
     /// Groups that `var` might join: those of its arguments, then those that read the same tensors; the latest first.
-    fn candidates(&self, var: Var, loaded_by: &HashMap<Var, Vec<usize>>) -> Vec<usize> {
+    fn candidates(&self, var: Var) -> Vec<usize> {
         let mut own: Vec<usize> = Vec::new();
         for arg in &self.tape.node(var).args {
-            own.extend(self.of.get(&through(self.tape, *arg)));
+            own.extend(self.of[through(self.tape, *arg).index()]);
         }
         own.sort_unstable_by(|a, b| b.cmp(a));
-        let mut beside: Vec<usize> =
-            self.loads(var, usize::MAX).iter().filter_map(|l| loaded_by.get(l)).flatten().copied().collect();
+        let loads = self.loads(var, usize::MAX);
+        let mut beside: Vec<usize> = loads.iter().flat_map(|l| &self.loaded_by[l.index()]).copied().collect();
         beside.sort_unstable_by(|a, b| b.cmp(a));
         own.extend(beside);
         own.dedup();
-        own.truncate(6);
+        own.truncate(MAX_CANDIDATES);
         own
     }
 
@@ -300,7 +319,7 @@ impl<'t> Units<'t> {
         {
             return false;
         }
-        !self.sources(var).iter().any(|u| *u != unit && self.reaches(*u, unit))
+        !self.sources(var).iter().any(|u| *u != unit && self.waits.waits(*u, unit))
     }
 
     /// Whether `var` needs a value of `unit` that is known only when the whole group has run: a sum, or one that is
@@ -309,7 +328,7 @@ impl<'t> Units<'t> {
         let mut stack: Vec<(Var, bool)> = self.tape.node(var).args.iter().map(|a| (*a, false)).collect();
         while let Some((arg, indirect)) = stack.pop() {
             let node = self.tape.node(arg);
-            let made_here = self.of.get(&arg) == Some(&unit);
+            let made_here = self.of[arg.index()] == Some(unit);
             match self.work(arg) {
                 Work::Same => stack.push((node.args[0], indirect)),
                 Work::Repeat { .. } | Work::Name | Work::Part(_) => {
@@ -322,25 +341,12 @@ impl<'t> Units<'t> {
                     if made_here && (indirect || self.work(arg).is_leading_sum()) {
                         return true;
                     }
-                    if !made_here && self.inline.contains_key(&arg) {
+                    if !made_here && self.inline[arg.index()].is_some() {
                         stack.extend(node.args.iter().map(|a| (*a, indirect)));
                     }
                 }
                 Work::Contract(..) | Work::Kernel => {}
             }
-        }
-        false
-    }
-
-    /// Whether unit `from` runs only after unit `target`.
-    fn reaches(&self, from: usize, target: usize) -> bool {
-        let mut seen = HashSet::new();
-        let mut stack = vec![from];
-        while let Some(unit) = stack.pop() {
-            if unit == target {
-                return true;
-            }
-            stack.extend(self.units[unit].deps.iter().filter(|d| seen.insert(**d)));
         }
         false
     }

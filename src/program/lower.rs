@@ -1,7 +1,7 @@
 //! Rewrites after differentiation, tape to tape. Fused forms carry no derivative rules because nothing is
 //! differentiated any more. Each rewrite says `before => after`.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::error::Result;
 use crate::tape::{Form, Function, Op, Role, Scalar, Shape, Tape, Unary, Var, Work};
@@ -27,11 +27,12 @@ pub(super) fn lower(tape: &Tape, pass: Pass) -> Result<Tape> {
     for root in tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1)) {
         readers[root.index()] += 1;
     }
-    let mut low = Lowering { out: Tape::folding(), of: HashMap::new(), readers: &readers };
+    let updated = tape.updates().iter().filter(|(slot, value)| slot != value).map(|u| u.0).collect();
+    let mut low = Lowering { out: Tape::folding(), of: vec![None; tape.len()], readers: &readers, updated };
     // Leaves are declared even where they are not used: callers bind them by name.
     for (name, var) in tape.inputs() {
         let new = low.out.input(name, tape.node(*var).kind, tape.shape(*var).clone())?;
-        low.of.insert(*var, new);
+        low.of[var.index()] = Some(new);
     }
     for (name, var) in tape.states() {
         let (kind, shape) = (tape.node(*var).kind, tape.shape(*var).clone());
@@ -39,12 +40,12 @@ pub(super) fn lower(tape: &Tape, pass: Pass) -> Result<Tape> {
             Some(first) => low.out.state_from(name, kind, shape, first.clone())?,
             None => low.out.state(name, kind, shape)?,
         };
-        low.of.insert(*var, new);
+        low.of[var.index()] = Some(new);
     }
     for var in tape.vars().filter(|v| live[v.index()]) {
-        if !low.of.contains_key(&var) {
+        if low.of[var.index()].is_none() {
             let new = low.rewritten(tape, var, pass)?;
-            low.of.insert(var, new);
+            low.of[var.index()] = Some(new);
         }
     }
     for (name, var) in tape.outputs() {
@@ -52,8 +53,8 @@ pub(super) fn lower(tape: &Tape, pass: Pass) -> Result<Tape> {
         low.out.output(name, var)?;
     }
     for (slot, var) in tape.updates() {
-        let var = if slot == var { low.of[var] } else { low.before_updates(tape, *var)? };
-        low.out.update(low.of[slot], var)?;
+        let var = if slot == var { low.lowered(*var) } else { low.before_updates(tape, *var)? };
+        low.out.update(low.lowered(*slot), var)?;
     }
     Ok(low.out)
 }
@@ -87,21 +88,28 @@ pub(super) struct Lowering<'r> {
     /// The tape that is being written.
     pub out: Tape,
     /// From the old tape's values to the new one's.
-    pub of: HashMap<Var, Var>,
+    of: Vec<Option<Var>>,
     /// How often each old value is read, as an output or update too.
     pub readers: &'r [usize],
+    /// States that the run itself changes.
+    updated: HashSet<Var>,
 }
 
 impl Lowering<'_> {
+    /// On the new tape, what is `var` on the old one.
+    pub fn lowered(&self, var: Var) -> Var {
+        self.of[var.index()].expect("arguments are lowered before what reads them")
+    }
+
     /// The value of `var` at the end of a run. If it is a state, or a part of one, that the run itself updates: a copy of what
     /// the state held before.
     fn before_updates(&mut self, tape: &Tape, var: Var) -> Result<Var> {
-        let new = self.of[&var];
+        let new = self.lowered(var);
         let mut root = var;
         while tape.node(root).op.facts().work.is_view() {
             root = tape.node(root).args[0];
         }
-        if !tape.updates().iter().any(|(slot, value)| *slot == root && *value != root) {
+        if !self.updated.contains(&root) {
             return Ok(new);
         }
         let copy = self.out.stack(&[new])?;
@@ -110,7 +118,7 @@ impl Lowering<'_> {
 
     fn rewritten(&mut self, tape: &Tape, var: Var, pass: Pass) -> Result<Var> {
         let node = tape.node(var);
-        let args: Vec<Var> = node.args.iter().map(|a| self.of[a]).collect();
+        let args: Vec<Var> = node.args.iter().map(|a| self.lowered(*a)).collect();
         let pushed = |this: &mut Self| this.out.push(node.op.clone(), &args, Some(&node.shape));
         let fast = pass == Pass::Fast;
         match &node.op {

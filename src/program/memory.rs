@@ -1,6 +1,7 @@
 //! Places in the arena: tensors whose lives do not overlap share memory.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use crate::tape::Var;
 
@@ -16,9 +17,14 @@ pub(super) struct Life {
 }
 
 /// Offsets of all tensors.
+#[derive(Default)]
 pub(super) struct Arena {
     pub offsets: HashMap<Var, usize>,
     pub len: usize,
+    /// What is taken: offset to length.
+    taken: BTreeMap<usize, usize>,
+    /// What is free between two taken pieces: length and offset.
+    gaps: BTreeSet<(usize, usize)>,
 }
 
 impl Arena {
@@ -27,25 +33,49 @@ impl Arena {
         let mut order: Vec<(&Var, &Life)> = lives.iter().collect();
         // Of those born together the longest first; the name breaks ties, so that places do not depend on chance.
         order.sort_by_key(|(var, life)| (life.from, usize::MAX - life.len, **var));
-        let mut arena = Arena { offsets: HashMap::new(), len: 0 };
-        let mut taken: Vec<(usize, usize, usize)> = Vec::new(); // (offset, len, last kernel), by offset
+        let mut arena = Arena::default();
+        let mut ends = BinaryHeap::new();
         for (var, life) in order {
-            taken.retain(|t| t.2 >= life.from);
-            let len = life.len.next_multiple_of(ALIGN).max(ALIGN);
-            let (mut best, mut best_gap, mut free) = (None, usize::MAX, 0);
-            for (i, (offset, l, _)) in taken.iter().enumerate() {
-                let gap = offset - free;
-                if gap >= len && gap < best_gap {
-                    (best, best_gap) = (Some((i, free)), gap);
-                }
-                free = offset + l;
+            while let Some(&Reverse((to, offset))) = ends.peek()
+                && to < life.from
+            {
+                ends.pop();
+                arena.give_back(offset);
             }
-            let (at, offset) = best.unwrap_or((taken.len(), free));
-            taken.insert(at, (offset, len, life.to));
+            let offset = arena.take(life.len.next_multiple_of(ALIGN).max(ALIGN));
+            ends.push(Reverse((life.to, offset)));
             arena.offsets.insert(*var, offset);
-            arena.len = arena.len.max(offset + len);
         }
         arena
+    }
+
+    fn take(&mut self, len: usize) -> usize {
+        let gap = self.gaps.range((len, 0)..).next().copied();
+        let offset = match gap {
+            Some((room, offset)) => {
+                self.gaps.remove(&(room, offset));
+                if room > len {
+                    self.gaps.insert((room - len, offset + len));
+                }
+                offset
+            }
+            None => self.taken.last_key_value().map_or(0, |(offset, len)| offset + len),
+        };
+        self.taken.insert(offset, len);
+        self.len = self.len.max(offset + len);
+        offset
+    }
+
+    fn give_back(&mut self, offset: usize) {
+        let Some(len) = self.taken.remove(&offset) else { return };
+        let before = self.taken.range(..offset).next_back().map_or(0, |(offset, len)| offset + len);
+        let after = self.taken.range(offset..).next().map(|(offset, _)| *offset);
+        self.gaps.remove(&(offset - before, before));
+        // Behind the last piece everything is free.
+        if let Some(after) = after {
+            self.gaps.remove(&(after - offset - len, offset + len));
+            self.gaps.insert((after - before, before));
+        }
     }
 }
 

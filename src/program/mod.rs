@@ -5,6 +5,7 @@
 //! | `lower.rs` | rewrites after differentiation, tape to tape: dead code, batch norm as sums and entrywise work, … |
 //! | `chains.rs` | the order of products in matrix chains |
 //! | `fuse.rs` | entrywise operations that go through memory together become one group |
+//! | `waits.rs` | which of these wait for which |
 //! | `emit.rs` | units to kernels |
 //! | `activations.rs` | which tensors a machine may store in fewer bits |
 //! | `memory.rs` | places in the arena |
@@ -29,6 +30,7 @@ mod memory;
 mod parts;
 mod plan;
 mod session;
+mod waits;
 mod work;
 
 pub use backend::{Backend, Values};

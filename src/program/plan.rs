@@ -55,30 +55,33 @@ pub struct Plan {
     pub updated: Vec<String>,
 }
 
-/// Where a value's entries are found: a value that has memory, and how far into it.
-struct Roots<'t> {
-    tape: &'t Tape,
-    onto: HashMap<Var, Var>,
-}
+/// Where each value's entries are found: a value that has memory, and how far into it.
+struct Roots(Vec<(Var, usize)>);
 
-impl Roots<'_> {
-    fn of(&self, var: Var) -> (Var, usize) {
-        let node = self.tape.node(var);
-        match node.op.facts().work {
-            Work::Same | Work::Name => self.of(node.args[0]),
-            Work::Part(i) => {
-                let (base, offset) = self.of(node.args[0]);
-                (base, offset + i * node.shape.count())
-            }
-            Work::Leaf | Work::Constant(_) | Work::Repeat { .. } | Work::Entrywise(_) | Work::Sum { .. } => {
-                self.rooted(var)
-            }
-            Work::Contract(..) | Work::Kernel => self.rooted(var),
+impl Roots {
+    /// `onto`: the value in whose memory another one lies, recorded before it.
+    fn new(tape: &Tape, onto: &HashMap<Var, Var>) -> Roots {
+        let mut roots: Vec<(Var, usize)> = Vec::with_capacity(tape.len());
+        for var in tape.vars() {
+            let node = tape.node(var);
+            let of = |var: Var| roots[var.index()];
+            let own = || onto.get(&var).map_or((var, 0), |base| of(*base));
+            let root = match node.op.facts().work {
+                Work::Same | Work::Name => of(node.args[0]),
+                Work::Part(i) => {
+                    let (base, offset) = of(node.args[0]);
+                    (base, offset + i * node.shape.count())
+                }
+                Work::Leaf | Work::Constant(_) | Work::Repeat { .. } | Work::Entrywise(_) => own(),
+                Work::Sum { .. } | Work::Contract(..) | Work::Kernel => own(),
+            };
+            roots.push(root);
         }
+        Roots(roots)
     }
 
-    fn rooted(&self, var: Var) -> (Var, usize) {
-        self.onto.get(&var).map_or((var, 0), |base| self.of(*base))
+    fn of(&self, var: Var) -> (Var, usize) {
+        self.0[var.index()]
     }
 }
 
@@ -100,7 +103,7 @@ impl Plan {
                 }
             }
         }
-        let roots = Roots { tape, onto };
+        let roots = Roots::new(tape, &onto);
         let mut read: HashSet<Var> = drafts.iter().flat_map(|d| &d.args).map(|a| roots.of(*a).0).collect();
         read.extend(tape.outputs().iter().map(|o| roots.of(o.1).0));
         read.extend(tape.updates().iter().map(|u| roots.of(u.1).0));
@@ -117,22 +120,23 @@ impl Plan {
 
 /// Kahn's algorithm; among the kernels that are ready, the one recorded first.
 fn in_order(drafts: Vec<Draft>, roots: &Roots) -> Vec<Draft> {
-    let mut maker: HashMap<Var, Vec<usize>> = HashMap::new();
+    // What adds to one memory does so in the order of recording, each after the one before.
+    let mut makers: HashMap<Var, Vec<usize>> = HashMap::new();
     for (i, draft) in drafts.iter().enumerate() {
         for out in &draft.outs {
-            maker.entry(roots.of(*out).0).or_default().push(i);
+            makers.entry(roots.of(*out).0).or_default().push(i);
         }
     }
+    makers.values_mut().for_each(|all| all.sort_by_key(|i| drafts[*i].order));
     let (mut waiting, mut next) = (vec![0; drafts.len()], vec![Vec::new(); drafts.len()]);
     for (i, draft) in drafts.iter().enumerate() {
         let mut needs: Vec<usize> = Vec::new();
         for arg in &draft.args {
-            needs.extend(maker.get(&roots.of(*arg).0).into_iter().flatten().filter(|m| **m != i));
+            needs.extend(makers.get(&roots.of(*arg).0).and_then(|all| all.last()).filter(|m| **m != i));
         }
-        // A contraction adds to what the base's other makers have left there.
-        if let Some(base) = draft.onto {
-            let makers = maker.get(&roots.of(base).0).into_iter().flatten();
-            needs.extend(makers.filter(|m| drafts[**m].order < draft.order));
+        if let Some(all) = draft.onto.and_then(|base| makers.get(&roots.of(base).0)) {
+            let before = all.partition_point(|m| drafts[*m].order < draft.order);
+            needs.extend(&all[before.saturating_sub(1)..before]);
         }
         needs.sort_unstable();
         needs.dedup();
@@ -185,6 +189,7 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
             life.to = end;
         }
     }
+    let reads = Reads::new(&drafts, roots);
     // An update is computed right into its slot where nothing reads the old value afterwards.
     let (mut in_slot, mut copies) = (HashMap::new(), Vec::new());
     for (slot, var) in tape.updates() {
@@ -192,7 +197,7 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
         if *slot == *var {
             continue;
         }
-        if !in_slot.contains_key(var) && writes_in_place(&drafts, roots, *slot, *var) {
+        if !in_slot.contains_key(var) && reads.write_in_place(*slot, *var) {
             in_slot.insert(*var, Place::State(index, 0));
             lives.remove(var);
         } else {
@@ -242,23 +247,47 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
     }
 }
 
-/// Whether `var` may be computed right into `slot`'s memory.
-fn writes_in_place(drafts: &[Draft], roots: &Roots, slot: Var, var: Var) -> bool {
-    let Some(writer) = drafts.iter().position(|d| d.outs.contains(&var)) else { return false };
-    let reads = |d: &Draft| d.args.iter().any(|a| roots.of(*a).0 == slot);
-    if roots.of(var) != (var, 0) || drafts[writer + 1..].iter().any(reads) {
-        return false;
+/// Who writes and who reads what, by place in the order of the kernels.
+struct Reads<'d> {
+    drafts: &'d [Draft],
+    roots: &'d Roots,
+    writers: HashMap<Var, usize>,
+    /// By memory, the last kernel that reads from it.
+    last: HashMap<Var, usize>,
+}
+
+impl Reads<'_> {
+    fn new<'d>(drafts: &'d [Draft], roots: &'d Roots) -> Reads<'d> {
+        let (mut writers, mut last) = (HashMap::new(), HashMap::new());
+        for (at, draft) in drafts.iter().enumerate() {
+            last.extend(draft.args.iter().map(|a| (roots.of(*a).0, at)));
+            for out in &draft.outs {
+                writers.entry(*out).or_insert(at);
+            }
+        }
+        Reads { drafts, roots, writers, last }
     }
-    let draft = &drafts[writer];
-    let Kernel::Group(group) = &draft.kernel else { return !reads(draft) && draft.onto.is_none() };
-    // Entry by entry, old values are read before the new one is written; not so where a value is repeated.
-    let full = |a: usize| group.operands.iter().all(|o| !repeats(o, a));
-    let stored = |outcome: &Outcome| match outcome {
-        Outcome::Store(_) => true,
-        Outcome::Sum(..) => false,
-    };
-    draft.args.iter().enumerate().all(|(i, a)| roots.of(*a).0 != slot || (*a == slot && full(i)))
-        && group.outcomes.iter().zip(&draft.outs).any(|(o, v)| *v == var && stored(o))
+
+    /// Whether `var` may be computed right into `slot`'s memory.
+    fn write_in_place(&self, slot: Var, var: Var) -> bool {
+        let Some(&writer) = self.writers.get(&var) else { return false };
+        if self.roots.of(var) != (var, 0) || self.last.get(&slot).is_some_and(|last| *last > writer) {
+            return false;
+        }
+        let draft = &self.drafts[writer];
+        let reads = |a: &Var| self.roots.of(*a).0 == slot;
+        let Kernel::Group(group) = &draft.kernel else {
+            return !draft.args.iter().any(reads) && draft.onto.is_none();
+        };
+        // Entry by entry, old values are read before the new one is written; not so where a value is repeated.
+        let full = |a: usize| group.operands.iter().all(|o| !repeats(o, a));
+        let stored = |outcome: &Outcome| match outcome {
+            Outcome::Store(_) => true,
+            Outcome::Sum(..) => false,
+        };
+        draft.args.iter().enumerate().all(|(i, a)| !reads(a) || (*a == slot && full(i)))
+            && group.outcomes.iter().zip(&draft.outs).any(|(o, v)| *v == var && stored(o))
+    }
 }
 
 fn repeats(operand: &Operand, arg: usize) -> bool {

@@ -58,6 +58,8 @@ pub struct Tape {
     pub(super) folds: bool,
     nodes: Vec<Node>,
     seen: HashMap<(Op, Vec<Var>, Shape), Var>,
+    /// Leaves by name; inputs and states are named apart.
+    leaves: [HashMap<String, Var>; 2],
     inputs: Vec<(String, Var)>,
     states: Vec<(String, Var)>,
     /// First values of those states that have one of their own.
@@ -81,6 +83,7 @@ impl Tape {
             folds: false,
             nodes: Vec::new(),
             seen: HashMap::new(),
+            leaves: [HashMap::new(), HashMap::new()],
             inputs: Vec::new(),
             states: Vec::new(),
             firsts: HashMap::new(),
@@ -97,10 +100,11 @@ impl Tape {
 
     /// Declares a tensor that is given anew for each run.
     pub fn input(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> Result<Var> {
-        if let Some((_, v)) = self.inputs.iter().find(|(n, _)| n == name) {
+        if let Some(v) = self.leaves[0].get(name) {
             return self.same_leaf(*v, name, kind, shape.into());
         }
         let var = self.append(Op::Input(self.inputs.len()), Vec::new(), shape.into(), kind);
+        self.leaves[0].insert(name.to_owned(), var);
         self.inputs.push((name.to_owned(), var));
         Ok(var)
     }
@@ -108,10 +112,11 @@ impl Tape {
     /// Declares a tensor that stays on the device between runs and is shared by every program of a session that
     /// names it. It begins as zeros.
     pub fn state(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> Result<Var> {
-        if let Some((_, v)) = self.states.iter().find(|(n, _)| n == name) {
+        if let Some(v) = self.leaves[1].get(name) {
             return self.same_leaf(*v, name, kind, shape.into());
         }
         let var = self.append(Op::State(self.states.len()), Vec::new(), shape.into(), kind);
+        self.leaves[1].insert(name.to_owned(), var);
         self.states.push((name.to_owned(), var));
         Ok(var)
     }
