@@ -1,5 +1,6 @@
-//! Tells the tests whether there is a C++ compiler (`cfg(simulator)`): they compile `kernels/*.cu` for a CPU with it, and are reported as
-//! ignored without one. METATAPE_REQUIRE_SIMULATOR=1 says that there must be one; the tests then fail where there is none.
+//! Tells the tests whether there is a C++ compiler (`cfg(simulator)`): they compile `kernels/*.cu`
+//! for a CPU with it, and are reported as ignored without one. METATAPE_REQUIRE_SIMULATOR=1 says
+//! that there must be one; the tests then fail where there is none.
 
 use std::process::{Command, Stdio};
 

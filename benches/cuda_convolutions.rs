@@ -1,8 +1,10 @@
-//! Our convolutions on a GPU, shape by shape: every convolution of ResNet-32, WRN-28-10 and LeNet at batch 100, in its three roles and three
-//! precisions. One line of JSON each, which `peers/cudnn_convolutions.py` reads and sets cuDNN's time beside.
+//! Our convolutions on a GPU, shape by shape: every convolution of ResNet-32, WRN-28-10 and LeNet
+//! at batch 100, in its three roles and three precisions. One line of JSON each, which
+//! `peers/cudnn_convolutions.py` reads and sets cuDNN's time beside.
 //!
-//! Times are of the kernels alone, several in one graph between two events on the device, as cuDNN's are taken; the median of several such. Data are
-//! random, and images are activations, as in a network: in bf16 they are stored so.
+//! Times are of the kernels alone, several in one graph between two events on the device, as
+//! cuDNN's are taken; the median of several such. Data are random, and images are activations, as
+//! in a network: in bf16 they are stored so.
 
 use metatape::backend::cuda::{Cuda, Gpu, Precision};
 use metatape::program::{Options, Session, Values};

@@ -1,4 +1,5 @@
-//! Criterion benches of the CPU kernels; "elements" are floating-point operations, so Gelem/s reads as GFLOP/s.
+//! Criterion benches of the CPU kernels; "elements" are floating-point operations, so Gelem/s reads
+//! as GFLOP/s.
 
 use std::hint::black_box;
 use std::time::Duration;

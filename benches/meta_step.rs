@@ -1,4 +1,5 @@
-//! Criterion benches of the plain step and of the whole meta step, optimisers included, by network and route.
+//! Criterion benches of the plain step and of the whole meta step, optimisers included, by network
+//! and route.
 //!
 //!     cargo bench --bench meta_step
 

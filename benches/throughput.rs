@@ -111,7 +111,8 @@ fn convolution(name: &str, s: &ConvShape) {
     );
 }
 
-/// Batch norm's three kernels and a bias gradient, in GB/s of reads and writes that they cannot do without.
+/// Batch norm's three kernels and a bias gradient, in GB/s of reads and writes that they cannot do
+/// without.
 fn normalisation(rows: usize, c: usize) {
     let len = rows * c;
     let (x, v, mut out) = (vec![0.5f32; len], vec![0.25f32; len], vec![0f32; len]);

@@ -1,10 +1,12 @@
-//! Data hyper-cleaning (Franceschi et al. 2017): a weight for every training sample, learned so that a classifier trained with
-//! them does well on a few clean samples. Meta-Weight-Net is the same with the weights a function of the loss.
+//! Data hyper-cleaning (Franceschi et al. 2017): a weight for every training sample, learned so
+//! that a classifier trained with them does well on a few clean samples. Meta-Weight-Net is the
+//! same with the weights a function of the loss.
 //!
 //!     cargo run --release --example hyper_cleaning
 //!
-//! Inner: softmax regression with weights σ(λ_i) on 120 samples, a third of them with a wrong label, 30 steps with momentum.
-//! Outer: the loss on 30 clean samples. λ moves by Adam along the hypergradient through all 30 steps.
+//! Inner: softmax regression with weights σ(λ_i) on 120 samples, a third of them with a wrong
+//! label, 30 steps with momentum. Outer: the loss on 30 clean samples. λ moves by Adam along the
+//! hypergradient through all 30 steps.
 
 use metatape::backend::cpu::Cpu;
 use metatape::bilevel::{Adam, Inner, Mode, Optimiser, Route, Sgd, hypergradient};

@@ -1,9 +1,11 @@
-//! Learning rate and weight decay of a small net by hypergradient: both are outer variables of its whole training.
+//! Learning rate and weight decay of a small net by hypergradient: both are outer variables of its
+//! whole training.
 //!
 //!     cargo run --release --example hyperparameters
 //!
-//! Inner: 60 steps of SGD on 60 noisy samples, loss + decay·‖w‖²/2. Outer: the loss on 60 others. The logarithms of both
-//! move along the hypergradient, in forward mode: with two outer numbers, two walks, whatever the number of inner steps.
+//! Inner: 60 steps of SGD on 60 noisy samples, loss + decay·‖w‖²/2. Outer: the loss on 60 others.
+//! The logarithms of both move along the hypergradient, in forward mode: with two outer numbers,
+//! two walks, whatever the number of inner steps.
 
 use metatape::backend::cpu::Cpu;
 use metatape::bilevel::{Adam, Inner, Mode, Optimiser, Route, Sgd, hypergradient};

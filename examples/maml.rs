@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release --example maml
 //!
-//! Inner: a regression net fits ten points of one sine in five steps. Outer: its error on ten other points. The outer variables
-//! are the first parameters themselves, so the hypergradient goes through the five steps to where they began.
+//! Inner: a regression net fits ten points of one sine in five steps. Outer: its error on ten other
+//! points. The outer variables are the first parameters themselves, so the hypergradient goes
+//! through the five steps to where they began.
 
 use metatape::backend::cpu::Cpu;
 use metatape::bilevel::{Optimiser, Sgd, Unrolling};

@@ -1,4 +1,5 @@
-//! A network of one's own in the whole meta step of Meta-Weight-Net: one closure, no list of parameters, any input.
+//! A network of one's own in the whole meta step of Meta-Weight-Net: one closure, no list of
+//! parameters, any input.
 //!
 //!     cargo run --release --example own_network
 //!

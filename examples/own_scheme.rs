@@ -1,9 +1,10 @@
-//! A scheme of one's own, trained and drawn beside the uniform baseline, on the built-in images with 60% of the labels redrawn.
+//! A scheme of one's own, trained and drawn beside the uniform baseline, on the built-in images
+//! with 60% of the labels redrawn.
 //!
 //!     cargo run --release --example own_scheme
 //!
-//! A soft threshold on the loss, `v(ℓ) = σ((c − ℓ)/τ)`. Its place c falls while the network learns, as the losses of right
-//! labels do.
+//! A soft threshold on the loss, `v(ℓ) = σ((c − ℓ)/τ)`. Its place c falls while the network learns,
+//! as the losses of right labels do.
 
 use metatape::backend::cpu::Cpu;
 use metatape::meta::schemes::{Moment, Scheme, Seen};

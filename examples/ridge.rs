@@ -1,10 +1,10 @@
-//! The regularisation strength of ridge regression by hypergradient: through 200 unrolled steps, and by the implicit
-//! function theorem at the optimum. Both are held against the closed form.
+//! The regularisation strength of ridge regression by hypergradient: through 200 unrolled steps,
+//! and by the implicit function theorem at the optimum. Both are held against the closed form.
 //!
 //!     cargo run --release --example ridge
 //!
-//! Inner: `f(w, λ) = ‖Xw − y‖²/2n + λ‖w‖²/2`; outer: `F(w) = ‖X′w − y′‖²/2n′`. With `H = XᵀX/n + λI` the inner optimum is
-//! `w* = H⁻¹Xᵀy/n`, and `dF/dλ = −⟨H⁻¹∇F(w*), w*⟩`.
+//! Inner: `f(w, λ) = ‖Xw − y‖²/2n + λ‖w‖²/2`; outer: `F(w) = ‖X′w − y′‖²/2n′`. With
+//! `H = XᵀX/n + λI` the inner optimum is `w* = H⁻¹Xᵀy/n`, and `dF/dλ = −⟨H⁻¹∇F(w*), w*⟩`.
 
 use metatape::backend::cpu::Cpu;
 use metatape::bilevel::{Inner, Mode, Optimiser, Route, Sgd, Solver, hypergradient};

@@ -1,4 +1,5 @@
-//! Second derivatives of any nesting: four ways to the curvature of a small function, and a Hessian-vector product.
+//! Second derivatives of any nesting: four ways to the curvature of a small function, and a
+//! Hessian-vector product.
 //!
 //!     cargo run --release --example second_derivative
 

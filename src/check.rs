@@ -1,4 +1,5 @@
-//! Derivatives of a function on a tape against differences of its values: for whoever writes an operation, a layer or a loss.
+//! Derivatives of a function on a tape against differences of its values: for whoever writes an
+//! operation, a layer or a loss.
 //!
 //! ```
 //! use metatape::check::{Modes, Point, check_grads};
@@ -19,8 +20,9 @@
 //! # Ok::<(), metatape::Error>(())
 //! ```
 //!
-//! As in HIPS autograd's `check_grads`, each walk's result is again a function of its arguments, and is checked in turn. At order 2
-//! with both modes that is six checks: jvp, vjp, and the two walks of each.
+//! As in HIPS autograd's `check_grads`, each walk's result is again a function of its arguments,
+//! and is checked in turn. At order 2 with both modes that is six checks: jvp, vjp, and the two
+//! walks of each.
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
@@ -30,7 +32,8 @@ use crate::error::{Error, Result};
 use crate::program::{Options, Program, Session, Values};
 use crate::tape::{Kind, Shape, Tape, Var};
 
-/// Step of the difference quotient, whose error is of fourth order in it; rounding adds about 1e-16/STEP.
+/// Step of the difference quotient, whose error is of fourth order in it; rounding adds about
+/// 1e-16/STEP.
 const STEP: f64 = 5e-4;
 /// Most that a derivative may differ from it, relative to the derivative's norm (at least 1).
 const TOLERANCE: f64 = 1e-8;
@@ -54,17 +57,18 @@ pub enum Modes {
 pub struct Point<'a> {
     /// The variables: shapes, and entries in row-major order.
     pub variables: &'a [(Shape, Vec<f64>)],
-    /// What the function reads besides, as inputs that it declares itself (labels, pixels), by name. What it does not
-    /// declare is left out.
+    /// What the function reads besides, as inputs that it declares itself (labels, pixels), by
+    /// name. What it does not declare is left out.
     pub given: &'a [(&'a str, Values<'a>)],
 }
 
-/// Checks the derivatives of `f` up to `order` at a point, in f64 on the CPU, along directions of a fixed seed. Gives the largest difference
-/// from the quotient that was seen, relative to the derivative's norm (at least 1).
+/// Checks the derivatives of `f` up to `order` at a point, in f64 on the CPU, along directions of a
+/// fixed seed. Gives the largest difference from the quotient that was seen, relative to the
+/// derivative's norm (at least 1).
 ///
 /// # Errors
-/// [`Error::Numeric`] for the first derivative that differs by more than 1e-8; it says by which walks. The function's own errors, and those of the
-/// walks: a missing rule is one.
+/// [`Error::Numeric`] for the first derivative that differs by more than 1e-8; it says by which
+/// walks. The function's own errors, and those of the walks: a missing rule is one.
 pub fn check_grads(f: &Function, point: Point, order: usize, modes: Modes) -> Result<f64> {
     let mut check = Check { modes, given: point.given, rng: Pcg64::seed_from_u64(1), worst: 0.0 };
     if order > 0 {
@@ -145,7 +149,8 @@ impl Check<'_> {
         like.iter().map(|(shape, values)| (shape.clone(), values.iter().map(&mut number).collect())).collect()
     }
 
-    /// `(8(f(x + h) − f(x − h)) − (f(x + 2h) − f(x − 2h)))/12` for `h` = STEP along the direction, over STEP.
+    /// `(8(f(x + h) − f(x − h)) − (f(x + 2h) − f(x − 2h)))/12` for `h` = STEP along the direction,
+    /// over STEP.
     fn quotient(&self, f: &Function, x: &[(Shape, Vec<f64>)], direction: &Tensors) -> Result<Tensors> {
         let mut run = Run::new(f, x)?;
         let mut sums: Option<Tensors> = None;

@@ -16,7 +16,8 @@ pub enum Error {
         /// Both shapes and the rule that they break.
         detail: String,
     },
-    /// A value that what takes it cannot work with: one of another tape, or a constant to differentiate by.
+    /// A value that what takes it cannot work with: one of another tape, or a constant to
+    /// differentiate by.
     #[error("{op}: {detail}")]
     Value {
         /// The operation or walk that was given it.

@@ -1,12 +1,13 @@
 //! metatape: one tape, Jacobian blocks as data, three walks.
 //!
-//! A training step is a *program*: a list (the [`tape::Tape`]) of operations from one small closed set. Recording infers
-//! shapes; nothing is computed. Each operation says once, per argument, what its Jacobian block is, as a value
-//! ([`tape::LinearMap`]): forward mode (`jvp`) applies the blocks, reverse mode (`vjp`) applies their transposes, and both
-//! record more operations on the same tape, so that they nest. A [`program::Session`] makes a tape ready for a machine and
-//! runs it. On this stand networks, each one function ([`nn`]); hypergradients of any bilevel problem
-//! ([`bilevel`]); the meta step of Meta-Weight-Net, one such problem ([`meta`], whose first page derives
-//! it); data (`data`) and training runs (`train`).
+//! A training step is a *program*: a list (the [`tape::Tape`]) of operations from one small closed
+//! set. Recording infers shapes; nothing is computed. Each operation says once, per argument, what
+//! its Jacobian block is, as a value ([`tape::LinearMap`]): forward mode (`jvp`) applies the
+//! blocks, reverse mode (`vjp`) applies their transposes, and both record more operations on the
+//! same tape, so that they nest. A [`program::Session`] makes a tape ready for a machine and runs
+//! it. On this stand networks, each one function ([`nn`]); hypergradients of any bilevel problem
+//! ([`bilevel`]); the meta step of Meta-Weight-Net, one such problem ([`meta`], whose first page
+//! derives it); data (`data`) and training runs (`train`).
 //!
 //! A module imports only those before it in this list: [`error`], [`seed`], [`tape`], [`program`],
 //! [`backend`], [`check`], [`nn`], [`bilevel`], [`meta`], `words`, `data`, `train`.

@@ -3,8 +3,8 @@
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 
-/// What random numbers are drawn for. One purpose never disturbs another: more noise does not move the meta set, a resumed
-/// run draws step 1000's augmentation without drawing those before.
+/// What random numbers are drawn for. One purpose never disturbs another: more noise does not move
+/// the meta set, a resumed run draws step 1000's augmentation without drawing those before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum Stream {
@@ -36,9 +36,9 @@ pub enum Stream {
 
 /// The generator for `stream` and `counter` of a run with `seed`.
 ///
-/// `seed_from_u64` (which spreads 64 bits over PCG's whole state, so that neighbouring seeds are unrelated) is applied
-/// three times: to the seed, to the first output exclusive-or the stream's number, and to the first output of that
-/// exclusive-or the counter.
+/// `seed_from_u64` (which spreads 64 bits over PCG's whole state, so that neighbouring seeds are
+/// unrelated) is applied three times: to the seed, to the first output exclusive-or the stream's
+/// number, and to the first output of that exclusive-or the counter.
 pub fn rng(seed: u64, stream: Stream, counter: u64) -> Pcg64 {
     let spread = |word| Pcg64::seed_from_u64(word).next_u64();
     Pcg64::seed_from_u64(spread(spread(seed) ^ stream as u64) ^ counter)
@@ -67,7 +67,8 @@ mod tests {
         assert_eq!(rng(3, Stream::Noise, 4), rng(3, Stream::Noise, 4));
     }
 
-    /// A change here, as another version of a random number library may bring, changes every run: it must be wanted.
+    /// A change here, as another version of a random number library may bring, changes every run:
+    /// it must be wanted.
     #[test]
     fn values_stay() {
         let mut rng = rng(1, Stream::TrainBatches, 2);

@@ -1,4 +1,5 @@
-//! Which tensors of a program are activations, to be stored in fewer bits: the images of convolutions, never what is kept, read out or summed.
+//! Which tensors of a program are activations, to be stored in fewer bits: the images of
+//! convolutions, never what is kept, read out or summed.
 
 mod common;
 

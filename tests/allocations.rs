@@ -1,4 +1,5 @@
-//! A compiled program that runs again allocates nothing. One test, since the count is of the whole process.
+//! A compiled program that runs again allocates nothing. One test, since the count is of the whole
+//! process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -44,8 +45,8 @@ fn rounds(mut run: impl FnMut()) -> [usize; ROUNDS] {
     std::array::from_fn(|_| count(|| (0..RUNS).for_each(|_| run())))
 }
 
-/// A plain training step without linear layers: convolutions with bias and with batch norm, pooling, a shortcut that strides,
-/// cross-entropy on channel means, momentum.
+/// A plain training step without linear layers: convolutions with bias and with batch norm,
+/// pooling, a shortcut that strides, cross-entropy on channel means, momentum.
 fn convolutional_step() -> Tape {
     let mut tape = Tape::new();
     let t = &mut tape;
@@ -174,7 +175,8 @@ fn running_again_allocates_nothing() {
         for threads in [1, 2] {
             let counts = of_program(&tape, threads);
             println!("{name}, {threads} threads: {counts:?} allocations in rounds of {RUNS} runs");
-            // The test harness has threads of its own, which may allocate now and then; a program would in every round.
+            // The test harness has threads of its own, which may allocate now and then; a program
+            // would in every round.
             assert!(counts[1..].contains(&0), "{name}, {threads} threads: {counts:?}");
         }
     }

@@ -1,4 +1,5 @@
-//! Layer 5: one test body for every operation, on every backend, held against the CPU in f64 without fusion.
+//! Layer 5: one test body for every operation, on every backend, held against the CPU in f64
+//! without fusion.
 
 mod common;
 
@@ -18,7 +19,8 @@ const SIZES: [Size; 3] = [Size { n: 1, h: 7, c: 3 }, Size { n: 3, h: 7, c: 10 },
 enum Setting {
     /// Between inputs and outputs.
     Alone,
-    /// Between two convolutions with the identity, wherever a tensor is an image: what bf16 stores as activations.
+    /// Between two convolutions with the identity, wherever a tensor is an image: what bf16 stores
+    /// as activations.
     BetweenConvolutions,
 }
 
@@ -70,8 +72,8 @@ fn record(case: &Case, setting: Setting) -> (Tape, Vec<Vec<f64>>) {
     (tape, values)
 }
 
-/// The values of all outputs in order. The program runs three times (one by one, captured and replayed, replayed, where the machine has
-/// graphs), each time with the same bits.
+/// The values of all outputs in order. The program runs three times (one by one, captured and
+/// replayed, replayed, where the machine has graphs), each time with the same bits.
 fn evaluate(
     backend: Box<dyn Backend>,
     tape: &Tape,
@@ -112,7 +114,8 @@ fn hold(size: Size, setting: Setting, machines: &dyn Fn() -> Vec<Machine>) {
             for machine in machines() {
                 let what = format!("{size:?} {} {setting:?} on {}, fuse {fuse}", case.name, machine.name);
                 let want = reference.get_or_insert_with(|| {
-                    // What is rounded depends on what is fused; the CPU's own fusion is held to the CPU without.
+                    // What is rounded depends on what is fused; the CPU's own fusion is held to the
+                    // CPU without.
                     let fuse = fuse && machine.precision.is_some();
                     let want = evaluate(machine.reference(1), &tape, fuse, &values);
                     want.unwrap_or_else(|e| panic!("{}: {e}", case.name))

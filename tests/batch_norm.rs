@@ -1,5 +1,6 @@
-//! Nested derivatives of batch norm in training mode, against numbers from outside: the case of PyTorch's issue 196699, where PyTorch 2.15
-//! gives −2.1324 for the second derivative and refuses the third.
+//! Nested derivatives of batch norm in training mode, against numbers from outside: the case of
+//! PyTorch's issue 196699, where PyTorch 2.15 gives −2.1324 for the second derivative and refuses
+//! the third.
 
 use metatape::Result;
 use metatape::backend::cpu::Cpu;
@@ -27,7 +28,8 @@ fn vjp(tape: &mut Tape, y: Var, t: Var) -> Result<Var> {
 
 const WALKS: [(&str, Walk); 2] = [("jvp", jvp), ("vjp", vjp)];
 
-/// Numbers by their place in `[2,2,2]` with channels on axis 1, put in the order of `[2,2,2]` with channels last.
+/// Numbers by their place in `[2,2,2]` with channels on axis 1, put in the order of `[2,2,2]` with
+/// channels last.
 fn channels_last(at: impl Fn(usize) -> f64) -> Vec<f64> {
     let place = |(n, h, c): (usize, usize, usize)| at(4 * n + 2 * c + h);
     (0..8).map(|i| place((i / 4, i / 2 % 2, i % 2))).collect()

@@ -1,5 +1,6 @@
-//! Hypergradients through an inner optimisation, in f64: every rule against differences of the outer objective, the two modes against each
-//! other, the implicit routes against the optimum, and what is refused.
+//! Hypergradients through an inner optimisation, in f64: every rule against differences of the
+//! outer objective, the two modes against each other, the implicit routes against the optimum, and
+//! what is refused.
 
 use metatape::Result;
 use metatape::backend::cpu::Cpu;
@@ -9,8 +10,8 @@ use metatape::tape::{Kind, Tape, Unary, Var};
 
 const D: usize = 4;
 
-/// Inner: a smooth loss of w that both outer variables bend, on so many batches in turn; outer: another, with a
-/// term in λ itself.
+/// Inner: a smooth loss of w that both outer variables bend, on so many batches in turn; outer:
+/// another, with a term in λ itself.
 fn problem(batches: usize) -> impl Problem {
     let inner = move |tape: &mut Tape, w: &[Var], outer: &[Var], step: usize| {
         let a = tape.input(&format!("a{}", step % batches), Kind::Float, [D, D])?;
@@ -141,7 +142,8 @@ fn unrolled_steps_of_every_rule_are_differentiated_exactly() {
     }
 }
 
-/// A gradient of exactly 0 has a step of Adam whose root has no slope: the hypergradient is a number all the same.
+/// A gradient of exactly 0 has a step of Adam whose root has no slope: the hypergradient is a
+/// number all the same.
 #[test]
 fn adam_at_a_gradient_of_zero_has_no_nan() -> Result<()> {
     let mut tape = Tape::new();

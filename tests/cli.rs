@@ -1,4 +1,5 @@
-//! The command from outside: what it prints, what it writes, and that bad input is one sentence and an exit code.
+//! The command from outside: what it prints, what it writes, and that bad input is one sentence and
+//! an exit code.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +23,8 @@ fn json(args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// That the command fails with `code`, prints nothing, and says one sentence with all of `parts` in it.
+/// That the command fails with `code`, prints nothing, and says one sentence with all of `parts` in
+/// it.
 fn fails(args: &[&str], code: i32, parts: &[&str]) {
     let output = metatape(args).assert().code(code).get_output().clone();
     let message = String::from_utf8(output.stderr).unwrap();
@@ -298,7 +300,8 @@ fn check_dump(path: &Path, model: &str, batch: usize) {
     check(&["theta", "hypergrad", "theta_next"], &theta);
     assert_eq!(file.len(), count, "{:?}", file.names());
 
-    // The file is of one step: Adam's first, and u = J g, so that ŵ and θ⁺ fit what stands beside them.
+    // The file is of one step: Adam's first, and u = J g, so that ŵ and θ⁺ fit what stands beside
+    // them.
     for (name, _) in &theta {
         let [before, h, after] =
             ["theta", "hypergrad", "theta_next"].map(|x| tensor(&file, &format!("{x}.{name}")).1);

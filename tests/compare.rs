@@ -1,5 +1,5 @@
-//! `metatape compare` from outside: every method on the same data, files and figures, that a killed comparison goes on, presets, bad
-//! input.
+//! `metatape compare` from outside: every method on the same data, files and figures, that a killed
+//! comparison goes on, presets, bad input.
 
 #[allow(dead_code)] // shared with the tests of `train`
 #[path = "train/files.rs"]

@@ -1,4 +1,5 @@
-//! Convolutions of the CUDA backend on shapes that lead to each of its tiles, in all roles, held against the CPU in f64.
+//! Convolutions of the CUDA backend on shapes that lead to each of its tiles, in all roles, held
+//! against the CPU in f64.
 
 mod common;
 
@@ -26,7 +27,8 @@ const fn conv([n, h, w, ci]: [usize; 4], [k, co]: [usize; 2], stride: usize, pad
     Conv { n, h, w, ci, k, co, stride, pad }
 }
 
-/// All three roles: the layers of ResNet-32 and WRN-28-10 with few pixels, sums over pixels in several parts, and what no network has.
+/// All three roles: the layers of ResNet-32 and WRN-28-10 with few pixels, sums over pixels in
+/// several parts, and what no network has.
 const SMALL: [Conv; 10] = [
     conv([9, 8, 8, 16], [3, 16], 1, 1),
     conv([3, 9, 8, 16], [3, 32], 2, 1),
@@ -40,7 +42,8 @@ const SMALL: [Conv; 10] = [
     conv([20, 6, 6, 1], [5, 6], 1, 0),
 ];
 
-/// So many pixels that large tiles keep all processors at work, as wide as each of those tiles in one role.
+/// So many pixels that large tiles keep all processors at work, as wide as each of those tiles in
+/// one role.
 const LARGE: [(Conv, Role); 8] = [
     (conv([1, 184, 184, 8], [1, 32], 1, 0), Role::C),
     (conv([1, 184, 184, 32], [1, 8], 1, 0), Role::A),
@@ -52,25 +55,29 @@ const LARGE: [(Conv, Role); 8] = [
     (conv([1, 130, 130, 160], [1, 8], 1, 0), Role::A),
 ];
 
-/// Tiles that round factors at different places: filters cast for the product or by the kernel, by rows or by columns.
+/// Tiles that round factors at different places: filters cast for the product or by the kernel, by
+/// rows or by columns.
 const ROUGH: [(Conv, Role); 7] = [
     (conv([1, 130, 130, 8], [1, 128], 1, 0), Role::C),
     (conv([1, 130, 130, 160], [1, 8], 1, 0), Role::A),
     (conv([1, 9, 9, 32], [3, 32], 1, 1), Role::C),
     (conv([1, 9, 9, 32], [3, 32], 1, 1), Role::A),
     (conv([1, 9, 9, 48], [3, 160], 1, 1), Role::B),
-    // Large tiles that go through all taps of a step's channels, then of the next ones; in the second, of many classes of pixels.
+    // Large tiles that go through all taps of a step's channels, then of the next ones; in the
+    // second, of many classes of pixels.
     (conv([1, 131, 131, 32], [2, 128], 1, 0), Role::C),
     (conv([1, 24, 24, 128], [13, 64], 12, 6), Role::A),
 ];
 
 fn input(t: &mut Tape, name: &str, shape: &Shape) -> Result<Var> {
     let x = t.input(name, Kind::Float, shape.clone())?;
-    // In bf16 what lies between an input and a convolution is an activation. Exact, so it costs nothing in accuracy.
+    // In bf16 what lies between an input and a convolution is an activation. Exact, so it costs
+    // nothing in accuracy.
     t.scale(x, 2.0)
 }
 
-/// Each of the roles alone and, where all three are asked for, added to another product. `states`: filters are f32 in any precision, as in a network.
+/// Each of the roles alone and, where all three are asked for, added to another product. `states`:
+/// filters are f32 in any precision, as in a network.
 fn record(c: Conv, roles: &[Role], states: bool) -> Result<Tape> {
     let geometry = Geometry { stride: c.stride, pad: c.pad };
     let form = Form::Conv(geometry);
@@ -167,7 +174,8 @@ fn simulator_bf16() {
     hold_all(&mut Findings::default(), Precision::Bf16, simulators);
 }
 
-/// Kernels of one name are in the files of all three precisions; a driver that serves all must not mix them up.
+/// Kernels of one name are in the files of all three precisions; a driver that serves all must not
+/// mix them up.
 #[test]
 #[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
 fn simulator_shared_by_all_precisions() {

@@ -1,5 +1,6 @@
-//! The CUDA kernels where the table of operations does not lead them: many blocks, several launches, long programs, tensors that begin
-//! anywhere, updates in place, numbers that are not finite.
+//! The CUDA kernels where the table of operations does not lead them: many blocks, several
+//! launches, long programs, tensors that begin anywhere, updates in place, numbers that are not
+//! finite.
 
 mod common;
 
@@ -108,7 +109,8 @@ fn input<const N: usize>(t: &mut Tape, name: &str, shape: [usize; N]) -> Result<
     t.input(name, Kind::Float, shape)
 }
 
-/// Enough entries for two rows at once, and sums over many blocks; vectors of four entries, and columns that are no multiple of four.
+/// Enough entries for two rows at once, and sums over many blocks; vectors of four entries, and
+/// columns that are no multiple of four.
 fn many_entries(t: &mut Tape) -> Result<()> {
     for c in [64, 63] {
         let x = input(t, &format!("x{c}"), [67, 63, c])?;
@@ -185,7 +187,8 @@ fn statistics(t: &mut Tape) -> Result<()> {
     Ok(())
 }
 
-/// Rows of a matrix that begin anywhere, more tensors in a stack than one launch takes, and one put among zeros.
+/// Rows of a matrix that begin anywhere, more tensors in a stack than one launch takes, and one put
+/// among zeros.
 fn parts(t: &mut Tape) -> Result<()> {
     let x = input(t, "x", [70, 5])?;
     let rows = (0..70).map(|i| t.row(x, 69 - i)).collect::<Result<Vec<_>>>()?;
@@ -287,8 +290,9 @@ fn odd_numbers(t: &mut Tape) -> Result<()> {
     Ok(())
 }
 
-/// What lies between two convolutions, which bf16 stores in two bytes: four channels at a time in every kernel that meets images. Numbers are
-/// few and whole, so that bf16 rounds nothing that a maximum or a mask hangs on.
+/// What lies between two convolutions, which bf16 stores in two bytes: four channels at a time in
+/// every kernel that meets images. Numbers are few and whole, so that bf16 rounds nothing that a
+/// maximum or a mask hangs on.
 fn activations(t: &mut Tape) -> Result<()> {
     let (shape, geometry) = ([3, 10, 8, 8], Geometry { stride: 1, pad: 0 });
     let identity = t.input("identity", Kind::Float, [1, 1, 8, 8])?;
@@ -326,8 +330,8 @@ fn activations(t: &mut Tape) -> Result<()> {
     Ok(())
 }
 
-/// An optimiser: states written over themselves, a learning rate that is one number, of some states sums of what they held before. Those of one
-/// kind go into one launch, whatever their sizes.
+/// An optimiser: states written over themselves, a learning rate that is one number, of some states
+/// sums of what they held before. Those of one kind go into one launch, whatever their sizes.
 fn updates(t: &mut Tape) -> Result<()> {
     let shapes = [[33, 17], [16, 64], [1, 1], [3, 5], [200, 90], [7, 31], [64, 2]];
     for (i, shape) in shapes.into_iter().enumerate() {

@@ -1,5 +1,7 @@
-//! Whole meta steps on the CUDA backend: every network small, on the simulator and on a card, held to the CPU in f64 that rounds as the precision
-//! says; and on a card the networks of the command line, held to f64 itself, as committed (`precisions.rs` shows without a card what a precision costs them).
+//! Whole meta steps on the CUDA backend: every network small, on the simulator and on a card, held
+//! to the CPU in f64 that rounds as the precision says; and on a card the networks of the command
+//! line, held to f64 itself, as committed (`precisions.rs` shows without a card what a precision
+//! costs them).
 
 mod common;
 
@@ -11,7 +13,8 @@ use metatape::backend::cuda::Precision;
 use metatape::meta::{StepConfig, VirtualStep, Weights};
 use metatape::program::{Backend, Program, Session};
 
-/// Steps on one batch: the first is run kernel by kernel, the second captured, the third only replayed.
+/// Steps on one batch: the first is run kernel by kernel, the second captured, the third only
+/// replayed.
 const STEPS: usize = 3;
 
 /// The published step, and one in which everything that can be chosen is chosen otherwise.
@@ -49,7 +52,8 @@ fn steps(net: &Net, config: &StepConfig, batch: usize, backend: Box<dyn Backend>
     Ok((first, states(&got.0)))
 }
 
-/// Runs steps on all machines, which must give the same bits; what the first step gives, if one machine came so far.
+/// Runs steps on all machines, which must give the same bits; what the first step gives, if one
+/// machine came so far.
 fn same_steps(
     findings: &mut Findings,
     net: &Net,
@@ -83,7 +87,8 @@ fn hold(findings: &mut Findings, net: &Net, config: &StepConfig, machines: Vec<M
     let Some(got) = same_steps(findings, net, config, batch, machines) else { return };
     for (i, name) in RESULTS.iter().enumerate() {
         let most = if i == 0 { tolerance.hypergradient } else { tolerance.others };
-        // What is not defined more closely cannot be held more closely; twice, as each product may be treated in its own way.
+        // What is not defined more closely cannot be held more closely; twice, as each product may
+        // be treated in its own way.
         let open = others.iter().map(|o| relative_error(&o[i], &reference[i])).fold(0.0, f64::max);
         findings.error(
             relative_error(&got[i], &reference[i]),

@@ -1,4 +1,5 @@
-//! The page of `src/meta/mod.rs` is right: its formulas are held against differences of the meta loss.
+//! The page of `src/meta/mod.rs` is right: its formulas are held against differences of the meta
+//! loss.
 
 mod common;
 
@@ -149,7 +150,8 @@ fn the_derived_formulas_hold_on_every_option_with_and_without_batch_norm() {
             let (slope, expected) = (bench.slope(&direction()), dot(&own, &direction()));
             let error = (slope - expected).abs() / own.iter().map(|h| h.abs()).sum::<f64>();
             assert!(error < 1e-6, "{net:?} {config:?}: {slope} by differences, {expected} by the program");
-            // What a sample asks of its weight, where V's slope plays no part: from the formulas by hand.
+            // What a sample asks of its weight, where V's slope plays no part: from the formulas by
+            // hand.
             if !config.undetached {
                 let total: f64 = closed.weights.iter().sum();
                 let mean = dot(&closed.weights, &u) / total;

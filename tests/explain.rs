@@ -1,5 +1,5 @@
-//! `metatape hypergrad --explain`: its numbers are the step's own and satisfy the closed form. Its signal file: explain_signal.rs. The
-//! formulas themselves: derivation.rs.
+//! `metatape hypergrad --explain`: its numbers are the step's own and satisfy the closed form. Its
+//! signal file: explain_signal.rs. The formulas themselves: derivation.rs.
 
 mod common;
 
@@ -38,7 +38,8 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
-/// `−(α/n) Σ u_i ∂V_i/∂θ` and the weights, straight from the printed numbers: nothing of the library is used.
+/// `−(α/n) Σ u_i ∂V_i/∂θ` and the weights, straight from the printed numbers: nothing of the
+/// library is used.
 fn by_hand(told: &Value) -> (Vec<f64>, Vec<f64>) {
     let theta = |name: &str| numbers(&told["theta"][name]);
     let (a, b, p, q) = (theta("fc1.weight"), theta("fc1.bias"), theta("fc2.weight"), theta("fc2.bias")[0]);

@@ -1,5 +1,6 @@
-//! What `metatape hypergrad --explain` shows beside the step's own numbers: whose defaults these are, columns from which the pull on V can be
-//! computed again, and samples by the size of their class.
+//! What `metatape hypergrad --explain` shows beside the step's own numbers: whose defaults these
+//! are, columns from which the pull on V can be computed again, and samples by the size of their
+//! class.
 
 use std::collections::HashMap;
 use std::path::Path;

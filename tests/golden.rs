@@ -1,4 +1,5 @@
-//! Layer 4: three full meta steps against PyTorch's numbers in f64 (`golden/README.md` says how they were made).
+//! Layer 4: three full meta steps against PyTorch's numbers in f64 (`golden/README.md` says how
+//! they were made).
 
 use std::path::Path;
 
@@ -9,8 +10,8 @@ use metatape::program::{Options, Session, Values};
 use metatape::tape::{Shape, Tape};
 use safetensors::SafeTensors;
 
-/// Largest difference that is tolerated, relative to the largest entry of the tensor (or 1e-6 of what is compared with
-/// it, for tensors that vanish but for rounding). Both sides compute in f64.
+/// Largest difference that is tolerated, relative to the largest entry of the tensor (or 1e-6 of
+/// what is compared with it, for tensors that vanish but for rounding). Both sides compute in f64.
 const TOLERANCE: f64 = 1e-9;
 
 struct Golden<'a> {
@@ -105,7 +106,8 @@ fn check(case: &str, route: Route) {
                 compared += 1;
             }
         }
-        // loss, weight, meta_loss; virtual, meta_grad, w_next of each parameter; hypergrad, theta_next of θ's four.
+        // loss, weight, meta_loss; virtual, meta_grad, w_next of each parameter; hypergrad,
+        // theta_next of θ's four.
         assert_eq!(compared, 3 + 3 * summary.params.len() + 8, "{case}: tensors compared");
         for (layer, _) in &summary.norms {
             for part in ["mean", "var"] {

@@ -1,5 +1,6 @@
-//! Layer 2: derivatives of first and second order against finite differences, over all mixes of forward and reverse mode, for every
-//! operation; and what must not have a derivative. Then what the tape itself promises: sharing and a readable print.
+//! Layer 2: derivatives of first and second order against finite differences, over all mixes of
+//! forward and reverse mode, for every operation; and what must not have a derivative. Then what
+//! the tape itself promises: sharing and a readable print.
 
 mod common;
 
@@ -28,7 +29,8 @@ fn every_operation_to_second_order_in_all_mixes_of_modes() {
     }
 }
 
-/// A rule that is wrong is found, and named by its walk; so is one that is right to first order only.
+/// A rule that is wrong is found, and named by its walk; so is one that is right to first order
+/// only.
 #[test]
 fn the_check_finds_a_wrong_derivative() {
     let variables = [([3].into(), vec![0.5, -0.7, 1.1])];
@@ -190,7 +192,8 @@ fn kinks_and_extremes_are_as_documented() {
             }
         }
     }
-    // Equal arguments of max and min: the first one takes the derivative. A number that is none stays none.
+    // Equal arguments of max and min: the first one takes the derivative. A number that is none
+    // stays none.
     for f in [Tape::maximum, Tape::minimum] {
         let mut tape = Tape::new();
         let x = ["x0", "x1"].map(|name| tape.input(name, Kind::Float, [3]).unwrap());

@@ -1,4 +1,5 @@
-//! Finished studies: `compare` and `ablate` show them without their data, and add seeds and methods or variants to them.
+//! Finished studies: `compare` and `ablate` show them without their data, and add seeds and methods
+//! or variants to them.
 
 #[allow(dead_code)] // shared with the tests of `train`
 #[path = "train/files.rs"]

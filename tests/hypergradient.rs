@@ -1,5 +1,5 @@
-//! Layer 3: all routes to the hypergradient agree on every network, in f64, with and without fusion; on one thread and on several the
-//! bits are the same.
+//! Layer 3: all routes to the hypergradient agree on every network, in f64, with and without
+//! fusion; on one thread and on several the bits are the same.
 
 mod common;
 
@@ -47,8 +47,8 @@ fn routes_agree_on_every_network_and_option() {
     }
 }
 
-/// The first term of the Neumann series is the step's own hypergradient; more terms are another one, and
-/// come to that of conjugate gradients where the series converges.
+/// The first term of the Neumann series is the step's own hypergradient; more terms are another
+/// one, and come to that of conjugate gradients where the series converges.
 #[test]
 fn routes_of_the_inner_optimum_begin_at_the_step() {
     for net in networks() {

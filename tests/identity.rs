@@ -1,5 +1,6 @@
-//! What a person may get wrong on a tape and in a session is an error, never a wrong number: derivatives by constants and by values
-//! that look alike, values of other tapes, programs of other sessions, inputs that were never fed.
+//! What a person may get wrong on a tape and in a session is an error, never a wrong number:
+//! derivatives by constants and by values that look alike, values of other tapes, programs of other
+//! sessions, inputs that were never fed.
 
 use metatape::backend::cpu::Cpu;
 use metatape::program::{Options, Program, Session, Values};
@@ -24,8 +25,9 @@ fn values(tape: &mut Tape, wanted: &[Var], given: &[(&str, f64)]) -> Vec<f64> {
     (0..wanted.len()).map(|i| session.fetch(&program, &format!("value {i}")).unwrap()[0]).collect()
 }
 
-/// One step of ridge regression with λ = 0.7 and step size 0.1 from `w0`, on one sample `x = 1, y = 1`; then the loss of the sample
-/// `x = 3, y = 0.93`. By hand, from w0 = 0.5: `g = (w0 − 1) + λ w0 = −0.15`, `w1 = 0.515`, and
+/// One step of ridge regression with λ = 0.7 and step size 0.1 from `w0`, on one sample
+/// `x = 1, y = 1`; then the loss of the sample `x = 3, y = 0.93`. By hand, from w0 = 0.5:
+/// `g = (w0 − 1) + λ w0 = −0.15`, `w1 = 0.515`, and
 /// `dL/dλ = 3 (3 w1 − 0.93) · (−0.1 w0) = −0.09225`.
 fn ridge_step(tape: &mut Tape, w0: Var) -> Result<[Var; 2]> {
     let lambda = tape.input("lambda", Kind::Float, [])?;
@@ -99,7 +101,8 @@ fn two_variables_and_two_detached_values_of_one_value_are_two() {
     }
 }
 
-/// `c·(d·x)`, `x − c·y` and a reshape of a reshape are shorter as one operation, but what is in between can be differentiated by.
+/// `c·(d·x)`, `x − c·y` and a reshape of a reshape are shorter as one operation, but what is in
+/// between can be differentiated by.
 #[test]
 fn values_in_between_are_not_passed_by() {
     let mut tape = Tape::new();

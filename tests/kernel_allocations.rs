@@ -1,4 +1,5 @@
-//! The CPU kernels allocate nothing: scratch comes in from outside. (Very large matrix products do, inside the `gemm` crate.)
+//! The CPU kernels allocate nothing: scratch comes in from outside. (Very large matrix products do,
+//! inside the `gemm` crate.)
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -60,6 +61,7 @@ fn kernels_allocate_nothing() {
             COUNT.load(Relaxed) - before
         })
     });
-    // The test harness has threads of its own, which may allocate now and then; a kernel would every time.
+    // The test harness has threads of its own, which may allocate now and then; a kernel would
+    // every time.
     assert!(counts.contains(&0), "allocations in three rounds: {counts:?}");
 }

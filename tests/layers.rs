@@ -1,4 +1,5 @@
-//! Single layers against PyTorch's numbers in f64 (`golden/make_layers.py`), and dropout from the layer to training.
+//! Single layers against PyTorch's numbers in f64 (`golden/make_layers.py`), and dropout from the
+//! layer to training.
 
 mod common;
 #[path = "train/files.rs"]
@@ -101,7 +102,8 @@ fn layers_are_pytorchs() {
             }
         }
     }
-    // y, and first and second of each target, in two modes: five norms with three targets, the rest with one and two.
+    // y, and first and second of each target, in two modes: five norms with three targets, the rest
+    // with one and two.
     assert_eq!(compared, 2 * (5 * 7 + 3 + 2 * 5));
     println!("largest error {worst:.1e}");
 }

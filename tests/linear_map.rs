@@ -201,7 +201,8 @@ fn every_kind_of_block_is_adjoint_to_its_transpose() {
     assert_eq!(seen, BTreeSet::from(KINDS), "every kind is built");
 }
 
-/// The blocks that the rules give, for the operations of every case and for those of their gradients, too.
+/// The blocks that the rules give, for the operations of every case and for those of their
+/// gradients, too.
 #[test]
 fn every_jacobian_block_is_adjoint_to_its_transpose() {
     let mut rng = rng(1);
@@ -217,7 +218,8 @@ fn every_jacobian_block_is_adjoint_to_its_transpose() {
             for var in bench.tape.vars().collect::<Vec<_>>() {
                 let node = bench.tape.node(var).clone();
                 for arg in 0..node.args.len() {
-                    // Labels, mask conditions: `gradients.rs` holds that exactly those have no block.
+                    // Labels, mask conditions: `gradients.rs` holds that exactly those have no
+                    // block.
                     let Ok(map) = bench.tape.jacobian_block(var, arg) else { continue };
                     bench.add(format!("{}: {} in argument {arg}", case.name, node.op.name()), &map, &mut rng);
                     blocks += 1;

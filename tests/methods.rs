@@ -1,4 +1,5 @@
-//! Every method's whole step on the CUDA backend, captured and replayed, held to the CPU in f64: an epoch of training on a small folder of images.
+//! Every method's whole step on the CUDA backend, captured and replayed, held to the CPU in f64: an
+//! epoch of training on a small folder of images.
 
 mod common;
 #[path = "train/files.rs"]
@@ -40,7 +41,8 @@ fn hold(machines: fn(Precision) -> Vec<Machine>) {
         meta_size: Some(6),
         epochs: 1,
         milestones: Vec::new(),
-        // Of shares of one sum, the gradient in V's last bias all but cancels, and Adam makes a step of what is left.
+        // Of shares of one sum, the gradient in V's last bias all but cancels, and Adam makes a
+        // step of what is left.
         weights: Weights::Mean,
         // Three steps: one by one, captured, replayed.
         batch: 10,
@@ -54,7 +56,8 @@ fn hold(machines: fn(Precision) -> Vec<Machine>) {
         let Some(got) = findings.take(got, &format!("{method} on {}", machine.name)) else { continue };
         assert_eq!(got.len(), want.len(), "{method}");
         for ((name, got), (_, want)) in got.iter().zip(&want) {
-            // Of what has hardly moved from zero, V's first steps among it, nothing but its smallness is known.
+            // Of what has hardly moved from zero, V's first steps among it, nothing but its
+            // smallness is known.
             if want.iter().all(|v| v.abs() < 1e-6) {
                 findings.hold(got.iter().all(|v| v.abs() < 2e-6), || format!("{method}: {name} has moved"));
                 continue;

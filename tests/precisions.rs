@@ -1,7 +1,9 @@
-//! What tf32 and bf16 cost by definition: whole networks' hypergradients on the CPU in f64 with a precision's roundings, against f64 without. No GPU
-//! and no simulator is needed; `cuda_steps.rs` holds the kernels to the same roundings.
+//! What tf32 and bf16 cost by definition: whole networks' hypergradients on the CPU in f64 with a
+//! precision's roundings, against f64 without. No GPU and no simulator is needed; `cuda_steps.rs`
+//! holds the kernels to the same roundings.
 //!
-//! `cargo test --release --test precisions -- --include-ignored --nocapture` prints the table of the README.
+//! `cargo test --release --test precisions -- --include-ignored --nocapture` prints the table of
+//! the README.
 
 mod common;
 

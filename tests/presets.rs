@@ -17,7 +17,8 @@ fn preset(name: &str) -> Config {
     config
 }
 
-/// What all three scripts share: learning rate 0.1, batch 100, momentum 0.9, weight decay 5e-4, a plain virtual step, PyTorch's initialisation.
+/// What all three scripts share: learning rate 0.1, batch 100, momentum 0.9, weight decay 5e-4, a
+/// plain virtual step, PyTorch's initialisation.
 fn common(config: &Config) {
     assert_eq!((config.lr, config.batch, config.momentum, config.weight_decay), (0.1, 100, 0.9, 5e-4));
     assert_eq!((config.virtual_step, config.weight_net_init), (VirtualStep::Plain, WeightNetInit::Faithful));

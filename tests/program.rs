@@ -1,5 +1,5 @@
-//! What a plan promises: dead code is not run, entrywise work is fused, memory is reused, and states are updated in place without
-//! anyone seeing it.
+//! What a plan promises: dead code is not run, entrywise work is fused, memory is reused, and
+//! states are updated in place without anyone seeing it.
 
 mod common;
 
@@ -88,8 +88,8 @@ fn a_sum_of_products_accumulates() {
     assert_eq!(names(&tape, BOTH[1]), ["gemm", "gemm", "entrywise"]);
 }
 
-/// Forward and backward through batch norm, scale and bias: of full-size tensors the result and the gradient are
-/// written, with ReLU also the masked cotangent, which three kernels read; never x̂.
+/// Forward and backward through batch norm, scale and bias: of full-size tensors the result and the
+/// gradient are written, with ReLU also the masked cotangent, which three kernels read; never x̂.
 #[test]
 fn batch_norm_stores_no_normalised_tensor() {
     for (relu, expected) in [(false, 2), (true, 3)] {
@@ -323,8 +323,8 @@ fn picks_out_of_range_are_refused_before_they_are_used() {
     }
 }
 
-/// A random program over a few shapes: entrywise work, sums, broadcasts, products, views, updates of states by values and by
-/// other states.
+/// A random program over a few shapes: entrywise work, sums, broadcasts, products, views, updates
+/// of states by values and by other states.
 fn random_program(rng: &mut Pcg64) -> (Tape, Vec<Var>) {
     let mut tape = Tape::new();
     let shapes: [Shape; 4] = [[6, 4].into(), [4].into(), [4, 4].into(), [6, 4].into()];
@@ -359,8 +359,8 @@ fn random_program(rng: &mut Pcg64) -> (Tape, Vec<Var>) {
     (tape, all)
 }
 
-/// Fusion, reuse of memory and updates in place, against a program that does none of it: every value an output,
-/// no updates, no fusion.
+/// Fusion, reuse of memory and updates in place, against a program that does none of it: every
+/// value an output, no updates, no fusion.
 #[test]
 fn random_programs_compute_what_is_written_on_the_tape() {
     for seed in 0..400 {

@@ -1,4 +1,5 @@
-//! What schemes keep from one network to the next, and how they see classes, against numbers worked out by hand.
+//! What schemes keep from one network to the next, and how they see classes, against numbers worked
+//! out by hand.
 
 use metatape::meta::schemes::{
     AdaBoost, Glc, Memory, Moment, Predictions, Scheme, Set, Stages, Trained, class_groups,
@@ -29,7 +30,8 @@ impl Trained for Known {
     }
 }
 
-/// A network that gets these training samples right, and takes the two test images for these classes.
+/// A network that gets these training samples right, and takes the two test images for these
+/// classes.
 fn known(hits: [f64; 4], test: [usize; 2]) -> Known {
     let one_hot = |class: &usize| (0..3).map(|k| if k == *class { 2.0 } else { -1.0 }).collect::<Vec<f64>>();
     let seen = |hits: &[f64], logits: Vec<f64>| Predictions { losses: vec![], hits: hits.to_vec(), logits };
@@ -51,7 +53,8 @@ fn adaboost_s_rounds_vote_together() {
     for (got, want) in memory.get("sample_weights").iter().zip([4.0, 4.0, 4.0, 24.0].map(|w| w / 9.0)) {
         assert!((got - want).abs() < 1e-12);
     }
-    // ε = (4/9)/4 = 1/9: α = ln 8 + ln 2. The weights of the wrong sample times 16: (64, 4, 4, 24)/9, mean 24/9.
+    // ε = (4/9)/4 = 1/9: α = ln 8 + ln 2. The weights of the wrong sample times 16: (64, 4, 4,
+    // 24)/9, mean 24/9.
     stages.next(&mut memory, &mut known([0.0, 1.0, 1.0, 1.0], [2, 1])).unwrap();
     for (got, want) in memory.get("sample_weights").iter().zip([64.0, 4.0, 4.0, 24.0].map(|w| w / 24.0)) {
         assert!((got - want).abs() < 1e-12);

@@ -1,4 +1,5 @@
-//! The schemes whose training step is their own, on a small network in f64, against finite differences and formulas in loops.
+//! The schemes whose training step is their own, on a small network in f64, against finite
+//! differences and formulas in loops.
 
 use metatape::backend::cpu::Cpu;
 use metatape::meta::schemes::{
@@ -224,7 +225,8 @@ fn co_teaching_networks_learn_from_each_other() {
     }
 }
 
-/// V and its slope over the loss at θ = (fc1.weight, fc1.bias, fc2.weight `[units, groups]`, fc2.bias `[groups]`).
+/// V and its slope over the loss at θ = (fc1.weight, fc1.bias, fc2.weight `[units, groups]`,
+/// fc2.bias `[groups]`).
 fn v(theta: &[Vec<f64>], group: usize, loss: f64) -> (f64, f64) {
     let groups = theta[3].len();
     let own = theta[2].iter().skip(group).step_by(groups);
@@ -264,7 +266,8 @@ fn theta_states(session: &Session, prefix: &str) -> Vec<Vec<f64>> {
     THETA.iter().map(|name| session.read_state(&format!("{prefix}.{name}")).unwrap()).collect()
 }
 
-/// What the 501st step takes from a parameter, in learning rates, at this gradient and these moments: the published rules.
+/// What the 501st step takes from a parameter, in learning rates, at this gradient and these
+/// moments: the published rules.
 fn direction(rule: &Optimiser, theta: f64, gradient: f64, moments: [f64; 2]) -> f64 {
     match rule {
         Optimiser::Adam(_) => {
@@ -280,7 +283,8 @@ fn direction(rule: &Optimiser, theta: f64, gradient: f64, moments: [f64; 2]) -> 
     }
 }
 
-/// A step of the recipe: its weights, and θ's movement against differences of the meta loss over the shares worked out above.
+/// A step of the recipe: its weights, and θ's movement against differences of the meta loss over
+/// the shares worked out above.
 fn takes_the_step_of(recipe: MwNetRecipe, lr: f64, groups: Vec<usize>) {
     let weight_net = WeightNet { hidden: 3, init: WeightNetInit::Faithful, slope: 1.0, groups };
     let config = StepConfig {

@@ -1,5 +1,6 @@
-//! The reweighting schemes against numbers worked out beside this program (a few lines of Python: `math.exp`, `math.log`), in f64 and in
-//! f32, fused and not. Those that are steps of their own: scheme_steps.rs.
+//! The reweighting schemes against numbers worked out beside this program (a few lines of Python:
+//! `math.exp`, `math.log`), in f64 and in f32, fused and not. Those that are steps of their own:
+//! scheme_steps.rs.
 
 use metatape::backend::cpu::Cpu;
 use metatape::meta::schemes::{
@@ -138,7 +139,8 @@ fn class_balanced_weights() {
 fn mentornet_follows_a_percentile_after_its_burn_in() {
     let scheme = MentorNet { percentile: 0.5, inertia: 0.5, width: 2.0, burn_in: 0.2 };
     check(&scheme, &LOSSES, &LABELS, &moment(0, 0.1, 7), 1, &[1.0; 7]);
-    // The median is 1; λ₁ = 1/2 after one step, 7/8 after three: weights clip(1 − (ℓ − λ₁)/2, 0, 1).
+    // The median is 1; λ₁ = 1/2 after one step, 7/8 after three: weights clip(1 − (ℓ − λ₁)/2, 0,
+    // 1).
     check(&scheme, &LOSSES, &LABELS, &moment(0, 0.2, 7), 1, &[1.0, 1.0, 1.0, 0.75, 0.25, 0.0, 0.0]);
     check(&scheme, &LOSSES, &LABELS, &moment(0, 0.2, 7), 3, &[1.0, 1.0, 1.0, 0.9375, 0.4375, 0.0, 0.0]);
     let upper = MentorNet { percentile: 1.0, inertia: 0.0, ..scheme };

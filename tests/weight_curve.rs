@@ -1,5 +1,6 @@
-//! The method's signature picture: in the reference setting (10,000 Fashion-MNIST images, MLP 784–256–10, uniform noise 0.6, 20 epochs)
-//! the default weight net learns a decreasing curve on every one of seeds 1 to 5.
+//! The method's signature picture: in the reference setting (10,000 Fashion-MNIST images, MLP
+//! 784–256–10, uniform noise 0.6, 20 epochs) the default weight net learns a decreasing curve on
+//! every one of seeds 1 to 5.
 
 mod common;
 

@@ -8,17 +8,17 @@ use crate::tape::{Tape, Unary, Var};
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Solver {
     /// Conjugate gradients from 0 (Hestenes & Stiefel 1952), for a positive definite `H + damping`.
-    /// As many iterations as there are numbers in `w` are enough without rounding. They end at a direction
-    /// without positive curvature, as truncated Newton methods do (Nocedal & Wright 2006, algorithm 7.1); if
-    /// that is the first, `v` is the target over the damping.
+    /// As many iterations as there are numbers in `w` are enough without rounding. They end at a
+    /// direction without positive curvature, as truncated Newton methods do (Nocedal & Wright 2006,
+    /// algorithm 7.1); if that is the first, `v` is the target over the damping.
     ConjugateGradients {
         /// How many.
         iterations: usize,
         /// Added to the Hessian's diagonal; 0 for a strongly convex inner objective.
         damping: f64,
     },
-    /// `rate · Σ_{j<terms} (I − rate·(H + damping))ʲ g` (Lorraine et al. 2020): what as many more inner SGD
-    /// steps at this rate would show. It converges for `rate` below `2/λ_max`.
+    /// `rate · Σ_{j<terms} (I − rate·(H + damping))ʲ g` (Lorraine et al. 2020): what as many more
+    /// inner SGD steps at this rate would show. It converges for `rate` below `2/λ_max`.
     Neumann {
         /// How many.
         terms: usize,
@@ -61,8 +61,8 @@ pub(super) fn hypergradient(
     cotangents.into_iter().zip(outer).map(|(c, outer)| tape.or_zero(c, *outer)).collect()
 }
 
-/// `v` with `(H + damping) v = target`, where `H` is the Jacobian of `gradient` by `point`, symmetric: the
-/// gradient of one number.
+/// `v` with `(H + damping) v = target`, where `H` is the Jacobian of `gradient` by `point`,
+/// symmetric: the gradient of one number.
 ///
 /// # Errors
 /// The tape's own.
@@ -129,8 +129,8 @@ pub fn solve(
     }
 }
 
-/// `a / b` and 1, or 0 and 0 where `b` is not above nothing: there the system is solved, or the direction has
-/// no positive curvature.
+/// `a / b` and 1, or 0 and 0 where `b` is not above nothing: there the system is solved, or the
+/// direction has no positive curvature.
 fn share(tape: &mut Tape, a: Var, b: Var) -> Result<(Var, Var)> {
     let one = tape.constant(1.0, tape.shape(b).clone());
     let above = tape.offset(b, -NOTHING)?;

@@ -1,9 +1,9 @@
 //! Bilevel problems: hypergradients through an inner optimisation.
 //!
-//! An inner objective `f(w, λ)` is minimised over `w`; an outer objective `F(w, λ)` judges the result.
-//! The *hypergradient* is `dF/dλ`, with `w` a function of the outer variables `λ`. Meta-Weight-Net is
-//! one such problem ([`crate::meta`]), and so are learned learning rates, regularisation strengths,
-//! data hyper-cleaning and MAML (`examples/`).
+//! An inner objective `f(w, λ)` is minimised over `w`; an outer objective `F(w, λ)` judges the
+//! result. The *hypergradient* is `dF/dλ`, with `w` a function of the outer variables `λ`.
+//! Meta-Weight-Net is one such problem ([`crate::meta`]), and so are learned learning rates,
+//! regularisation strengths, data hyper-cleaning and MAML (`examples/`).
 //!
 //! | file | route | cost | exact |
 //! |---|---|---|---|
@@ -79,11 +79,11 @@ pub enum Mode {
 pub enum Route {
     /// Through the inner steps that are taken.
     Unrolled(Mode),
-    /// By the implicit function theorem at the `w` that the inner steps lead to, which should be near
-    /// the inner optimum: what is missing there is missing in the result.
+    /// By the implicit function theorem at the `w` that the inner steps lead to, which should be
+    /// near the inner optimum: what is missing there is missing in the result.
     Implicit(Solver),
-    /// One inner step, with a central difference of `∇_λ f` along `∇F` in the place of the mixed second
-    /// derivative (DARTS, Liu et al. 2019); the length of the probe `ε·∇F`.
+    /// One inner step, with a central difference of `∇_λ f` along `∇F` in the place of the mixed
+    /// second derivative (DARTS, Liu et al. 2019); the length of the probe `ε·∇F`.
     FiniteDifference(f64),
 }
 
@@ -111,13 +111,14 @@ pub struct Solution {
     pub hypergradient: Vec<Var>,
 }
 
-/// Records the inner steps from `w`, the outer objective, and its derivative by the `outer` variables.
+/// Records the inner steps from `w`, the outer objective, and its derivative by the `outer`
+/// variables.
 ///
 /// `w` and `outer` are leaves of the tape (states, inputs, [`Tape::variable`]s).
 ///
 /// # Errors
-/// If an objective is not one number; the tape's own; for [`Route::FiniteDifference`], if the rule is
-/// not plain SGD or there is more than one step.
+/// If an objective is not one number; the tape's own; for [`Route::FiniteDifference`], if the rule
+/// is not plain SGD or there is more than one step.
 pub fn hypergradient(
     tape: &mut Tape,
     problem: &dyn Problem,

@@ -42,8 +42,8 @@ impl Sgd {
     /// Without momentum and weight decay.
     pub const PLAIN: Sgd = Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
 
-    /// The direction `d` of the step `w ← w − lr·d` and the next momentum buffer, from the gradient `g`
-    /// and the buffer, if there is one.
+    /// The direction `d` of the step `w ← w − lr·d` and the next momentum buffer, from the gradient
+    /// `g` and the buffer, if there is one.
     ///
     /// # Errors
     /// The tape's own.
@@ -66,9 +66,10 @@ impl Sgd {
 }
 
 impl Adam {
-    /// The direction `d` of the step `w ← w − lr·d` and the next moments, from the gradient `g`, both
-    /// moments, and the bias corrections `1/(1−β₁ᵗ)` and `1/(1−β₂ᵗ)` of this step. `floor` is added under
-    /// the root: 0, or a little where the step is differentiated, since a root has no slope at 0.
+    /// The direction `d` of the step `w ← w − lr·d` and the next moments, from the gradient `g`,
+    /// both moments, and the bias corrections `1/(1−β₁ᵗ)` and `1/(1−β₂ᵗ)` of this step. `floor` is
+    /// added under the root: 0, or a little where the step is differentiated, since a root has no
+    /// slope at 0.
     ///
     /// # Errors
     /// The tape's own.
@@ -101,8 +102,8 @@ impl Adam {
 }
 
 impl Optimiser {
-    /// Records the step of a parameter that is a state: `w ← w − lr·d` at the end of a run, and its next
-    /// moments. Gives the next `w`.
+    /// Records the step of a parameter that is a state: `w ← w − lr·d` at the end of a run, and its
+    /// next moments. Gives the next `w`.
     ///
     /// Moments are the states `<moments>.<name>` and `<moments>2.<name>`, Adam's clock the states
     /// `<moments>.clock1` and `.clock2`, shared by all parameters with these moments.
@@ -140,9 +141,9 @@ impl Optimiser {
     }
 }
 
-/// Adam's bias correction `1/(1 − βᵗ)` at this run's step t, from the state `<moments>.clock<order>`, which
-/// holds `1 − βᵗ⁻¹`: `u ← βu + (1 − β)` is the sum of the weights of the moment's own average, so nothing
-/// cancels.
+/// Adam's bias correction `1/(1 − βᵗ)` at this run's step t, from the state
+/// `<moments>.clock<order>`, which holds `1 − βᵗ⁻¹`: `u ← βu + (1 − β)` is the sum of the weights
+/// of the moment's own average, so nothing cancels.
 fn clock(tape: &mut Tape, moments: &str, order: usize, beta: f64) -> Result<Var> {
     let clock = tape.state(&format!("{moments}.clock{order}"), Kind::Float, [])?;
     let kept = tape.scale(clock, beta)?;
@@ -160,12 +161,12 @@ fn decayed(tape: &mut Tape, w: Var, g: Var, decay: f64) -> Result<Var> {
     tape.add(g, decay)
 }
 
-/// Under Adam's root where a step is differentiated: far below `eps²`, and its inverse root is a number
-/// in f32.
+/// Under Adam's root where a step is differentiated: far below `eps²`, and its inverse root is a
+/// number in f32.
 const FLOOR: f64 = 1e-30;
 
-/// Steps of a rule on the tape, each from the one before: what an unrolled run is made of. Moments begin
-/// as zeros.
+/// Steps of a rule on the tape, each from the one before: what an unrolled run is made of. Moments
+/// begin as zeros.
 #[derive(Clone, Debug)]
 pub struct Unrolling {
     /// The parameters after the steps so far.

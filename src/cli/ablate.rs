@@ -69,8 +69,8 @@ fn config(args: &AblateArgs) -> Result<Config> {
     Ok(Config { seeds: args.seeds as u64, variants, meta_size, run })
 }
 
-/// A resumed study keeps its configuration, but that variants and seeds may be added to it: a flag on the command line that says otherwise
-/// is an error.
+/// A resumed study keeps its configuration, but that variants and seeds may be added to it: a flag
+/// on the command line that says otherwise is an error.
 fn grown(args: &AblateArgs, stored: &Config) -> Result<Config> {
     let fields = |config: &Config| serde_json::to_value(config).map_err(|e| Error::Program(e.to_string()));
     let new = config(args)?;

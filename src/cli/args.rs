@@ -21,7 +21,8 @@ use super::values::{DeviceChoice, Precision, factor, model, positive, rate, seed
 pub const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
 pub const ROUTES: &str = "jvp|reverse|finite-difference|per-sample|implicit-cg:N|neumann:N";
 
-/// Meta-Weight-Net on a hand-written autodiff tape: learns, from a small clean set, which losses to trust.
+/// Meta-Weight-Net on a hand-written autodiff tape: learns, from a small clean set, which losses to
+/// trust.
 #[derive(Parser, Debug)]
 #[command(
     name = "metatape",
@@ -53,7 +54,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Compute one meta step's hypergradient by every route; compare and dump
     Hypergrad(HypergradArgs),
-    /// Ask by experiment what the method needs: its meta set, its three steps, its exact hypergradient
+    /// Ask by experiment what the method needs: its meta set, its three steps, its exact
+    /// hypergradient
     Ablate(AblateArgs),
     /// Time a plain training step and a whole meta step
     Bench(BenchArgs),
@@ -67,21 +69,23 @@ pub enum Command {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Data")]
 pub struct DataArgs {
-    /// fashion-mnist-mini (built in), mnist, fashion-mnist, cifar10, cifar100, or folder (train/<class>/*.jpg|png, test/...)
+    /// fashion-mnist-mini (built in), mnist, fashion-mnist, cifar10, cifar100, or folder
+    /// (train/<class>/*.jpg|png, test/...)
     #[arg(long, value_name = "NAME", default_value_t = DatasetKind::FashionMnistMini)]
     pub dataset: DatasetKind,
     /// Folder with the data set's files; all but the built-in one need it
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Label noise of the training set: none, or with a probability P uniform:P (a label drawn anew from all classes), flip:P
-    /// (one wrong class for each), flip2:P (two) [default: uniform:0.6, or none beside --imbalance]
+    /// Label noise of the training set: none, or with a probability P uniform:P (a label drawn anew
+    /// from all classes), flip:P (one wrong class for each), flip2:P (two) [default: uniform:0.6,
+    /// or none beside --imbalance]
     #[arg(long, value_name = "NOISE", allow_negative_numbers = true)]
     pub noise: Option<Noise>,
     /// Long tail: the largest class has IF times the images of the smallest
     #[arg(long, value_name = "IF", value_parser = factor, allow_negative_numbers = true)]
     pub imbalance: Option<f64>,
-    /// Clean images set apart for the meta set, the same number of each class [default: 1000; 10 a class for a
-    /// long tail without noise]
+    /// Clean images set apart for the meta set, the same number of each class [default: 1000; 10 a
+    /// class for a long tail without noise]
     #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
     pub meta_size: Option<usize>,
 }
@@ -116,18 +120,19 @@ pub struct StepArgs {
     /// The virtual step's rule: plain SGD, or momentum and weight decay as in the real step
     #[arg(long = "virtual", value_name = "plain|momentum", default_value_t = VirtualStep::Plain)]
     pub virtual_step: VirtualStep,
-    /// Virtual steps, each on a batch of its own, through which the hypergradient goes; 1 as published
+    /// Virtual steps, each on a batch of its own, through which the hypergradient goes; 1 as
+    /// published
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
     pub unroll: usize,
-    /// The weight net's optimiser: adam (1e-3, L2 1e-4), sgd-noise (1e-3, Nesterov 0.9, weight decay 5e-4) or
-    /// sgd-imbalance (1e-5, the same)
+    /// The weight net's optimiser: adam (1e-3, L2 1e-4), sgd-noise (1e-3, Nesterov 0.9, weight
+    /// decay 5e-4) or sgd-imbalance (1e-5, the same)
     #[arg(long, value_name = "PRESET", default_value_t = Preset::Adam)]
     pub weight_net_preset: Preset,
     /// The weight net's learning rate [default: its optimiser's; 2e-3 for adam with kinks]
     #[arg(long, value_name = "LR", value_parser = rate, allow_negative_numbers = true)]
     pub weight_net_lr: Option<f64>,
-    /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5 everywhere), or faithful
-    /// (PyTorch's default, as published)
+    /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5
+    /// everywhere), or faithful (PyTorch's default, as published)
     #[arg(long, value_name = "INIT", default_value_t = WeightNetInit::Kinks)]
     pub weight_net_init: WeightNetInit,
     /// Momentum of the classifier's SGD
@@ -182,11 +187,12 @@ pub struct DeviceArgs {
     /// CPU threads; results do not depend on them [default: all]
     #[arg(long, value_name = "T", value_parser = positive, allow_negative_numbers = true)]
     pub threads: Option<usize>,
-    /// Floating-point numbers: f32 anywhere; f64 on the CPU; on a GPU also tf32 (products of factors rounded to 10 bits) and bf16
-    /// (activations stored in 16 bits, too)
+    /// Floating-point numbers: f32 anywhere; f64 on the CPU; on a GPU also tf32 (products of
+    /// factors rounded to 10 bits) and bf16 (activations stored in 16 bits, too)
     #[arg(long, value_name = "f32|f64|tf32|bf16", default_value_t = Precision::F32)]
     pub precision: Precision,
-    /// cpu, cuda, cuda:N (GPU number N, from 0), or auto: the first GPU that works with the precision, or else the CPU
+    /// cpu, cuda, cuda:N (GPU number N, from 0), or auto: the first GPU that works with the
+    /// precision, or else the CPU
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
     pub device: DeviceChoice,
 }
@@ -215,8 +221,8 @@ pub struct RunArgs {
     /// Samples of a batch, and of a meta batch
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub batch: usize,
-    /// Numbers of epochs, ascending and separated by commas, after which the learning rate is divided by 10 [default: 66% and 85% of
-    /// --epochs]
+    /// Numbers of epochs, ascending and separated by commas, after which the learning rate is
+    /// divided by 10 [default: 66% and 85% of --epochs]
     #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
     pub milestones: Option<Vec<usize>>,
     /// Threads, precision, device.
@@ -225,8 +231,8 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Epochs after which the learning rate is divided by 10: as given, or ⌊66%⌋ and ⌊85%⌋ of all, where that is not
-    /// before the first.
+    /// Epochs after which the learning rate is divided by 10: as given, or ⌊66%⌋ and ⌊85%⌋ of all,
+    /// where that is not before the first.
     pub fn milestones(&self) -> Vec<usize> {
         let default =
             || [66, 85].map(|percent| self.epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
@@ -294,7 +300,8 @@ Examples:
   metatape ablate --variants published,uniform,train-batch,two-steps --epochs 10
   metatape ablate --out runs/flip --resume")]
 pub struct AblateArgs {
-    /// What is compared, separated by commas [default: all, with meta sets of 10, 100 and 1000 images, and K of 5 and 20]
+    /// What is compared, separated by commas [default: all, with meta sets of 10, 100 and 1000
+    /// images, and K of 5 and 20]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub variants: Option<Vec<Variant>>,
     /// Seeds 1 to N of each
@@ -306,7 +313,8 @@ pub struct AblateArgs {
     /// Folder for the study's files [default: runs/<date>-ablate]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
-    /// Continue the study in --out: finished cells are kept. With --seeds or --variants, more of them are added to it
+    /// Continue the study in --out: finished cells are kept. With --seeds or --variants, more of
+    /// them are added to it
     #[arg(long, requires = "out", help_heading = "Output")]
     pub resume: bool,
     /// Print the summary as JSON instead of a table
@@ -333,8 +341,8 @@ pub struct HypergradArgs {
     /// Decides meta set, noise, first parameters and the batch
     #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
-    /// Only this route, beside the reference `reverse` [default: all; per-sample only where it takes less than 200 GFLOP and
-    /// its matrices less than 2 GiB]
+    /// Only this route, beside the reference `reverse` [default: all; per-sample only where it
+    /// takes less than 200 GFLOP and its matrices less than 2 GiB]
     #[arg(long, value_name = ROUTES)]
     pub route: Option<Route>,
     /// Data set, noise, long tail, meta set.
@@ -352,18 +360,20 @@ pub struct HypergradArgs {
     /// Overwrite the dump, or the CSV file, if it exists
     #[arg(long, requires = "file", help_heading = "Output")]
     pub force: bool,
-    /// Walk through one meta step in words and numbers: its program part by part, what every sample asks of its weight and why, and
-    /// what the step costs
+    /// Walk through one meta step in words and numbers: its program part by part, what every sample
+    /// asks of its weight and why, and what the step costs
     #[arg(long, conflicts_with_all = ["dump", "print_tape", "route"], help_heading = "Explanation")]
     pub explain: bool,
     /// Meta steps to take from fresh networks, of which the last is explained [default: 100]
     #[arg(long, value_name = "N", requires = "explain", value_parser = positive, allow_negative_numbers = true, help_heading = "Explanation")]
     pub steps: Option<usize>,
-    /// Write what V learns from to this file: a row for every sample of every step. Columns: step, sample (its place in the data set),
-    /// label (as given), true_label, corrupted; loss (l), weight (V), slope (V' = dV/dl), coefficient (c, its share of the virtual step),
-    /// u, alpha (learning rate times the virtual step's gain); pull (-dL_meta/dV), slope_pull (-dL_meta/dV'), moved (how V moves).
-    /// With sums over the n rows of a step: mean weights have pull = alpha u/n; normalised ones, with S = sum V and F = sum V l/S,
-    /// pull = alpha ((u - sum u c)/S - (l - F) sum (u V')/S^2), the last term only with --undetached
+    /// Write what V learns from to this file: a row for every sample of every step. Columns: step,
+    /// sample (its place in the data set), label (as given), true_label, corrupted; loss (l),
+    /// weight (V), slope (V' = dV/dl), coefficient (c, its share of the virtual step), u, alpha
+    /// (learning rate times the virtual step's gain); pull (-dL_meta/dV), slope_pull
+    /// (-dL_meta/dV'), moved (how V moves). With sums over the n rows of a step: mean weights have
+    /// pull = alpha u/n; normalised ones, with S = sum V and F = sum V l/S, pull = alpha ((u - sum
+    /// u c)/S - (l - F) sum (u V')/S^2), the last term only with --undetached
     #[arg(long, value_name = "FILE.csv", requires = "explain", group = "file", help_heading = "Explanation")]
     pub csv: Option<PathBuf>,
     /// Print the recorded program of the route given (or jvp) instead of running it

@@ -41,7 +41,8 @@ Examples:
   metatape compare --resume --seeds 8 --out runs/three"
 )]
 pub struct CompareArgs {
-    /// Methods, separated by commas, or all [default: all, or those that the paper's table has with --preset]
+    /// Methods, separated by commas, or all [default: all, or those that the paper's table has with
+    /// --preset]
     #[arg(long, value_name = "A,B,...|all", value_parser = methods)]
     pub methods: Option<Methods>,
     /// Seeds, each with its own noise, split and first parameters: --seed and those after it
@@ -50,8 +51,9 @@ pub struct CompareArgs {
     /// The first seed
     #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, allow_negative_numbers = true, help_heading = "Schedule")]
     pub seed: u64,
-    /// A cell of the paper's tables: sets data set, noise, meta set, model, schedule and optimisers, and shows the paper's
-    /// accuracy beside ours; flags on the command line override the preset
+    /// A cell of the paper's tables: sets data set, noise, meta set, model, schedule and
+    /// optimisers, and shows the paper's accuracy beside ours; flags on the command line override
+    /// the preset
     #[arg(long, value_name = "PRESET", value_parser = preset)]
     pub preset: Option<PaperCell>,
     /// Data, model, meta step, schedule.
@@ -60,7 +62,8 @@ pub struct CompareArgs {
     /// Folder for the results
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: PathBuf,
-    /// Continue the comparison in --out; runs that are finished are kept. With --seeds or --methods, more of them are added to it
+    /// Continue the comparison in --out; runs that are finished are kept. With --seeds or
+    /// --methods, more of them are added to it
     #[arg(long, help_heading = "Output")]
     pub resume: bool,
     /// Print the summary as JSON instead of a table
@@ -154,8 +157,8 @@ fn seeds(first: u64, count: usize) -> Result<Vec<u64>> {
     Ok((first..=last).collect())
 }
 
-/// A resumed comparison keeps its plan, but that methods and seeds may be added to it: a flag on the command line that says otherwise is
-/// an error.
+/// A resumed comparison keeps its plan, but that methods and seeds may be added to it: a flag on
+/// the command line that says otherwise is an error.
 fn grown(args: &CompareArgs, stored: &Plan) -> Result<Plan> {
     let typed = given("compare");
     let asked = plan(args)?;

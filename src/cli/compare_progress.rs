@@ -13,8 +13,8 @@ use super::report::print;
 /// Without a terminal, a long run says where it is this often.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// One bar over the whole grid on a terminal; elsewhere a line a run, and one every ten seconds of a
-/// long one.
+/// One bar over the whole grid on a terminal; elsewhere a line a run, and one every ten seconds of
+/// a long one.
 pub struct Progress {
     bar: Option<ProgressBar>,
     json: bool,
@@ -96,8 +96,8 @@ impl Progress {
         ));
     }
 
-    /// Seconds until the end, when the share `within` of the present run is done: each method as long as its runs so far, and one
-    /// that has not run yet as long as an average pass.
+    /// Seconds until the end, when the share `within` of the present run is done: each method as
+    /// long as its runs so far, and one that has not run yet as long as an average pass.
     fn left(&self, within: f64) -> Option<f64> {
         let weight = |method: Method| method.stages() as f64;
         let (seconds, passes) = self.seconds.iter().fold((0.0, 0.0), |(s, p), (method, (seconds, runs))| {

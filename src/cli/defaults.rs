@@ -4,8 +4,9 @@ use clap::CommandFactory;
 
 use super::args::Metatape;
 
-/// The command line as typed. `hypergrad` shows the published step: V/n, and a weight net that begins as published. It compares gradients
-/// of all of θ; with the output layer at zero, as training begins, the first layer's part would be nothing but zeros.
+/// The command line as typed. `hypergrad` shows the published step: V/n, and a weight net that
+/// begins as published. It compares gradients of all of θ; with the output layer at zero, as
+/// training begins, the first layer's part would be nothing but zeros.
 pub fn command() -> clap::Command {
     Metatape::command().mut_subcommand("hypergrad", |hypergrad| {
         let published = hypergrad.mut_arg("weight_net_init", |arg| arg.default_value("faithful"));
@@ -13,7 +14,8 @@ pub fn command() -> clap::Command {
     })
 }
 
-/// The flags, with values, by which this call of `hypergrad` would be as `train` is by default, where the two have different defaults.
+/// The flags, with values, by which this call of `hypergrad` would be as `train` is by default,
+/// where the two have different defaults.
 pub fn to_be_as_train() -> Vec<String> {
     let command = command();
     let matches = command.clone().get_matches();

@@ -56,8 +56,8 @@ impl DeviceArgs {
     /// is opened now, for other backends to share.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a precision that the device does not have, [`Error::Device`] for a GPU that is not there or cannot be used,
-    /// and if the system refuses the threads.
+    /// [`Error::Usage`] for a precision that the device does not have, [`Error::Device`] for a GPU
+    /// that is not there or cannot be used, and if the system refuses the threads.
     pub fn backend_on(&self, graphs: bool, opened: &mut Option<SharedGpu>) -> Result<(Box<dyn Backend>, On)> {
         let threads = self.threads()?;
         Ok(match self.gpu(opened)? {

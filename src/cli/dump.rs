@@ -38,7 +38,8 @@ impl Dump {
         self.metadata.insert(key.to_owned(), value.to_string());
     }
 
-    /// A floating-point tensor. Numbers that came from an `f32` machine are `f32` again without loss.
+    /// A floating-point tensor. Numbers that came from an `f32` machine are `f32` again without
+    /// loss.
     pub fn floats(&mut self, name: impl Into<String>, shape: &[usize], values: &[f64]) {
         let bytes = match self.float {
             Dtype::F64 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -69,8 +70,9 @@ impl Dump {
     }
 }
 
-/// The same safetensors file with its header in the order of names. The library writes the metadata in a `HashMap`'s order, which is
-/// another in every process; so that two dumps of one step are the same bytes, it is put in order here.
+/// The same safetensors file with its header in the order of names. The library writes the metadata
+/// in a `HashMap`'s order, which is another in every process; so that two dumps of one step are the
+/// same bytes, it is put in order here.
 fn sorted(file: &[u8]) -> Result<Vec<u8>> {
     let broken = |detail: String| Error::Program(format!("the dump cannot be put in order: {detail}"));
     let (length, rest) = file.split_first_chunk::<8>().ok_or_else(|| broken("it has no header".into()))?;
@@ -111,8 +113,8 @@ fn partial(path: &Path) -> PathBuf {
 /// Asks early for what would go wrong after a long computation, when the file of `flag` is written.
 ///
 /// # Errors
-/// [`Error::Usage`] if the file exists and `force` is not given, or a folder has its name; [`Error::Io`] if its folder is
-/// missing.
+/// [`Error::Usage`] if the file exists and `force` is not given, or a folder has its name;
+/// [`Error::Io`] if its folder is missing.
 pub fn check_free(flag: &str, path: &Path, force: bool) -> Result<()> {
     let shown = path.display();
     if path.is_dir() {

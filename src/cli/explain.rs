@@ -1,5 +1,5 @@
-//! `metatape hypergrad --explain`: takes meta steps from fresh networks and walks through the last one. What is said stands in
-//! `lesson/`; here is what it says it about.
+//! `metatape hypergrad --explain`: takes meta steps from fresh networks and walks through the last
+//! one. What is said stands in `lesson/`; here is what it says it about.
 
 use metatape::meta::{Order, Route};
 use metatape::program::{Options, Part, Session, parts};
@@ -14,8 +14,8 @@ use super::parting::Parting;
 use super::run_config::Flags;
 use super::{lesson, report};
 
-/// Steps before and with the one that is explained, where `--steps` does not say: by then the losses of right and wrong labels
-/// have begun to part.
+/// Steps before and with the one that is explained, where `--steps` does not say: by then the
+/// losses of right and wrong labels have begun to part.
 const STEPS: usize = 100;
 
 /// All that there is to tell of a step.

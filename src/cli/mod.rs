@@ -52,7 +52,8 @@ use metatape::Result;
 
 use args::{Command, Metatape};
 
-/// Runs the command; errors go to standard error as `metatape: <sentence>`, with exit code 2 for usage and 1 otherwise.
+/// Runs the command; errors go to standard error as `metatape: <sentence>`, with exit code 2 for
+/// usage and 1 otherwise.
 pub fn main() -> ExitCode {
     let command = match parse() {
         Ok(command) => command,

@@ -1,5 +1,5 @@
-//! What the command asks of CUDA, in a build without the feature `cuda`: there is no GPU, and whoever
-//! names one is told why. The items are those of `cuda.rs`.
+//! What the command asks of CUDA, in a build without the feature `cuda`: there is no GPU, and
+//! whoever names one is told why. The items are those of `cuda.rs`.
 #![allow(dead_code, reason = "what only a GPU makes is never made")]
 
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The samples of a walk in parts: by whether their label is right, and by how large their class is. V knows neither.
+//! The samples of a walk in parts: by whether their label is right, and by how large their class
+//! is. V knows neither.
 
 use metatape::train::SampleRow;
 
@@ -83,7 +84,8 @@ impl Parting {
         all
     }
 
-    /// Steps in which both parts have samples, and those of them in which mean u of the first is the larger.
+    /// Steps in which both parts have samples, and those of them in which mean u of the first is
+    /// the larger.
     pub fn ahead(&self, first: usize, second: usize) -> (usize, usize) {
         let means = self.history.iter().filter_map(|step| {
             let u = |part: usize| step[part].mean(|s| s.u);
@@ -93,8 +95,9 @@ impl Parting {
     }
 }
 
-/// For each class its third by size: 0 the largest, 2 the smallest. What does not divide by three goes to the middle or to both ends, so
-/// that head and tail have the same number of classes; of equal classes the first counts as the larger.
+/// For each class its third by size: 0 the largest, 2 the smallest. What does not divide by three
+/// goes to the middle or to both ends, so that head and tail have the same number of classes; of
+/// equal classes the first counts as the larger.
 pub fn thirds(counts: &[usize]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..counts.len()).collect();
     order.sort_by_key(|class| std::cmp::Reverse(counts[*class]));

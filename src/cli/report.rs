@@ -5,7 +5,8 @@ use std::io::{ErrorKind, Write};
 
 use metatape::{Error, Result};
 
-/// Writes a text and a line end to standard output. A reader that has gone away (`| head`) is no error: the work goes on.
+/// Writes a text and a line end to standard output. A reader that has gone away (`| head`) is no
+/// error: the work goes on.
 pub fn print(text: impl Display) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {

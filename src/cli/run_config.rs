@@ -92,7 +92,8 @@ impl Flags<'_> {
     }
 }
 
-/// Begins results in the folder that was given, or else in `runs/<date-name>`, with a number behind it if that is taken.
+/// Begins results in the folder that was given, or else in `runs/<date-name>`, with a number behind
+/// it if that is taken.
 pub fn in_folder<R>(given: Option<&Path>, name: &str, begin: impl FnOnce(&Path) -> Result<R>) -> Result<R> {
     let Some(out) = given else {
         let out = new_folder(name)?;

@@ -47,7 +47,8 @@ fn asked(args: &TrainArgs) -> Result<Config> {
     config(&args.run, args.method, baseline, args.seed)
 }
 
-/// A resumed run keeps its configuration: a flag on the command line that says otherwise is an error.
+/// A resumed run keeps its configuration: a flag on the command line that says otherwise is an
+/// error.
 pub fn agree(subcommand: &str, asked: &Config, stored: &Config) -> Result<()> {
     let fields = |config: &Config| serde_json::to_value(config).map_err(|e| Error::Program(e.to_string()));
     let (asked, stored) = (fields(asked)?, fields(stored)?);
@@ -137,7 +138,8 @@ impl Watcher {
         }
     }
 
-    /// How long it will take to the end, all methods together, if it goes on as it has since it began.
+    /// How long it will take to the end, all methods together, if it goes on as it has since it
+    /// began.
     fn left(&self) -> String {
         let all = self.steps * self.passes * self.bars.len() as u64;
         let done: u64 = self.bars.iter().map(ProgressBar::position).sum();

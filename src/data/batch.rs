@@ -1,4 +1,5 @@
-//! Batches as a function of the step: nothing is carried from one to the next, so a resumed run needs the step alone.
+//! Batches as a function of the step: nothing is carried from one to the next, so a resumed run
+//! needs the step alone.
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -25,10 +26,11 @@ pub struct BatchConfig {
 pub struct Batch {
     /// `[size]`, places in the lists that the [`Batcher`] was made from.
     pub positions: Vec<u32>,
-    /// `[size]` of (index, dx, dy, flip): the image's place in the data set and its augmentation. With h rows and w columns, pixel
-    /// (y, x) of the result is pixel (reflect(y + dy), reflect(x′ + dx)) of the image, where x′ = w−1−x if flip is 1 and x if
-    /// it is 0, and reflect mirrors about the outermost pixels (−1 ↦ 1, h ↦ h−2). dx and dy are in −pad..=pad; (index, 0, 0, 0) is the
-    /// image as it is. That is: pad by reflection, crop, then flip.
+    /// `[size]` of (index, dx, dy, flip): the image's place in the data set and its augmentation.
+    /// With h rows and w columns, pixel (y, x) of the result is pixel (reflect(y + dy), reflect(x′
+    /// + dx)) of the image, where x′ = w−1−x if flip is 1 and x if it is 0, and reflect mirrors
+    /// about the outermost pixels (−1 ↦ 1, h ↦ h−2). dx and dy are in −pad..=pad; (index, 0, 0, 0)
+    /// is the image as it is. That is: pad by reflection, crop, then flip.
     pub picks: Vec<[i32; 4]>,
     /// `[size]`.
     pub labels: Vec<i32>,
@@ -57,8 +59,8 @@ pub struct Batcher {
 }
 
 impl Batcher {
-    /// Batches for training: each epoch has an order of its own and ⌊n/size⌋ full batches; what is left over is dropped, and
-    /// differs from epoch to epoch.
+    /// Batches for training: each epoch has an order of its own and ⌊n/size⌋ full batches; what is
+    /// left over is dropped, and differs from epoch to epoch.
     ///
     /// # Errors
     /// [`Error::Usage`] for a batch size of 0 or more than the number of samples.
@@ -73,8 +75,9 @@ impl Batcher {
         Batcher::new(indices, labels, config, false)
     }
 
-    /// Batches of the meta set: one pass after the other, each in an order of its own, cut into batches without regard to
-    /// where a pass ends. So every sample is used equally often, and a batch may be larger than the set.
+    /// Batches of the meta set: one pass after the other, each in an order of its own, cut into
+    /// batches without regard to where a pass ends. So every sample is used equally often, and a
+    /// batch may be larger than the set.
     ///
     /// # Errors
     /// [`Error::Usage`] for a batch size of 0, [`Error::Data`] for an empty set.
@@ -114,13 +117,15 @@ impl Batcher {
         self.indices.is_empty()
     }
 
-    /// Full batches in one pass, ⌊n/size⌋; 0 only for an endless batcher whose batch is larger than the set.
+    /// Full batches in one pass, ⌊n/size⌋; 0 only for an endless batcher whose batch is larger than
+    /// the set.
     pub fn batches_per_epoch(&self) -> u64 {
         (self.indices.len() / self.config.size) as u64
     }
 
-    /// The batch of `step` (counted from 0 over the whole run): a function of the samples, the configuration and the step alone.
-    /// Going through steps in order is cheap; jumping costs one shuffle.
+    /// The batch of `step` (counted from 0 over the whole run): a function of the samples, the
+    /// configuration and the step alone. Going through steps in order is cheap; jumping costs one
+    /// shuffle.
     pub fn batch(&mut self, step: u64) -> &Batch {
         let (n, size) = (self.indices.len() as u64, self.config.size as u64);
         let first = if self.endless {
@@ -169,8 +174,9 @@ fn augmentation(of: Stream) -> Stream {
     }
 }
 
-/// Batches in the given order and without augmentation, for evaluation, each with the number of its rows that count: the
-/// last one is filled up to `size` (at least 1) with repetitions of its first sample, since a program has one batch size.
+/// Batches in the given order and without augmentation, for evaluation, each with the number of its
+/// rows that count: the last one is filled up to `size` (at least 1) with repetitions of its first
+/// sample, since a program has one batch size.
 pub fn in_order<'a>(
     indices: &'a [u32],
     labels: &'a [i32],

@@ -1,5 +1,6 @@
-//! The binary versions of CIFAR-10 and CIFAR-100 (<https://www.cs.toronto.edu/~kriz/cifar.html>): records of one label byte
-//! (CIFAR-100: coarse, then fine) and 3072 pixels, a 32×32 plane each of red, green, blue; no header.
+//! The binary versions of CIFAR-10 and CIFAR-100 (<https://www.cs.toronto.edu/~kriz/cifar.html>):
+//! records of one label byte (CIFAR-100: coarse, then fine) and 3072 pixels, a 32×32 plane each of
+//! red, green, blue; no header.
 
 use std::path::Path;
 
@@ -43,7 +44,8 @@ pub(super) fn load10(dir: &Path) -> Result<Dataset> {
 const FINE: usize = 100;
 const COARSE: usize = 20;
 
-/// CIFAR-100 by fine label from `train.bin` and `test.bin`; [`Dataset::coarse`] gets the coarse class of each.
+/// CIFAR-100 by fine label from `train.bin` and `test.bin`; [`Dataset::coarse`] gets the coarse
+/// class of each.
 pub(super) fn load100(dir: &Path) -> Result<Dataset> {
     let kind = DatasetKind::Cifar100;
     let dir = dir_or_inner(dir, "cifar-100-binary");
@@ -83,8 +85,8 @@ fn open(kind: DatasetKind, dir: &Path, file: &str) -> Result<Source<'static>> {
     if path.exists() { Source::read(&path) } else { Err(missing_file(kind, dir, file)) }
 }
 
-/// Appends the pixels of all records, by pixel instead of by plane, and returns the labels, each below the number that
-/// stands beside its name in `labels`.
+/// Appends the pixels of all records, by pixel instead of by plane, and returns the labels, each
+/// below the number that stands beside its name in `labels`.
 fn records<const LABELS: usize>(
     source: &Source<'_>,
     labels: [(&str, usize); LABELS],

@@ -1,8 +1,9 @@
 //! A folder of images: `train/<class>/*.jpg|jpeg|png` and `test/<class>/…`.
 //!
-//! Classes are the folders of `train`, sorted by name; images are sorted by name within their class. Files with other endings
-//! and hidden files are passed over. Images are grey if all are, else colour; an alpha channel is dropped, 16 bits
-//! become 8. Mean and deviation are computed from the training images, whatever their size.
+//! Classes are the folders of `train`, sorted by name; images are sorted by name within their
+//! class. Files with other endings and hidden files are passed over. Images are grey if all are,
+//! else colour; an alpha channel is dropped, 16 bits become 8. Mean and deviation are computed from
+//! the training images, whatever their size.
 
 use std::ffi::OsStr;
 use std::io::Cursor;
@@ -109,7 +110,8 @@ fn entries(dir: &Path, label: i32, into: &mut Vec<Entry>) -> Result<()> {
     Ok(())
 }
 
-/// Decodes all images and checks that they have one size; of several wrong ones the first in order is reported.
+/// Decodes all images and checks that they have one size; of several wrong ones the first in order
+/// is reported.
 fn decode_all(entries: &[&Entry]) -> Result<Vec<Decoded>> {
     let decoded: Vec<Result<Decoded>> = entries.par_iter().map(|entry| decode(&entry.path)).collect();
     let decoded = decoded.into_iter().collect::<Result<Vec<Decoded>>>()?;
@@ -150,7 +152,8 @@ fn decode(path: &Path) -> Result<Decoded> {
     Ok(Decoded { shape: [height, width, channels], pixels })
 }
 
-/// Whether a JPEG has its end marker after its last scan's beginning. In the scan's data no other marker but those of restarts can occur.
+/// Whether a JPEG has its end marker after its last scan's beginning. In the scan's data no other
+/// marker but those of restarts can occur.
 fn ends(jpeg: &[u8]) -> bool {
     let last = |marker: [u8; 2]| jpeg.windows(2).rposition(|pair| pair == marker);
     last([0xff, 0xd9]) > last([0xff, 0xda])

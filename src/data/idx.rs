@@ -1,5 +1,6 @@
-//! The IDX format of MNIST and Fashion-MNIST (<http://yann.lecun.com/exdb/mnist/>), plain or gzipped: a big-endian magic
-//! number 0x00000803 (images) or 0x00000801 (labels), the dimensions as big-endian `u32`, then one byte per pixel or label.
+//! The IDX format of MNIST and Fashion-MNIST (<http://yann.lecun.com/exdb/mnist/>), plain or
+//! gzipped: a big-endian magic number 0x00000803 (images) or 0x00000801 (labels), the dimensions as
+//! big-endian `u32`, then one byte per pixel or label.
 
 use std::path::Path;
 
@@ -94,7 +95,8 @@ fn part(name: String, images: &Source<'_>, labels: &Source<'_>) -> Result<Images
     Ok(Images { name, height, width, channels: 1, pixels: pixels.to_vec(), labels })
 }
 
-/// Checks the header and the length of an IDX file of unsigned bytes with `DIMS` dimensions; returns those and the content.
+/// Checks the header and the length of an IDX file of unsigned bytes with `DIMS` dimensions;
+/// returns those and the content.
 fn records<'a, const DIMS: usize>(
     source: &'a Source<'_>,
     magic: u32,
@@ -150,7 +152,8 @@ mod tests {
         header.chain(content.iter().copied()).collect()
     }
 
-    /// A folder with a right little data set: 20 training and 3 test images of 2×3, each filled by a rule.
+    /// A folder with a right little data set: 20 training and 3 test images of 2×3, each filled by
+    /// a rule.
     fn folder() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let pixels: Vec<u8> = (0..20 * 6).map(|i| i as u8).collect();

@@ -1,4 +1,5 @@
-//! The data: readers of the usual file formats, label noise and long tails, the clean meta set, batches.
+//! The data: readers of the usual file formats, label noise and long tails, the clean meta set,
+//! batches.
 //!
 //! ```
 //! use metatape::data::{BatchConfig, Batcher, DatasetKind, Noise, SplitConfig, load, split};
@@ -80,7 +81,8 @@ impl Images {
 /// Random crops and flips of training (and meta) images, drawn anew for each step by [`Batcher`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Augment {
-    /// Width of the reflected border from which a crop of the original size is taken; less than both sides.
+    /// Width of the reflected border from which a crop of the original size is taken; less than
+    /// both sides.
     pub pad: usize,
     /// Whether half of the images are mirrored left to right.
     pub flip: bool,
@@ -113,11 +115,13 @@ impl Dataset {
         self.class_names.len()
     }
 
-    /// Puts a data set together: checks that the two parts fit and that no class is without training images, and
-    /// computes mean and deviation from all training images unless `statistics` are given.
+    /// Puts a data set together: checks that the two parts fit and that no class is without
+    /// training images, and computes mean and deviation from all training images unless
+    /// `statistics` are given.
     ///
     /// # Errors
-    /// [`Error::Data`] for a part without images, parts of two shapes, or a class without training images.
+    /// [`Error::Data`] for a part without images, parts of two shapes, or a class without training
+    /// images.
     fn new(
         name: impl Into<String>,
         train: Images,
@@ -159,8 +163,9 @@ fn shape_name((height, width, channels): (usize, usize, usize)) -> String {
     format!("{height}×{width} {}", if channels == 1 { "grey" } else { "colour" })
 }
 
-/// Mean and standard deviation per channel of pixel/255 over all images. Sums are of integers, so the result does
-/// not depend on any order. A channel that is constant gets deviation 1, so that normalising makes it zero.
+/// Mean and standard deviation per channel of pixel/255 over all images. Sums are of integers, so
+/// the result does not depend on any order. A channel that is constant gets deviation 1, so that
+/// normalising makes it zero.
 fn channel_statistics(images: &Images) -> (Vec<f64>, Vec<f64>) {
     let count = (images.pixels.len() / images.channels) as u64;
     (0..images.channels)
@@ -182,7 +187,8 @@ fn channel_statistics(images: &Images) -> (Vec<f64>, Vec<f64>) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DatasetKind {
-    /// The part of Fashion-MNIST that is compiled into this program: 10,000 + 5,000 grey images of 28×28.
+    /// The part of Fashion-MNIST that is compiled into this program: 10,000 + 5,000 grey images of
+    /// 28×28.
     FashionMnistMini,
     /// MNIST from IDX files.
     Mnist,
@@ -260,8 +266,9 @@ impl std::str::FromStr for DatasetKind {
 
 /// Reads a data set into memory.
 ///
-/// Mean and deviation are computed from the training images, except for CIFAR-10 and CIFAR-100, which get the constants
-/// that the published code uses for both. Colour images get reflect-padding by 4, random crops and flips.
+/// Mean and deviation are computed from the training images, except for CIFAR-10 and CIFAR-100,
+/// which get the constants that the published code uses for both. Colour images get reflect-padding
+/// by 4, random crops and flips.
 ///
 /// # Errors
 /// [`Error::Usage`] if `data_dir` is missing where the kind needs it, or given where it does not;

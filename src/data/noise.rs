@@ -1,4 +1,5 @@
-//! Label noise. The corrupted label depends on the true class only, through a matrix C of probabilities.
+//! Label noise. The corrupted label depends on the true class only, through a matrix C of
+//! probabilities.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +10,8 @@ use rand::seq::index::sample;
 use crate::seed::{Stream, rng};
 use crate::{Error, Result};
 
-/// What is done to the training labels; K is the number of classes. Written `none`, `uniform:0.4`, `flip:0.4`, `flip2:0.4`.
+/// What is done to the training labels; K is the number of classes. Written `none`, `uniform:0.4`,
+/// `flip:0.4`, `flip2:0.4`.
 #[derive(Clone, Copy, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Noise {
@@ -21,8 +23,8 @@ pub enum Noise {
     Uniform(f64),
     /// With this probability a label becomes the one wrong class that the seed chose for its class.
     Flip(f64),
-    /// With half this probability each, a label becomes one of the two wrong classes that the seed chose for its class.
-    /// (This is what the paper calls flip noise.)
+    /// With half this probability each, a label becomes one of the two wrong classes that the seed
+    /// chose for its class. (This is what the paper calls flip noise.)
     Flip2(f64),
 }
 
@@ -36,11 +38,12 @@ pub struct Corrupted {
 }
 
 impl Noise {
-    /// Applies the noise to `labels` `[n]`, each in `0..classes`. The same arguments give the same result.
+    /// Applies the noise to `labels` `[n]`, each in `0..classes`. The same arguments give the same
+    /// result.
     ///
     /// # Errors
-    /// [`Error::Data`] if `flip` is asked of fewer than 2 classes, or `flip2` of fewer than 3, and for a label out of
-    /// range; [`Error::Usage`] for a probability that is none.
+    /// [`Error::Data`] if `flip` is asked of fewer than 2 classes, or `flip2` of fewer than 3, and
+    /// for a label out of range; [`Error::Usage`] for a probability that is none.
     pub fn corrupt(self, labels: &[i32], classes: usize, seed: u64) -> Result<Corrupted> {
         let (p, needed) = match self {
             Noise::None => (0.0, 1),

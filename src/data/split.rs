@@ -1,4 +1,5 @@
-//! The clean, balanced meta set and the biased training set, both from the training images, never overlapping.
+//! The clean, balanced meta set and the biased training set, both from the training images, never
+//! overlapping.
 
 use rand::seq::SliceRandom;
 
@@ -12,7 +13,8 @@ use crate::{Error, Result};
 pub struct SplitConfig {
     /// Applied to the labels of the training set, after the long tail.
     pub noise: Noise,
-    /// The imbalance factor, at least 1: how many times more images the first class has than the last.
+    /// The imbalance factor, at least 1: how many times more images the first class has than the
+    /// last.
     pub imbalance: Option<f64>,
     /// Images of the meta set in all, the same number of each class.
     pub meta_size: usize,
@@ -51,8 +53,9 @@ pub struct Split {
     pub meta: Labelled,
 }
 
-/// How many images each class of a long tail keeps: ⌊n_max · (1/factor)^{c/(classes−1)}⌋ (Cui et al. 2019, as used by the
-/// paper). A quotient within 1e-9 below a whole number counts as that number, as it is meant.
+/// How many images each class of a long tail keeps: ⌊n_max · (1/factor)^{c/(classes−1)}⌋ (Cui et
+/// al. 2019, as used by the paper). A quotient within 1e-9 below a whole number counts as that
+/// number, as it is meant.
 pub fn long_tail_counts(n_max: usize, classes: usize, factor: f64) -> Vec<usize> {
     let last = classes.saturating_sub(1).max(1) as f64;
     (0..classes)
@@ -60,23 +63,25 @@ pub fn long_tail_counts(n_max: usize, classes: usize, factor: f64) -> Vec<usize>
         .collect()
 }
 
-/// The size of the meta set where none is asked for: 1000 images, or 10 a class where a long tail is the only bias; as many
-/// as are the same number of each class.
+/// The size of the meta set where none is asked for: 1000 images, or 10 a class where a long tail
+/// is the only bias; as many as are the same number of each class.
 pub fn default_meta_size(classes: usize, noise: Noise, imbalance: Option<f64>) -> usize {
     let long_tail_alone = imbalance.is_some() && noise == Noise::None;
     classes * if long_tail_alone { 10 } else { (1000 / classes.max(1)).max(1) }
 }
 
-/// Sets `meta_size` images apart, balanced and with their true labels; thins the rest to a long tail if asked; then applies
-/// the noise to its labels.
+/// Sets `meta_size` images apart, balanced and with their true labels; thins the rest to a long
+/// tail if asked; then applies the noise to its labels.
 ///
-/// The two sets are disjoint for every seed because there is one draw: training gets what the meta set left. n_max of the
-/// long tail is the count of the smallest class after the meta set was taken, so that every class can keep its share and
-/// the factor is exact; on a balanced data set it is the published code's (N − meta)/C. Class 0 is the largest.
+/// The two sets are disjoint for every seed because there is one draw: training gets what the meta
+/// set left. n_max of the long tail is the count of the smallest class after the meta set was
+/// taken, so that every class can keep its share and the factor is exact; on a balanced data set it
+/// is the published code's (N − meta)/C. Class 0 is the largest.
 ///
 /// # Errors
-/// [`Error::Usage`] for a meta size of 0 or not a multiple of the classes and for a factor that is not a number ≥ 1;
-/// [`Error::Data`] if the meta set would leave some class without training images, or the long tail empties a class.
+/// [`Error::Usage`] for a meta size of 0 or not a multiple of the classes and for a factor that is
+/// not a number ≥ 1; [`Error::Data`] if the meta set would leave some class without training
+/// images, or the long tail empties a class.
 pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Split> {
     let (classes, labels) = (dataset.classes(), &dataset.train.labels);
     let SplitConfig { noise, imbalance, meta_size, seed } = *config;

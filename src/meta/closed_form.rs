@@ -1,9 +1,11 @@
-//! The hypergradient written out by hand, from a step's per-sample numbers: what the program's own is checked against.
+//! The hypergradient written out by hand, from a step's per-sample numbers: what the program's own
+//! is checked against.
 
 use super::config::{StepConfig, Weights};
 use crate::error::{Error, Result};
 
-/// A weight net's parameters as numbers: hidden unit k is `r_k = relu(a_k ℓ + b_k)`, and `V = σ(Σ p_k r_k + q)`.
+/// A weight net's parameters as numbers: hidden unit k is `r_k = relu(a_k ℓ + b_k)`, and
+/// `V = σ(Σ p_k r_k + q)`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ThetaValues {
     /// `a` `[hidden]` (`fc1.weight`).
@@ -25,11 +27,13 @@ pub struct ClosedForm {
     pub slopes: Vec<f64>,
     /// `c_i` `[n]`: the share of the sample's gradient in the virtual step.
     pub coefficients: Vec<f64>,
-    /// `−∂L_meta/∂V_i = α p_i` `[n]`, V's slope held: positive where the meta loss falls if the sample's weight alone grows.
+    /// `−∂L_meta/∂V_i = α p_i` `[n]`, V's slope held: positive where the meta loss falls if the
+    /// sample's weight alone grows.
     pub pull: Vec<f64>,
     /// `−∂L_meta/∂V′_i = α q_i` `[n]`, V held; 0 where the loss that V reads is detached.
     pub slope_pull: Vec<f64>,
-    /// `∂L_meta/∂θ`, in the order `fc1.weight`, `fc1.bias`, `fc2.weight`, `fc2.bias`, `[3·hidden + 1]`.
+    /// `∂L_meta/∂θ`, in the order `fc1.weight`, `fc1.bias`, `fc2.weight`, `fc2.bias`,
+    /// `[3·hidden + 1]`.
     pub hypergrad: Vec<f64>,
 }
 
@@ -83,13 +87,14 @@ impl ThetaValues {
         Point { v, slope: s * d, v_by_theta: z_by.iter().map(|z| s * z).collect(), slope_by_theta }
     }
 
-    /// The hypergradient of a batch with these losses and `u` `[n]`, at the learning rate `lr`: the formulas of
-    /// [`crate::meta`]'s page, with loops.
+    /// The hypergradient of a batch with these losses and `u` `[n]`, at the learning rate `lr`: the
+    /// formulas of [`crate::meta`]'s page, with loops.
     pub fn closed_form(&self, config: &StepConfig, lr: f64, losses: &[f64], u: &[f64]) -> ClosedForm {
         let points: Vec<Point> = losses.iter().map(|l| self.at(*l)).collect();
         let n = losses.len() as f64;
         let bends = if config.undetached { 1.0 } else { 0.0 };
-        // φ divides by `total`; `middle` is its value where that depends on V, and 0 where it does not.
+        // φ divides by `total`; `middle` is its value where that depends on V, and 0 where it does
+        // not.
         let (total, middle, shares) = match config.weights {
             Weights::Mean => (n, 0.0, 0.0),
             Weights::Normalised => {
@@ -101,7 +106,8 @@ impl ThetaValues {
             points.iter().zip(losses).map(|(p, l)| (p.v + bends * p.slope * (l - middle)) / total).collect();
         let uc: f64 = u.iter().zip(&coefficients).map(|(u, c)| u * c).sum();
         let uslope: f64 = u.iter().zip(&points).map(|(u, p)| bends * u * p.slope).sum();
-        // c_j is linear in V_j and V′_j: by_v and by_slope, the page's p and q, are the derivatives of ⟨u, c⟩ by the two.
+        // c_j is linear in V_j and V′_j: by_v and by_slope, the page's p and q, are the derivatives
+        // of ⟨u, c⟩ by the two.
         let by_v =
             |l: f64, u: f64| (u - shares * uc) / total - shares * (l - middle) / (total * total) * uslope;
         let by_slope = |l: f64, u: f64| bends * u * (l - middle) / total;

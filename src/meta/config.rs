@@ -23,13 +23,14 @@ pub enum Route {
     Reverse,
     /// The jvp replaced by a central difference: two more forward passes.
     FiniteDifference,
-    /// The explicit matrix `G_ij = ⟨∇ℓ_j^meta(ŵ), ∇ℓ_i(w)⟩` of the paper; exact, for small networks.
+    /// The explicit matrix `G_ij = ⟨∇ℓ_j^meta(ŵ), ∇ℓ_i(w)⟩` of the paper; exact, for small
+    /// networks.
     PerSample,
     /// Not the step's own hypergradient but that of the inner optimum, by this many iterations of
     /// conjugate gradients with the Hessian of the weighted loss at w.
     ImplicitCg(usize),
-    /// The same by this many terms of a Neumann series at the virtual step's rate; one term is the step's
-    /// own.
+    /// The same by this many terms of a Neumann series at the virtual step's rate; one term is the
+    /// step's own.
     Neumann(usize),
 }
 
@@ -127,10 +128,12 @@ impl Preset {
 }
 
 impl Preset {
-    /// The learning rate that suits the rule and the weight net's first values: the published one, but twice Adam's where V begins flat and has
-    /// more of a way to go. Measured on the built-in images over seeds 1 to 5 (`metatape compare --methods uniform,mwnet --seeds 5
-    /// --weight-net-lr LR`, final accuracy in percent at 1e-3, at 2e-3): uniform:0.6 80.03, 80.31; the same with mean weights 79.99, 80.50;
-    /// flip2:0.4 80.55, 80.99.
+    /// The learning rate that suits the rule and the weight net's first values: the published one,
+    /// but twice Adam's where V begins flat and has more of a way to go. Measured on the built-in
+    /// images over seeds 1 to 5
+    /// (`metatape compare --methods uniform,mwnet --seeds 5 --weight-net-lr LR`, final accuracy in
+    /// percent at 1e-3, at 2e-3): uniform:0.6 80.03, 80.31; the same with mean weights 79.99,
+    /// 80.50; flip2:0.4 80.55, 80.99.
     pub fn lr(self, init: WeightNetInit) -> f64 {
         match (self, init) {
             (Preset::Adam, WeightNetInit::Kinks) => 2e-3,
@@ -138,8 +141,9 @@ impl Preset {
         }
     }
 
-    /// The slope that suits the rule in the weight net's first values ([`crate::nn::WeightNet::slope`]). Adam's steps have one
-    /// size whatever the gradient's, so units begin flat; SGD needs them as steep as the loss itself.
+    /// The slope that suits the rule in the weight net's first values
+    /// ([`crate::nn::WeightNet::slope`]). Adam's steps have one size whatever the gradient's, so
+    /// units begin flat; SGD needs them as steep as the loss itself.
     pub fn slope(self) -> f64 {
         match self {
             Preset::Adam => 0.04,
@@ -157,8 +161,8 @@ pub struct StepConfig {
     pub undetached: bool,
     /// The virtual step's rule.
     pub virtual_step: VirtualStep,
-    /// Virtual steps, each on a batch of its own; 1 as published. With more, the hypergradient goes through
-    /// all of them, in reverse mode.
+    /// Virtual steps, each on a batch of its own; 1 as published. With more, the hypergradient goes
+    /// through all of them, in reverse mode.
     pub unroll: usize,
     /// How the hypergradient is computed.
     pub route: Route,
@@ -170,8 +174,9 @@ pub struct StepConfig {
     pub probe: f64,
 }
 
-/// The length of the finite-difference route's probe that suits a precision: small against the network's curvature and its
-/// kinks, large against rounding. In f32 that of DARTS (Liu et al. 2019).
+/// The length of the finite-difference route's probe that suits a precision: small against the
+/// network's curvature and its kinks, large against rounding. In f32 that of DARTS (Liu et al.
+/// 2019).
 pub fn probe(double: bool) -> f64 {
     if double { 1e-6 } else { 1e-2 }
 }
@@ -197,7 +202,8 @@ impl StepConfig {
         }
     }
 
-    /// How far ŵ moves for a virtual gradient of 1, in learning rates: 1, or the momentum rule's gain.
+    /// How far ŵ moves for a virtual gradient of 1, in learning rates: 1, or the momentum rule's
+    /// gain.
     pub(crate) fn reach(&self) -> f64 {
         match self.virtual_step {
             VirtualStep::Plain => 1.0,
@@ -207,7 +213,8 @@ impl StepConfig {
 }
 
 impl Default for StepConfig {
-    /// The "stable" noise script: mean weights, detached, plain virtual step, momentum 0.9, weight decay 5e-4, Adam.
+    /// The "stable" noise script: mean weights, detached, plain virtual step, momentum 0.9, weight
+    /// decay 5e-4, Adam.
     fn default() -> StepConfig {
         StepConfig {
             weights: Weights::Mean,

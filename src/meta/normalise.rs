@@ -6,8 +6,8 @@ use crate::tape::{Tape, Unary, Var};
 /// Sums below this are nothing: in f32 their inverse would leave the range of numbers.
 const NOTHING: f64 = 1e-30;
 
-/// `1/Σv`; 1 where the sum is nothing, so that weights which are all 0 stay 0, as the official code has it ("if Σ ≠ 0"). The choice itself
-/// has no derivative.
+/// `1/Σv`; 1 where the sum is nothing, so that weights which are all 0 stay 0, as the official code
+/// has it ("if Σ ≠ 0"). The choice itself has no derivative.
 pub(super) fn inverse_sum(tape: &mut Tape, weights: Var) -> Result<Var> {
     let total = tape.sum_all(weights)?;
     let one = tape.constant(1.0, tape.shape(total).clone());

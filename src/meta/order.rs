@@ -1,4 +1,5 @@
-//! The three steps in other orders, and parts of them: what the question "why three steps?" is answered with.
+//! The three steps in other orders, and parts of them: what the question "why three steps?" is
+//! answered with.
 
 use super::optimiser::update;
 use super::route;
@@ -12,9 +13,10 @@ use crate::tape::{Kind, Tape};
 pub enum Order {
     /// Virtual step, θ's step, real step with the new θ from the same w: [`MetaStep::record`].
     Published,
-    /// w is updated for real with `V(ℓ(w); θ)`; then θ takes its step at that w⁺, and w is not updated again. The hypergradient is
-    /// exact for this order: w⁺ depends on θ through its own (momentum) step, so `u = J_ℓ(w) ∇L_meta(w⁺)` and α is multiplied by
-    /// the rule's gain. It saves the real step's gradient; the price is that w is always one θ behind.
+    /// w is updated for real with `V(ℓ(w); θ)`; then θ takes its step at that w⁺, and w is not
+    /// updated again. The hypergradient is exact for this order: w⁺ depends on θ through its own
+    /// (momentum) step, so `u = J_ℓ(w) ∇L_meta(w⁺)` and α is multiplied by the rule's gain. It
+    /// saves the real step's gradient; the price is that w is always one θ behind.
     TwoSteps,
     /// The real step alone, with `V(ℓ(w); θ)` at the θ that there is.
     FixedTheta,
@@ -23,8 +25,9 @@ pub enum Order {
 }
 
 impl MetaStep<'_> {
-    /// Records the step in this order. Inputs are those of [`MetaStep::record`] that it needs. Outputs: `loss`, `weight`, `correct`;
-    /// with a hypergradient `meta_loss`, `hypergrad.*` and, where the route has it, `u`.
+    /// Records the step in this order. Inputs are those of [`MetaStep::record`] that it needs.
+    /// Outputs: `loss`, `weight`, `correct`; with a hypergradient `meta_loss`, `hypergrad.*` and,
+    /// where the route has it, `u`.
     ///
     /// # Errors
     /// As [`MetaStep::record`].
@@ -37,7 +40,8 @@ impl MetaStep<'_> {
         tape.output("correct", start.correct)?;
         let virtual_step = order == Order::Gradient;
         tape.section(if virtual_step { "virtual step" } else { "real step" });
-        // A real step takes the weights for numbers; only a virtual one may differentiate the loss that V reads.
+        // A real step takes the weights for numbers; only a virtual one may differentiate the loss
+        // that V reads.
         let weighed = self.weigh(tape, &mut start, virtual_step && self.config.undetached)?;
         tape.output("weight", weighed.weights)?;
         let (w, reach) = if virtual_step {

@@ -1,5 +1,5 @@
-//! The hypergradient ∂L_meta/∂θ, a function a route. Four are of the step itself, and all of these but
-//! finite differences are exact; two are of the inner optimum.
+//! The hypergradient ∂L_meta/∂θ, a function a route. Four are of the step itself, and all of these
+//! but finite differences are exact; two are of the inner optimum.
 
 use super::config::{Route, StepConfig};
 use super::step::Recorded;
@@ -49,12 +49,13 @@ fn pulled_back(tape: &mut Tape, step: &Recorded, cotangent: Var) -> Result<Vec<V
     gradients.iter().zip(step.theta.vars()).map(|(g, t)| tape.or_zero(*g, t)).collect()
 }
 
-/// Added to the Hessian's diagonal for conjugate gradients: a network's loss is not convex, and at 0.1 a fresh
-/// MLP has directions without positive curvature.
+/// Added to the Hessian's diagonal for conjugate gradients: a network's loss is not convex, and at
+/// 0.1 a fresh MLP has directions without positive curvature.
 const DAMPING: f64 = 1.0;
 
-/// `−∇_θ ⟨J_ℓ(w) v, c(θ)⟩` with `H v = ∇L_meta(ŵ)` and `H` the Hessian of `⟨c, ℓ(w)⟩` ([`crate::bilevel`]). With
-/// the first term of the Neumann series alone, `v = α∇L_meta(ŵ)`: the step's own hypergradient.
+/// `−∇_θ ⟨J_ℓ(w) v, c(θ)⟩` with `H v = ∇L_meta(ŵ)` and `H` the Hessian of `⟨c, ℓ(w)⟩`
+/// ([`crate::bilevel`]). With the first term of the Neumann series alone, `v = α∇L_meta(ŵ)`: the
+/// step's own hypergradient.
 fn at_the_optimum(
     tape: &mut Tape,
     step: &Recorded,
@@ -116,7 +117,8 @@ fn by_difference(tape: &mut Tape, net: &dyn Model, probe: f64, step: &Recorded) 
     tape.scale(slope, 0.5 / probe)
 }
 
-/// `u_i = (1/m) Σ_j G_ij` with the explicit matrix `G_ij = ⟨∇ℓ_j^meta(ŵ), ∇ℓ_i(w)⟩`, also the output `G` `[n, m]`.
+/// `u_i = (1/m) Σ_j G_ij` with the explicit matrix `G_ij = ⟨∇ℓ_j^meta(ŵ), ∇ℓ_i(w)⟩`, also the
+/// output `G` `[n, m]`.
 fn by_matrix(tape: &mut Tape, step: &Recorded) -> Result<Var> {
     tape.section("u by the explicit matrix G");
     let train = per_sample_gradients(tape, step.losses, &step.w.vars())?;
@@ -124,7 +126,8 @@ fn by_matrix(tape: &mut Tape, step: &Recorded) -> Result<Var> {
     let mut matrix = None;
     for (a, b) in train.into_iter().zip(meta) {
         let form = crate::tape::Form::Gemm;
-        // (B [k,m], C [n,m]) would give A; here A·Bᵀ with both stored by rows is the role-A product.
+        // (B [k,m], C [n,m]) would give A; here A·Bᵀ with both stored by rows is the role-A
+        // product.
         let part = tape.contract(form, crate::tape::Role::A, [b, a], None)?;
         matrix = Some(matrix.map_or(Ok(part), |m| tape.add(m, part))?);
     }

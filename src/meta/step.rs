@@ -14,8 +14,8 @@ use crate::tape::{GatherSpec, Kind, Shape, Tape, Var};
 pub enum Batch {
     /// The inputs `x` `[n, …]` and `x_meta`, of samples with these extents: `[h,w,c]` or `[d]`.
     Given(Shape),
-    /// Picks `[n,4]` (index, dx, dy, flip) from the state `pixels` `[count,h,w,c]` of bytes: the inputs
-    /// `picks`, `picks_meta`.
+    /// Picks `[n,4]` (index, dx, dy, flip) from the state `pixels` `[count,h,w,c]` of bytes: the
+    /// inputs `picks`, `picks_meta`.
     Picked {
         /// Images in the state `pixels`.
         count: usize,
@@ -44,8 +44,9 @@ impl Batch {
 /// A meta step: losses, virtual step, hypergradient, weight-net step, real step.
 ///
 /// Inputs: `x`/`picks`, `y` `[n]`, with more virtual steps `x_2`/`picks_2`, `y_2` and so on,
-/// `x_meta`/`picks_meta`, `y_meta` `[m]`, the classifier's and the weight net's learning rates `lr` and
-/// `lr.theta`; of a network with dropout, each pass's noise ([`crate::nn::feed_dropout`]). States: `w.*`, `theta.*`, the moments `momentum.*`, `theta.moment*.*`, running statistics
+/// `x_meta`/`picks_meta`, `y_meta` `[m]`, the classifier's and the weight net's learning rates `lr`
+/// and `lr.theta`; of a network with dropout, each pass's noise ([`crate::nn::feed_dropout`]).
+/// States: `w.*`, `theta.*`, the moments `momentum.*`, `theta.moment*.*`, running statistics
 /// `stats.*`.
 pub struct MetaStep<'a> {
     /// The classifier.
@@ -113,8 +114,9 @@ pub(super) struct Recorded {
 }
 
 impl MetaStep<'_> {
-    /// Records the step. Outputs: `loss` `[n]`, `weight` `[n]` (V at the losses), `weight_next` (after θ's step), `correct`
-    /// `[n]`, `meta_loss`; with `everything`, also `u` `[n]`, `virtual.*`, `meta_grad.*`, `hypergrad.*`, `w_next.*`, `theta_next.*`.
+    /// Records the step. Outputs: `loss` `[n]`, `weight` `[n]` (V at the losses), `weight_next`
+    /// (after θ's step), `correct` `[n]`, `meta_loss`; with `everything`, also `u` `[n]`,
+    /// `virtual.*`, `meta_grad.*`, `hypergrad.*`, `w_next.*`, `theta_next.*`.
     ///
     /// # Errors
     /// None for networks and options of this crate; the tape's own errors are passed on.
@@ -215,8 +217,8 @@ impl MetaStep<'_> {
         let logits = self.net.logits(&mut forward, x)?;
         let losses = tape.cross_entropy(logits, y)?;
         let groups = self.weight_net.groups(tape, y)?;
-        // These losses depend on θ through the steps before, so what V reads stays connected to them. φ is
-        // differentiated in a value of its own.
+        // These losses depend on θ through the steps before, so what V reads stays connected to
+        // them. φ is differentiated in a value of its own.
         let own = tape.variable(losses)?;
         let read = if self.config.undetached { own } else { losses };
         let weighed = self.weighed(tape, &mut start.theta, own, read, groups)?;
@@ -224,7 +226,8 @@ impl MetaStep<'_> {
         Ok(self.virtual_step(tape, &w, &gradient, start.lr)?.0)
     }
 
-    /// The meta loss at the classifier that the step with these coefficients leads to, and its gradient there.
+    /// The meta loss at the classifier that the step with these coefficients leads to, and its
+    /// gradient there.
     pub(super) fn meta_gradient(
         &self,
         tape: &mut Tape,
@@ -304,8 +307,8 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// Records the pass at the parameters `w`, by the name that its dropout layers have noise by; the running
-    /// statistics `<stats>.*` move, if given.
+    /// Records the pass at the parameters `w`, by the name that its dropout layers have noise by;
+    /// the running statistics `<stats>.*` move, if given.
     pub fn record(
         tape: &mut Tape,
         net: &dyn Model,
@@ -328,8 +331,8 @@ impl Pass {
     }
 }
 
-/// Per-sample losses `[m]` of the meta batch at some parameters. Running statistics stay as they are: a virtual model's are
-/// thrown away.
+/// Per-sample losses `[m]` of the meta batch at some parameters. Running statistics stay as they
+/// are: a virtual model's are thrown away.
 pub(super) fn meta_losses(
     tape: &mut Tape,
     net: &dyn Model,
@@ -344,8 +347,8 @@ pub(super) fn meta_losses(
     tape.cross_entropy(logits, y)
 }
 
-/// `w⁺` from the gradient of per-sample losses with their coefficients, `Σ ⟨c, ℓ⟩` over all pairs; `momentum` names the
-/// momentum buffers.
+/// `w⁺` from the gradient of per-sample losses with their coefficients, `Σ ⟨c, ℓ⟩` over all pairs;
+/// `momentum` names the momentum buffers.
 pub(super) fn real_step(
     tape: &mut Tape,
     w: &Params,
@@ -390,7 +393,8 @@ impl PlainStep<'_> {
     }
 }
 
-/// Losses and hits of images at the present parameters, with running statistics: nothing is updated.
+/// Losses and hits of images at the present parameters, with running statistics: nothing is
+/// updated.
 pub struct Evaluation<'a> {
     /// The classifier.
     pub net: &'a dyn Model,
@@ -401,7 +405,8 @@ pub struct Evaluation<'a> {
 }
 
 impl Evaluation<'_> {
-    /// Records the pass. Inputs `x`/`picks`, `y`; outputs `loss` `[n]`, `correct` `[n]`, `logits` `[n, classes]`.
+    /// Records the pass. Inputs `x`/`picks`, `y`; outputs `loss` `[n]`, `correct` `[n]`, `logits`
+    /// `[n, classes]`.
     ///
     /// # Errors
     /// As [`MetaStep::record`].

@@ -20,8 +20,9 @@ pub(crate) fn is_noise(input: &str) -> bool {
     pass.is_some_and(|pass| pass.is_empty() || pass.starts_with('_'))
 }
 
-/// Gives all dropout layers of a program the noise of a step: numbers uniform in 0..1, a function of seed and step.
-/// Call it before each run that is a step of training. It does nothing for a program without dropout.
+/// Gives all dropout layers of a program the noise of a step: numbers uniform in 0..1, a function
+/// of seed and step. Call it before each run that is a step of training. It does nothing for a
+/// program without dropout.
 ///
 /// # Errors
 /// If the program is another session's; those of the machine.

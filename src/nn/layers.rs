@@ -11,7 +11,8 @@ pub const NORM_EPS: f64 = 1e-5;
 /// Share of the new batch in batch norm's running statistics (PyTorch's default).
 pub const NORM_MOMENTUM: f64 = 0.1;
 
-/// Whether a pass is one of training: what batch norm subtracts and divides by, and whether dropout drops.
+/// Whether a pass is one of training: what batch norm subtracts and divides by, and whether dropout
+/// drops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Normalisation {
     /// The batch's own mean and variance, differentiated through (training).
@@ -33,8 +34,8 @@ pub struct Moments {
     pub count: usize,
 }
 
-/// A convolution's filters: square, on an image padded with zeros. Filters of size 1 are a linear layer over each
-/// pixel's channels.
+/// A convolution's filters: square, on an image padded with zeros. Filters of size 1 are a linear
+/// layer over each pixel's channels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Filters {
     /// Channels of the output.
@@ -81,8 +82,8 @@ impl<'a> Forward<'a> {
         Forward { tape, params, normalisation, name, used, moments }
     }
 
-    /// Gives the pass a name, `_` first, as in `_meta`, by which its dropout layers have noise of their own. Passes
-    /// of one name over one batch drop the same.
+    /// Gives the pass a name, `_` first, as in `_meta`, by which its dropout layers have noise of
+    /// their own. Passes of one name over one batch drop the same.
     pub fn named(self, name: &str) -> Forward<'a> {
         Forward { name: name.to_owned(), ..self }
     }
@@ -109,7 +110,8 @@ impl<'a> Forward<'a> {
         )))
     }
 
-    /// Lets a layer be used once more in this pass, with the same weights and, for dropout, the same noise.
+    /// Lets a layer be used once more in this pass, with the same weights and, for dropout, the
+    /// same noise.
     pub fn again(&mut self, layer: &str) {
         self.used.retain(|name| name.rsplit_once('.').map(|(of, _)| of) != Some(layer));
     }
@@ -185,9 +187,10 @@ impl<'a> Forward<'a> {
         self.scale_and_bias(layer, xhat, 1)
     }
 
-    /// `scale ∘ x̂ + bias`, x̂ of mean 0 and variance 1 over each sample's numbers in the last `axes` axes: 1 in
-    /// `[n, …, c]` takes each pixel's channels by themselves, 3 in `[n,h,w,c]` whole images. Scale (at first 1) and
-    /// bias (0) have the extents of these axes, as in PyTorch. The same in testing.
+    /// `scale ∘ x̂ + bias`, x̂ of mean 0 and variance 1 over each sample's numbers in the last
+    /// `axes` axes: 1 in `[n, …, c]` takes each pixel's channels by themselves, 3 in `[n,h,w,c]`
+    /// whole images. Scale (at first 1) and bias (0) have the extents of these axes, as in PyTorch.
+    /// The same in testing.
     ///
     /// # Errors
     /// Those of [`Forward::param`], and if `x` has fewer axes, or `axes` is 0.
@@ -196,9 +199,9 @@ impl<'a> Forward<'a> {
         self.scale_and_bias(layer, xhat, axes)
     }
 
-    /// `scale ∘ x̂ + bias` for `x` `[n, …, c]`, x̂ of mean 0 and variance 1 over each sample's numbers in each of
-    /// `groups` groups of neighbouring channels. Scale (at first 1) and bias (0) are `[c]`, as in PyTorch. The same
-    /// in testing.
+    /// `scale ∘ x̂ + bias` for `x` `[n, …, c]`, x̂ of mean 0 and variance 1 over each sample's
+    /// numbers in each of `groups` groups of neighbouring channels. Scale (at first 1) and bias (0)
+    /// are `[c]`, as in PyTorch. The same in testing.
     ///
     /// # Errors
     /// Those of [`Forward::param`], and if `groups` does not divide the channels.
@@ -218,13 +221,14 @@ impl<'a> Forward<'a> {
         self.tape.add_bias(scaled, bias)
     }
 
-    /// In training, each entry of `x` is 0 with probability `p`, the others are divided by `1 − p`; in testing
-    /// ([`Normalisation::Running`]) and with `p` = 0 this is `x`.
+    /// In training, each entry of `x` is 0 with probability `p`, the others are divided by `1 − p`;
+    /// in testing ([`Normalisation::Running`]) and with `p` = 0 this is `x`.
     ///
-    /// What is dropped is an input of the program, so that a step stays one recorded program: `dropout.<layer>`, in
-    /// a pass with a name `dropout<name>.<layer>` ([`Forward::named`]), of `x`'s shape. It wants numbers uniform in
-    /// 0..1, new ones in each step, and drops where they are at most `p`. Training feeds them; a program of one's
-    /// own is fed by [`super::feed_dropout`].
+    /// What is dropped is an input of the program, so that a step stays one recorded program:
+    /// `dropout.<layer>`, in a pass with a name `dropout<name>.<layer>` ([`Forward::named`]), of
+    /// `x`'s shape. It wants numbers uniform in 0..1, new ones in each step, and drops where they
+    /// are at most `p`. Training feeds them; a program of one's own is fed by
+    /// [`super::feed_dropout`].
     ///
     /// # Errors
     /// If `p` is not in 0..1; if a dropout layer of this pass has this name already.

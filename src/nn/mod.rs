@@ -31,8 +31,8 @@
 //! # Ok::<(), metatape::Error>(())
 //! ```
 //!
-//! Operations without parameters are methods of the pass's tape; layers with parameters, and dropout, which
-//! is the identity in testing, are methods of the pass:
+//! Operations without parameters are methods of the pass's tape; layers with parameters, and
+//! dropout, which is the identity in testing, are methods of the pass:
 //!
 //! ```
 //! use metatape::backend::cpu::Cpu;
@@ -98,8 +98,8 @@ use crate::tape::Var;
 
 /// A classifier: a function from a forward pass and an input to logits. Closures are models.
 ///
-/// It is recorded several times in one program, with other values for the same parameters, so it must
-/// do the same each time.
+/// It is recorded several times in one program, with other values for the same parameters, so it
+/// must do the same each time.
 pub trait Model {
     /// Logits `[n, classes]` of `x`: images `[n,h,w,c]` or features `[n,d]`.
     ///
@@ -120,8 +120,8 @@ pub type SharedModel = Box<dyn Model + Send + Sync>;
 /// The names that [`named`] knows.
 pub const NAMES: [&str; 4] = ["mlp", "lenet", "resnet32", "wrn28-10"];
 
-/// The networks of the field's experiments, by name: an MLP with 256 hidden units, LeNet with 32 and 64
-/// channels and 256 hidden units, ResNet-32, WRN-28-10.
+/// The networks of the field's experiments, by name: an MLP with 256 hidden units, LeNet with 32
+/// and 64 channels and 256 hidden units, ResNet-32, WRN-28-10.
 ///
 /// # Errors
 /// [`Error::Usage`] for a name that is none of [`NAMES`].

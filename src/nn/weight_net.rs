@@ -1,5 +1,6 @@
-//! The weight net `V(ℓ; θ)`: 1 – hidden – 1, ReLU, sigmoid. A sample's loss goes in, its weight in (0, 1) comes out. Class-aware, it has
-//! an output for each group of classes, and a sample's weight is that of its label's group.
+//! The weight net `V(ℓ; θ)`: 1 – hidden – 1, ReLU, sigmoid. A sample's loss goes in, its weight in
+//! (0, 1) comes out. Class-aware, it has an output for each group of classes, and a sample's weight
+//! is that of its label's group.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,8 +16,8 @@ pub struct WeightNet {
     pub hidden: usize,
     /// Where θ begins.
     pub init: WeightNetInit,
-    /// With [`WeightNetInit::Kinks`], the slope of the hidden units: small for an optimiser whose steps do not depend on the
-    /// gradient's size (Adam), 1 for SGD.
+    /// With [`WeightNetInit::Kinks`], the slope of the hidden units: small for an optimiser whose
+    /// steps do not depend on the gradient's size (Adam), 1 for SGD.
     pub slope: f64,
     /// Class-aware: the group (from 0) of each class; empty for one V for all classes.
     pub groups: Vec<usize>,
@@ -28,20 +29,22 @@ pub const GROUPS: &str = "weight_net.groups";
 /// Where θ begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WeightNetInit {
-    /// Half of the hidden units rise and half fall, with their kinks spread evenly over losses 0 to 6, so that some units see
-    /// only the high losses and some only the low ones. The output layer starts at zero: V = 0.5 everywhere, and no direction
-    /// is preferred.
+    /// Half of the hidden units rise and half fall, with their kinks spread evenly over losses 0 to
+    /// 6, so that some units see only the high losses and some only the low ones. The output layer
+    /// starts at zero: V = 0.5 everywhere, and no direction is preferred.
     ///
-    /// Why not [`WeightNetInit::Faithful`]: its units all but share one direction (most of them grow with the loss), so that
-    /// a push which should raise V for everyone raises it most where losses are high. There the sigmoid then saturates, and the
-    /// corrupted samples' own signal, which says "down", is multiplied by a vanishing slope: an increasing curve feeds on
-    /// itself. `benches/peers/weight_net_init.py` trains with both in PyTorch.
+    /// Why not [`WeightNetInit::Faithful`]: its units all but share one direction (most of them
+    /// grow with the loss), so that a push which should raise V for everyone raises it most where
+    /// losses are high. There the sigmoid then saturates, and the corrupted samples' own signal,
+    /// which says "down", is multiplied by a vanishing slope: an increasing curve feeds on itself.
+    /// `benches/peers/weight_net_init.py` trains with both in PyTorch.
     Kinks,
     /// PyTorch's default, as published: U(±1) in the first layer, U(±1/√hidden) in the second.
     Faithful,
 }
 
-/// Losses over which the kinks are spread: up to where a sample is as good as hopeless (e^{−6} = 0.25% probability).
+/// Losses over which the kinks are spread: up to where a sample is as good as hopeless (e^{−6} =
+/// 0.25% probability).
 const LAST_KINK: f64 = 6.0;
 
 impl FromStr for WeightNetInit {
@@ -67,8 +70,8 @@ impl fmt::Display for WeightNetInit {
 }
 
 impl WeightNet {
-    /// First values of the parameters in their order: weight and bias of the hidden layer, then of the
-    /// output.
+    /// First values of the parameters in their order: weight and bias of the hidden layer, then of
+    /// the output.
     fn first(&self) -> [Init; 4] {
         if self.init == WeightNetInit::Faithful {
             let (first, second) = (Init::torch(1), Init::torch(self.hidden));
@@ -90,7 +93,8 @@ impl WeightNet {
         self.groups.iter().flat_map(|group| (0..outputs).map(move |g| f64::from(g == *group))).collect()
     }
 
-    /// For labels `[n]`, 1 at each sample's group, else 0, `[n, groups]`; `None` if V is one for all classes.
+    /// For labels `[n]`, 1 at each sample's group, else 0, `[n, groups]`; `None` if V is one for
+    /// all classes.
     ///
     /// # Errors
     /// The tape's own.
@@ -104,7 +108,8 @@ impl WeightNet {
         tape.matmul(one_hot, of_class).map(Some)
     }
 
-    /// Slopes and offsets of the hidden units: `relu(±slope·(ℓ − t))` for t evenly from 0 to [`LAST_KINK`].
+    /// Slopes and offsets of the hidden units: `relu(±slope·(ℓ − t))` for t evenly from 0 to
+    /// [`LAST_KINK`].
     fn kinks(&self) -> (Vec<f64>, Vec<f64>) {
         let rising = self.hidden.div_ceil(2);
         let unit = |i: usize| {

@@ -1,16 +1,20 @@
-//! Which tensors are activations, or tangents or cotangents of activations: what a machine may store in fewer bits.
+//! Which tensors are activations, or tangents or cotangents of activations: what a machine may
+//! store in fewer bits.
 
 use std::collections::HashSet;
 
 use crate::tape::{Form, Op, Role, Tape, Var, Work};
 
-/// The factors and products of convolutions that are images, what batches are gathered to, and everything of an image's kind that hangs
-/// together with them through entrywise work, batch norm, pooling, subsampling and reshaping, in either direction.
+/// The factors and products of convolutions that are images, what batches are gathered to, and
+/// everything of an image's kind that hangs together with them through entrywise work, batch norm,
+/// pooling, subsampling and reshaping, in either direction.
 ///
-/// Never: what runs are given or keep (inputs, states), what can be read after a run, and vectors and scalars: statistics, losses, weights of
-/// samples. Nor what a convolution has as its filter: parameters, their tangents and their gradients.
+/// Never: what runs are given or keep (inputs, states), what can be read after a run, and vectors
+/// and scalars: statistics, losses, weights of samples. Nor what a convolution has as its filter:
+/// parameters, their tangents and their gradients.
 ///
-/// `root` tells in whose memory a value lies: values that share memory are stored alike, so one that must not be an activation decides for all.
+/// `root` tells in whose memory a value lies: values that share memory are stored alike, so one
+/// that must not be an activation decides for all.
 pub(super) fn activations(tape: &Tape, root: &dyn Fn(Var) -> Var) -> HashSet<Var> {
     let may = |var: Var| {
         let node = tape.node(var);

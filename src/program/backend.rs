@@ -1,5 +1,5 @@
-//! What a session needs of a machine. It stands here, and the machines in `crate::backend`, so that imports point one
-//! way.
+//! What a session needs of a machine. It stands here, and the machines in `crate::backend`, so that
+//! imports point one way.
 
 use super::kernel::Tensor;
 use super::plan::Plan;
@@ -42,7 +42,8 @@ impl Values<'_> {
     }
 }
 
-/// A machine that keeps states and runs plans. States and programs are numbered from 0 in the order of their making.
+/// A machine that keeps states and runs plans. States and programs are numbered from 0 in the order
+/// of their making.
 pub trait Backend: Send {
     /// Name and precision, for people.
     fn describe(&self) -> String;
@@ -65,14 +66,15 @@ pub trait Backend: Send {
     /// Overwrites an input. The session has checked kind and length.
     fn write_input(&mut self, program: usize, input: usize, values: Values) -> Result<()>;
 
-    /// Runs a program. The machine may still be at it when this returns; whatever is called next waits as it must.
+    /// Runs a program. The machine may still be at it when this returns; whatever is called next
+    /// waits as it must.
     fn run(&mut self, program: usize) -> Result<()>;
 
     /// Waits until all runs are done.
     fn wait(&self) -> Result<()>;
 
-    /// Times each kernel of a program, in their order, possibly repeating it: (name, seconds). States are
-    /// undefined afterwards.
+    /// Times each kernel of a program, in their order, possibly repeating it: (name, seconds).
+    /// States are undefined afterwards.
     fn profile(&mut self, program: usize) -> Result<Vec<(&'static str, f64)>>;
 
     /// A tensor's entries after a run.
@@ -81,7 +83,8 @@ pub trait Backend: Send {
     /// Bytes that one entry of kind `Float` takes.
     fn float_bytes(&self) -> usize;
 
-    /// Bytes held in a memory of its own, apart from that of the process; `None` for a machine without one.
+    /// Bytes held in a memory of its own, apart from that of the process; `None` for a machine
+    /// without one.
     fn device_bytes(&self) -> Option<usize> {
         None
     }

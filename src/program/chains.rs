@@ -1,9 +1,10 @@
 //! Matrix chains: `p·(qᵀ·d) => (p·qᵀ)·d` where that is cheaper.
 //!
-//! In a meta step, `p` and `q` are the meta and the training batch at a linear layer's input: the virtual weights' product with the
-//! meta batch, and the training batch's product with the meta gradient, go through the small matrix of inner products between
-//! the two batches, and neither the virtual gradient nor the meta gradient of that layer is ever formed. Both use one
-//! such matrix, so it is computed once.
+//! In a meta step, `p` and `q` are the meta and the training batch at a linear layer's input: the
+//! virtual weights' product with the meta batch, and the training batch's product with the meta
+//! gradient, go through the small matrix of inner products between the two batches, and neither the
+//! virtual gradient nor the meta gradient of that layer is ever formed. Both use one such matrix,
+//! so it is computed once.
 
 use super::lower::Lowering;
 use crate::error::Result;
@@ -26,7 +27,8 @@ struct Chain {
 }
 
 impl Lowering<'_> {
-    /// The product of `p` and `w` (operations of the tape being lowered), if one of its forms is cheaper than itself.
+    /// The product of `p` and `w` (operations of the tape being lowered), if one of its forms is
+    /// cheaper than itself.
     pub(super) fn chained(&mut self, tape: &Tape, p: Var, w: Var) -> Result<Option<Var>> {
         if self.readers[w.index()] != 1 {
             return Ok(None);
@@ -104,7 +106,8 @@ impl Lowering<'_> {
     }
 }
 
-/// Whether the inner products of both batches cost less than the matrix `qᵀ·d` `[k, h]`: `p` `[m, k]`, `q` `[n, k]`, `d` `[n, h]`.
+/// Whether the inner products of both batches cost less than the matrix `qᵀ·d` `[k, h]`: `p`
+/// `[m, k]`, `q` `[n, k]`, `d` `[n, h]`.
 fn pays(tape: &Tape, p: Var, chain: &Chain) -> bool {
     let (m, k) = (tape.shape(p)[0], tape.shape(p)[1]);
     let h = tape.shape(chain.d)[1];

@@ -161,7 +161,8 @@ fn group(tape: &Tape, units: &Units, index: usize) -> (Group, Vec<Var>, Vec<Var>
         } else {
             let register = b.made(*member);
             b.registers.insert(*member, register);
-            // Whether anything reads it from memory is known when all kernels are: see `forget_unread`.
+            // Whether anything reads it from memory is known when all kernels are: see
+            // `forget_unread`.
             outcomes.push((register, None));
             outs.push(*member);
         }

@@ -1,9 +1,10 @@
-//! Which operations run together. Entrywise operations over one index space join a *group*: operands are read once, results
-//! written once, and sums over leading axes are taken on the way.
+//! Which operations run together. Entrywise operations over one index space join a *group*:
+//! operands are read once, results written once, and sums over leading axes are taken on the way.
 //!
-//! Two rules decide what is stored. A value that is computed cheaply from a single tensor of full size (and broadcast
-//! ones) is computed again wherever it is needed, since reading it would cost as much as reading that tensor: batch
-//! norm's x̂ is never stored. Everything else is computed once, in one group.
+//! Two rules decide what is stored. A value that is computed cheaply from a single tensor of full
+//! size (and broadcast ones) is computed again wherever it is needed, since reading it would cost
+//! as much as reading that tensor: batch norm's x̂ is never stored. Everything else is computed
+//! once, in one group.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -29,7 +30,8 @@ pub(super) struct Unit {
     loads: HashSet<Var>,
 }
 
-/// The tape's operations, sorted into units. Lists with an entry a value are in the order of the tape.
+/// The tape's operations, sorted into units. Lists with an entry a value are in the order of the
+/// tape.
 pub(super) struct Units<'t> {
     tape: &'t Tape,
     pub units: Vec<Unit>,
@@ -39,7 +41,8 @@ pub(super) struct Units<'t> {
     /// The single full-size tensor that a value is cheap to compute from, and in how many steps.
     inline: Vec<Option<(Option<Var>, usize)>>,
     users: Vec<Vec<Var>>,
-    /// Whether anything but the entrywise work of groups reads a value, directly or through reshapes.
+    /// Whether anything but the entrywise work of groups reads a value, directly or through
+    /// reshapes.
     buffered: Vec<bool>,
     kept: HashSet<Var>,
     /// The youngest groups that read a value from memory, by number, the youngest first.
@@ -73,7 +76,8 @@ impl<'t> Units<'t> {
         let kept: HashSet<Var> =
             tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1)).collect();
         let works: Vec<Work> = tape.vars().map(|v| work(tape, v)).collect();
-        // From the last value back: a reshape's own readers are known when its argument's are asked for.
+        // From the last value back: a reshape's own readers are known when its argument's are asked
+        // for.
         let mut buffered = vec![false; tape.len()];
         for var in tape.vars().rev() {
             let read = |user: &Var| match works[user.index()] {
@@ -102,12 +106,14 @@ impl<'t> Units<'t> {
         units
     }
 
-    /// Whether `var` is computed where it is needed, from the returned tensor (or from none of full size).
+    /// Whether `var` is computed where it is needed, from the returned tensor (or from none of full
+    /// size).
     pub fn inlined(&self, var: Var) -> Option<Option<Var>> {
         self.inline[var.index()].map(|i| i.0)
     }
 
-    /// The unit that makes `var`'s buffer; `None` for leaves and for values that are only computed in place.
+    /// The unit that makes `var`'s buffer; `None` for leaves and for values that are only computed
+    /// in place.
     pub fn unit_of(&self, var: Var) -> Option<usize> {
         self.of[var.index()]
     }
@@ -274,7 +280,8 @@ impl<'t> Units<'t> {
         all
     }
 
-    /// Groups that `var` might join: those of its arguments, then those that read the same tensors; the latest first.
+    /// Groups that `var` might join: those of its arguments, then those that read the same tensors;
+    /// the latest first.
     fn candidates(&self, var: Var) -> Vec<usize> {
         let mut own: Vec<usize> = Vec::new();
         for arg in &self.tape.node(var).args {
@@ -322,8 +329,8 @@ impl<'t> Units<'t> {
         !self.sources(var).iter().any(|u| *u != unit && self.waits.waits(*u, unit))
     }
 
-    /// Whether `var` needs a value of `unit` that is known only when the whole group has run: a sum, or one that is
-    /// repeated along new axes.
+    /// Whether `var` needs a value of `unit` that is known only when the whole group has run: a
+    /// sum, or one that is repeated along new axes.
     fn waits_for(&self, var: Var, unit: usize) -> bool {
         let mut stack: Vec<(Var, bool)> = self.tape.node(var).args.iter().map(|a| (*a, false)).collect();
         while let Some((arg, indirect)) = stack.pop() {

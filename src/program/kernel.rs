@@ -23,8 +23,9 @@ pub struct Tensor {
     pub len: usize,
     /// What they are; arenas hold `Float` only.
     pub kind: Kind,
-    /// Whether it is an activation, or a tangent or cotangent of one: a machine may store it in fewer bits than its `Float` has, from the same
-    /// place on. All tensors that share memory are alike in this; they lie in the arena and begin where their memory does.
+    /// Whether it is an activation, or a tangent or cotangent of one: a machine may store it in
+    /// fewer bits than its `Float` has, from the same place on. All tensors that share memory are
+    /// alike in this; they lie in the arena and begin where their memory does.
     pub activation: bool,
 }
 
@@ -88,7 +89,8 @@ pub enum Kernel {
     Stack,
     /// Means, then variances, of this many channels.
     Moments(usize),
-    /// Batch norm without scale and bias over this many channels, in one kernel (used where fusion is off).
+    /// Batch norm without scale and bias over this many channels, in one kernel (used where fusion
+    /// is off).
     Normalise(usize, Scalar),
     /// Its Jacobian (used where fusion is off).
     NormJacobian(usize, Scalar),
@@ -108,8 +110,8 @@ pub enum Kernel {
     Copy,
 }
 
-/// Entrywise work: a small straight-line program that is run for every entry of an index space, each operand read and
-/// each result written once.
+/// Entrywise work: a small straight-line program that is run for every entry of an index space,
+/// each operand read and each result written once.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Group {
     /// Entries of the index space.
@@ -182,7 +184,8 @@ impl Kernel {
         }
     }
 
-    /// Multiplications and additions of the contraction (2 per multiply-add); 0 for all other kernels.
+    /// Multiplications and additions of the contraction (2 per multiply-add); 0 for all other
+    /// kernels.
     pub fn flops(&self) -> u64 {
         match self {
             Kernel::Contract { dims: Dims::Gemm { m, n, k }, .. } => 2 * (m * n * k) as u64,

@@ -1,5 +1,5 @@
-//! What integers may say: a label names a class, a pick names a sample and a crop. Checked when they are written, once for all
-//! machines, so that no kernel meets one that is out of range.
+//! What integers may say: a label names a class, a pick names a sample and a crop. Checked when
+//! they are written, once for all machines, so that no kernel meets one that is out of range.
 
 use super::kernel::{Kernel, Place};
 use super::plan::Plan;

@@ -1,12 +1,13 @@
-//! Rewrites after differentiation, tape to tape. Fused forms carry no derivative rules because nothing is
-//! differentiated any more. Each rewrite says `before => after`.
+//! Rewrites after differentiation, tape to tape. Fused forms carry no derivative rules because
+//! nothing is differentiated any more. Each rewrite says `before => after`.
 
 use std::collections::HashSet;
 
 use crate::error::Result;
 use crate::tape::{Form, Function, Op, Role, Scalar, Shape, Tape, Unary, Var, Work};
 
-/// What is rewritten on the way from one tape to the next. In all passes dead code goes, and operations are folded.
+/// What is rewritten on the way from one tape to the next. In all passes dead code goes, and
+/// operations are folded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pass {
     /// Nothing else.
@@ -101,8 +102,8 @@ impl Lowering<'_> {
         self.of[var.index()].expect("arguments are lowered before what reads them")
     }
 
-    /// The value of `var` at the end of a run. If it is a state, or a part of one, that the run itself updates: a copy of what
-    /// the state held before.
+    /// The value of `var` at the end of a run. If it is a state, or a part of one, that the run
+    /// itself updates: a copy of what the state held before.
     fn before_updates(&mut self, tape: &Tape, var: Var) -> Result<Var> {
         let new = self.lowered(var);
         let mut root = var;
@@ -124,7 +125,8 @@ impl Lowering<'_> {
         match &node.op {
             // variable(x), detach(x) => x: only derivatives see the difference
             Op::Variable | Op::Detach => Ok(args[0]),
-            // variance(x) => row 1 of moments(x), which batch norm's forward pass has computed already
+            // variance(x) => row 1 of moments(x), which batch norm's forward pass has computed
+            // already
             Op::Variance if pass != Pass::Fold => Ok(self.out.moments(args[0])?.1),
             // normalise(x) => (x − mean)·r, entry by entry
             Op::Normalise(eps) if fast => self.normalised(args[0], *eps),
@@ -149,7 +151,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// `residual(z, y) ∘ broadcast(v) => weighted-residual(z, y, v)`: the weighted cross-entropy's gradient in one kernel.
+    /// `residual(z, y) ∘ broadcast(v) => weighted-residual(z, y, v)`: the weighted cross-entropy's
+    /// gradient in one kernel.
     fn product(&mut self, a: Var, b: Var) -> Result<Var> {
         for (residual, weights) in [(a, b), (b, a)] {
             let (r, v) = (self.out.node(residual), self.out.node(weights));
@@ -179,8 +182,9 @@ impl Lowering<'_> {
         self.out.mul(centred, r)
     }
 
-    /// `norm-jacobian(x, v) => r·(v − Σv/N − x̂·Σ(x̂v)/N)`: one pass of sums and one entrywise pass. The sums are those of
-    /// the gradients in batch norm's bias and scale, so both are computed once.
+    /// `norm-jacobian(x, v) => r·(v − Σv/N − x̂·Σ(x̂v)/N)`: one pass of sums and one entrywise
+    /// pass. The sums are those of the gradients in batch norm's bias and scale, so both are
+    /// computed once.
     fn norm_jacobian(&mut self, x: Var, v: Var, eps: Scalar) -> Result<Var> {
         let shape = self.out.shape(x).clone();
         let rows = shape.len() - 1;
@@ -200,8 +204,8 @@ impl Lowering<'_> {
         self.out.mul(sum, r)
     }
 
-    /// `sum(a∘broadcast(g)) => g∘sum(a)` over the leading `rows` axes, for any number of factors: a sum that is then often
-    /// shared.
+    /// `sum(a∘broadcast(g)) => g∘sum(a)` over the leading `rows` axes, for any number of factors: a
+    /// sum that is then often shared.
     fn channel_sum(&mut self, factors: &[Var], rows: usize) -> Result<Var> {
         let shape = self.out.shape(factors[0]).clone();
         let (mut full, mut channel, mut scale) = (Vec::new(), Vec::new(), 1.0);

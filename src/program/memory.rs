@@ -31,7 +31,8 @@ impl Arena {
     /// In order of birth, each tensor takes the smallest gap that holds it.
     pub fn lay_out(lives: &HashMap<Var, Life>) -> Arena {
         let mut order: Vec<(&Var, &Life)> = lives.iter().collect();
-        // Of those born together the longest first; the name breaks ties, so that places do not depend on chance.
+        // Of those born together the longest first; the name breaks ties, so that places do not
+        // depend on chance.
         order.sort_by_key(|(var, life)| (life.from, usize::MAX - life.len, **var));
         let mut arena = Arena::default();
         let mut ends = BinaryHeap::new();

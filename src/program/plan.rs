@@ -279,7 +279,8 @@ impl Reads<'_> {
         let Kernel::Group(group) = &draft.kernel else {
             return !draft.args.iter().any(reads) && draft.onto.is_none();
         };
-        // Entry by entry, old values are read before the new one is written; not so where a value is repeated.
+        // Entry by entry, old values are read before the new one is written; not so where a value
+        // is repeated.
         let full = |a: usize| group.operands.iter().all(|o| !repeats(o, a));
         let stored = |outcome: &Outcome| match outcome {
             Outcome::Store(_) => true,

@@ -162,11 +162,13 @@ impl Session {
         self.backend.precision()
     }
 
-    /// Makes a tape's outputs and updates ready to run. States that the session does not have yet begin as the tape says, with
-    /// random numbers of the session's seed (0, or that of [`Session::initialise`]).
+    /// Makes a tape's outputs and updates ready to run. States that the session does not have yet
+    /// begin as the tape says, with random numbers of the session's seed (0, or that of
+    /// [`Session::initialise`]).
     ///
     /// # Errors
-    /// If a state was declared with another shape by an earlier program, or the machine has no room.
+    /// If a state was declared with another shape by an earlier program, or the machine has no
+    /// room.
     pub fn compile(&mut self, tape: &Tape, options: Options) -> Result<Program> {
         self.load(Plan::new(tape, options)?)
     }
@@ -224,8 +226,8 @@ impl Session {
         Ok(at)
     }
 
-    /// Gives every floating-point state its first value, drawn with `seed`: those that there are now,
-    /// and those of programs to come. After steps, it undoes them; other states stay.
+    /// Gives every floating-point state its first value, drawn with `seed`: those that there are
+    /// now, and those of programs to come. After steps, it undoes them; other states stay.
     ///
     /// # Errors
     /// The machine's.
@@ -280,8 +282,8 @@ impl Session {
     /// Gives a program an input; it stays until it is overwritten.
     ///
     /// # Errors
-    /// If kind or length differ from the declared ones, a label or pick is out of range, or the program or the input
-    /// is another one's.
+    /// If kind or length differ from the declared ones, a label or pick is out of range, or the
+    /// program or the input is another one's.
     pub fn write_input(&mut self, program: &Program, input: InputId, values: Values) -> Result<()> {
         let (number, input) = (self.number(program)?, program.input_at(input)?);
         check(&program.inputs[input], &program.limits[input], values)?;
@@ -317,10 +319,12 @@ impl Session {
         self.write_input(program, program.input(name)?, values)
     }
 
-    /// Runs a program once. The machine may still be at it when this returns; whatever is called next waits as it must.
+    /// Runs a program once. The machine may still be at it when this returns; whatever is called
+    /// next waits as it must.
     ///
     /// # Errors
-    /// If the program is another session's, an input that it reads was never fed, or the machine fails.
+    /// If the program is another session's, an input that it reads was never fed, or the machine
+    /// fails.
     pub fn run(&mut self, program: &Program) -> Result<()> {
         self.backend.run(self.ready(program)?)
     }
@@ -335,8 +339,8 @@ impl Session {
         self.backend.device_bytes()
     }
 
-    /// Times each kernel of a program, in their order, possibly repeating it: (name, seconds). States are
-    /// undefined afterwards.
+    /// Times each kernel of a program, in their order, possibly repeating it: (name, seconds).
+    /// States are undefined afterwards.
     pub fn profile(&mut self, program: &Program) -> Result<Vec<(&'static str, f64)>> {
         self.backend.profile(self.ready(program)?)
     }

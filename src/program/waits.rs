@@ -1,10 +1,13 @@
-//! Which units wait for which, while units are still being made and joined: a directed graph without circles that grows, and is asked
-//! all the time whether one unit waits for another, directly or not.
+//! Which units wait for which, while units are still being made and joined: a directed graph
+//! without circles that grows, and is asked all the time whether one unit waits for another,
+//! directly or not.
 //!
-//! A search through everything that a unit waits for would make planning quadratic. Two facts that are kept up to date answer nearly all
-//! questions. A unit waits for none whose number is above the highest among those that it waits for: most units only wait for older
-//! ones. And a unit waits for its ancestors in a tree, in which its parent is the youngest unit that it waited for when it was made: in a
-//! backward pass, those are most of the forward pass. What is left is searched, past neither fact.
+//! A search through everything that a unit waits for would make planning quadratic. Two facts that
+//! are kept up to date answer nearly all questions. A unit waits for none whose number is above the
+//! highest among those that it waits for: most units only wait for older ones. And a unit waits for
+//! its ancestors in a tree, in which its parent is the youngest unit that it waited for when it was
+//! made: in a backward pass, those are most of the forward pass. What is left is searched, past
+//! neither fact.
 
 use std::cell::{Cell, RefCell};
 
@@ -22,8 +25,8 @@ struct Node {
     waited_for_by: Vec<usize>,
     /// No unit that this one waits for, and not itself, has a higher number.
     highest: usize,
-    /// The tree: how far from its root, the parent, and an ancestor further up, by which any ancestor is found in a logarithm of steps
-    /// (Myers 1983). Roots are their own parents.
+    /// The tree: how far from its root, the parent, and an ancestor further up, by which any
+    /// ancestor is found in a logarithm of steps (Myers 1983). Roots are their own parents.
     depth: usize,
     parent: usize,
     jump: usize,

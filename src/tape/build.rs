@@ -22,7 +22,8 @@ impl Tape {
         self.add(a, minus)
     }
 
-    /// `c · x` for a number known now. A number that changes between runs is an input: see [`Tape::scale_by`].
+    /// `c · x` for a number known now. A number that changes between runs is an input: see
+    /// [`Tape::scale_by`].
     pub fn scale(&mut self, x: Var, c: f64) -> Result<Var> {
         self.push(Op::Scale(Scalar(c)), &[x], None)
     }
@@ -77,19 +78,22 @@ impl Tape {
         self.mul(x, sign)
     }
 
-    /// The larger of `a` and `b`, entry by entry. Where they are equal, a derivative goes to `a` alone.
+    /// The larger of `a` and `b`, entry by entry. Where they are equal, a derivative goes to `a`
+    /// alone.
     pub fn maximum(&mut self, a: Var, b: Var) -> Result<Var> {
         self.push(Op::Max, &[a, b], None)
     }
 
-    /// The smaller of `a` and `b`, entry by entry. Where they are equal, a derivative goes to `a` alone.
+    /// The smaller of `a` and `b`, entry by entry. Where they are equal, a derivative goes to `a`
+    /// alone.
     pub fn minimum(&mut self, a: Var, b: Var) -> Result<Var> {
         let (a, b) = (self.scale(a, -1.0)?, self.scale(b, -1.0)?);
         let larger = self.maximum(a, b)?;
         self.scale(larger, -1.0)
     }
 
-    /// `a / b`, entry by entry, as `a·(1/b)`: rounded twice, and 0 where b is 0 (see [`Unary::Recip`]).
+    /// `a / b`, entry by entry, as `a·(1/b)`: rounded twice, and 0 where b is 0 (see
+    /// [`Unary::Recip`]).
     pub fn div(&mut self, a: Var, b: Var) -> Result<Var> {
         let inverse = self.unary(Unary::Recip, b)?;
         self.mul(a, inverse)
@@ -171,7 +175,8 @@ impl Tape {
         self.push(Op::Broadcast { from, to }, &[x], Some(shape))
     }
 
-    /// Repeats `x` along new leading axes, up to `shape`: a bias `[c]` to `[n,h,w,c]`, a scalar to anything.
+    /// Repeats `x` along new leading axes, up to `shape`: a bias `[c]` to `[n,h,w,c]`, a scalar to
+    /// anything.
     pub fn broadcast_to(&mut self, x: Var, shape: Shape) -> Result<Var> {
         let new = shape.len().saturating_sub(self.shape_of("broadcast", x)?.len());
         self.broadcast(x, 0, new, &shape)
@@ -194,16 +199,18 @@ impl Tape {
         self.reshape(x, [n, shape.count() / n.max(1)])
     }
 
-    /// The same numbers as a value of its own, by and along which derivatives can be taken. Derivatives flow through
-    /// it. Every call makes another one: with `a = variable(x)`, `b = variable(x)`, `a ∘ b` has the derivative b by a.
+    /// The same numbers as a value of its own, by and along which derivatives can be taken.
+    /// Derivatives flow through it. Every call makes another one: with `a = variable(x)`,
+    /// `b = variable(x)`, `a ∘ b` has the derivative b by a.
     ///
-    /// A constant needs it to be differentiated by: what reads a constant has its number, not the constant.
+    /// A constant needs it to be differentiated by: what reads a constant has its number, not the
+    /// constant.
     pub fn variable(&mut self, x: Var) -> Result<Var> {
         self.push(Op::Variable, &[x], None)
     }
 
-    /// The same numbers, as far as derivatives go a constant. Every call makes another value, and each is a variable to
-    /// differentiate by.
+    /// The same numbers, as far as derivatives go a constant. Every call makes another value, and
+    /// each is a variable to differentiate by.
     pub fn detach(&mut self, x: Var) -> Result<Var> {
         self.push(Op::Detach, &[x], None)
     }

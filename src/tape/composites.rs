@@ -1,13 +1,13 @@
-//! What layers are made of besides the operations themselves: written with them, so that every machine has it,
-//! with all of its derivatives.
+//! What layers are made of besides the operations themselves: written with them, so that every
+//! machine has it, with all of its derivatives.
 
 use super::op::Unary;
 use super::record::{Tape, Var};
 use crate::error::{Error, Result};
 
 impl Tape {
-    /// Means over windows of `size`×`size` pixels side by side: `[n,h,w,c]` gives `[n,h/size,w/size,c]`. The mean of
-    /// whole images is [`Tape::mean`] over the axes 1 and 2.
+    /// Means over windows of `size`×`size` pixels side by side: `[n,h,w,c]` gives
+    /// `[n,h/size,w/size,c]`. The mean of whole images is [`Tape::mean`] over the axes 1 and 2.
     ///
     /// # Errors
     /// If `x` is not NHWC, or `size` does not divide height and width.
@@ -30,7 +30,8 @@ impl Tape {
         self.reshape(means, [n, p, q, c])
     }
 
-    /// `(x − mean)·(variance + ε)^{-1/2}` over the last `axes` axes: layer norm without scale and bias.
+    /// `(x − mean)·(variance + ε)^{-1/2}` over the last `axes` axes: layer norm without scale and
+    /// bias.
     ///
     /// # Errors
     /// If `axes` is 0, or `x` has fewer.
@@ -45,8 +46,9 @@ impl Tape {
         }
     }
 
-    /// `(x − mean)·(variance + ε)^{-1/2}` of `[n, …, c]` over each sample's numbers in each of `groups` groups of
-    /// neighbouring channels: group norm without scale and bias. As many groups as channels are instance norm.
+    /// `(x − mean)·(variance + ε)^{-1/2}` of `[n, …, c]` over each sample's numbers in each of
+    /// `groups` groups of neighbouring channels: group norm without scale and bias. As many groups
+    /// as channels are instance norm.
     ///
     /// # Errors
     /// If `x` has fewer than two axes, or `groups` does not divide its channels.
@@ -67,8 +69,9 @@ impl Tape {
         self.reshape(xhat, shape)
     }
 
-    /// `x / (1−p)` where `noise > p`, else 0, one shape: with `noise` uniform in 0..1, each entry is dropped with
-    /// probability `p`, and the mean stays (Srivastava et al. 2014, in the form that needs nothing in testing).
+    /// `x / (1−p)` where `noise > p`, else 0, one shape: with `noise` uniform in 0..1, each entry
+    /// is dropped with probability `p`, and the mean stays (Srivastava et al. 2014, in the form
+    /// that needs nothing in testing).
     ///
     /// # Errors
     /// If `p` is not in 0..1, or the shapes differ.
@@ -89,8 +92,8 @@ impl Tape {
         self.unary(Unary::Recip, deviation)
     }
 
-    /// `(x − mean)·(variance + ε)^{-1/2}` over ranges of axes that are summed away one after the other, each counted
-    /// in what the sums before it leave.
+    /// `(x − mean)·(variance + ε)^{-1/2}` over ranges of axes that are summed away one after the
+    /// other, each counted in what the sums before it leave.
     fn standardise(&mut self, x: Var, over: &[(usize, usize)], eps: f64) -> Result<Var> {
         let full = self.shape_of("standardise", x)?;
         let mut shapes = vec![full.clone()];

@@ -1,5 +1,5 @@
-//! What there is to know of each operation: its name, what its arguments must be and which of them only steer, how a program
-//! runs it, and the shape that it gives. Derivatives stand in `rules.rs`.
+//! What there is to know of each operation: its name, what its arguments must be and which of them
+//! only steer, how a program runs it, and the shape that it gives. Derivatives stand in `rules.rs`.
 
 use super::infer::{contracted, pooled, subsampled};
 use super::op::{Form, Function, Kind, Op, Role, Unary};
@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 pub(crate) enum Arg {
     /// Numbers that derivatives flow through.
     Value,
-    /// Numbers in which the result is locally constant: a mask's condition. No derivative flows there.
+    /// Numbers in which the result is locally constant: a mask's condition. No derivative flows
+    /// there.
     Condition,
     /// Labels, picks.
     Ints,
@@ -105,13 +106,14 @@ pub(crate) struct Facts {
     pub args: Args,
     /// How it is run.
     pub work: Work,
-    /// Whether result and arguments are alike: all activations, or none. See `program/activations.rs`.
+    /// Whether result and arguments are alike: all activations, or none. See
+    /// `program/activations.rs`.
     pub alike: bool,
 }
 
 impl Facts {
-    /// Whether argument `arg` only steers: the output is locally constant in it, so no derivative flows there. Everything
-    /// else either has a rule in `rules.rs` or raises an error.
+    /// Whether argument `arg` only steers: the output is locally constant in it, so no derivative
+    /// flows there. Everything else either has a rule in `rules.rs` or raises an error.
     pub fn steers(&self, arg: usize) -> bool {
         match self.args {
             Args::Are(args) => args.get(arg).is_some_and(|a| *a != Arg::Value),
@@ -215,8 +217,9 @@ impl Op {
         }
     }
 
-    /// The result's shape from the arguments', whose number and kinds have been checked. `want` is the shape asked for,
-    /// which is needed where the arguments do not determine it (a broadcast, a strided convolution's data gradient).
+    /// The result's shape from the arguments', whose number and kinds have been checked. `want` is
+    /// the shape asked for, which is needed where the arguments do not determine it (a broadcast, a
+    /// strided convolution's data gradient).
     fn shape(&self, args: &[&Shape], want: Option<&Shape>) -> Result<Shape> {
         let bad = |why: &str| {
             let list: Vec<String> = args.iter().map(|s| s.to_string()).collect();

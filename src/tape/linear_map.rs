@@ -3,8 +3,8 @@ use super::record::{Tape, Var};
 use super::shape::Shape;
 use crate::error::Result;
 
-/// A linear map between two tensors, as a value: a Jacobian block. Forward mode applies it, reverse mode applies its
-/// transpose; there is no second rule table.
+/// A linear map between two tensors, as a value: a Jacobian block. Forward mode applies it, reverse
+/// mode applies its transpose; there is no second rule table.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LinearMap {
     /// What the map does.
@@ -15,7 +15,8 @@ pub struct LinearMap {
     pub to: Shape,
 }
 
-/// The kinds of linear maps. Values that a map holds fixed are variables of the tape that it is applied on.
+/// The kinds of linear maps. Values that a map holds fixed are variables of the tape that it is
+/// applied on.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Block {
     /// `v`, perhaps in another shape.

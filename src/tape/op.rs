@@ -3,7 +3,8 @@ use std::hash::{Hash, Hasher};
 /// What a tensor's entries are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Kind {
-    /// Numbers in the backend's floating-point precision; the only kind that derivatives flow through.
+    /// Numbers in the backend's floating-point precision; the only kind that derivatives flow
+    /// through.
     Float,
     /// `i32`: labels, sample indices.
     Int,
@@ -49,15 +50,16 @@ impl Role {
     }
 }
 
-/// A trilinear form `⟨C, A ∘ B⟩`. "Contract out role X" gives the tensor in role X from the other two.
+/// A trilinear form `⟨C, A ∘ B⟩`. "Contract out role X" gives the tensor in role X from the other
+/// two.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Form {
     /// `Σ a·b·c` over entries; all three of one shape.
     Mul,
     /// `Σ A[i,k] B[k,j] C[i,j]`: NN, NT and TN products are its three roles.
     Gemm,
-    /// `Σ A[n, p·s+a−pad, q·s+b−pad, i] B[a,b,i,o] C[n,p,q,o]`: a convolution, its data gradient and its
-    /// weight gradient are its roles C, A and B.
+    /// `Σ A[n, p·s+a−pad, q·s+b−pad, i] B[a,b,i,o] C[n,p,q,o]`: a convolution, its data gradient
+    /// and its weight gradient are its roles C, A and B.
     Conv(Geometry),
 }
 
@@ -95,7 +97,8 @@ pub struct Strided {
 pub enum Unary {
     /// `1/(1+e^{−x})`.
     Sigmoid,
-    /// `1/x`, and 0 at 0 (the pseudo-inverse), so that weights which are all zero normalise to zero.
+    /// `1/x`, and 0 at 0 (the pseudo-inverse), so that weights which are all zero normalise to
+    /// zero.
     Recip,
     /// `√x`.
     Sqrt,
@@ -109,7 +112,8 @@ pub enum Unary {
     Softplus,
     /// The error function `2/√π ∫₀ˣ e^{−t²} dt`.
     Erf,
-    /// `x^c`, as IEEE has it: not a number where x is negative and c no whole number, infinite at 0 for c below 0.
+    /// `x^c`, as IEEE has it: not a number where x is negative and c no whole number, infinite at 0
+    /// for c below 0.
     Pow(Scalar),
 }
 
@@ -160,7 +164,8 @@ pub struct GatherSpec {
 pub enum Op {
     /// A tensor given anew for each run; the number is its place in [`super::Tape::inputs`].
     Input(usize),
-    /// A tensor that stays on the device between runs; the number is its place in [`super::Tape::states`].
+    /// A tensor that stays on the device between runs; the number is its place in
+    /// [`super::Tape::states`].
     State(usize),
     /// A tensor with one number everywhere.
     Constant(Scalar),
@@ -172,7 +177,8 @@ pub enum Op {
     Offset(Scalar),
     /// A function of each entry.
     Unary(Unary),
-    /// The tensor in role `out` of a trilinear form, from the two other roles in alphabetical order.
+    /// The tensor in role `out` of a trilinear form, from the two other roles in alphabetical
+    /// order.
     Contract {
         /// Which form.
         form: Form,
@@ -223,9 +229,11 @@ pub enum Op {
     Moments,
     /// Biased variance over all axes but the last.
     Variance,
-    /// `x̂ = (x − mean)·(var + ε)^{-1/2}` over all axes but the last: batch norm without scale and bias.
+    /// `x̂ = (x − mean)·(var + ε)^{-1/2}` over all axes but the last: batch norm without scale and
+    /// bias.
     Normalise(Scalar),
-    /// Batch norm's Jacobian at `x` times `v` `(x, v)`: `r·(v − mean v − x̂·mean(x̂ v))`, self-adjoint in `v`.
+    /// Batch norm's Jacobian at `x` times `v` `(x, v)`: `r·(v − mean v − x̂·mean(x̂ v))`,
+    /// self-adjoint in `v`.
     NormJacobian(Scalar),
     /// Softmax over the last axis of `[n, k]`.
     Softmax,
@@ -233,12 +241,14 @@ pub enum Op {
     CrossEntropy,
     /// `softmax − one-hot` `(logits [n,k], labels [n])`: cross-entropy's gradient.
     Residual,
-    /// `weight_i · (softmax − one-hot)` `(logits [n,k], labels [n], weights [n])`. Made by fusion only, so it has no derivative rule.
+    /// `weight_i · (softmax − one-hot)` `(logits [n,k], labels [n], weights [n])`. Made by fusion
+    /// only, so it has no derivative rule.
     WeightedResidual,
-    /// 1 where the largest logit is the label's, else 0 `(logits [n,k], labels [n])`; no derivative.
+    /// 1 where the largest logit is the label's, else 0 `(logits [n,k], labels [n])`; no
+    /// derivative.
     Correct,
-    /// A normalised, cropped and flipped batch `(pixels [N,h,w,c] bytes, picks [n,4])` as `[n,h,w,c]`; each pick
-    /// is (index, dx, dy, flip).
+    /// A normalised, cropped and flipped batch `(pixels [N,h,w,c] bytes, picks [n,4])` as
+    /// `[n,h,w,c]`; each pick is (index, dx, dy, flip).
     Gather(GatherSpec),
 }
 

@@ -28,7 +28,8 @@ impl fmt::Debug for Var {
     }
 }
 
-/// No two tapes of a process have one number, so that a value of another tape is told from one's own.
+/// No two tapes of a process have one number, so that a value of another tape is told from one's
+/// own.
 static TAPES: AtomicU32 = AtomicU32::new(0);
 
 /// One recorded operation.
@@ -46,15 +47,16 @@ pub struct Node {
 
 /// A Wengert list with named inputs, state slots, outputs and updates: the text of a program.
 ///
-/// Recording an operation a second time on the same arguments gives the first one's value back (hash-consing), so
-/// the walks share everything that they need of the primal program without keeping track of it. Where a value must
-/// be told from its equals, to differentiate by the one and not by the others, give it a name of its own with
-/// [`Tape::variable`].
+/// Recording an operation a second time on the same arguments gives the first one's value back
+/// (hash-consing), so the walks share everything that they need of the primal program without
+/// keeping track of it. Where a value must be told from its equals, to differentiate by the one and
+/// not by the others, give it a name of its own with [`Tape::variable`].
 ///
 /// Values of another tape are refused by all that gives a `Result`.
 pub struct Tape {
     id: u32,
-    /// Whether operations are folded into each other: only where nothing is differentiated any more.
+    /// Whether operations are folded into each other: only where nothing is differentiated any
+    /// more.
     pub(super) folds: bool,
     nodes: Vec<Node>,
     seen: HashMap<(Op, Vec<Var>, Shape), Var>,
@@ -109,8 +111,8 @@ impl Tape {
         Ok(var)
     }
 
-    /// Declares a tensor that stays on the device between runs and is shared by every program of a session that
-    /// names it. It begins as zeros.
+    /// Declares a tensor that stays on the device between runs and is shared by every program of a
+    /// session that names it. It begins as zeros.
     pub fn state(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> Result<Var> {
         if let Some(v) = self.leaves[1].get(name) {
             return self.same_leaf(*v, name, kind, shape.into());
@@ -173,8 +175,8 @@ impl Tape {
     /// At the end of a run, `slot` takes the value of `var`.
     ///
     /// # Errors
-    /// If `slot` is not a state of numbers (labels and pixels are written from outside only), the shapes differ, or
-    /// one of the two is of another tape.
+    /// If `slot` is not a state of numbers (labels and pixels are written from outside only), the
+    /// shapes differ, or one of the two is of another tape.
     pub fn update(&mut self, slot: Var, var: Var) -> Result<()> {
         let name = || "update".to_owned();
         let (to, from) = (self.own(slot, name)?, self.own(var, name)?);
@@ -196,7 +198,8 @@ impl Tape {
         self.sections.push((self.nodes.len(), title.to_owned()));
     }
 
-    /// Records `op` on `args`, checking shapes; `shape` is needed where the arguments do not determine the result's.
+    /// Records `op` on `args`, checking shapes; `shape` is needed where the arguments do not
+    /// determine the result's.
     ///
     /// # Errors
     /// If kinds or shapes do not fit the operation, or an argument is of another tape.

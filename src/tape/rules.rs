@@ -6,11 +6,13 @@ use super::record::{Node, Tape, Var};
 use crate::error::{Error, Result};
 
 impl Tape {
-    /// The Jacobian block of `var` in its argument number `arg`. Values that the block holds fixed are recorded on
-    /// this tape as functions of the primal values, so blocks can be differentiated again.
+    /// The Jacobian block of `var` in its argument number `arg`. Values that the block holds fixed
+    /// are recorded on this tape as functions of the primal values, so blocks can be differentiated
+    /// again.
     ///
     /// # Errors
-    /// [`Error::MissingRule`] where there is no rule; never a silent zero. If `var` is of another tape.
+    /// [`Error::MissingRule`] where there is no rule; never a silent zero. If `var` is of another
+    /// tape.
     pub fn jacobian_block(&mut self, var: Var, arg: usize) -> Result<LinearMap> {
         let Node { op, args, shape: to, .. } = self.own(var, || "jacobian block".into())?.clone();
         let missing = |hint: &str| Error::MissingRule { op: op.name(), arg, hint: hint.to_owned() };
@@ -32,7 +34,8 @@ impl Tape {
                 let roles = out.others();
                 Block::Contract { form: *form, free: roles[arg], out: *out, fixed: args[1 - arg] }
             }
-            // relu(x) > 0 exactly where x > 0: the output steers as well as the input, which need not be kept.
+            // relu(x) > 0 exactly where x > 0: the output steers as well as the input, which need
+            // not be kept.
             Op::Mask if args[0] == args[1] => Block::Mask(var),
             Op::Mask => Block::Mask(args[1]),
             Op::Max => return self.max_jacobian(arg, args[0], args[1]),
@@ -116,7 +119,8 @@ impl Tape {
         }
     }
 
-    /// `v ↦ v` where the argument is the larger one, else 0; where both are equal, the first one counts.
+    /// `v ↦ v` where the argument is the larger one, else 0; where both are equal, the first one
+    /// counts.
     fn max_jacobian(&mut self, arg: usize, a: Var, b: Var) -> Result<LinearMap> {
         let excess = self.sub(b, a)?;
         let shape = self.shape(a).clone();
@@ -144,8 +148,8 @@ impl Tape {
         Ok(LinearMap::same(Block::Plus(vec![times, spread]), &shape))
     }
 
-    /// The block of `y = r·(v − mean v − x̂·m)`, `m = mean(x̂ v)`, in x. With `dx̂ = J dx` (J: batch norm's Jacobian at
-    /// x) and `dr = −r²·mean(x̂ dx)`:
+    /// The block of `y = r·(v − mean v − x̂·m)`, `m = mean(x̂ v)`, in x. With `dx̂ = J dx` (J:
+    /// batch norm's Jacobian at x) and `dr = −r²·mean(x̂ dx)`:
     /// `dy = −r·y·mean(x̂ dx) − r·(m·dx̂ + x̂·mean(v dx̂))`.
     fn norm_jacobian_in_x(&mut self, var: Var) -> Result<LinearMap> {
         let Node { op, args, shape, .. } = self.node(var).clone();

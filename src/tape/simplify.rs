@@ -1,4 +1,5 @@
-//! Identities that keep derivative programs short. Each line is `before => after`; an operation without one is recorded as it is.
+//! Identities that keep derivative programs short. Each line is `before => after`; an operation
+//! without one is recorded as it is.
 
 use super::op::{Form, Op, Scalar};
 use super::record::{Tape, Var};
@@ -50,8 +51,8 @@ impl Tape {
         }
     }
 
-    /// Two operations of one kind as one. Only where nothing is differentiated any more: a derivative by the value in
-    /// between would be passed by.
+    /// Two operations of one kind as one. Only where nothing is differentiated any more: a
+    /// derivative by the value in between would be passed by.
     fn folded(&mut self, op: &Op, first: Var, shape: &Shape) -> Option<Var> {
         if !self.folds {
             return None;

@@ -1,4 +1,5 @@
-//! Forward and reverse mode: two walks over the one table. Both record ordinary operations, so walks nest freely.
+//! Forward and reverse mode: two walks over the one table. Both record ordinary operations, so
+//! walks nest freely.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,13 +8,13 @@ use super::record::{Node, Tape, Var};
 use crate::error::{Error, Result};
 
 impl Tape {
-    /// Tangents of `outputs` when each seed's variable moves along its tangent. A variable that is given twice moves
-    /// along the sum. Seeds are independent: where one is computed from another, only the tangent that it is given
-    /// counts. `None`: the output does not depend on any seed.
+    /// Tangents of `outputs` when each seed's variable moves along its tangent. A variable that is
+    /// given twice moves along the sum. Seeds are independent: where one is computed from another,
+    /// only the tangent that it is given counts. `None`: the output does not depend on any seed.
     ///
     /// # Errors
-    /// A missing rule on the way; a tangent whose shape is not its variable's; a seed that is a constant; a value of
-    /// another tape.
+    /// A missing rule on the way; a tangent whose shape is not its variable's; a seed that is a
+    /// constant; a value of another tape.
     pub fn jvp(&mut self, seeds: &[(Var, Var)], outputs: &[Var]) -> Result<Vec<Option<Var>>> {
         let mut tangents: HashMap<Var, Var> = HashMap::new();
         for (x, tangent) in seeds {
@@ -44,12 +45,13 @@ impl Tape {
         Ok(outputs.iter().map(|o| tangents.get(o).copied()).collect())
     }
 
-    /// Cotangents of `targets` for the given cotangents of outputs. Targets are independent: nothing is passed on from
-    /// one to another that it is computed from. `None`: no output depends on the target.
+    /// Cotangents of `targets` for the given cotangents of outputs. Targets are independent:
+    /// nothing is passed on from one to another that it is computed from. `None`: no output depends
+    /// on the target.
     ///
     /// # Errors
-    /// A missing rule on the way; a cotangent whose shape is not its variable's; a target that is a constant; a value
-    /// of another tape.
+    /// A missing rule on the way; a cotangent whose shape is not its variable's; a target that is a
+    /// constant; a value of another tape.
     pub fn vjp(&mut self, outputs: &[(Var, Var)], targets: &[Var]) -> Result<Vec<Option<Var>>> {
         let mut cotangents: HashMap<Var, Var> = HashMap::new();
         for (y, cotangent) in outputs {
@@ -143,12 +145,13 @@ impl Tape {
         Ok(())
     }
 
-    /// All values through which `sources` move `ends`, in recording order. Both walks stay on them, so a rule is
-    /// asked for only where a derivative really flows. Nothing flows into a source.
+    /// All values through which `sources` move `ends`, in recording order. Both walks stay on them,
+    /// so a rule is asked for only where a derivative really flows. Nothing flows into a source.
     fn between(&self, sources: &[Var], ends: &[Var]) -> Vec<Var> {
         let (Some(first), Some(last)) = (sources.iter().min(), ends.iter().max()) else { return Vec::new() };
         let (first, last) = (first.index(), last.index());
-        // Only what lies between the two is looked at, so that walks over the steps of a long tape stay cheap.
+        // Only what lies between the two is looked at, so that walks over the steps of a long tape
+        // stay cheap.
         let mut moved = vec![false; (last + 1).saturating_sub(first)];
         let mut is_source = moved.clone();
         let place = |var: &Var| Some(var.index().wrapping_sub(first)).filter(|i| *i < moved.len());

@@ -1,4 +1,5 @@
-//! A folder of finished cells: what a study of many runs has done so far, kept through any interruption.
+//! A folder of finished cells: what a study of many runs has done so far, kept through any
+//! interruption.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! One file with everything that a run needs to go on: all states, bit for bit, and the history so far.
+//! One file with everything that a run needs to go on: all states, bit for bit, and the history so
+//! far.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -20,7 +21,8 @@ pub(super) struct Progress {
     pub network: String,
     /// What the run was asked for.
     pub config: Config,
-    /// Passes over the training set that all methods have done: epochs, where no method has more than one stage.
+    /// Passes over the training set that all methods have done: epochs, where no method has more
+    /// than one stage.
     pub epochs: usize,
     /// By method.
     pub histories: Vec<(String, History)>,

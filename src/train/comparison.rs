@@ -257,7 +257,8 @@ fn draw(grid: &Grid, cells: &[Cell]) -> Result<()> {
         if !ended(&curve.name, cells).any(|c| c.curve_is_function) {
             curve.name.push('*');
         }
-        // What exceeds 1 is shown relative to its largest value: only a weight's proportions matter.
+        // What exceeds 1 is shown relative to its largest value: only a weight's proportions
+        // matter.
         let top = curve.points.iter().map(|p| p.1).fold(0.0, f64::max);
         if top > 1.05 {
             curve.points.iter_mut().for_each(|p| p.1 /= top);

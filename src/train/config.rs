@@ -9,7 +9,8 @@ use crate::meta::schemes::MwNetRecipe;
 use crate::meta::{Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
 use crate::nn::{WeightNet, WeightNetInit};
 
-/// Everything that decides a run's results. Two runs of one configuration have the same bits, on any number of threads.
+/// Everything that decides a run's results. Two runs of one configuration have the same bits, on
+/// any number of threads.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

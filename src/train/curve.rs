@@ -1,4 +1,5 @@
-//! A scheme's weight as a function of the loss (and of the label, if the scheme is class-aware), as a program.
+//! A scheme's weight as a function of the loss (and of the label, if the scheme is class-aware), as
+//! a program.
 
 use crate::error::Result;
 use crate::meta::schemes::{Moment, Scheme, Seen};

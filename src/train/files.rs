@@ -54,7 +54,8 @@ impl Claim {
     }
 }
 
-/// Writes a file so that at any moment, a crash or a full disk included, the old or the new content is there, never a part.
+/// Writes a file so that at any moment, a crash or a full disk included, the old or the new content
+/// is there, never a part.
 pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
@@ -62,11 +63,13 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create(partial).map_err(Error::io(partial, "create the file"))?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     if let Err(error) = written.and_then(|()| std::fs::rename(partial, path)) {
-        // What is half written is of no use to anyone. If it cannot be removed either, the first error is the one to tell of.
+        // What is half written is of no use to anyone. If it cannot be removed either, the first
+        // error is the one to tell of.
         let _ = std::fs::remove_file(partial);
         return Err(Error::io(path, "write the file")(error));
     }
-    // The new name is on the disk when its folder is. Not every file system can be asked for that; then it decides.
+    // The new name is on the disk when its folder is. Not every file system can be asked for that;
+    // then it decides.
     if let Some(folder) = path.parent()
         && let Ok(folder) = File::open(folder)
     {

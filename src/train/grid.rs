@@ -1,4 +1,5 @@
-//! Several methods on the same data over several seeds: a grid of runs in one folder, each kept when it is finished.
+//! Several methods on the same data over several seeds: a grid of runs in one folder, each kept
+//! when it is finished.
 
 use std::path::{Path, PathBuf};
 
@@ -67,14 +68,16 @@ pub struct Cell {
     pub method: String,
     /// The seed.
     pub seed: u64,
-    /// Why the run could not be brought to its end; then the other fields hold what there was until then.
+    /// Why the run could not be brought to its end; then the other fields hold what there was until
+    /// then.
     pub error: Option<String>,
     /// One row an epoch.
     pub rows: Vec<EpochRow>,
     /// `[true class][predicted class]`, at the end.
     pub confusion: Vec<Vec<u32>>,
-    /// (loss, weight) at the end: the scheme's function of the loss, where it is one, otherwise the mean weight that
-    /// samples of about that loss were given in the last epoch; empty where samples have no weights.
+    /// (loss, weight) at the end: the scheme's function of the loss, where it is one, otherwise the
+    /// mean weight that samples of about that loss were given in the last epoch; empty where
+    /// samples have no weights.
     pub curve: Vec<(f64, f64)>,
     /// Whether the curve is the scheme's function.
     pub curve_is_function: bool,
@@ -120,7 +123,8 @@ impl Cell {
     }
 }
 
-/// What a grid's pictures say of its data: `names.json`, so that finished runs can be shown without the images.
+/// What a grid's pictures say of its data: `names.json`, so that finished runs can be shown without
+/// the images.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct DataNames {
     /// The data set.
@@ -134,8 +138,8 @@ impl DataNames {
         DataNames { dataset: dataset.name.clone(), classes: dataset.class_names.clone() }
     }
 
-    /// Those of a grid's folder. One that was made before there was the file gets it now if its data are still there; if not, nothing but
-    /// the names is lost.
+    /// Those of a grid's folder. One that was made before there was the file gets it now if its
+    /// data are still there; if not, nothing but the names is lost.
     fn of_folder(out: &Path, config: &Config) -> Result<DataNames> {
         let path = out.join(NAMES);
         if path.exists() {
@@ -160,7 +164,8 @@ impl DataNames {
     }
 }
 
-/// A grid and its folder: `compare.toml`, `names.json`, a folder `cells/<method>-seed<seed>` a run, and what [`super::Comparison`] writes.
+/// A grid and its folder: `compare.toml`, `names.json`, a folder `cells/<method>-seed<seed>` a run,
+/// and what [`super::Comparison`] writes.
 pub struct Grid {
     /// What is compared.
     pub plan: Plan,
@@ -180,7 +185,8 @@ impl Grid {
     /// A new grid in the folder `out`.
     ///
     /// # Errors
-    /// As [`Prepared::new`]; [`Error::Usage`] if `out` holds a grid or a run already; if it cannot be written to.
+    /// As [`Prepared::new`]; [`Error::Usage`] if `out` holds a grid or a run already; if it cannot
+    /// be written to.
     pub fn start(plan: Plan, out: &Path) -> Result<Grid> {
         let text = to_toml(&plan)?;
         // What cannot be prepared is told before a folder is made.
@@ -218,7 +224,8 @@ impl Grid {
     /// The same grid with more methods or more seeds; its finished runs are kept.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a plan that is not the old one with something added; as [`Prepared::new`], and then the plan stays as it is.
+    /// [`Error::Usage`] for a plan that is not the old one with something added; as
+    /// [`Prepared::new`], and then the plan stays as it is.
     pub fn extend(&mut self, plan: Plan) -> Result<()> {
         if plan == self.plan {
             return Ok(());
@@ -230,7 +237,8 @@ impl Grid {
             let out = self.out.display();
             return Err(Error::Usage(format!("{out}: only methods and seeds can be added to a comparison")));
         }
-        // Without its data nothing could be trained, and what is finished could not be shown any more.
+        // Without its data nothing could be trained, and what is finished could not be shown any
+        // more.
         Prepared::new(plan.config.clone())?;
         write_atomically(&self.out.join(PLAN), to_toml(&plan)?.as_bytes())?;
         self.plan = plan;
@@ -285,7 +293,8 @@ impl Grid {
         Ok(Some(cell))
     }
 
-    /// Brings a run to its end, from its last checkpoint if it was begun. Its checkpoint, which can be large, is then removed.
+    /// Brings a run to its end, from its last checkpoint if it was begun. Its checkpoint, which can
+    /// be large, is then removed.
     ///
     /// A loss that is no longer finite ends the run, and is part of its result.
     ///

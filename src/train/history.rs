@@ -36,7 +36,8 @@ pub struct WeightPicture {
     pub epoch: usize,
     /// (loss, weight) for losses 0, 0.05, … 8; of a class-aware scheme, for the large classes.
     pub curve: Vec<(f64, f64)>,
-    /// Of a class-aware scheme, the name of each group of classes and its weights at the same losses.
+    /// Of a class-aware scheme, the name of each group of classes and its weights at the same
+    /// losses.
     #[serde(default)]
     pub groups: Vec<(String, Vec<f64>)>,
     /// Per training sample, its loss.
@@ -55,7 +56,8 @@ pub struct History {
     /// `[true class][predicted class]`: test images after the last epoch.
     #[serde(default)]
     pub confusion: Vec<Vec<u32>>,
-    /// (mean weight that the last epoch gave, number of samples), by bins of a quarter of a nat of the loss from 0; empty without weights.
+    /// (mean weight that the last epoch gave, number of samples), by bins of a quarter of a nat of
+    /// the loss from 0; empty without weights.
     #[serde(default)]
     pub by_loss: Vec<(f64, f64)>,
 }
@@ -71,7 +73,8 @@ impl History {
         self.rows.iter().map(|r| r.test_accuracy).max_by(f64::total_cmp)
     }
 
-    /// Accuracy in percent on the test images of each class after the last epoch; NaN for a class without any.
+    /// Accuracy in percent on the test images of each class after the last epoch; NaN for a class
+    /// without any.
     pub fn class_accuracies(&self) -> Vec<f64> {
         let share = |(class, row): (usize, &Vec<u32>)| {
             100.0 * f64::from(row[class]) / f64::from(row.iter().sum::<u32>())
@@ -110,7 +113,8 @@ pub struct Summary {
     pub mean_weight_clean: Option<f64>,
     /// Mean weight of training samples with a wrong label, at the end; none without noise.
     pub mean_weight_corrupted: Option<f64>,
-    /// [loss, weight] for losses 0, 0.25, … 8, at the end; of a class-aware scheme, for the large classes.
+    /// [loss, weight] for losses 0, 0.25, … 8, at the end; of a class-aware scheme, for the large
+    /// classes.
     pub weight_curve: Vec<(f64, f64)>,
     /// Of a class-aware scheme, each group of classes by name, with its weights at the same losses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -131,8 +135,8 @@ pub struct Summary {
     pub corrupted_percent: f64,
 }
 
-/// Mean weights by loss, in bins of a quarter of a nat from 0 to 8. What lies above belongs to no bin: all those losses together are
-/// no point of a curve.
+/// Mean weights by loss, in bins of a quarter of a nat from 0 to 8. What lies above belongs to no
+/// bin: all those losses together are no point of a curve.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct LossBins(Vec<(f64, u64)>);
 
@@ -155,7 +159,8 @@ impl LossBins {
         }
     }
 
-    /// Of each bin its mean weight and its number of samples, 0 and 0 for an empty one; nothing at all where there were no weights.
+    /// Of each bin its mean weight and its number of samples, 0 and 0 for an empty one; nothing at
+    /// all where there were no weights.
     pub fn means(&self) -> Vec<(f64, f64)> {
         if self.0.iter().all(|bin| bin.1 == 0) {
             return Vec::new();

@@ -59,7 +59,8 @@ impl Learner {
     /// The method's programs on a session, with the first parameters.
     ///
     /// # Errors
-    /// If the batch is larger than the training set, the device has no room, or the session is of another precision.
+    /// If the batch is larger than the training set, the device has no room, or the session is of
+    /// another precision.
     pub fn new(method: Method, data: &Prepared, session: Session) -> Result<Learner> {
         Learner::of(method, method.scheme(data)?, data, session)
     }
@@ -67,7 +68,8 @@ impl Learner {
     /// The programs of a scheme of one's own, which reports call `name`.
     ///
     /// # Errors
-    /// As [`Learner::new`]; those of recording the scheme; [`Error::Usage`] for the name of a method.
+    /// As [`Learner::new`]; those of recording the scheme; [`Error::Usage`] for the name of a
+    /// method.
     pub fn own(
         name: &'static str,
         scheme: Box<dyn Scheme>,
@@ -136,8 +138,9 @@ impl Learner {
         self.train.batches_per_epoch()
     }
 
-    /// Trains for one pass over the training set (from 0, over all of the method's stages) and, in the last stage, evaluates;
-    /// `watch` is called after every step. `None` in a stage that only prepares the last one.
+    /// Trains for one pass over the training set (from 0, over all of the method's stages) and, in
+    /// the last stage, evaluates; `watch` is called after every step. `None` in a stage that only
+    /// prepares the last one.
     ///
     /// # Errors
     /// [`Error::Numeric`] if a loss is no longer a finite number.
@@ -297,8 +300,8 @@ impl Learner {
         Ok((losses.iter().sum::<f64>() / losses.len().max(1) as f64, confusion))
     }
 
-    /// The weight over losses and over the training samples, after `epoch` epochs; `None` for a method whose weight is not
-    /// a function of the loss, or the same for all.
+    /// The weight over losses and over the training samples, after `epoch` epochs; `None` for a
+    /// method whose weight is not a function of the loss, or the same for all.
     ///
     /// # Errors
     /// [`Error::Numeric`] if one of them is no longer a finite number.

@@ -44,7 +44,8 @@ pub enum Method {
     MwNet,
     /// [`MwNet`] with the recipe for long tails, [`crate::meta::schemes::MwNetRecipe::LONG_TAIL`].
     MwNetLongTail,
-    /// [`MwNet`] with a V for each group of classes of similar size, [`crate::meta::schemes::MwNetRecipe::CLASS_AWARE`].
+    /// [`MwNet`] with a V for each group of classes of similar size,
+    /// [`crate::meta::schemes::MwNetRecipe::CLASS_AWARE`].
     CmwNet,
     /// A scheme of one's own, by its name. [`super::Run::own`] trains it; no flag or file names it.
     Own(&'static str),
@@ -101,8 +102,9 @@ impl Method {
         matches!(self, Method::MwNet | Method::MwNetLongTail | Method::CmwNet)
     }
 
-    /// Networks that are trained one after the other, each over the whole schedule; what is tested and reported is the last one
-    /// (with AdaBoost, all together). Of a scheme of one's own, see [`super::Learner::stages`].
+    /// Networks that are trained one after the other, each over the whole schedule; what is tested
+    /// and reported is the last one (with AdaBoost, all together). Of a scheme of one's own, see
+    /// [`super::Learner::stages`].
     pub fn stages(self) -> usize {
         match self {
             Method::AdaBoost => AdaBoost::default().rounds,

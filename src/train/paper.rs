@@ -74,7 +74,8 @@ impl Table {
     }
 }
 
-/// A column of one of the paper's tables: a data set and a bias, with the accuracies of several methods.
+/// A column of one of the paper's tables: a data set and a bias, with the accuracies of several
+/// methods.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct PaperCell {
     table: Table,
@@ -119,10 +120,11 @@ impl PaperCell {
         self.table.figures(self.dataset).iter().map(|(method, values)| (*method, values[self.at])).collect()
     }
 
-    /// The experiment's settings: data, noise, meta set, network, schedule, optimisers; a field whose name is in `keep` stays.
+    /// The experiment's settings: data, noise, meta set, network, schedule, optimisers; a field
+    /// whose name is in `keep` stays.
     ///
-    /// The schedules: WRN-28-10, 40 epochs, learning rate ÷10 after 36 and 38; ResNet-32 with flip noise, 60 epochs, after 40 and
-    /// 50; with long tails, 100 epochs, after 80 and 90.
+    /// The schedules: WRN-28-10, 40 epochs, learning rate ÷10 after 36 and 38; ResNet-32 with flip
+    /// noise, 60 epochs, after 40 and 50; with long tails, 100 epochs, after 80 and 90.
     pub fn apply(&self, config: &mut Config, keep: &HashSet<String>) {
         let share = f64::from(self.level()) / 100.0;
         let (noise, imbalance, recipe) = match self.table {

@@ -28,14 +28,15 @@ impl Prepared {
     /// Loads, splits and corrupts the data that a configuration names.
     ///
     /// # Errors
-    /// As [`data::load`] and [`data::split`], for images that the model cannot take, and for a batch larger than the training set.
+    /// As [`data::load`] and [`data::split`], for images that the model cannot take, and for a
+    /// batch larger than the training set.
     pub fn new(config: Config) -> Result<Prepared> {
         let name = config.model.clone();
         Prepared::with(config, |classes| nn::named(&name, classes))
     }
 
-    /// As [`Prepared::new`], for a classifier of one's own that is made for the data's number of classes. `config.model`
-    /// is what it is called.
+    /// As [`Prepared::new`], for a classifier of one's own that is made for the data's number of
+    /// classes. `config.model` is what it is called.
     ///
     /// # Errors
     /// As there.
@@ -83,7 +84,8 @@ impl Prepared {
         &self.pixels
     }
 
-    /// The images on the device, and their normalisation; `augmented` with the border that crops are taken from.
+    /// The images on the device, and their normalisation; `augmented` with the border that crops
+    /// are taken from.
     pub(super) fn batch(&self, augmented: bool) -> Batch {
         let scalars = |v: &[f64]| v.iter().copied().map(Scalar).collect();
         let pad = self.dataset.augment.filter(|_| augmented).map_or(0, |a| a.pad);

@@ -50,16 +50,19 @@ const METRICS: &str = "metrics.csv";
 const SUMMARY: &str = "summary.json";
 
 impl Run {
-    /// A new run in the folder `out`, which is made if it is not there. `session` gives each method a session of its own.
+    /// A new run in the folder `out`, which is made if it is not there. `session` gives each method
+    /// a session of its own.
     ///
     /// # Errors
-    /// If `out` holds a run already or cannot be written to; as [`Prepared::new`] and [`Learner::new`].
+    /// If `out` holds a run already or cannot be written to; as [`Prepared::new`] and
+    /// [`Learner::new`].
     pub fn start(config: Config, out: &Path, session: &dyn Fn() -> Result<Session>) -> Result<Run> {
         Run::begin(config, None, out, session)
     }
 
     /// A new run of a scheme of one's own in the place of the configuration's method. Its files,
-    /// pictures and summary call it `name`. It cannot be resumed: a folder does not hold the scheme.
+    /// pictures and summary call it `name`. It cannot be resumed: a folder does not hold the
+    /// scheme.
     ///
     /// # Errors
     /// As [`Run::start`] and [`Learner::own`].
@@ -107,7 +110,8 @@ impl Run {
         read_toml(&path)
     }
 
-    /// The run in a folder, at its last checkpoint; from the start if it was stopped before the first one.
+    /// The run in a folder, at its last checkpoint; from the start if it was stopped before the
+    /// first one.
     ///
     /// # Errors
     /// As [`Run::stored_config`]; if the checkpoint is damaged or of another model.
@@ -192,7 +196,8 @@ impl Run {
         stages * self.data.config.epochs
     }
 
-    /// Trains to the end, writing a checkpoint and the metrics after every epoch, then the summary and the plots.
+    /// Trains to the end, writing a checkpoint and the metrics after every epoch, then the summary
+    /// and the plots.
     ///
     /// # Errors
     /// A loss that is no longer finite; files that cannot be written.

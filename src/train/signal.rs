@@ -33,7 +33,8 @@ pub struct SampleRow {
     pub alpha: f64,
     /// `−∂L_meta/∂V_i = α p_i`: what the sample alone asks of its weight.
     pub pull: f64,
-    /// `−∂L_meta/∂V′_i = α q_i`: what it asks of V's slope; 0 where the loss that V reads is detached.
+    /// `−∂L_meta/∂V′_i = α q_i`: what it asks of V's slope; 0 where the loss that V reads is
+    /// detached.
     pub slope_pull: f64,
     /// `V(ℓ_i; θ⁺) − V(ℓ_i; θ)`: how its weight really moves, as V is one function of all losses.
     pub moved: f64,
@@ -58,7 +59,8 @@ pub struct StepNumbers {
     pub closed_form: ClosedForm,
 }
 
-/// Meta steps one by one from fresh networks, in the published order, each with all of its per-sample numbers.
+/// Meta steps one by one from fresh networks, in the published order, each with all of its
+/// per-sample numbers.
 pub struct Walk<'a> {
     data: &'a Prepared,
     session: Session,

@@ -13,7 +13,8 @@ pub struct Spread {
     pub std: Option<f64>,
 }
 
-/// A mean of paired differences with its 95% interval by Student's t, which is never narrower than one test image.
+/// A mean of paired differences with its 95% interval by Student's t, which is never narrower than
+/// one test image.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Difference {
     /// The mean, in points of accuracy.
@@ -42,8 +43,9 @@ impl Spread {
 }
 
 impl Difference {
-    /// Of values less the others, pair by pair; none of nothing. `image` is what one test image makes in accuracy: a few seeds that
-    /// happen to differ by the same one or two images are no finding.
+    /// Of values less the others, pair by pair; none of nothing. `image` is what one test image
+    /// makes in accuracy: a few seeds that happen to differ by the same one or two images are no
+    /// finding.
     pub fn paired(values: &[f64], others: &[f64], image: f64) -> Option<Difference> {
         let differences: Vec<f64> = values.iter().zip(others).map(|(a, b)| a - b).collect();
         let Spread { mean, std } = Spread::of(&differences)?;
@@ -53,7 +55,8 @@ impl Difference {
         Some(Difference { mean, half_width })
     }
 
-    /// Whether the interval leaves out 0, and then on which side the difference lies; of one pair nothing is known.
+    /// Whether the interval leaves out 0, and then on which side the difference lies; of one pair
+    /// nothing is known.
     pub fn beyond_spread(&self) -> Option<bool> {
         self.half_width.map(|half| self.mean.abs() > half)
     }

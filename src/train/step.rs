@@ -104,8 +104,8 @@ impl StepProgram {
         self.inputs.iter().any(|i| i.1 == Feed::MetaPicks)
     }
 
-    /// Gives the inputs their values and runs the step. Floats that have not changed since the last one stay where they are: most steps
-    /// send a device nothing but indices and labels.
+    /// Gives the inputs their values and runs the step. Floats that have not changed since the last
+    /// one stay where they are: most steps send a device nothing but indices and labels.
     pub fn run(&mut self, session: &mut Session, given: &Given) -> Result<()> {
         for ((id, feed), had) in self.inputs.iter().zip(&mut self.floats) {
             let values = match feed {

@@ -38,8 +38,8 @@ impl Stepper {
         Stepper::compile(data, &Stepper::tape(data, order)?, meta, session)
     }
 
-    /// The step with the outputs that training reads. States are the session's, by name. Meta batches are drawn from `meta`,
-    /// training batches from the run's training set.
+    /// The step with the outputs that training reads. States are the session's, by name. Meta
+    /// batches are drawn from `meta`, training batches from the run's training set.
     ///
     /// # Errors
     /// If the batch is larger than the training set, or the device has no room.

@@ -1,16 +1,18 @@
-//! A GPU that the sessions of one test share: to start one takes longer than to test an operation on it.
+//! A GPU that the sessions of one test share: to start one takes longer than to test an operation
+//! on it.
 
 use std::cell::OnceCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metatape::backend::cuda::Gpu;
 
-/// Tests run on threads of one process, and so in one context of the driver: what one does while another captures, the end of its cuBLAS among it,
-/// may end that capture. So there is one at a time, whatever `--test-threads` says.
+/// Tests run on threads of one process, and so in one context of the driver: what one does while
+/// another captures, the end of its cuBLAS among it, may end that capture. So there is one at a
+/// time, whatever `--test-threads` says.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// This machine's first GPU, the same one for all of a thread, and so for all of a test. Its memory is given back when the test ends, and then it is
-/// another test's turn.
+/// This machine's first GPU, the same one for all of a thread, and so for all of a test. Its memory
+/// is given back when the test ends, and then it is another test's turn.
 pub fn card() -> Arc<Mutex<Gpu>> {
     thread_local! {
         // In the order in which they go.

@@ -1,8 +1,10 @@
-//! What a test finds wrong. It goes on after each, as an hour with a card may be the only one, and fails at its end.
+//! What a test finds wrong. It goes on after each, as an hour with a card may be the only one, and
+//! fails at its end.
 
 use super::machines::Tolerance;
 
-/// Prints each thing that is wrong when it is found; panics when it goes out of scope, if there was any.
+/// Prints each thing that is wrong when it is found; panics when it goes out of scope, if there was
+/// any.
 #[derive(Default)]
 pub struct Findings {
     found: usize,

@@ -4,7 +4,8 @@ use metatape::tape::Shape;
 
 use super::{Build, Case, Domain, Size};
 
-/// In small groups of numbers the variance may be small; ε keeps their curvature within what differences can see.
+/// In small groups of numbers the variance may be small; ε keeps their curvature within what
+/// differences can see.
 const EPS: f64 = 0.1;
 
 /// Average pooling, layer and group norm, dropout.

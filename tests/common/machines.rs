@@ -24,16 +24,18 @@ pub struct Machine {
     pub backend: Box<dyn Backend>,
 }
 
-/// How far a machine may be from the CPU in f64 that rounds wherever the machine's precision says ([`Rounded`]): this is the machine's own
-/// error, of the order and the f32 of its sums, whatever the precision costs by definition.
+/// How far a machine may be from the CPU in f64 that rounds wherever the machine's precision says
+/// ([`Rounded`]): this is the machine's own error, of the order and the f32 of its sums, whatever
+/// the precision costs by definition.
 #[derive(Clone, Copy, Debug)]
 pub struct Tolerance {
-    /// Of an operation: largest difference, relative to the largest entry of the tensor. Sums run over at most a few thousand products.
+    /// Of an operation: largest difference, relative to the largest entry of the tensor. Sums run
+    /// over at most a few thousand products.
     pub operation: f64,
     /// Likewise, where it has matrix products: they are the library's.
     pub products: f64,
-    /// Of the few entries of an operation whose sum, on the machine, lies on the other side of the middle between two roundings: one step of
-    /// what is stored.
+    /// Of the few entries of an operation whose sum, on the machine, lies on the other side of the
+    /// middle between two roundings: one step of what is stored.
     pub step: f64,
     /// Of a whole meta step's hypergradient: length of the error, relative to its own.
     pub hypergradient: f64,
@@ -45,8 +47,9 @@ const F64: Tolerance =
     Tolerance { operation: 1e-13, products: 1e-13, step: 0.0, hypergradient: 1e-11, others: 1e-11 };
 const F32: Tolerance =
     Tolerance { operation: 2e-5, products: 2e-5, step: 0.0, hypergradient: 1e-5, others: 1e-6 };
-// In a network, the factors of all products but the first come out of sums, and some are rounded the other way than in the reference; then a
-// maximum or a ReLU near its kink may go the other way, too, and in a network of a few channels that shows.
+// In a network, the factors of all products but the first come out of sums, and some are rounded
+// the other way than in the reference; then a maximum or a ReLU near its kink may go the other way,
+// too, and in a network of a few channels that shows.
 const TF32: Tolerance =
     Tolerance { operation: 2e-5, products: 2e-5, step: 0.0, hypergradient: 2e-2, others: 1e-3 };
 /// 2⁻⁷: two neighbours in bf16 between 1 and 2.
@@ -54,7 +57,8 @@ const BF16: Tolerance =
     Tolerance { operation: 2e-5, products: 2e-5, step: 7.9e-3, hypergradient: 2e-2, others: 1e-3 };
 
 impl Tolerance {
-    /// What is wrong with a tensor of an operation: all entries are held, but for a few that may be a rounding's step away.
+    /// What is wrong with a tensor of an operation: all entries are held, but for a few that may be
+    /// a rounding's step away.
     pub fn deviation(&self, got: &[f64], want: &[f64]) -> Option<String> {
         if got.len() != want.len() {
             return Some(format!("{} entries, not {}", got.len(), want.len()));
@@ -92,7 +96,8 @@ impl Tolerance {
     }
 }
 
-/// What a precision may cost: largest relative error of a whole network's hypergradient, against f64.
+/// What a precision may cost: largest relative error of a whole network's hypergradient, against
+/// f64.
 pub fn cost(precision: Precision) -> f64 {
     match precision {
         Precision::F32 => 1e-4,
@@ -103,7 +108,8 @@ pub fn cost(precision: Precision) -> f64 {
 }
 
 impl Machine {
-    /// The CPU in f64, rounding as the machine does if its library does otherwise than by definition: what the definition leaves open.
+    /// The CPU in f64, rounding as the machine does if its library does otherwise than by
+    /// definition: what the definition leaves open.
     pub fn other_references(&self, threads: usize) -> Vec<Box<dyn Backend>> {
         let precision = self.precision.into_iter();
         let pairs = precision.flat_map(|p| self.products.iter().map(move |products| (p, *products)));
@@ -138,7 +144,8 @@ pub fn cpus() -> Vec<Machine> {
     ]
 }
 
-/// The CUDA backend on the simulator, its threads run in two orders; the second time without graphs.
+/// The CUDA backend on the simulator, its threads run in two orders; the second time without
+/// graphs.
 pub fn simulators(precision: Precision) -> Vec<Machine> {
     let simulator = |seed| {
         let backend = Cuda::new(Box::new(Simulator::new(seed)), precision, seed == 1);
@@ -163,7 +170,8 @@ pub fn cards(precision: Precision) -> Vec<Machine> {
         let name = format!("card {}, graphs {graphs}", precision.name());
         let mut machine = cuda(name, precision, Cuda::new(Box::new(card()), precision, graphs));
         if precision == Precision::Tf32 {
-            // cuBLAS may round factors to tf32 or cut them, and need not: with one row, or rows of odd lengths, it does not.
+            // cuBLAS may round factors to tf32 or cut them, and need not: with one row, or rows of
+            // odd lengths, it does not.
             machine.tolerance.products = 2e-3;
             machine.products = &[cut_to_tf32, |v| v];
         }

@@ -1,4 +1,5 @@
-//! One table of cases for all layers: every operation of the closed set, and a few small programs made of several.
+//! One table of cases for all layers: every operation of the closed set, and a few small programs
+//! made of several.
 #![allow(dead_code)] // each test file uses its part
 
 #[cfg(feature = "cuda")]
@@ -92,7 +93,8 @@ impl Case {
     }
 }
 
-/// Gives a program its inputs: `x0`, `x1`, … from `values`; labels, picks and pixels are the same for everybody.
+/// Gives a program its inputs: `x0`, `x1`, … from `values`; labels, picks and pixels are the same
+/// for everybody.
 pub fn feed(session: &mut Session, program: &Program, values: &[Vec<f64>]) {
     for input in program.inputs().to_vec() {
         let count = input.shape.count();
@@ -132,7 +134,8 @@ pub fn evaluate(
     program.outputs().map(|o| session.fetch(&program, &o.name).unwrap()).collect()
 }
 
-/// The operation's bare name. There is no `_` arm: a new operation must be given a case in the table below.
+/// The operation's bare name. There is no `_` arm: a new operation must be given a case in the
+/// table below.
 pub fn op_kind(op: &Op) -> &'static str {
     match op {
         Op::Input(_) | Op::State(_) | Op::Constant(_) => "leaf",

@@ -1,5 +1,6 @@
-//! The CPU in f64 with a precision's roundings put in where the precision is defined to round, and nowhere else: what a machine of that
-//! precision computes but for the order and the f32 of its sums. What is left between the two is then the machine's own error.
+//! The CPU in f64 with a precision's roundings put in where the precision is defined to round, and
+//! nowhere else: what a machine of that precision computes but for the order and the f32 of its
+//! sums. What is left between the two is then the machine's own error.
 
 use std::collections::HashMap;
 
@@ -19,7 +20,8 @@ pub struct Rounded {
     /// How factors of matrix products become tf32.
     products: Rounding,
     cpu: Cpu<f64>,
-    /// The CPU's states so far: the session's, then arenas, inputs and copies of programs among them.
+    /// The CPU's states so far: the session's, then arenas, inputs and copies of programs among
+    /// them.
     states: usize,
     /// The session's states, as the CPU numbers them.
     given: Vec<usize>,
@@ -149,7 +151,8 @@ impl Backend for Rounded {
             Tensor { place, ..*t }
         };
         let mut steps = Vec::new();
-        // Where a tensor is rounded: a copy that is used at once, so one a length and operand is enough.
+        // Where a tensor is rounded: a copy that is used at once, so one a length and operand is
+        // enough.
         let mut copies: HashMap<(usize, usize), usize> = HashMap::new();
         for instr in &plan.instrs {
             let mut args: Vec<Tensor> = instr.args.iter().map(home).collect();

@@ -1,4 +1,5 @@
-//! A driver that runs `kernels/*.cu` on the CPU: compiled as C++ against `tests/simulator/cuda_sim.h`, which see.
+//! A driver that runs `kernels/*.cu` on the CPU: compiled as C++ against
+//! `tests/simulator/cuda_sim.h`, which see.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -89,8 +90,9 @@ impl Simulator {
             allocations: self.memory.as_ptr(),
             allocation_count: self.memory.len() as u64,
         };
-        // SAFETY: the function is an entry of a library compiled for this struct; all that it points to outlives the call. The
-        // kernel's own accesses are checked against the allocations.
+        // SAFETY: the function is an entry of a library compiled for this struct; all that it
+        // points to outlives the call. The kernel's own accesses are checked against the
+        // allocations.
         let error = unsafe { (self.functions[function.0].2)(&raw const launch) };
         if error.is_null() {
             return Ok(());
@@ -123,7 +125,8 @@ impl Simulator {
         }
         let to = self.range(g.c, c.len() * g.product.bytes(), &what)?;
         for (i, v) in c.into_iter().enumerate() {
-            // SAFETY: the range was checked to hold all entries; addresses are multiples of the entries' size.
+            // SAFETY: the range was checked to hold all entries; addresses are multiples of the
+            // entries' size.
             unsafe {
                 match g.product {
                     Width::F32 => to.cast::<f32>().add(i).write(v as f32),
@@ -136,7 +139,8 @@ impl Simulator {
 
     fn numbers(&self, at: Address, count: usize, width: Width, what: &str) -> Result<Vec<f64>> {
         let from = self.range(at, count * width.bytes(), what)?;
-        // SAFETY: the range was checked to hold all entries; addresses are multiples of the entries' size.
+        // SAFETY: the range was checked to hold all entries; addresses are multiples of the
+        // entries' size.
         let read = |i| unsafe {
             match width {
                 Width::F32 => f64::from(from.cast::<f32>().add(i).read()),
@@ -158,7 +162,8 @@ impl Driver for Simulator {
         // SAFETY: the layout has at least one byte.
         let address = unsafe { alloc(layout) };
         assert!(!address.is_null(), "no memory for {bytes} bytes");
-        // SAFETY: allocated above with this length. Every f32 and bf16 is a NaN, so that what is read before it is written shows.
+        // SAFETY: allocated above with this length. Every f32 and bf16 is a NaN, so that what is
+        // read before it is written shows.
         unsafe { address.write_bytes(0xff, bytes) };
         let address = address as u64;
         let at = self.memory.partition_point(|a| a.address < address);
@@ -269,7 +274,8 @@ fn library(name: &str) -> &'static Library {
     let mut loaded = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     loaded.get_or_insert_default().entry(name.to_owned()).or_insert_with(|| {
         let object = compile(name);
-        // SAFETY: compiled from this repository's own sources; it has no initialisers that do anything.
+        // SAFETY: compiled from this repository's own sources; it has no initialisers that do
+        // anything.
         let library = unsafe { Library::new(&object) };
         // It stays as long as the process: kernels may be called from any thread.
         Box::leak(Box::new(library.unwrap_or_else(|e| panic!("{}: {e}", object.display()))))

@@ -68,7 +68,8 @@ pub fn networks() -> Vec<Net> {
     ]
 }
 
-/// Networks as the command line has them, by name, at batches that the CPU does in f64 in seconds to minutes.
+/// Networks as the command line has them, by name, at batches that the CPU does in f64 in seconds
+/// to minutes.
 pub fn whole_networks() -> Vec<(&'static str, Net, usize)> {
     let net = |name, image, batch| (name, Net::named(name, image), batch);
     vec![
@@ -79,7 +80,8 @@ pub fn whole_networks() -> Vec<(&'static str, Net, usize)> {
     ]
 }
 
-/// A session with a program of the meta step, and everything that it reads set to numbers of seed 1. It has not run.
+/// A session with a program of the meta step, and everything that it reads set to numbers of seed
+/// 1. It has not run.
 pub fn prepare(
     net: &Net,
     config: &StepConfig,
@@ -118,7 +120,8 @@ pub fn prepare(
     (session, program)
 }
 
-/// The hypergradient of a whole network's first step in f64, one output after another (`golden/README.md` says how it was made).
+/// The hypergradient of a whole network's first step in f64, one output after another
+/// (`golden/README.md` says how it was made).
 #[cfg(feature = "lab")]
 pub fn exact(name: &str) -> Vec<f64> {
     use safetensors::SafeTensors;
@@ -127,7 +130,8 @@ pub fn exact(name: &str) -> Vec<f64> {
     tensor.data().as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
 }
 
-/// A session with a program of the meta step as training runs it: images gathered from bytes, a fresh network. It has not run.
+/// A session with a program of the meta step as training runs it: images gathered from bytes, a
+/// fresh network. It has not run.
 pub fn fresh(
     net: &Net,
     config: &StepConfig,

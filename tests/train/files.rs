@@ -1,4 +1,5 @@
-//! Small data sets in the formats of the large ones. Classes differ in what their images show, and no two images are the same.
+//! Small data sets in the formats of the large ones. Classes differ in what their images show, and
+//! no two images are the same.
 
 use std::fs;
 use std::io::Write;
@@ -25,7 +26,8 @@ fn write(path: &Path, bytes: &[u8], gz: bool) {
     }
 }
 
-/// The four files of MNIST and of Fashion-MNIST: ten classes, 28×28, [`EACH`] training images a class.
+/// The four files of MNIST and of Fashion-MNIST: ten classes, 28×28, [`EACH`] training images a
+/// class.
 pub fn mnist(dir: &Path, gz: bool) -> PathBuf {
     fs::create_dir_all(dir).unwrap();
     for (part, each, first) in [("train", EACH, 0), ("t10k", 5, EACH)] {

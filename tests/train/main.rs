@@ -1,5 +1,6 @@
-//! `metatape train` from outside: what a run leaves behind, that threads and interruptions change nothing in it, that every
-//! kind of data and every option trains, and that whatever is wrong is one sentence.
+//! `metatape train` from outside: what a run leaves behind, that threads and interruptions change
+//! nothing in it, that every kind of data and every option trains, and that whatever is wrong is
+//! one sentence.
 
 mod errors;
 mod files;

@@ -18,7 +18,8 @@ fn epochs(out: &Path) -> u64 {
     serde_json::from_str::<serde_json::Value>(progress).unwrap()["epochs"].as_u64().unwrap()
 }
 
-/// Starts `train`, and kills it (SIGKILL, on Unix) as soon as it has written a checkpoint of at least `epoch` epochs.
+/// Starts `train`, and kills it (SIGKILL, on Unix) as soon as it has written a checkpoint of at
+/// least `epoch` epochs.
 fn kill_after(epoch: u64, args: &[&str]) {
     let out = Path::new(args[args.iter().position(|a| *a == "--out").unwrap() + 1]);
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("metatape"));
@@ -118,7 +119,8 @@ fn a_run_resumes_at_its_end_and_before_its_first_checkpoint() {
     ] {
         fails(&[&["train", "--resume", "--out", text(&out)], flags].concat(), 2, &parts);
     }
-    // A checkpoint goes on under the configuration that it was written with, and a finished run is not begun anew.
+    // A checkpoint goes on under the configuration that it was written with, and a finished run is
+    // not begun anew.
     let config = fs::read_to_string(out.join("config.toml")).unwrap();
     fs::write(out.join("config.toml"), config.replace("seed = 3", "seed = 4")).unwrap();
     fails(&["train", "--resume", "--out", text(&out)], 1, &["seed = 3", "now has 4", "--out"]);

@@ -1,7 +1,9 @@
-//! What batch norm and sums share: passes over a matrix `[rows, c]` with numbers of each column at hand.
+//! What batch norm and sums share: passes over a matrix `[rows, c]` with numbers of each column at
+//! hand.
 //!
-//! A narrow matrix is read as one `WIDTH` columns wide (c divides it, so the columns just repeat): loops are then of
-//! constant length and vectorise for every c. Sums run in f64, in an order that depends on the shape only.
+//! A narrow matrix is read as one `WIDTH` columns wide (c divides it, so the columns just repeat):
+//! loops are then of constant length and vectorise for every c. Sums run in f64, in an order that
+//! depends on the shape only.
 
 #![allow(clippy::needless_range_loop, reason = "lanes of several arrays go together")]
 
@@ -22,7 +24,8 @@ pub(super) fn blocks(rows: usize, c: usize) -> (usize, usize) {
     (block, rows.div_ceil(block).max(1))
 }
 
-/// Calls `out(column, Σ_rows term(the inputs' numbers there, params(column)))` for every column of `[rows, c]`.
+/// Calls `out(column, Σ_rows term(the inputs' numbers there, params(column)))` for every column of
+/// `[rows, c]`.
 #[inline(always)]
 pub(super) fn column_sums<T: Real, const A: usize, const Q: usize>(
     inputs: [&[T]; A],
@@ -132,7 +135,8 @@ pub(super) fn map_columns<T: Real, const A: usize, const P: usize>(
     }
 }
 
-/// An f64 kept as two numbers of type `T`, so that partial sums in an f32 workspace lose nothing that matters.
+/// An f64 kept as two numbers of type `T`, so that partial sums in an f32 workspace lose nothing
+/// that matters.
 #[inline(always)]
 pub(super) fn split<T: Real>(sum: f64) -> [T; 2] {
     let high = T::from_f64(sum);
@@ -147,8 +151,9 @@ pub(super) fn partials_len(rows: usize, c: usize, q: usize) -> usize {
     blocks(rows, c).1 * 2 * q * c
 }
 
-/// Runs `block(range of rows, partial)` for every block in parallel, then hands the totals of each column, summed in
-/// block order, to `total(column, sums)`. `partial` is `[c][Q][2]`, written with [`split`].
+/// Runs `block(range of rows, partial)` for every block in parallel, then hands the totals of each
+/// column, summed in block order, to `total(column, sums)`. `partial` is `[c][Q][2]`, written with
+/// [`split`].
 pub(super) fn reduce_blocks<T: Real, const Q: usize>(
     rows: usize,
     c: usize,

@@ -1,5 +1,6 @@
-//! Groups of entrywise work: a small interpreter that runs a group's program over blocks of about a thousand entries, so
-//! that everything between operands and results stays in the first-level cache.
+//! Groups of entrywise work: a small interpreter that runs a group's program over blocks of about a
+//! thousand entries, so that everything between operands and results stays in the first-level
+//! cache.
 
 use super::isa::{Isa, Kernel};
 use super::par;
@@ -124,16 +125,16 @@ impl Entrywise {
     /// Runs the group. `args` and `outs` point at the operands' and results' entries.
     ///
     /// # Safety
-    /// Pointers must be good for the lengths that the group was made for. Outputs overlap no argument but where
-    /// `in_place` said so (then exactly), and no other output. `scratch` points at `scratch_len()` entries per thread of
-    /// the current pool, `partials` at `partials_len()`.
+    /// Pointers must be good for the lengths that the group was made for. Outputs overlap no
+    /// argument but where `in_place` said so (then exactly), and no other output. `scratch` points
+    /// at `scratch_len()` entries per thread of the current pool, `partials` at `partials_len()`.
     pub unsafe fn run<T: Real>(&self, args: &[*const T], outs: &[*mut T], scratch: *mut T, partials: *mut T) {
         let shared = Shared { args, outs, scratch, partials };
         let task = |i: usize| {
             let shared = &shared;
             let thread = team::member();
-            // SAFETY: each thread has its own scratch and runs one task at a time; each task has its own partial sums and
-            // its own range of the outputs.
+            // SAFETY: each thread has its own scratch and runs one task at a time; each task has
+            // its own partial sums and its own range of the outputs.
             unsafe {
                 let scratch = shared.scratch.add(thread * self.scratch_len());
                 let partials = shared.partials.add(i * self.partials_per_task());
@@ -162,7 +163,8 @@ impl Entrywise {
         }
     }
 
-    /// One task: its blocks in order. Scratch holds operands, then steps, then running sums, a block each.
+    /// One task: its blocks in order. Scratch holds operands, then steps, then running sums, a
+    /// block each.
     #[inline(always)]
     unsafe fn task<T: Real>(&self, index: usize, shared: &Shared<T>, scratch: *mut T, partials: *mut T) {
         let (block, operands) = (self.block, self.reading.len());
@@ -170,8 +172,9 @@ impl Entrywise {
         let sums = operands + self.group.steps.len();
         let first = index * self.blocks_per_task * block;
         let end = (first + self.blocks_per_task * block).min(self.group.count);
-        // SAFETY (whole function): slots are disjoint blocks of this thread's scratch; ranges of arguments and outputs lie
-        // within the group's `count` entries; the caller vouches for the rest.
+        // SAFETY (whole function): slots are disjoint blocks of this thread's scratch; ranges of
+        // arguments and outputs lie within the group's `count` entries; the caller vouches for the
+        // rest.
         unsafe {
             for (i, reading) in self.reading.iter().enumerate() {
                 if let Reading::Once(fill) = reading {
@@ -207,7 +210,8 @@ impl Entrywise {
                     let to = std::slice::from_raw_parts_mut(register(operands + i).cast_mut(), len);
                     compute(step.function, a, b, to);
                 }
-                // Sums first: a result that is copied over its own operand would change what they add.
+                // Sums first: a result that is copied over its own operand would change what they
+                // add.
                 for (i, after) in self.after.iter().enumerate() {
                     if let After::Sum { register: r, .. } = after {
                         let to = std::slice::from_raw_parts_mut(slot(sums + i), len);
@@ -248,7 +252,8 @@ struct Task<'a, T> {
 impl<T: Real> Kernel for Task<'_, T> {
     #[inline(always)]
     fn run(self) {
-        // SAFETY: made by `Entrywise::run` alone, which gives each task scratch and partial sums of its own.
+        // SAFETY: made by `Entrywise::run` alone, which gives each task scratch and partial sums of
+        // its own.
         unsafe { self.group.task(self.index, self.shared, self.scratch, self.partials) }
     }
 }
@@ -339,7 +344,8 @@ fn softplus<T: Real>(x: T) -> T {
     above + (-x.abs()).exp().ln_1p()
 }
 
-/// Sums of every `post`-th entry, into the first `post`: halves are added while there is an even number of rows.
+/// Sums of every `post`-th entry, into the first `post`: halves are added while there is an even
+/// number of rows.
 fn fold<T: Real>(sums: &mut [T], post: usize) {
     let mut rows = sums.len() / post;
     while rows > 1 {

@@ -1,25 +1,27 @@
-//! Matrix products: those of networks at ordinary batches by `product.rs`, larger ones through the `gemm` crate, one
-//! thread per fixed chunk of the result.
+//! Matrix products: those of networks at ordinary batches by `product.rs`, larger ones through the
+//! `gemm` crate, one thread per fixed chunk of the result.
 
 use super::isa::Isa;
 use super::par;
 use super::product::Product;
 use super::real::Real;
 
-/// A product all of whose extents reach this goes to the `gemm` crate: its blocking for the caches pays there, and its
-/// allocations (packing buffers at every call, up to some megabytes a chunk) do not matter.
+/// A product all of whose extents reach this goes to the `gemm` crate: its blocking for the caches
+/// pays there, and its allocations (packing buffers at every call, up to some megabytes a chunk) do
+/// not matter.
 const LARGE: usize = 768;
 
-/// Most chunks of an ordinary product: every chunk packs its own operands, which costs a deep and narrow product
-/// up to half its speed with many chunks, and nothing much with these.
+/// Most chunks of an ordinary product: every chunk packs its own operands, which costs a deep and
+/// narrow product up to half its speed with many chunks, and nothing much with these.
 const CHUNKS: usize = 8;
 /// Most chunks of a very large one.
 const MAX_CHUNKS: usize = 64;
 
-/// C `[m,n]` (+)= op(A) · op(B), all row-major: A is `[m,k]`, or `[k,m]` if `ta`; B is `[k,n]`, or `[n,k]` if `tb`.
+/// C `[m,n]` (+)= op(A) · op(B), all row-major: A is `[m,k]`, or `[k,m]` if `ta`; B is `[k,n]`, or
+/// `[n,k]` if `tb`.
 ///
-/// `workspace`: [`workspace_len`] numbers, anything in them. The result is cut into rectangles by shape alone, each computed by one task, so that the bits do not depend on
-/// the number of threads.
+/// `workspace`: [`workspace_len`] numbers, anything in them. The result is cut into rectangles by
+/// shape alone, each computed by one task, so that the bits do not depend on the number of threads.
 ///
 /// # Panics
 /// If a slice's length is not what the shape says.

@@ -1,8 +1,8 @@
-//! Instruction sets: which one this machine has (asked at run time), and the few vector operations that the
-//! convolution kernels are written in.
+//! Instruction sets: which one this machine has (asked at run time), and the few vector operations
+//! that the convolution kernels are written in.
 //!
-//! Code that wants an instruction set is an `#[inline(always)]` generic over [`Simd`], entered as a [`Kernel`] through
-//! a small function that carries the matching `#[target_feature]`.
+//! Code that wants an instruction set is an `#[inline(always)]` generic over [`Simd`], entered as a
+//! [`Kernel`] through a small function that carries the matching `#[target_feature]`.
 
 use super::real::Real;
 
@@ -87,8 +87,9 @@ impl Isa {
 
 /// Code to compile for an instruction set: mark `run` (and what it calls) `#[inline(always)]`.
 ///
-/// Not a closure, because a closure cannot be made to inline, and code that is not inlined into the function
-/// with the `#[target_feature]` is compiled without it: every vector operation becomes a call.
+/// Not a closure, because a closure cannot be made to inline, and code that is not inlined into the
+/// function with the `#[target_feature]` is compiled without it: every vector operation becomes a
+/// call.
 pub trait Kernel {
     /// Does the work.
     fn run(self);
@@ -111,16 +112,16 @@ unsafe fn with_avx2(kernel: impl Kernel) {
 /// A vector of numbers: just what a register-tiled product needs.
 ///
 /// # Safety
-/// Every method must be called on a machine that has the instruction set, and pointers must be good for the
-/// lanes that are read or written (no alignment is asked for).
+/// Every method must be called on a machine that has the instruction set, and pointers must be good
+/// for the lanes that are read or written (no alignment is asked for).
 #[allow(clippy::missing_safety_doc, reason = "the section above covers every method")]
 pub unsafe trait Simd: Copy {
     /// The number in a lane.
     type Elem: Real;
     /// Lanes.
     const LANES: usize;
-    /// Rows of a register tile that is one vector wide, and of one that is two vectors wide, so that the tile, the
-    /// vectors of the other factor and a broadcast fit in the register file.
+    /// Rows of a register tile that is one vector wide, and of one that is two vectors wide, so
+    /// that the tile, the vectors of the other factor and a broadcast fit in the register file.
     const TILE_ROWS: [usize; 2];
 
     /// Runs `kernel` compiled for this instruction set, as a function of its own.
@@ -265,7 +266,8 @@ mod x86 {
         }
     }
 
-    /// A lane is touched where its mask's top bit is set: `FIRST[8 - n..]` starts with n such lanes.
+    /// A lane is touched where its mask's top bit is set: `FIRST[8 - n..]` starts with n such
+    /// lanes.
     static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
     static FIRST_WIDE: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 

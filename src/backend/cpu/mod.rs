@@ -1,5 +1,5 @@
-//! The CPU backend: rayon over fixed partitions, f32 and f64. What a run computes depends on shapes alone, never on the number
-//! of threads.
+//! The CPU backend: rayon over fixed partitions, f32 and f64. What a run computes depends on shapes
+//! alone, never on the number of threads.
 //!
 //! | file | kernels |
 //! |---|---|
@@ -64,7 +64,8 @@ fn zeros<V: Clone>(len: usize, zero: V) -> Result<Vec<V>> {
             bytes >> 20
         ))
     };
-    // Linux grants addresses freely and ends the process when they are used, so what is really there is asked for first.
+    // Linux grants addresses freely and ends the process when they are used, so what is really
+    // there is asked for first.
     if let Some(available) = available_bytes().filter(|available| bytes > *available) {
         return Err(refused(format!(", and {} MiB are available", available >> 20)));
     }

@@ -1,4 +1,5 @@
-//! Batch normalisation of x `[rows, c]` over rows (all axes but the last), and its Jacobian, which is self-adjoint.
+//! Batch normalisation of x `[rows, c]` over rows (all axes but the last), and its Jacobian, which
+//! is self-adjoint.
 
 use super::columns::{blocks, column_sums, map_columns, partials_len, reduce_blocks, split};
 use super::isa::{Isa, Kernel};
@@ -10,7 +11,8 @@ pub fn workspace_len(rows: usize, c: usize) -> usize {
     partials_len(rows, c, 2) + 2 * c
 }
 
-/// out `[2c]` = mean of every column, then 1/√(biased variance + eps) of every column. `c = out.len() / 2`.
+/// out `[2c]` = mean of every column, then 1/√(biased variance + eps) of every column.
+/// `c = out.len() / 2`.
 ///
 /// This is the form that [`normalise`] and [`jacobian`] take.
 pub fn moments<T: Real>(x: &[T], eps: f64, out: &mut [T], workspace: &mut [T]) {
@@ -22,7 +24,8 @@ pub fn mean_and_variance<T: Real>(x: &[T], out: &mut [T], workspace: &mut [T]) {
     mean_and(x, out, workspace, |variance| variance);
 }
 
-/// Mean and a function of the variance. Sums run in f64 on differences from the first row, so that one pass over x is enough.
+/// Mean and a function of the variance. Sums run in f64 on differences from the first row, so that
+/// one pass over x is enough.
 fn mean_and<T: Real>(x: &[T], out: &mut [T], workspace: &mut [T], f: impl Fn(f64) -> f64) {
     let (rows, c) = rows_and_columns(x, out);
     if x.is_empty() {
@@ -54,9 +57,11 @@ pub fn normalise<T: Real>(x: &[T], moments: &[T], out: &mut [T]) {
     });
 }
 
-/// out = J v = r · (v − mean(v) − x̂ · mean(x̂ v)): the Jacobian of x ↦ x̂ (with moments taken from x) applied to v.
+/// out = J v = r · (v − mean(v) − x̂ · mean(x̂ v)): the Jacobian of x ↦ x̂ (with moments taken from
+/// x) applied to v.
 ///
-/// J is symmetric (Ioffe & Szegedy 2015, section 3, gathered): the same call is the tangent and the cotangent rule.
+/// J is symmetric (Ioffe & Szegedy 2015, section 3, gathered): the same call is the tangent and the
+/// cotangent rule.
 pub fn jacobian<T: Real>(x: &[T], moments: &[T], v: &[T], out: &mut [T], workspace: &mut [T]) {
     let (rows, c) = rows_and_columns(x, moments);
     assert_eq!(

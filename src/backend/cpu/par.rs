@@ -1,8 +1,8 @@
 //! Parallel loops that allocate nothing, on the team of threads that runs the program.
 //!
-//! What a task computes never depends on who runs it or on how many threads there are; these helpers only
-//! distribute fixed tasks. A kernel that wants the same bits on any number of threads cuts its work by shape,
-//! gives every piece to one task, and combines pieces in index order.
+//! What a task computes never depends on who runs it or on how many threads there are; these
+//! helpers only distribute fixed tasks. A kernel that wants the same bits on any number of threads
+//! cuts its work by shape, gives every piece to one task, and combines pieces in index order.
 
 use super::team;
 
@@ -33,10 +33,11 @@ pub fn for_each_chunk<T: Send>(out: &mut [T], len: usize, f: &(impl Fn(usize, &m
     for_each_part(out, total.div_ceil(len), &|i| (i * len).min(total), f);
 }
 
-/// [`for_each_part`] where each running task also gets `per_lane` elements of `scratch` with anything in them.
+/// [`for_each_part`] where each running task also gets `per_lane` elements of `scratch` with
+/// anything in them.
 ///
-/// `scratch` holds at least `lanes` such pieces; no more than that many parts are worked on at a time (and no more
-/// than a few a thread, so that scratch stays in cache).
+/// `scratch` holds at least `lanes` such pieces; no more than that many parts are worked on at a
+/// time (and no more than a few a thread, so that scratch stays in cache).
 pub fn for_each_part_with<T: Send, S: Send>(
     out: &mut [T],
     scratch: &mut [S],

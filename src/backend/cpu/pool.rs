@@ -1,4 +1,5 @@
-//! Max-pooling as a linear map: select the elements at the positions of the maxima, and its transpose.
+//! Max-pooling as a linear map: select the elements at the positions of the maxima, and its
+//! transpose.
 
 use super::isa::{Isa, Kernel};
 use super::par;
@@ -49,7 +50,8 @@ impl PoolShape {
     }
 }
 
-/// out `[n,oh,ow,c]` = v `[n,h,w,c]` at the position of x's maximum in every window. `select(s, x, x, ·)` is max-pooling.
+/// out `[n,oh,ow,c]` = v `[n,h,w,c]` at the position of x's maximum in every window.
+/// `select(s, x, x, ·)` is max-pooling.
 pub fn select<T: Real>(s: &PoolShape, v: &[T], x: &[T], out: &mut [T]) {
     s.check(x.len(), out.len(), v.len(), out.len());
     if out.is_empty() {
@@ -62,8 +64,8 @@ pub fn select<T: Real>(s: &PoolShape, v: &[T], x: &[T], out: &mut [T]) {
     });
 }
 
-/// The transpose of [`select`] in v: out `[n,h,w,c]` = for every position, the sum of ct `[n,oh,ow,c]` over the windows
-/// that have their maximum there; 0 elsewhere.
+/// The transpose of [`select`] in v: out `[n,h,w,c]` = for every position, the sum of ct
+/// `[n,oh,ow,c]` over the windows that have their maximum there; 0 elsewhere.
 pub fn unselect<T: Real>(s: &PoolShape, ct: &[T], x: &[T], out: &mut [T]) {
     s.check(x.len(), ct.len(), out.len(), ct.len());
     let (image, windows) = (s.h * s.w * s.c, s.oh() * s.ow() * s.c);
@@ -76,11 +78,12 @@ pub fn unselect<T: Real>(s: &PoolShape, ct: &[T], x: &[T], out: &mut [T]) {
     });
 }
 
-/// Channels that a task looks at together: loops over lanes, without branches, become vector instructions.
+/// Channels that a task looks at together: loops over lanes, without branches, become vector
+/// instructions.
 const LANES: usize = 16;
 
-/// Calls `f(place in x of its first pixel, place in the selection, channels)` for every window of an image and every group
-/// of channels.
+/// Calls `f(place in x of its first pixel, place in the selection, channels)` for every window of
+/// an image and every group of channels.
 #[inline(always)]
 fn each_group(s: &PoolShape, mut f: impl FnMut(usize, usize, usize)) {
     for p in 0..s.oh() {

@@ -1,5 +1,6 @@
-//! Matrix products of the sizes that networks at ordinary batches have, on register tiles. One factor is packed into a
-//! workspace that the program owns, so nothing is allocated; the other is read where it lies, in either order.
+//! Matrix products of the sizes that networks at ordinary batches have, on register tiles. One
+//! factor is packed into a workspace that the program owns, so nothing is allocated; the other is
+//! read where it lies, in either order.
 
 use super::conv::pack::Panels;
 use super::conv::tile::{nearly_equal, read, rows, write};
@@ -9,7 +10,8 @@ use super::real::Real;
 
 /// Most lanes of a vector: panels of this width have room for those of any instruction set.
 const MOST_LANES: usize = 16;
-/// Rows of a panel that one pass goes through: with two vectors a row, inside the second-level cache.
+/// Rows of a panel that one pass goes through: with two vectors a row, inside the second-level
+/// cache.
 const DEPTH: usize = 1024;
 /// Multiplications that are worth a task.
 const TASK: usize = 1 << 17;
@@ -129,7 +131,8 @@ impl<S: Simd> Kernel for Task<'_, S> {
                 let depth = DEPTH.min(p.k - from);
                 for (row, len) in nearly_equal(rows.len(), S::TILE_ROWS[vectors - 1]) {
                     let row = rows.start + row;
-                    // SAFETY: rows and columns of the tile are the task's own; A has `m` rows and the panel `k`.
+                    // SAFETY: rows and columns of the tile are the task's own; A has `m` rows and
+                    // the panel `k`.
                     unsafe {
                         let tile = Tile {
                             a: a.add(row * a_row + from * a_col),
@@ -171,14 +174,16 @@ struct Tile<T> {
     accumulate: bool,
 }
 
-/// c[j, ·] (+)= Σ_i a[j·a_row + i·a_col] · panel[i, ·] for `R` rows and `NV` vectors; a function of its own.
+/// c[j, ·] (+)= Σ_i a[j·a_row + i·a_col] · panel[i, ·] for `R` rows and `NV` vectors; a function of
+/// its own.
 struct ProductTile<S: Simd, const R: usize, const NV: usize>(Tile<S::Elem>);
 
 impl<S: Simd, const R: usize, const NV: usize> Kernel for ProductTile<S, R, NV> {
     #[inline(always)]
     fn run(self) {
         let Tile { a, a_row, a_col, depth, panel, c, c_row, lanes, accumulate } = self.0;
-        // SAFETY: who makes one vouches for R rows of A and C, `depth` columns of A and rows of the panel.
+        // SAFETY: who makes one vouches for R rows of A and C, `depth` columns of A and rows of the
+        // panel.
         unsafe {
             let mut acc = [[S::splat(S::Elem::ZERO); NV]; R];
             if accumulate {

@@ -5,7 +5,8 @@ use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssi
 
 use super::isa::{Portable, Simd};
 
-/// A floating-point number that the CPU kernels are generic over: `f32` to train, `f64` to check gradients with.
+/// A floating-point number that the CPU kernels are generic over: `f32` to train, `f64` to check
+/// gradients with.
 pub trait Real:
     Copy
     + Send

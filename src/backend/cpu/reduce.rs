@@ -13,7 +13,8 @@ pub fn workspace_len(_pre: usize, mid: usize, post: usize) -> usize {
     if blocks(mid, post).1 > 1 { partials_len(mid, post, 1) } else { 0 }
 }
 
-/// out `[pre, post]` = Σ_mid x `[pre, mid, post]`, in f64 inside, in an order that depends on the shape only.
+/// out `[pre, post]` = Σ_mid x `[pre, mid, post]`, in f64 inside, in an order that depends on the
+/// shape only.
 pub fn sum<T: Real>(pre: usize, mid: usize, post: usize, x: &[T], out: &mut [T], workspace: &mut [T]) {
     assert_eq!((x.len(), out.len()), (pre * mid * post, pre * post), "sum {pre}×{mid}×{post}: lengths");
     if out.is_empty() {

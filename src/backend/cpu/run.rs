@@ -30,7 +30,8 @@ pub(super) fn workspace_len<T: Real>(kernel: &Kernel, args: &[Tensor]) -> usize 
     }
 }
 
-/// Rows, columns and summed extent of the product that gives `out`, of a form with A `[m,k]`, B `[k,n]`.
+/// Rows, columns and summed extent of the product that gives `out`, of a form with A `[m,k]`, B
+/// `[k,n]`.
 fn product_extents(out: Role, m: usize, n: usize, k: usize) -> [usize; 3] {
     match out {
         Role::C => [m, n, k],
@@ -63,8 +64,9 @@ fn conv_role(role: Role) -> conv::Role {
     }
 }
 
-/// The memory of a program while it runs. Tensors are handed out as slices by place; the plan vouches that an
-/// instruction's outputs overlap nothing else of it, but for groups that work in place, which take pointers.
+/// The memory of a program while it runs. Tensors are handed out as slices by place; the plan
+/// vouches that an instruction's outputs overlap nothing else of it, but for groups that work in
+/// place, which take pointers.
 struct Memory<'a, T> {
     arena: *mut T,
     states: &'a mut [Buffer<T>],
@@ -88,8 +90,8 @@ impl<T: Real> Memory<'_, T> {
 
     fn read<'s>(&mut self, tensor: &Tensor) -> &'s [T] {
         let pointer = self.pointer(tensor);
-        // SAFETY: `pointer` is good for `len` entries while the program runs; the plan lets nothing write to them in the same
-        // instruction.
+        // SAFETY: `pointer` is good for `len` entries while the program runs; the plan lets nothing
+        // write to them in the same instruction.
         unsafe { std::slice::from_raw_parts(pointer, tensor.len) }
     }
 
@@ -146,8 +148,9 @@ pub(super) fn run<T: Real>(
                 *pointer = memory.pointer(out);
             }
             let (from, to) = (&from[..args.len()], &to[..outs.len()]);
-            // SAFETY: the plan gives every operand its length and lets outputs overlap arguments only where the group
-            // was told so; scratch and workspace have the lengths that the group asked for.
+            // SAFETY: the plan gives every operand its length and lets outputs overlap arguments
+            // only where the group was told so; scratch and workspace have the lengths that the
+            // group asked for.
             unsafe { group.run(from, to, scratch.as_mut_ptr(), workspace.as_mut_ptr()) };
         } else {
             kernel(&instr.kernel, args, outs, &mut memory, workspace);

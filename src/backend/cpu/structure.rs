@@ -1,11 +1,13 @@
-//! Kernels that only move numbers: the parameter-free shortcut of residual networks, and the loading of a batch.
+//! Kernels that only move numbers: the parameter-free shortcut of residual networks, and the
+//! loading of a batch.
 
 use super::par;
 use super::real::Real;
 use crate::tape::Scalar;
 
-/// Every `stride`-th pixel of images `[n,h,w,c]`, with `before` and `after` channels of zeros around: ResNet's
-/// option-A shortcut. The output is `[n, ⌈h/stride⌉, ⌈w/stride⌉, before + c + after]`.
+/// Every `stride`-th pixel of images `[n,h,w,c]`, with `before` and `after` channels of zeros
+/// around: ResNet's option-A shortcut. The output is
+/// `[n, ⌈h/stride⌉, ⌈w/stride⌉, before + c + after]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SubsampleShape {
     /// Images.
@@ -69,7 +71,8 @@ pub fn subsample<T: Real>(s: &SubsampleShape, x: &[T], y: &mut [T]) {
     });
 }
 
-/// The transpose of [`subsample`]: x has y's own channels at every `stride`-th pixel and zeros elsewhere.
+/// The transpose of [`subsample`]: x has y's own channels at every `stride`-th pixel and zeros
+/// elsewhere.
 pub fn embed<T: Real>(s: &SubsampleShape, y: &[T], x: &mut [T]) {
     s.check(x.len(), y.len());
     if x.is_empty() {
@@ -108,9 +111,10 @@ const MAX_CHANNELS: usize = 4;
 
 /// x `[n,h,w,c]` = (v/255 − mean) / std for the n chosen images, cropped and flipped.
 ///
-/// `samples` holds (index, dx, dy, flip) for each: the image is reflected outwards by `pad` pixels (the edge pixel is not
-/// repeated), the window that is shifted by `dx` columns and `dy` rows (−pad..=pad) is cut out, and mirrored left to right
-/// if flip ≠ 0; (index, 0, 0, 0) is the image as it is. `mean` and `std` have one number a channel, in units of pixel/255.
+/// `samples` holds (index, dx, dy, flip) for each: the image is reflected outwards by `pad` pixels
+/// (the edge pixel is not repeated), the window that is shifted by `dx` columns and `dy` rows
+/// (−pad..=pad) is cut out, and mirrored left to right if flip ≠ 0; (index, 0, 0, 0) is the image
+/// as it is. `mean` and `std` have one number a channel, in units of pixel/255.
 ///
 /// # Panics
 /// If an index, dx or dy is out of range, or a length is not what the shape says.

@@ -1,8 +1,10 @@
-//! A team of threads that wait for work awake: the thread that runs a program, and helpers from a rayon pool.
+//! A team of threads that wait for work awake: the thread that runs a program, and helpers from a
+//! rayon pool.
 //!
-//! Most kernels of a small network take some ten microseconds, as long as it takes to wake a thread. So helpers look for
-//! the next piece of work in a loop for a while before they fall asleep, and between two kernels of one program they
-//! never do. Handing out work allocates nothing.
+//! Most kernels of a small network take some ten microseconds, as long as it takes to wake a
+//! thread. So helpers look for the next piece of work in a loop for a while before they fall
+//! asleep, and between two kernels of one program they never do. Handing out work allocates
+//! nothing.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -13,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
-/// How long helpers look for work before they sleep. Longer than the pause between two training steps.
+/// How long helpers look for work before they sleep. Longer than the pause between two training
+/// steps.
 const AWAKE: Duration = Duration::from_micros(200);
-/// Looks at the work before the processor is offered to others: there may be more threads than cores.
+/// Looks at the work before the processor is offered to others: there may be more threads than
+/// cores.
 const LOOKS: u32 = 64;
 
 /// Threads that share the tasks of a loop.
@@ -28,7 +32,8 @@ pub struct Team {
 struct Shared {
     /// Per member, the tasks of its own share that nobody has taken: (number of the job, how many).
     shares: Vec<Share>,
-    /// Read only by who has taken a task of it, which is not done before: so the job is still there.
+    /// Read only by who has taken a task of it, which is not done before: so the job is still
+    /// there.
     job: UnsafeCell<Option<Job>>,
     /// Tasks that are done.
     done: AtomicUsize,
@@ -54,7 +59,8 @@ struct Job {
     tasks: usize,
 }
 
-// SAFETY: the job is written by the leader alone, while no task of it can be taken; what it points at is `Sync`.
+// SAFETY: the job is written by the leader alone, while no task of it can be taken; what it points
+// at is `Sync`.
 unsafe impl Sync for Shared {}
 // SAFETY: as above.
 unsafe impl Send for Shared {}
@@ -101,7 +107,8 @@ impl Team {
         self.shared.shares.len()
     }
 
-    /// Runs `f`, with this thread as the leader: loops of [`super::par`] in it are shared with the helpers.
+    /// Runs `f`, with this thread as the leader: loops of [`super::par`] in it are shared with the
+    /// helpers.
     pub fn lead<R>(&mut self, f: impl FnOnce() -> R) -> R {
         let _back = Leading::set(&*self.shared, 0);
         f()
@@ -142,8 +149,9 @@ pub(super) fn threads() -> usize {
     unsafe { LEADS.get().as_ref() }.map_or(1, |team| team.shares.len())
 }
 
-/// Calls `f(i)` for every `i` in `0..tasks`, on all members of the team that this thread leads. Each member begins with
-/// a share of its own, the same one in every loop of as many tasks, so that what it wrote last is in its cache.
+/// Calls `f(i)` for every `i` in `0..tasks`, on all members of the team that this thread leads.
+/// Each member begins with a share of its own, the same one in every loop of as many tasks, so that
+/// what it wrote last is in its cache.
 pub(super) fn share(tasks: usize, f: &(dyn Fn(usize) + Sync)) {
     // SAFETY: the pointer is set while `Team::lead` borrows the team, and null otherwise.
     match unsafe { LEADS.get().as_ref() } {
@@ -162,11 +170,12 @@ impl Shared {
         // Loops inside tasks are not shared again.
         let _back = Leading::set(std::ptr::null(), 0);
         let members = self.shares.len();
-        // SAFETY: only the lifetime is changed. Nobody reads the pointer but who has taken a task, and this function returns
-        // after all tasks are done.
+        // SAFETY: only the lifetime is changed. Nobody reads the pointer but who has taken a task,
+        // and this function returns after all tasks are done.
         let run =
             unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const (dyn Fn(usize) + Sync)>(f) };
-        // SAFETY: all tasks of the job before are done and none of this one can be taken yet: nobody reads.
+        // SAFETY: all tasks of the job before are done and none of this one can be taken yet:
+        // nobody reads.
         unsafe { *self.job.get() = Some(Job { run, tasks }) };
         self.done.store(0, Ordering::Relaxed);
         let number = (self.shares[0].0.load(Ordering::Relaxed) >> TASK_BITS) + 1;
@@ -189,7 +198,8 @@ impl Shared {
         }
     }
 
-    /// Takes a task, of member `me`'s own share if there is one left, and runs it. False if there is none.
+    /// Takes a task, of member `me`'s own share if there is one left, and runs it. False if there
+    /// is none.
     fn work(&self, me: usize) -> bool {
         let members = self.shares.len();
         for i in (me..members).chain(0..me) {
@@ -198,7 +208,8 @@ impl Shared {
             while seen & TASKS > 0 {
                 match share.compare_exchange_weak(seen, seen - 1, Ordering::AcqRel, Ordering::Acquire) {
                     Ok(_) => {
-                        // SAFETY: a task of this job was taken and is not done, so the leader waits and the job is there.
+                        // SAFETY: a task of this job was taken and is not done, so the leader waits
+                        // and the job is there.
                         let job = unsafe { *self.job.get() };
                         if let Some(job) = job {
                             let end = start(job.tasks, members, i + 1);
@@ -216,7 +227,8 @@ impl Shared {
     fn task(&self, job: Job, i: usize) {
         // SAFETY: see `work`.
         let run = unsafe { &*job.run };
-        // The leader must not leave before all tasks are done, and a helper's panic is the leader's to raise.
+        // The leader must not leave before all tasks are done, and a helper's panic is the leader's
+        // to raise.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| run(i))) {
             *self.panic.lock().unwrap_or_else(|e| e.into_inner()) = Some(payload);
             self.panicked.store(true, Ordering::Relaxed);
@@ -244,7 +256,8 @@ impl Shared {
 
     fn sleep(&self) {
         let mut bed = self.bed.lock().unwrap_or_else(|e| e.into_inner());
-        // Said before the last look: the leader publishes work before it looks for sleepers, so one of both sees the other.
+        // Said before the last look: the leader publishes work before it looks for sleepers, so one
+        // of both sees the other.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         while !self.stop.load(Ordering::SeqCst)
             && self.shares.iter().all(|s| s.0.load(Ordering::SeqCst) & TASKS == 0)
@@ -301,7 +314,8 @@ mod tests {
             team.lead(|| {
                 share(2, &|_| {
                     helped.fetch_or(member() == 1, Ordering::Relaxed);
-                    // Each waits for the other: were the helper not woken, this would take its time, and end.
+                    // Each waits for the other: were the helper not woken, this would take its
+                    // time, and end.
                     let since = Instant::now();
                     while !helped.load(Ordering::Relaxed) && since.elapsed() < Duration::from_secs(5) {
                         std::thread::yield_now();

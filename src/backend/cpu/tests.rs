@@ -1,4 +1,5 @@
-//! Every kernel against a plain f64 loop, transposes against each other, and the same bits on any number of threads.
+//! Every kernel against a plain f64 loop, transposes against each other, and the same bits on any
+//! number of threads.
 
 use super::gemm::{self, gemm};
 use super::pool::{PoolShape, select, unselect};
@@ -25,7 +26,8 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Runs `f` in teams of 1, 2 and 3 threads; the results must be equal bit for bit. Returns one of them.
+/// Runs `f` in teams of 1, 2 and 3 threads; the results must be equal bit for bit. Returns one of
+/// them.
 pub(super) fn on_any_threads<R: PartialEq + Send>(f: impl Fn() -> R + Sync) -> R {
     let [one, two, three] = [1, 2, 3].map(|threads| Team::new(threads).unwrap().lead(&f));
     assert!(one == two && one == three, "the bits depend on the number of threads");
@@ -227,7 +229,8 @@ fn cross_entropy<T: Real>(tolerance: f64) {
                 z[i].to_f64().exp() / row.iter().map(|v| v.to_f64().exp()).sum::<f64>()
             })
             .collect();
-        // ln(1 + Σ_{j≠y} exp(z_j − z_y)) and −Σ_{j≠y} p_j keep digits that −ln p_y and p_y − 1 lose.
+        // ln(1 + Σ_{j≠y} exp(z_j − z_y)) and −Σ_{j≠y} p_j keep digits that −ln p_y and p_y − 1
+        // lose.
         let others = |i: usize, f: &dyn Fn(usize) -> f64| -> f64 {
             (0..k).filter(|j| *j != y[i] as usize).map(|j| f(i * k + j)).sum()
         };

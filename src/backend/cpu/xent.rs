@@ -1,7 +1,7 @@
 //! Per-sample cross-entropy of logits z `[n, k]` with labels y `[n]`, and its derivatives.
 //!
-//! Everything is relative to the largest logit and in f64 inside, so that huge logits do not overflow and the loss
-//! of a sample that is almost certain keeps its digits.
+//! Everything is relative to the largest logit and in f64 inside, so that huge logits do not
+//! overflow and the loss of a sample that is almost certain keeps its digits.
 
 use super::par;
 use super::real::Real;
@@ -54,7 +54,8 @@ pub fn residual<T: Real>(z: &[T], y: &[i32], out: &mut [T]) {
     rows(y.len(), z, out, |i, z, top, total, out| residual_row(y[i], 1.0, z, top, total, out));
 }
 
-/// out `[n, k]` = weight_i · (softmax(z) − onehot(y)) for weights `[n]`: the gradient of Σ weight_i · loss_i.
+/// out `[n, k]` = weight_i · (softmax(z) − onehot(y)) for weights `[n]`: the gradient of Σ weight_i
+/// · loss_i.
 pub fn weighted_residual<T: Real>(z: &[T], y: &[i32], weight: &[T], out: &mut [T]) {
     assert_eq!(weight.len(), y.len(), "weighted cross-entropy: one weight a sample");
     rows(y.len(), z, out, |i, z, top, total, out| {

@@ -16,9 +16,9 @@ const TIMES: usize = 10;
 
 /// A machine behind a [`Driver`], in one precision.
 ///
-/// A program's commands, with all addresses, are made when it is loaded; a run plays them and does nothing else. The first
-/// run plays them one by one, which loads whatever the libraries load lazily; the second captures them as a graph, and from
-/// then on a run is one call.
+/// A program's commands, with all addresses, are made when it is loaded; a run plays them and does
+/// nothing else. The first run plays them one by one, which loads whatever the libraries load
+/// lazily; the second captures them as a graph, and from then on a run is one call.
 pub struct Cuda {
     driver: Box<dyn Driver>,
     precision: Precision,
@@ -243,7 +243,8 @@ impl Backend for Cuda {
             Place::State(i, at) => (self.states[states[i]].at, at),
             Place::Input(i, at) => (inputs[i].at, at),
         };
-        // An activation begins where its memory does, so the entries before are of 4 bytes whatever its own take.
+        // An activation begins where its memory does, so the entries before are of 4 bytes whatever
+        // its own take.
         self.fetch(start + (kind_bytes(tensor.kind) * at) as u64, tensor.kind, width, out)
     }
 

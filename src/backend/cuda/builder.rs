@@ -1,4 +1,5 @@
-//! From the kernels of a plan to the commands of a driver: where operands lie, and what is launched.
+//! From the kernels of a plan to the commands of a driver: where operands lie, and what is
+//! launched.
 
 use bytemuck::Pod;
 
@@ -20,7 +21,8 @@ pub struct Builder<'a> {
     pub states: &'a [Address],
     /// Where the inputs of the plan's list begin.
     pub inputs: &'a [Address],
-    /// Memory that a kernel may use between its own launches: as much as `workspace_bytes` of `launch/` said.
+    /// Memory that a kernel may use between its own launches: as much as `workspace_bytes` of
+    /// `launch/` said.
     pub workspace: Address,
     /// All that the backend has allocated.
     pub memory: &'a mut Vec<Address>,
@@ -32,7 +34,8 @@ impl Builder<'_> {
     /// Where a tensor begins.
     pub fn address(&self, tensor: &Tensor) -> Address {
         match tensor.place {
-            // An entry of the arena has room for an f32; a tensor in half precision fills half of its room.
+            // An entry of the arena has room for an f32; a tensor in half precision fills half of
+            // its room.
             Place::Arena(at) => self.arena + 4 * at as u64,
             Place::State(i, at) => self.states[i] + kind_bytes(tensor.kind) as u64 * at as u64,
             Place::Input(i, at) => self.inputs[i] + kind_bytes(tensor.kind) as u64 * at as u64,
@@ -44,7 +47,8 @@ impl Builder<'_> {
         tensor_width(self.precision, tensor)
     }
 
-    /// The address of a copy of `bytes` on the device, for what is decided when a program is loaded and does not fit into a parameter struct.
+    /// The address of a copy of `bytes` on the device, for what is decided when a program is loaded
+    /// and does not fit into a parameter struct.
     pub fn upload(&mut self, bytes: &[u8]) -> Result<Address> {
         let address = self.driver.allocate(bytes.len())?;
         self.memory.push(address);
@@ -52,7 +56,8 @@ impl Builder<'_> {
         Ok(address)
     }
 
-    /// Launches the kernel `name` of `source` with one parameter struct, in `grid` blocks of `block` threads.
+    /// Launches the kernel `name` of `source` with one parameter struct, in `grid` blocks of
+    /// `block` threads.
     pub fn launch<P: Pod>(
         &mut self,
         source: Source,

@@ -14,7 +14,8 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// This machine's user's: in `METATAPE_CACHE_DIR`, or else in the user's cache folder: `$XDG_CACHE_HOME/metatape` or `~/.cache/metatape`.
+    /// This machine's user's: in `METATAPE_CACHE_DIR`, or else in the user's cache folder:
+    /// `$XDG_CACHE_HOME/metatape` or `~/.cache/metatape`.
     pub fn new() -> Cache {
         let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let xdg = || variable("XDG_CACHE_HOME").map(|p| p.join("metatape"));
@@ -32,15 +33,16 @@ impl Cache {
         self.folder.as_ref().is_some_and(|folder| folder.join(name(parts)).is_file())
     }
 
-    /// What was stored for these parts, if anything was and all of it is there: the driver is told no length, so a file that was cut off
-    /// must not reach it.
+    /// What was stored for these parts, if anything was and all of it is there: the driver is told
+    /// no length, so a file that was cut off must not reach it.
     pub fn find(&self, parts: &[&[u8]]) -> Option<Vec<u8>> {
         let mut bytes = std::fs::read(self.folder.as_ref()?.join(name(parts))).ok()?;
         let content = bytes.split_off(bytes.len().min(SUM));
         (bytes == Sha256::digest(&content).as_slice()).then_some(content)
     }
 
-    /// Stores bytes for these parts, if there is a place: the old or the new content is there at any moment, whoever else writes.
+    /// Stores bytes for these parts, if there is a place: the old or the new content is there at
+    /// any moment, whoever else writes.
     pub fn store(&self, parts: &[&[u8]], bytes: &[u8]) -> io::Result<()> {
         self.folder.as_ref().map_or(Ok(()), |folder| write(folder, &name(parts), bytes))
     }

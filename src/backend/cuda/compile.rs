@@ -22,8 +22,8 @@ impl Compiler {
     /// For a card.
     ///
     /// # Errors
-    /// [`Error::Device`] if the cache has not everything and there is no NVRTC. Here, and not in the middle of a program: whoever asked
-    /// for any device can still take another.
+    /// [`Error::Device`] if the cache has not everything and there is no NVRTC. Here, and not in
+    /// the middle of a program: whoever asked for any device can still take another.
     pub fn new(card: Capability) -> Result<Compiler> {
         let compiler = Compiler { cache: Cache::new(), card, load: Nvrtc::load };
         compiler.ready()?;
@@ -37,7 +37,8 @@ impl Compiler {
         }
     }
 
-    /// Machine code of a file, handed to `load`. Code from the cache that cannot be loaded is compiled anew.
+    /// Machine code of a file, handed to `load`. Code from the cache that cannot be loaded is
+    /// compiled anew.
     pub fn with_image<T>(&self, source: Source, load: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
         let key = self.key();
         let parts = parts(&source, &key);
@@ -69,8 +70,8 @@ impl Compiler {
     }
 }
 
-/// What an image is kept under: all that decides what it computes. NVRTC's version is not among it, so that a machine without NVRTC finds what
-/// another one has compiled.
+/// What an image is kept under: all that decides what it computes. NVRTC's version is not among it,
+/// so that a machine without NVRTC finds what another one has compiled.
 fn parts<'a>(source: &'a Source, card: &'a [u8; 4]) -> Vec<&'a [u8]> {
     let mut parts = vec![source.name.as_bytes(), source.text.as_bytes(), card, STANDARD.as_bytes()];
     parts.extend(HEADERS.iter().map(|h| h.1.as_bytes()));
@@ -88,11 +89,13 @@ pub struct Compiled {
     pub bytes: usize,
 }
 
-/// Compiles every file of `kernels/` for cards of these compute capabilities (90 is 9.0) into a folder that `METATAPE_CACHE_DIR` may name on
-/// machines without NVRTC; none of these cards need be here. What was compiled, and NVRTC's version.
+/// Compiles every file of `kernels/` for cards of these compute capabilities (90 is 9.0) into a
+/// folder that `METATAPE_CACHE_DIR` may name on machines without NVRTC; none of these cards need be
+/// here. What was compiled, and NVRTC's version.
 ///
 /// # Errors
-/// [`Error::Device`] if there is no NVRTC or it does not know a card, [`Error::Io`] if the folder cannot be written to.
+/// [`Error::Device`] if there is no NVRTC or it does not know a card, [`Error::Io`] if the folder
+/// cannot be written to.
 pub fn compile_kernels(folder: &Path, capabilities: &[i32]) -> Result<(Vec<Compiled>, String)> {
     let (nvrtc, cache) = (Nvrtc::load()?, Cache::in_folder(folder));
     capabilities.iter().try_for_each(|c| nvrtc.knows(Capability(*c)))?;

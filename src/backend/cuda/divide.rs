@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// `n / divisor = (umulhi(n, magic) + n) >> shift` for `n < 2³¹`; twin of `FastDiv` in `kernels/common.cuh`.
-/// Source: Granlund and Montgomery, "Division by invariant integers using multiplication", 1994.
+/// `n / divisor = (umulhi(n, magic) + n) >> shift` for `n < 2³¹`; twin of `FastDiv` in
+/// `kernels/common.cuh`. Source: Granlund and Montgomery, "Division by invariant integers using
+/// multiplication", 1994.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 pub struct FastDiv {

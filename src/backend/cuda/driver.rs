@@ -1,5 +1,5 @@
-//! What the CUDA backend needs of a machine: a GPU through cudarc (`gpu.rs`), or the simulator of the tests, which runs the same
-//! kernels on a CPU.
+//! What the CUDA backend needs of a machine: a GPU through cudarc (`gpu.rs`), or the simulator of
+//! the tests, which runs the same kernels on a CPU.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -80,8 +80,9 @@ impl Width {
     }
 }
 
-/// `c [m, n] = op(a)·op(b)`, plus `c` where `accumulate`. All row-major and dense; `a` is `[m, k]`, or `[k, m]` where
-/// `a_transposed`; `b` is `[k, n]`, or `[n, k]` where `b_transposed`. `a` and `b` have one width.
+/// `c [m, n] = op(a)·op(b)`, plus `c` where `accumulate`. All row-major and dense; `a` is `[m, k]`,
+/// or `[k, m]` where `a_transposed`; `b` is `[k, n]`, or `[n, k]` where `b_transposed`. `a` and `b`
+/// have one width.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gemm {
     /// First factor.
@@ -128,7 +129,8 @@ pub trait Driver: Send {
     /// Copies from the device, after all commands before it are done.
     fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()>;
 
-    /// The kernel `name` of a file; compiled if it must be. Kernels of several files may have one name.
+    /// The kernel `name` of a file; compiled if it must be. Kernels of several files may have one
+    /// name.
     fn function(&mut self, source: Source, name: &str) -> Result<Function>;
 
     /// Runs one command.
@@ -137,8 +139,8 @@ pub trait Driver: Send {
     /// Bytes allocated so far.
     fn allocated(&self) -> usize;
 
-    /// Captures `times` repetitions of the commands, replays them twice, and returns the seconds of one
-    /// repetition in the second replay.
+    /// Captures `times` repetitions of the commands, replays them twice, and returns the seconds of
+    /// one repetition in the second replay.
     fn time(&mut self, commands: &[Command], times: usize) -> Result<f64>;
 
     /// Records commands without running them, to be run as one.
@@ -206,7 +208,8 @@ impl<D: Driver> Driver for Arc<Mutex<D>> {
     }
 }
 
-/// A machine on whose lock somebody panicked is as good as before: a driver's calls are whole or are errors.
+/// A machine on whose lock somebody panicked is as good as before: a driver's calls are whole or
+/// are errors.
 fn hold<D>(shared: &Mutex<D>) -> MutexGuard<'_, D> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -27,7 +27,8 @@ pub struct Gpu {
     blas: blas::cublasHandle_t,
     description: String,
     compiler: Compiler,
-    /// Whether the card reads ordinary memory by itself (Grace Hopper), where others are given a copy in pinned memory.
+    /// Whether the card reads ordinary memory by itself (Grace Hopper), where others are given a
+    /// copy in pinned memory.
     reads_ordinary_memory: bool,
     /// Dynamic and static shared memory that a block may have together.
     shared_limit: i32,
@@ -40,7 +41,8 @@ pub struct Gpu {
     allocations: HashMap<Address, usize>,
 }
 
-// SAFETY: the handles are not bound to a thread; every call that needs the context makes it the thread's own first.
+// SAFETY: the handles are not bound to a thread; every call that needs the context makes it the
+// thread's own first.
 unsafe impl Send for Gpu {}
 
 pub(super) fn failed(what: &str) -> impl FnOnce(DriverError) -> Error {
@@ -66,7 +68,8 @@ fn count() -> Result<i32> {
     result::device::get_count().map_err(failed("be counted"))
 }
 
-/// Name, memory and compute capability of every GPU that the CUDA driver shows; empty without a driver.
+/// Name, memory and compute capability of every GPU that the CUDA driver shows; empty without a
+/// driver.
 pub fn describe_gpus() -> Vec<String> {
     if !libraries::driver_present() {
         return Vec::new();
@@ -78,7 +81,8 @@ pub fn describe_gpus() -> Vec<String> {
 fn describe(number: i32) -> Result<String, DriverError> {
     let device = result::device::get(number)?;
     let name = result::device::get_name(device)?;
-    // SAFETY: `device` was given by the driver in the lines above, and is asked for nothing but properties.
+    // SAFETY: `device` was given by the driver in the lines above, and is asked for nothing but
+    // properties.
     let memory = unsafe { result::device::total_mem(device)? };
     let Capability(capability) = capability(device)?;
     let gib = memory as f64 / f64::from(1 << 30);
@@ -102,7 +106,8 @@ impl Gpu {
     /// The GPU of this number, from 0.
     ///
     /// # Errors
-    /// [`Error::Device`] for a library that is not there (NVRTC only where the cache of kernels has not everything), a GPU that is not there or too old, and if the driver refuses.
+    /// [`Error::Device`] for a library that is not there (NVRTC only where the cache of kernels has
+    /// not everything), a GPU that is not there or too old, and if the driver refuses.
     pub fn new(number: usize) -> Result<Gpu> {
         libraries::load_all()?;
         let count = count()?;
@@ -153,7 +158,8 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// cuBLAS on our stream, with a workspace of ours: it would allocate one otherwise, and another for every graph.
+    /// cuBLAS on our stream, with a workspace of ours: it would allocate one otherwise, and another
+    /// for every graph.
     fn start_blas(&mut self) -> Result<()> {
         self.blas = blas_result::create_handle().map_err(blas_failed("start"))?;
         let workspace = self.allocate(BLAS_WORKSPACE)?;
@@ -180,8 +186,8 @@ impl Gpu {
             return Ok(*module);
         }
         let module = self.compiler.with_image(source, |image| {
-            // SAFETY: a whole image as NVRTC made it (the cache gives no other): machine code, which has its length in it, or text that ends
-            // with a zero byte.
+            // SAFETY: a whole image as NVRTC made it (the cache gives no other): machine code,
+            // which has its length in it, or text that ends with a zero byte.
             unsafe { result::module::load_data(image.as_ptr().cast()) }
                 .map_err(failed(&format!("load kernels/{}", source.name)))
         })?;
@@ -200,16 +206,16 @@ impl Gpu {
         let (file, name, function) = &self.functions[function.0];
         let mut params = [params.as_ptr().cast_mut().cast::<c_void>()];
         let [x, y, z] = grid;
-        // SAFETY: the kernel takes one struct by value, whose bytes these are; the driver copies them before it returns. The
-        // addresses in it are allocations of this driver.
+        // SAFETY: the kernel takes one struct by value, whose bytes these are; the driver copies
+        // them before it returns. The addresses in it are allocations of this driver.
         unsafe {
             result::launch_kernel(*function, (x, y, z), (block, 1, 1), shared, self.stream, &mut params)
         }
         .map_err(failed(&format!("launch {name} of kernels/{file} in {x}×{y}×{z} blocks of {block} threads")))
     }
 
-    /// Row-major products, to a library that counts in columns: what it sees are the transposes, so it is asked for
-    /// `cᵀ [n, m] = op(b)ᵀ · op(a)ᵀ`.
+    /// Row-major products, to a library that counts in columns: what it sees are the transposes, so
+    /// it is asked for `cᵀ [n, m] = op(b)ᵀ · op(a)ᵀ`.
     fn gemm(&self, g: &Gemm) -> Result<()> {
         let size = |n: usize| {
             i32::try_from(n).map_err(|_| {
@@ -230,8 +236,8 @@ impl Gpu {
             false => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
         let (one, beta) = (1.0_f32, if g.accumulate { 1.0_f32 } else { 0.0 });
-        // SAFETY: the addresses are allocations of this driver that hold the matrices; the scalars are read before the call
-        // returns.
+        // SAFETY: the addresses are allocations of this driver that hold the matrices; the scalars
+        // are read before the call returns.
         unsafe {
             blas_result::gemm_ex(
                 self.blas,
@@ -312,8 +318,9 @@ impl Driver for Gpu {
 
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
         self.bind()?;
-        // SAFETY: the bytes fit where they go (the backend asked for as many), and are ordinary memory, of which the driver
-        // takes a copy before it returns; where it need not, the end is waited for.
+        // SAFETY: the bytes fit where they go (the backend asked for as many), and are ordinary
+        // memory, of which the driver takes a copy before it returns; where it need not, the end is
+        // waited for.
         unsafe { result::memcpy_htod_async(to, bytes, self.stream) }.map_err(failed("take data"))?;
         if self.reads_ordinary_memory { self.synchronise() } else { Ok(()) }
     }
@@ -375,7 +382,8 @@ impl Driver for Gpu {
             unsafe { result::event::destroy(mark) }.map_err(failed("remove an event"))?;
         }
         if let Some(Some(graph)) = self.graphs.pop() {
-            // SAFETY: the last graph is the one made above, nobody else has its number, and it has run.
+            // SAFETY: the last graph is the one made above, nobody else has its number, and it has
+            // run.
             unsafe { result::graph::exec_destroy(graph) }.map_err(failed("remove a graph"))?;
         }
         seconds
@@ -387,8 +395,8 @@ impl Driver for Gpu {
         // SAFETY: the stream is ours.
         unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(failed("begin a graph"))?;
         let recorded = commands.iter().try_for_each(|c| self.command(c));
-        // SAFETY: the stream is ours; the graph is destroyed once, when what is run has been made of it. A capture that went wrong is
-        // ended, too: the stream could not be used otherwise.
+        // SAFETY: the stream is ours; the graph is destroyed once, when what is run has been made
+        // of it. A capture that went wrong is ended, too: the stream could not be used otherwise.
         let graph = unsafe {
             let graph = result::stream::end_capture(self.stream).map_err(failed("end a graph"));
             recorded?;
@@ -431,12 +439,14 @@ impl Driver for Gpu {
 }
 
 impl Drop for Gpu {
-    /// Gives everything back but the device's context, which goes with the process: to make it anew takes a driver longer than anything else
-    /// here, and cuBLAS keeps things of its own in it. What the driver says of it changes nothing any more.
+    /// Gives everything back but the device's context, which goes with the process: to make it anew
+    /// takes a driver longer than anything else here, and cuBLAS keeps things of its own in it.
+    /// What the driver says of it changes nothing any more.
     fn drop(&mut self) {
         let _ = self.bind();
         let _ = self.synchronise();
-        // SAFETY: all handles were made by this and are used by nobody else; each is given back once.
+        // SAFETY: all handles were made by this and are used by nobody else; each is given back
+        // once.
         unsafe {
             for graph in self.graphs.drain(..).flatten() {
                 let _ = result::graph::exec_destroy(graph);

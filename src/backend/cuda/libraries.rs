@@ -1,7 +1,9 @@
-//! The libraries of CUDA, loaded at run time: which are needed, where they are looked for, and what is said when one is not there.
+//! The libraries of CUDA, loaded at run time: which are needed, where they are looked for, and what
+//! is said when one is not there.
 //!
-//! cudarc loads them by name when it first calls them, and ends the process where it cannot; so each is asked for here before. The loader's own
-//! places come first (LD_LIBRARY_PATH, the system's), then toolkits and Python packages that CUDA_HOME names.
+//! cudarc loads them by name when it first calls them, and ends the process where it cannot; so
+//! each is asked for here before. The loader's own places come first (LD_LIBRARY_PATH, the
+//! system's), then toolkits and Python packages that CUDA_HOME names.
 
 use std::path::{Path, PathBuf};
 
@@ -59,7 +61,8 @@ pub(super) fn driver_present() -> bool {
 /// Loads everything that every program on a GPU is run with.
 ///
 /// # Errors
-/// [`Error::Device`] naming the library that is missing, the file names that were tried and the folders.
+/// [`Error::Device`] naming the library that is missing, the file names that were tried and the
+/// folders.
 pub(super) fn load_all() -> Result<()> {
     DRIVER.load()?;
     CUBLAS.load()?;
@@ -93,8 +96,9 @@ impl Library {
         )))
     }
 
-    /// Loads the library from a folder, if that has it. A later request by name finds what is loaded already. So does the library itself with
-    /// its half: not every version looks beside its own file (NVRTC 13.0 does not).
+    /// Loads the library from a folder, if that has it. A later request by name finds what is
+    /// loaded already. So does the library itself with its half: not every version looks beside its
+    /// own file (NVRTC 13.0 does not).
     fn load_from(&self, folder: &Path) -> bool {
         let Some(path) = file_names(self.name).iter().map(|n| folder.join(n)).find(|p| p.is_file()) else {
             return false;
@@ -106,7 +110,8 @@ impl Library {
     }
 }
 
-/// Loads what a folder has of a half, whose files may be of several versions. What cannot be loaded is missed later, if at all.
+/// Loads what a folder has of a half, whose files may be of several versions. What cannot be loaded
+/// is missed later, if at all.
 fn load_half(folder: &Path, half: &str) {
     for file in files(folder, &format!("lib{half}.so")) {
         load(&file);
@@ -139,8 +144,8 @@ fn begins(path: &Path, begin: &str) -> bool {
     path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(begin))
 }
 
-/// Where toolkits and Python's packages put their libraries without telling the loader: `lib64` and `lib` below the toolkit, or `lib` of each
-/// part (`nvidia/cublas/lib`, `nvidia/cu13/lib`).
+/// Where toolkits and Python's packages put their libraries without telling the loader: `lib64` and
+/// `lib` below the toolkit, or `lib` of each part (`nvidia/cublas/lib`, `nvidia/cu13/lib`).
 fn toolkit_folders() -> Vec<PathBuf> {
     let named = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let below = |root: PathBuf| {
@@ -150,8 +155,9 @@ fn toolkit_folders() -> Vec<PathBuf> {
     named.chain([PathBuf::from("/usr/local/cuda")]).flat_map(below).collect()
 }
 
-/// That a library and the half that it loads come from one installation. The loader looks for each by itself: where LD_LIBRARY_PATH names
-/// Python's packages, which have no `libcublas.so` but a `libcublasLt.so.13`, it takes a toolkit's cuBLAS and Python's cuBLASLt.
+/// That a library and the half that it loads come from one installation. The loader looks for each
+/// by itself: where LD_LIBRARY_PATH names Python's packages, which have no `libcublas.so` but a
+/// `libcublasLt.so.13`, it takes a toolkit's cuBLAS and Python's cuBLASLt.
 ///
 /// # Errors
 /// [`Error::Device`] if they cannot be had from one.
@@ -163,7 +169,8 @@ fn one_installation(name: &str, half: &str) -> Result<()> {
         std::mem::forget(first);
         return Ok(());
     };
-    // Nothing of it has run; so it goes, and its half with it, which may then be loaded from where it should be.
+    // Nothing of it has run; so it goes, and its half with it, which may then be loaded from where
+    // it should be.
     drop(first);
     load_half(&mine, half);
     std::mem::forget(open());
@@ -177,7 +184,8 @@ fn one_installation(name: &str, half: &str) -> Result<()> {
     }
 }
 
-/// The folders of a library and of its half, where both are loaded, the library's has such a half, and it is not the one that is loaded.
+/// The folders of a library and of its half, where both are loaded, the library's has such a half,
+/// and it is not the one that is loaded.
 fn loaded_apart(name: &str, half: &str) -> Option<(PathBuf, PathBuf)> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let paths = || maps.lines().filter_map(|line| line.get(line.find('/')?..).map(Path::new));
@@ -196,7 +204,8 @@ mod tests {
     /// In the process that the test starts: whose libraries it is given.
     const HERE: &str = "METATAPE_TEST_PAIR";
 
-    /// `libpair.so`, or `libpair.so.13` alone as Python's packages have it, and the half that it loads; both tell the folder's number.
+    /// `libpair.so`, or `libpair.so.13` alone as Python's packages have it, and the half that it
+    /// loads; both tell the folder's number.
     fn install(folder: &Path, number: u32, plain: bool) {
         std::fs::create_dir_all(folder).unwrap();
         let build = |output: &str, text: String, more: &[&str]| {

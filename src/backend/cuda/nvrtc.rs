@@ -61,7 +61,8 @@ impl Nvrtc {
         )))
     }
 
-    /// Machine code; for a card that is newer than this NVRTC, the driver's intermediate code (text that ends with a zero byte).
+    /// Machine code; for a card that is newer than this NVRTC, the driver's intermediate code (text
+    /// that ends with a zero byte).
     ///
     /// # Errors
     /// [`Error::Device`] if NVRTC refuses, or knows neither the card nor an earlier one.
@@ -80,7 +81,8 @@ impl Nvrtc {
         let contents: Vec<*const c_char> = headers.iter().map(|h| h.as_ptr()).collect();
         let names: Vec<*const c_char> = HEADERS.iter().map(|h| h.0.as_ptr()).collect();
         let mut program = Compilation(ptr::null_mut());
-        // SAFETY: all strings end with a zero and outlive the call; both lists have as many entries as is said.
+        // SAFETY: all strings end with a zero and outlive the call; both lists have as many entries
+        // as is said.
         let created = unsafe {
             sys::nvrtcCreateProgram(
                 &raw mut program.0,
@@ -164,7 +166,8 @@ mod tests {
     use super::super::sources::STRUCTURE;
     use super::*;
 
-    /// With an NVRTC that knows the card and for a card that it does not know yet: machine code, and intermediate code.
+    /// With an NVRTC that knows the card and for a card that it does not know yet: machine code,
+    /// and intermediate code.
     #[test]
     #[ignore = "needs NVRTC; .ci/run has it"]
     fn nvrtc_compiles_kernels_with_their_headers() {

@@ -65,7 +65,8 @@ impl Way {
         Way { route, unroll: 1 }
     }
 
-    /// Whether it is another hypergradient than the one-step kind's, so that its distance is no error.
+    /// Whether it is another hypergradient than the one-step kind's, so that its distance is no
+    /// error.
     fn is_other(self) -> bool {
         self.unroll > 1 || self.route.is_of_the_optimum()
     }
@@ -201,7 +202,8 @@ impl Setting<'_> {
         let n = self.args.batch as f64;
         let params = Summary::of(self.net.as_ref(), &self.image)?.count();
         let bytes = 2.0 * n * params as f64 * self.args.device.precision.bytes() as f64;
-        // With F one forward pass of the batch, a step by `jvp` is 10F, and each of the 2n reverse walks 2F.
+        // With F one forward pass of the batch, a step by `jvp` is 10F, and each of the 2n reverse
+        // walks 2F.
         let flops = jvp_flops as f64 / 10.0 * 4.0 * n;
         let large = bytes > MOST_PER_SAMPLE_BYTES || flops > MOST_PER_SAMPLE_FLOPS;
         Ok(large.then(|| {
@@ -213,7 +215,8 @@ impl Setting<'_> {
         }))
     }
 
-    /// A session with one program of the step, all states at their first values and all inputs given.
+    /// A session with one program of the step, all states at their first values and all inputs
+    /// given.
     fn session(&self, way: Way, everything: bool) -> Result<(Session, Program)> {
         let mut tape = Tape::new();
         let config = self.config(way);
@@ -230,8 +233,8 @@ impl Setting<'_> {
         Ok((session, program))
     }
 
-    /// One route's values, from a program that keeps them all, and its time and size, from one that keeps what
-    /// training does.
+    /// One route's values, from a program that keeps them all, and its time and size, from one that
+    /// keeps what training does.
     fn outcome(&self, way: Way, dump: Option<&mut Dump>) -> Result<Outcome> {
         let (mut session, program) = self.session(way, true)?;
         if let Some(dump) = dump {
@@ -346,7 +349,8 @@ fn note_optimiser(dump: &mut Dump, whose: &str, optimiser: &Optimiser) {
     }
 }
 
-/// A batch's images as the step's own gathering gives them, normalised and augmented, in the machine's precision.
+/// A batch's images as the step's own gathering gives them, normalised and augmented, in the
+/// machine's precision.
 fn gather(args: &HypergradArgs, dataset: &Dataset, batch: &metatape::data::Batch) -> Result<Samples> {
     let images = &dataset.train;
     let shape = [batch.picks.len(), images.height, images.width, images.channels];

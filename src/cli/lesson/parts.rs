@@ -1,4 +1,5 @@
-//! The samples by the size of their class, and the signal over the steps by the parts that V does not know.
+//! The samples by the size of their class, and the signal over the steps by the parts that V does
+//! not know.
 
 use super::numbers::{number, signed};
 use crate::cli::explain::Explained;
@@ -46,7 +47,8 @@ pub(super) fn class_sizes(told: &Explained) -> String {
     )
 }
 
-/// The signal over all steps that were taken; empty where there is one step, or nothing to tell apart.
+/// The signal over all steps that were taken; empty where there is one step, or nothing to tell
+/// apart.
 pub(super) fn over_time(told: &Explained) -> String {
     let steps = told.labels.history.len();
     let mut sections = Vec::new();

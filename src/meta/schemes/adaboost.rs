@@ -2,12 +2,14 @@ use super::{Memory, Moment, Scheme, Seen, Set, Stages, Trained, argmax};
 use crate::error::Result;
 use crate::tape::{Kind, Tape, Var};
 
-/// AdaBoost (Freund & Schapire 1997) for many classes, SAMME (Zhu et al. 2009): in each round a new network is trained with the
-/// samples' weights D; with ε its weighted error, it votes with `α = ln((1−ε)/ε) + ln(K−1)`, and the weights of the samples
-/// that it gets wrong grow: `D_i ← D_i·e^α / Z`. The rounds' networks vote together for the class `argmax_k Σ_r α_r·1[h_r = k]`.
+/// AdaBoost (Freund & Schapire 1997) for many classes, SAMME (Zhu et al. 2009): in each round a new
+/// network is trained with the samples' weights D; with ε its weighted error, it votes with
+/// `α = ln((1−ε)/ε) + ln(K−1)`, and the weights of the samples that it gets wrong grow:
+/// `D_i ← D_i·e^α / Z`. The rounds' networks vote together for the class
+/// `argmax_k Σ_r α_r·1[h_r = k]`.
 ///
-/// Here 5 rounds (usual are 5 to 10), each over the whole schedule. Input: `scheme.sample_weights` `[n]`, D times the number of
-/// training samples, so that they are 1 in the first round.
+/// Here 5 rounds (usual are 5 to 10), each over the whole schedule. Input: `scheme.sample_weights`
+/// `[n]`, D times the number of training samples, so that they are 1 in the first round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AdaBoost {
     /// Networks that are trained.
@@ -35,8 +37,9 @@ pub struct Round {
 const LEAST_ERROR: f64 = 1e-6;
 
 impl AdaBoost {
-    /// From the round's weights (any scale) and which samples its network got wrong. A network that is no better than chance,
-    /// `ε ≥ 1 − 1/K`, gets no vote, and the next round begins anew with equal weights.
+    /// From the round's weights (any scale) and which samples its network got wrong. A network that
+    /// is no better than chance, `ε ≥ 1 − 1/K`, gets no vote, and the next round begins anew with
+    /// equal weights.
     pub fn round(weights: &[f64], wrong: &[bool], classes: usize) -> Round {
         let total: f64 = weights.iter().sum();
         let missed: f64 = weights.iter().zip(wrong).filter(|(_, w)| **w).map(|(d, _)| d).sum();
@@ -102,7 +105,8 @@ impl Stages for AdaBoost {
 }
 
 impl AdaBoost {
-    /// Votes on the test images, those of the present network with these logits included, and the next weights of the training samples.
+    /// Votes on the test images, those of the present network with these logits included, and the
+    /// next weights of the training samples.
     fn tally(
         &self,
         memory: &Memory,

@@ -2,8 +2,9 @@ use super::{Moment, Scheme, Seen};
 use crate::error::Result;
 use crate::tape::{Kind, Tape, Var};
 
-/// Weights by the effective number of a class' samples: `(1−β)/(1−β^{n_c})`, rescaled so that their mean over the classes is 1;
-/// β = 0.9999 (Cui et al. 2019). The counts are of the labels as given. Input: `scheme.class_weights` `[classes]`.
+/// Weights by the effective number of a class' samples: `(1−β)/(1−β^{n_c})`, rescaled so that their
+/// mean over the classes is 1; β = 0.9999 (Cui et al. 2019). The counts are of the labels as given.
+/// Input: `scheme.class_weights` `[classes]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ClassBalanced {
     /// Weight of each class.
@@ -19,7 +20,8 @@ impl ClassBalanced {
         ClassBalanced::with_beta(counts, BETA)
     }
 
-    /// Likewise for another β in [0, 1). A class without samples, which no batch holds, gets weight 0.
+    /// Likewise for another β in [0, 1). A class without samples, which no batch holds, gets weight
+    /// 0.
     pub fn with_beta(counts: &[usize], beta: f64) -> ClassBalanced {
         let raw = |count: &usize| match count {
             0 => 0.0,

@@ -8,12 +8,14 @@ use crate::nn::Params;
 use crate::seed::Stream;
 use crate::tape::{Kind, Tape, Var};
 
-/// Co-teaching's choice (Han et al. 2018): 1 on the `⌊R·n⌋` smallest losses of the batch, with `R(T) = 1 − min(τT/10, τ)` in epoch
-/// T (from 0) and τ the share of wrong labels, which has to be known.
+/// Co-teaching's choice (Han et al. 2018): 1 on the `⌊R·n⌋` smallest losses of the batch, with
+/// `R(T) = 1 − min(τT/10, τ)` in epoch T (from 0) and τ the share of wrong labels, which has to be
+/// known.
 ///
-/// Two networks read one batch, and each learns from the samples that the other finds easy. The first network is the one that is
-/// tested; the second one's states are `w2.*`, `momentum2.*` and `stats2.*`. Outputs: `loss` `[n]`, `correct` `[n]` of the first
-/// network, `weight` `[n]`, 1 on the samples that it learned from, `loss2` `[n]` of the second network.
+/// Two networks read one batch, and each learns from the samples that the other finds easy. The
+/// first network is the one that is tested; the second one's states are `w2.*`, `momentum2.*` and
+/// `stats2.*`. Outputs: `loss` `[n]`, `correct` `[n]` of the first network, `weight` `[n]`, 1 on
+/// the samples that it learned from, `loss2` `[n]` of the second network.
 ///
 /// Inputs: `scheme.index`, and `scheme.keep`, half below the number of samples kept.
 #[derive(Clone, Copy, PartialEq, Debug)]

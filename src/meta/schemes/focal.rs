@@ -2,9 +2,11 @@ use super::{Scheme, Seen, probability};
 use crate::error::Result;
 use crate::tape::{Tape, Unary, Var};
 
-/// Focal weights `(1−p)^γ`, γ = 2 (Lin et al. 2017, "Focal loss for dense object detection"): what is learned already counts little.
+/// Focal weights `(1−p)^γ`, γ = 2 (Lin et al. 2017, "Focal loss for dense object detection"): what
+/// is learned already counts little.
 ///
-/// As a reweighting, the factor is a constant for the gradient; the focal loss itself is differentiated through it, too.
+/// As a reweighting, the factor is a constant for the gradient; the focal loss itself is
+/// differentiated through it, too.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Focal {
     /// γ.

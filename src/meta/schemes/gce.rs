@@ -2,8 +2,9 @@ use super::{Scheme, Seen, probability};
 use crate::error::Result;
 use crate::tape::{Tape, Var};
 
-/// Weights `p^q`, q = 0.7: those by which the gradient of the generalised cross-entropy `(1 − p^q)/q` differs from
-/// cross-entropy's (Zhang & Sabuncu 2018). q → 0 is cross-entropy, q = 1 the mean absolute error.
+/// Weights `p^q`, q = 0.7: those by which the gradient of the generalised cross-entropy
+/// `(1 − p^q)/q` differs from cross-entropy's (Zhang & Sabuncu 2018). q → 0 is cross-entropy, q = 1
+/// the mean absolute error.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Gce {
     /// q, in (0, 1].

@@ -4,14 +4,16 @@ use crate::meta::step::{Pass, meta_losses, real_step};
 use crate::nn::Params;
 use crate::tape::{Kind, Tape, Unary};
 
-/// Gold loss correction (Hendrycks et al. 2018). A first network is trained on the noisy labels as they are; on the meta set, whose
-/// labels are true, its mean prediction for the images of class c estimates row c of the noise matrix,
-/// `Ĉ_cj ≈ P(given j | true c)` ([`transition`]). A second network p is then trained, from the start and over the whole
-/// schedule, with the loss `−log (Ĉᵀp)_ỹ` on noisy samples and with cross-entropy on the meta set, both samples counting
+/// Gold loss correction (Hendrycks et al. 2018). A first network is trained on the noisy labels as
+/// they are; on the meta set, whose labels are true, its mean prediction for the images of class c
+/// estimates row c of the noise matrix, `Ĉ_cj ≈ P(given j | true c)` ([`transition`]). A second
+/// network p is then trained, from the start and over the whole schedule, with the loss
+/// `−log (Ĉᵀp)_ỹ` on noisy samples and with cross-entropy on the meta set, both samples counting
 /// the same.
 ///
-/// A step of the second network takes a whole batch of each set, so the means of the two are weighted by N/(N+M) and M/(N+M). Input:
-/// `scheme.transition` `[classes, classes]`. Outputs: `loss` `[n]` (corrected), `correct` `[n]` (on the given labels), `meta_loss`.
+/// A step of the second network takes a whole batch of each set, so the means of the two are
+/// weighted by N/(N+M) and M/(N+M). Input: `scheme.transition` `[classes, classes]`. Outputs:
+/// `loss` `[n]` (corrected), `correct` `[n]` (on the given labels), `meta_loss`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Glc {
     /// Sizes N and M of the training and the meta set.
@@ -88,11 +90,13 @@ impl Glc {
     }
 }
 
-/// Least entry of the estimated matrix, so that no given label is impossible and no logarithm infinite.
+/// Least entry of the estimated matrix, so that no given label is impossible and no logarithm
+/// infinite.
 const LEAST: f64 = 1e-6;
 
-/// Ĉ `[classes, classes]`, row-major, from probabilities `[m, classes]` and true labels `[m]` of the meta set: row c is the mean
-/// over the images of class c, with entries of at least 10⁻⁶, and sums to 1. A class without images has the identity's row.
+/// Ĉ `[classes, classes]`, row-major, from probabilities `[m, classes]` and true labels `[m]` of
+/// the meta set: row c is the mean over the images of class c, with entries of at least 10⁻⁶, and
+/// sums to 1. A class without images has the identity's row.
 pub fn transition(probabilities: &[f64], labels: &[i32], classes: usize) -> Vec<f64> {
     let mut rows = vec![0.0; classes * classes];
     for (p, label) in probabilities.chunks(classes).zip(labels) {

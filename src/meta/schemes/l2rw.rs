@@ -6,19 +6,21 @@ use crate::meta::step::{Pass, meta_losses, real_step};
 use crate::nn::Params;
 use crate::tape::{Kind, Tape};
 
-/// Learning to reweight (Ren et al. 2018): no weight net, the samples' weights ε themselves are what the meta gradient moves, anew
-/// in every step from 0.
+/// Learning to reweight (Ren et al. 2018): no weight net, the samples' weights ε themselves are
+/// what the meta gradient moves, anew in every step from 0.
 ///
 /// With the virtual step `ŵ(ε) = w − α Σ_i ε_i ∇ℓ_i(w)`, at ε = 0, where ŵ = w:
 ///
 /// `−∂L_meta(ŵ(ε))/∂ε_i = α ⟨∇L_meta(w), ∇ℓ_i(w)⟩ = α u_i`, `u = J_ℓ(w) ∇L_meta(w)`,
 ///
-/// one jvp of the per-sample losses, as in the meta step. The weights are `max(u_i, 0) / Σ_j max(u_j, 0)`, all 0 where no `u_j`
-/// is positive; α drops out. With F one forward pass this is F (losses) + 3F (meta loss and gradient at w) + 2F (jvp) + 2F (real
-/// gradient) = 8F. Samples are coupled by train-mode batch norm as in the meta step, and differentiated exactly.
+/// one jvp of the per-sample losses, as in the meta step. The weights are
+/// `max(u_i, 0) / Σ_j max(u_j, 0)`, all 0 where no `u_j` is positive; α drops out. With F one
+/// forward pass this is F (losses) + 3F (meta loss and gradient at w) + 2F (jvp) + 2F (real
+/// gradient) = 8F. Samples are coupled by train-mode batch norm as in the meta step, and
+/// differentiated exactly.
 ///
-/// The step's outputs are `loss` `[n]`, `correct` `[n]`, `weight` `[n]` (n times the normalised weight, so that 1 is a sample's fair
-/// share), `meta_loss` (at w), `u` `[n]`.
+/// The step's outputs are `loss` `[n]`, `correct` `[n]`, `weight` `[n]` (n times the normalised
+/// weight, so that 1 is a sample's fair share), `meta_loss` (at w), `u` `[n]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct L2rw;
 

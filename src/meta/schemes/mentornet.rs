@@ -3,9 +3,10 @@ use super::{Moment, Scheme, Seen, positive};
 use crate::error::Result;
 use crate::tape::{Kind, Tape, Var};
 
-/// MentorNet's predefined curriculum (Jiang et al. 2018): `clip(1 − (ℓ−λ₁)/λ₂, 0, 1)`, where λ₁ follows a percentile of the
-/// batches' losses. In the first 20% of training (the burn-in) every weight is 1. Defaults: the median, followed with an inertia of
-/// 0.95, and λ₂ = 1. The original's random drop-out of samples is left out.
+/// MentorNet's predefined curriculum (Jiang et al. 2018): `clip(1 − (ℓ−λ₁)/λ₂, 0, 1)`, where λ₁
+/// follows a percentile of the batches' losses. In the first 20% of training (the burn-in) every
+/// weight is 1. Defaults: the median, followed with an inertia of 0.95, and λ₂ = 1. The original's
+/// random drop-out of samples is left out.
 ///
 /// State: `scheme.threshold` (λ₁, in nats). Input: `scheme.open`, 1 in the burn-in and 0 after it.
 #[derive(Clone, Copy, PartialEq, Debug)]

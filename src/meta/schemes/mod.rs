@@ -1,5 +1,5 @@
-//! The field's reweighting schemes, one file each: from per-sample losses to per-sample weights, as operations on the tape, so that
-//! every scheme runs on every machine and inside one recorded step.
+//! The field's reweighting schemes, one file each: from per-sample losses to per-sample weights, as
+//! operations on the tape, so that every scheme runs on every machine and inside one recorded step.
 //!
 //! With ℓ a sample's loss and p = e^{−ℓ} the probability of its given label:
 //!
@@ -19,8 +19,9 @@
 //! | `fine_tune.rs` | no weight: the last steps on the meta set |
 //! | `mw_net.rs` | V(ℓ; θ), learned: the published recipes, and V by groups of classes |
 //!
-//! Each is a [`Scheme`]. `weighted.rs` is the training step of those that are a function of the batch, `stages.rs` is for those that
-//! train several networks in a row (and look at them, `predictions.rs`), `order.rs` ranks a batch on the tape.
+//! Each is a [`Scheme`]. `weighted.rs` is the training step of those that are a function of the
+//! batch, `stages.rs` is for those that train several networks in a row (and look at them,
+//! `predictions.rs`), `order.rs` ranks a batch on the tape.
 
 mod adaboost;
 mod class_balanced;
@@ -107,14 +108,16 @@ pub enum Draw {
     Meta(f64),
 }
 
-/// A reweighting scheme: per-sample losses to per-sample weights, as operations. A scheme is either a curve over the loss (or a few of
-/// them, by the sample's class), or weights of its own from what it sees of a batch, or (if the network itself takes part) a training step of its own; only the first of
-/// these that fits needs to be written.
+/// A reweighting scheme: per-sample losses to per-sample weights, as operations. A scheme is either
+/// a curve over the loss (or a few of them, by the sample's class), or weights of its own from what
+/// it sees of a batch, or (if the network itself takes part) a training step of its own; only the
+/// first of these that fits needs to be written.
 ///
-/// What changes from step to step (thresholds, progress) is an input of the program, never a number baked in.
+/// What changes from step to step (thresholds, progress) is an input of the program, never a number
+/// baked in.
 pub trait Scheme: Debug + Send {
-    /// The weight `[n]` as a function of the loss, and at most of the label; `None` for a scheme that has no such curve, or a flat one.
-    /// Reads states and inputs, changes none.
+    /// The weight `[n]` as a function of the loss, and at most of the label; `None` for a scheme
+    /// that has no such curve, or a flat one. Reads states and inputs, changes none.
     ///
     /// # Errors
     /// The tape's own.
@@ -122,7 +125,8 @@ pub trait Scheme: Debug + Send {
         Ok(None)
     }
 
-    /// For a curve that differs between groups of classes, each group's name and a label in it; empty if it is one for all.
+    /// For a curve that differs between groups of classes, each group's name and a label in it;
+    /// empty if it is one for all.
     fn groups(&self) -> Vec<(&'static str, i32)> {
         Vec::new()
     }
@@ -141,8 +145,8 @@ pub trait Scheme: Debug + Send {
         Weights::Mean
     }
 
-    /// Records the whole training step. Outputs `loss` `[n]` and `correct` `[n]`; `weight` `[n]` where samples have weights, and
-    /// `meta_loss` where the meta set takes part.
+    /// Records the whole training step. Outputs `loss` `[n]` and `correct` `[n]`; `weight` `[n]`
+    /// where samples have weights, and `meta_loss` where the meta set takes part.
     ///
     /// # Errors
     /// As [`crate::meta::MetaStep::record`].
@@ -155,8 +159,8 @@ pub trait Scheme: Debug + Send {
         Vec::new()
     }
 
-    /// Programs that the steps of its one network take turns with; [`TrainStep::stage`] says which is
-    /// recorded.
+    /// Programs that the steps of its one network take turns with; [`TrainStep::stage`] says which
+    /// is recorded.
     fn programs(&self) -> usize {
         1
     }

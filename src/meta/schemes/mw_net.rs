@@ -6,10 +6,11 @@ use crate::meta::step::MetaStep;
 use crate::nn::{GROUPS, Params, WeightNet};
 use crate::tape::{Tape, Var};
 
-/// Meta-Weight-Net (Shu et al. 2019): weights `V(ℓ; θ)` with V a net of one hidden layer, ReLU and sigmoid, whose θ takes a step down
-/// the meta loss before every step of the classifier. With a class-aware V, CMW-Net (Shu et al. 2023): V has an output for each group
-/// of classes of similar size, since a loss alone does not tell a rare class from a hard sample. The step itself is [`MetaStep`], whose module derives it; here it
-/// stands among the schemes.
+/// Meta-Weight-Net (Shu et al. 2019): weights `V(ℓ; θ)` with V a net of one hidden layer, ReLU and
+/// sigmoid, whose θ takes a step down the meta loss before every step of the classifier. With a
+/// class-aware V, CMW-Net (Shu et al. 2023): V has an output for each group of classes of similar
+/// size, since a loss alone does not tell a rare class from a hard sample. The step itself is
+/// [`MetaStep`], whose module derives it; here it stands among the schemes.
 ///
 /// States: `theta.*` and its optimiser's moments. Inputs: `lr.theta`.
 #[derive(Clone, PartialEq, Debug)]
@@ -67,9 +68,10 @@ impl Scheme for MwNet {
 /// Groups of classes of a class-aware weight net (CMW-Net, Shu et al. 2023, arXiv 2202.05613).
 const CLASS_GROUPS: f64 = 3.0;
 
-/// The group (from 0, the large ones) of each class by its number of training samples: three spans of equal ratio between the most
-/// and the least, but none narrower than a factor of 2, so that classes of about one size are one group. CMW-Net itself finds
-/// three groups by K-means on the counts.
+/// The group (from 0, the large ones) of each class by its number of training samples: three spans
+/// of equal ratio between the most and the least, but none narrower than a factor of 2, so that
+/// classes of about one size are one group. CMW-Net itself finds three groups by K-means on the
+/// counts.
 pub fn class_groups(counts: &[usize]) -> Vec<usize> {
     let logs = || counts.iter().map(|count| (*count.max(&1) as f64).ln());
     let (least, most) =
@@ -94,13 +96,16 @@ impl MwNetRecipe {
     /// The "stable" noise script: V/n, detached, Adam 1e-3 with L2 1e-4.
     pub const NOISE: MwNetRecipe =
         MwNetRecipe { weights: Weights::Mean, undetached: false, weight_net: Preset::Adam };
-    /// The noise script for WRN-28-10: V/ΣV, detached, SGD 1e-3 with Nesterov's momentum 0.9 and weight decay 5e-4.
+    /// The noise script for WRN-28-10: V/ΣV, detached, SGD 1e-3 with Nesterov's momentum 0.9 and
+    /// weight decay 5e-4.
     pub const NOISE_WRN: MwNetRecipe =
         MwNetRecipe { weights: Weights::Normalised, undetached: false, weight_net: Preset::SgdNoise };
-    /// The noise script's, for a class-aware V ([`class_groups`]). On the built-in images with a long tail of 100, normalised weights in its
-    /// place lose (seeds 1 to 4, this constant changed: final accuracy −1.4 against uniform weights, where mean ones gain 1.9).
+    /// The noise script's, for a class-aware V ([`class_groups`]). On the built-in images with a
+    /// long tail of 100, normalised weights in its place lose (seeds 1 to 4, this constant changed:
+    /// final accuracy −1.4 against uniform weights, where mean ones gain 1.9).
     pub const CLASS_AWARE: MwNetRecipe = MwNetRecipe::NOISE;
-    /// The class-imbalance script: V/ΣV, not detached, SGD 1e-5 with Nesterov's momentum 0.9 and weight decay 5e-4.
+    /// The class-imbalance script: V/ΣV, not detached, SGD 1e-5 with Nesterov's momentum 0.9 and
+    /// weight decay 5e-4.
     pub const LONG_TAIL: MwNetRecipe =
         MwNetRecipe { weights: Weights::Normalised, undetached: true, weight_net: Preset::SgdImbalance };
 }

@@ -4,8 +4,9 @@ use crate::error::Result;
 use crate::meta::config::Weights;
 use crate::tape::{Tape, Var};
 
-/// Hard example mining: weight 1 on the k largest losses of the batch, 0 on the others, and the mean over those k
-/// (Malisiewicz et al. 2011; online, Shrivastava et al. 2016). k is 25 to 50% of the batch; here 50%.
+/// Hard example mining: weight 1 on the k largest losses of the batch, 0 on the others, and the
+/// mean over those k (Malisiewicz et al. 2011; online, Shrivastava et al. 2016). k is 25 to 50% of
+/// the batch; here 50%.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Ohem {
     /// k as a share of the batch.

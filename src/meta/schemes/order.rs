@@ -1,4 +1,5 @@
-//! The order of a batch, without sorting: a matrix of comparisons, made of operations that every machine has.
+//! The order of a batch, without sorting: a matrix of comparisons, made of operations that every
+//! machine has.
 
 use super::positive;
 use crate::error::Result;
@@ -7,8 +8,9 @@ use crate::tape::{Kind, Tape, Var};
 /// Input of the samples' places in the batch, by which ties are broken.
 const INDEX: &str = "scheme.index";
 
-/// How many of `values` `[n]` are larger than each of them; of equal ones the first in the batch counts as the largest, so the
-/// ranks are 0, 1, …, n−1, each once. n² comparisons, little beside a network's work for n samples. Input: [`INDEX`].
+/// How many of `values` `[n]` are larger than each of them; of equal ones the first in the batch
+/// counts as the largest, so the ranks are 0, 1, …, n−1, each once. n² comparisons, little beside a
+/// network's work for n samples. Input: [`INDEX`].
 pub(super) fn ranks(tape: &mut Tape, values: Var) -> Result<Var> {
     let n = tape.shape(values).count();
     let index = tape.input(INDEX, Kind::Float, [n])?;

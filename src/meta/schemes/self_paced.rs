@@ -11,10 +11,11 @@ pub enum SelfPacedForm {
     Linear,
 }
 
-/// Self-paced learning: only samples with losses below λ are learned from, and λ ← μλ after every epoch, from easy to hard.
+/// Self-paced learning: only samples with losses below λ are learned from, and λ ← μλ after every
+/// epoch, from easy to hard.
 ///
-/// λ begins at ln K, the loss of an untrained network of K classes, so that about half of the samples are in from the start;
-/// μ = 1.1. Input: `scheme.lambda` (a scalar, in nats).
+/// λ begins at ln K, the loss of an untrained network of K classes, so that about half of the
+/// samples are in from the start; μ = 1.1. Input: `scheme.lambda` (a scalar, in nats).
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct SelfPaced {
     /// Hard or linear.

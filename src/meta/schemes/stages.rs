@@ -1,11 +1,13 @@
-//! Methods that train several networks one after the other, and what they keep from one to the next.
+//! Methods that train several networks one after the other, and what they keep from one to the
+//! next.
 
 use std::collections::BTreeMap;
 
 use super::Trained;
 use crate::error::Result;
 
-/// What the earlier stages of a method hand on to the later ones, by name; empty before the first one is over. Part of a checkpoint.
+/// What the earlier stages of a method hand on to the later ones, by name; empty before the first
+/// one is over. Part of a checkpoint.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Memory(BTreeMap<String, Vec<f64>>);
 
@@ -37,7 +39,8 @@ impl From<BTreeMap<String, Vec<f64>>> for Memory {
     }
 }
 
-/// The stages of a method that trains several networks, each over the whole schedule. The last one is tested and reported.
+/// The stages of a method that trains several networks, each over the whole schedule. The last one
+/// is tested and reported.
 pub trait Stages {
     /// How many networks.
     fn count(&self) -> usize;
@@ -58,7 +61,8 @@ pub trait Stages {
     /// Those of `trained`.
     fn next(&self, memory: &mut Memory, trained: &mut dyn Trained) -> Result<()>;
 
-    /// In the last stage, scores of the test images `[images, classes]` from the network's logits of them; the largest is the prediction.
+    /// In the last stage, scores of the test images `[images, classes]` from the network's logits
+    /// of them; the largest is the prediction.
     ///
     /// # Errors
     /// Those of `trained`.

@@ -22,8 +22,8 @@ pub struct TrainStep<'a> {
 }
 
 impl TrainStep<'_> {
-    /// Records the step on a batch with a scheme's weights. Inputs `x`/`picks`, `y`, `lr` and the scheme's; outputs `loss` `[n]`,
-    /// `correct` `[n]`, `weight` `[n]`.
+    /// Records the step on a batch with a scheme's weights. Inputs `x`/`picks`, `y`, `lr` and the
+    /// scheme's; outputs `loss` `[n]`, `correct` `[n]`, `weight` `[n]`.
     ///
     /// # Errors
     /// As [`crate::meta::MetaStep::record`].
@@ -45,7 +45,8 @@ impl TrainStep<'_> {
         Ok(())
     }
 
-    /// Records the step on a batch whose samples have no weights. Inputs `x`/`picks`, `y`, `lr`; outputs `loss` `[n]`, `correct` `[n]`.
+    /// Records the step on a batch whose samples have no weights. Inputs `x`/`picks`, `y`, `lr`;
+    /// outputs `loss` `[n]`, `correct` `[n]`.
     ///
     /// # Errors
     /// As [`crate::meta::MetaStep::record`].

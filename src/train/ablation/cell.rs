@@ -41,7 +41,8 @@ pub struct CellResult {
     pub accuracy: Vec<f64>,
     /// Between the variant's hypergradient and the exact one.
     pub cosines: Vec<Probe>,
-    /// Of the published variant: between the exact hypergradients on its own and on another meta batch of the same set.
+    /// Of the published variant: between the exact hypergradients on its own and on another meta
+    /// batch of the same set.
     pub other_batch: Vec<Probe>,
     /// Mean V over training samples with their true label, at the end.
     pub mean_weight_clean: Option<f64>,
@@ -94,7 +95,8 @@ struct Cell {
     own: Option<Stepper>,
 }
 
-/// Trains one variant. `data` holds the seed's training set; its meta set and route are replaced by the variant's.
+/// Trains one variant. `data` holds the seed's training set; its meta set and route are replaced by
+/// the variant's.
 ///
 /// # Errors
 /// [`Error::Numeric`] if training diverges; those of [`Learner::new`].
@@ -186,7 +188,8 @@ impl Cell {
                     Variant::Every(k) => step % k == 0,
                     _ => true,
                 };
-                // In the middle of each stretch, so that it falls on no step of an alternation in particular.
+                // In the middle of each stretch, so that it falls on no step of an alternation in
+                // particular.
                 let probed = step % distance == distance / 2;
                 // Before the step: the same w, θ and batches.
                 let exact = match probed || (moves && self.between.is_some()) {

@@ -1,5 +1,6 @@
-//! What the cells say together, in words. Every sentence is made from the measured numbers, by one rule: a difference counts if its interval
-//! over the seeds leaves out 0; that none shows is worth saying only where one as large as the method's own gain would have shown.
+//! What the cells say together, in words. Every sentence is made from the measured numbers, by one
+//! rule: a difference counts if its interval over the seeds leaves out 0; that none shows is worth
+//! saying only where one as large as the method's own gain would have shown.
 
 use super::findings::Findings;
 use super::variant::Variant;
@@ -44,7 +45,8 @@ impl Findings {
         text
     }
 
-    /// Whether a difference that does not show would have shown if it were as large as the method's own gain.
+    /// Whether a difference that does not show would have shown if it were as large as the method's
+    /// own gain.
     fn telling(&self, difference: &Difference) -> bool {
         let gain = self.row(Variant::Published).and_then(|r| r.gain).filter(Difference::wins);
         gain.zip(difference.half_width).is_some_and(|(gain, half)| half < gain.mean)

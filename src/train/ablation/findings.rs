@@ -50,7 +50,8 @@ pub struct Row {
 pub struct Findings {
     /// One row a variant, in the study's order.
     pub rows: Vec<Row>,
-    /// The cosine between the exact hypergradients on two clean meta batches: what batches alone do.
+    /// The cosine between the exact hypergradients on two clean meta batches: what batches alone
+    /// do.
     pub other_batch: Option<Spread>,
     pub(super) setting: String,
     pub(super) accuracy: Vec<(Variant, Finals)>,

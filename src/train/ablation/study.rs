@@ -83,7 +83,8 @@ pub struct Progress {
 
 /// A study: variants by seeds, in a folder.
 ///
-/// Files: `config.toml`, `cells/*.json`, `results.csv`, `cosines.csv`, `summary.json` and the plots.
+/// Files: `config.toml`, `cells/*.json`, `results.csv`, `cosines.csv`, `summary.json` and the
+/// plots.
 pub struct Study {
     /// What is studied.
     pub config: Config,
@@ -117,8 +118,8 @@ impl Study {
     /// The same study with more variants or more seeds; its finished cells are kept.
     ///
     /// # Errors
-    /// As [`Study::start`], and then the study stays as it is; [`Error::Usage`] for a configuration that is not the old one with something
-    /// added.
+    /// As [`Study::start`], and then the study stays as it is; [`Error::Usage`] for a configuration
+    /// that is not the old one with something added.
     pub fn extend(&mut self, config: Config) -> Result<()> {
         if config == self.config {
             return Ok(());
@@ -130,7 +131,8 @@ impl Study {
             let out = self.grid.out.display();
             return Err(Error::Usage(format!("{out}: only variants and seeds can be added to a study")));
         }
-        // Without its data nothing could be trained, and what is finished could not be shown any more.
+        // Without its data nothing could be trained, and what is finished could not be shown any
+        // more.
         prepare(&config, 1)?.0.batcher(false)?;
         self.grid.reconfigure(&config)?;
         self.config = config;
@@ -147,7 +149,8 @@ impl Study {
     /// Trains all cells that are not finished, keeps each, and writes the results.
     ///
     /// # Errors
-    /// Those of a session; files that cannot be written. A loss that is no longer finite ends its cell and is part of the results.
+    /// Those of a session; files that cannot be written. A loss that is no longer finite ends its
+    /// cell and is part of the results.
     pub fn run(
         &self,
         session: &dyn Fn() -> Result<Session>,
@@ -186,7 +189,8 @@ impl Study {
         Ok(findings)
     }
 
-    /// As the cells know, so that a finished study can be shown without its data; those from before they did ask the data.
+    /// As the cells know, so that a finished study can be shown without its data; those from before
+    /// they did ask the data.
     fn test_images(&self, results: &[CellResult]) -> Result<usize> {
         let run = &self.config.run;
         match results.iter().map(|result| result.test_images).max() {

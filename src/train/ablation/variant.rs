@@ -21,15 +21,18 @@ pub enum Variant {
     Clean(usize),
     /// The same images with labels that are as noisy as the training set's.
     Noisy(usize),
-    /// As many clean images, in a long tail: the first class has [`IMBALANCE`] times as many as the last.
+    /// As many clean images, in a long tail: the first class has [`IMBALANCE`] times as many as the
+    /// last.
     Imbalanced(usize),
     /// Meta batches are ordinary batches of the biased training set.
     TrainBatch,
     /// w is updated for real, then θ at the updated w; no step is done again.
     TwoSteps,
-    /// θ takes a step in every so many of w's; between them, w moves with the weights of the θ that there is.
+    /// θ takes a step in every so many of w's; between them, w moves with the weights of the θ that
+    /// there is.
     Every(u64),
-    /// So many virtual steps, each on a batch of its own, and the hypergradient through all of them.
+    /// So many virtual steps, each on a batch of its own, and the hypergradient through all of
+    /// them.
     Unroll(usize),
     /// The hypergradient by a central difference of the losses along the meta gradient.
     FiniteDifference,
@@ -39,7 +42,8 @@ pub enum Variant {
 pub const IMBALANCE: f64 = 10.0;
 
 impl Variant {
-    /// Whether it is about the meta set (the first question), or about the three steps (the second).
+    /// Whether it is about the meta set (the first question), or about the three steps (the
+    /// second).
     pub fn about_meta_set(self) -> bool {
         use Variant::{Clean, Imbalanced, Noisy, TrainBatch};
         matches!(self, Clean(_) | Noisy(_) | Imbalanced(_) | TrainBatch)
@@ -61,7 +65,8 @@ impl Variant {
         }
     }
 
-    /// What a study compares where nobody says: all sizes up to that of the full meta set; noisy labels only where there is noise.
+    /// What a study compares where nobody says: all sizes up to that of the full meta set; noisy
+    /// labels only where there is noise.
     pub fn default_list(meta_size: usize, noise: Noise) -> Vec<Variant> {
         let sizes: Vec<usize> = [10, 100, 1000].into_iter().filter(|n| *n <= meta_size).collect();
         let mut list = vec![Variant::Published, Variant::Uniform];
@@ -100,8 +105,8 @@ impl Variant {
     }
 }
 
-/// Clean images set apart, of which all meta sets are made, so that all variants of a seed train on the same images. Smaller
-/// sets are parts of larger ones.
+/// Clean images set apart, of which all meta sets are made, so that all variants of a seed train on
+/// the same images. Smaller sets are parts of larger ones.
 pub struct Pool {
     /// By class, in an order of the seed's.
     members: Vec<Vec<u32>>,
@@ -150,7 +155,8 @@ impl Pool {
         Labelled { indices, labels }
     }
 
-    /// The balanced set of n with noisy labels: the full set's labels are spoilt once, so that smaller sets are parts of it.
+    /// The balanced set of n with noisy labels: the full set's labels are spoilt once, so that
+    /// smaller sets are parts of it.
     fn noisy(&self, n: usize, noise: Noise) -> Result<Labelled> {
         let (full, mut part) = (self.take(&self.balanced(self.meta_size)), self.take(&self.balanced(n)));
         let spoilt = noise.corrupt(&full.labels, self.members.len(), self.seed)?.labels;
@@ -163,7 +169,8 @@ impl Pool {
     }
 }
 
-/// n images in a long tail of factor [`IMBALANCE`], class 0 the largest; what rounding down leaves over goes to the largest remainders.
+/// n images in a long tail of factor [`IMBALANCE`], class 0 the largest; what rounding down leaves
+/// over goes to the largest remainders.
 fn long_tail_shares(classes: usize, n: usize) -> Vec<usize> {
     let last = classes.saturating_sub(1).max(1) as f64;
     let weights: Vec<f64> = (0..classes).map(|c| IMBALANCE.powf(-(c as f64) / last)).collect();

@@ -8,7 +8,8 @@ use super::style::{BLUE, INK, PALE, Pen, READABLE, SIZE, SOLID, head, line, px, 
 use super::text::width;
 use super::{Drawn, Figure};
 
-/// A confusion matrix: a row a true class, a column a predicted one, each cell its share of the row.
+/// A confusion matrix: a row a true class, a column a predicted one, each cell its share of the
+/// row.
 #[derive(Clone, Copy, Debug)]
 pub struct Confusion<'a> {
     /// One line on method, data set, noise and model; may be empty.

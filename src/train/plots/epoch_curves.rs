@@ -25,14 +25,16 @@ pub struct EpochCurves<'a> {
     pub title: &'a str,
     /// What the values are, with their unit.
     pub label: &'a str,
-    /// The least length of the vertical axis, so that noise on a constant does not look like a change.
+    /// The least length of the vertical axis, so that noise on a constant does not look like a
+    /// change.
     pub least_range: f64,
     /// Drawn in this order; up to four are told apart.
     pub lines: Vec<EpochLine<'a>>,
 }
 
 impl<'a> EpochCurves<'a> {
-    /// Test accuracies in percent, of a method and, if there is one, of the baseline with uniform weights.
+    /// Test accuracies in percent, of a method and, if there is one, of the baseline with uniform
+    /// weights.
     pub fn accuracy(title: &'a str, method: EpochLine<'a>, baseline: Option<&'a [f64]>) -> EpochCurves<'a> {
         let baseline = baseline.map(|values| EpochLine { name: "baseline, uniform weights", values });
         let lines = [method].into_iter().chain(baseline).collect();
@@ -76,7 +78,8 @@ impl Figure for EpochCurves<'_> {
                 .map(|(&value, epoch)| frame.pixel(f64::from(epoch), value))
                 .collect();
             line(area, points.iter().copied(), pen)?;
-            // Marks show the single measurements while there are few, and those that no line touches.
+            // Marks show the single measurements while there are few, and those that no line
+            // touches.
             if epochs <= 40 || points.len() < 2 {
                 for point in points.into_iter().flatten() {
                     area.draw(&Circle::new(point, px(2.6), pen.colour.filled()))?;

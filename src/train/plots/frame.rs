@@ -28,7 +28,8 @@ impl Axis {
         Axis { low, high, label: label.into(), whole: false, names: Vec::new() }
     }
 
-    /// An axis that holds all finite `values` with a little room, widened to a range of at least `least`.
+    /// An axis that holds all finite `values` with a little room, widened to a range of at least
+    /// `least`.
     pub fn around(values: impl Iterator<Item = f64>, least: f64, label: impl Into<String>) -> Axis {
         let (low, high) = values
             .filter(|value| value.is_finite())
@@ -40,7 +41,8 @@ impl Axis {
         Axis::new(low - room, high + room, label)
     }
 
-    /// Ticks at round numbers (1, 2 or 5 times a power of ten apart), about `count` of them, with their texts.
+    /// Ticks at round numbers (1, 2 or 5 times a power of ten apart), about `count` of them, with
+    /// their texts.
     pub fn ticks(&self, count: usize) -> Vec<(f64, String)> {
         if !self.names.is_empty() {
             let places = (0..).map(f64::from).zip(self.names.iter().cloned());
@@ -79,7 +81,8 @@ impl Axis {
     }
 }
 
-/// How the ticks' texts below a frame stand: side by side in full size, smaller, or, where that would not be legible, upwards.
+/// How the ticks' texts below a frame stand: side by side in full size, smaller, or, where that
+/// would not be legible, upwards.
 struct Names {
     size: f64,
     upward: bool,
@@ -131,7 +134,8 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// Draws frame, grid, ticks and labels below `top` pixels; a `second` vertical axis stands on the right.
+    /// Draws frame, grid, ticks and labels below `top` pixels; a `second` vertical axis stands on
+    /// the right.
     pub fn draw<B: DrawingBackend>(
         area: &DrawingArea<B, Shift>,
         top: i32,
@@ -216,7 +220,8 @@ impl Frame {
         self.bottom - (axis.place(value) * f64::from(self.bottom - self.top)).round() as i32
     }
 
-    /// The pixel of a point, none if it is not finite; values beyond the axes are drawn at their ends.
+    /// The pixel of a point, none if it is not finite; values beyond the axes are drawn at their
+    /// ends.
     pub fn pixel(&self, x: f64, y: f64) -> Option<(i32, i32)> {
         (x.is_finite() && y.is_finite()).then(|| (self.x_pixel(x), self.y_pixel(&self.y, y)))
     }

@@ -15,7 +15,8 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
-    /// Counts the finite `values` into `bins`; those beyond an end go into the bin there. Shares are of `of` values.
+    /// Counts the finite `values` into `bins`; those beyond an end go into the bin there. Shares
+    /// are of `of` values.
     pub fn new(values: &[f64], bins: usize, high: f64, of: usize) -> Histogram {
         let mut counts = vec![0_usize; bins];
         for value in values.iter().filter(|value| value.is_finite()) {

@@ -32,7 +32,8 @@ pub struct Lines<'a> {
     pub up: &'a str,
     /// Whether the horizontal axis has ticks at whole numbers only.
     pub whole: bool,
-    /// Of whole numbers along the bottom, what stands there instead of them; up to twenty are legible, of more the numbers are shown.
+    /// Of whole numbers along the bottom, what stands there instead of them; up to twenty are
+    /// legible, of more the numbers are shown.
     pub names: &'a [String],
     /// Ends of the vertical axis, if not those of the values.
     pub range: Option<(f64, f64)>,

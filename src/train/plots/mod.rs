@@ -1,9 +1,10 @@
 //! The pictures of a run, as SVG and PNG: plain data in, files out.
 //!
-//! Each figure is a struct of slices that implements [`Figure`]: one drawing routine, used for both files, so that they show
-//! the same. The font is part of the program, and of each SVG, so that no machine needs to have it. Colours are those of
-//! Okabe and Ito, told apart by colour-blind eyes too; lines differ in their dashes as well. Values that are not finite
-//! are left out, and data without any leave an empty frame that says so.
+//! Each figure is a struct of slices that implements [`Figure`]: one drawing routine, used for both
+//! files, so that they show the same. The font is part of the program, and of each SVG, so that no
+//! machine needs to have it. Colours are those of Okabe and Ito, told apart by colour-blind eyes
+//! too; lines differ in their dashes as well. Values that are not finite are left out, and data
+//! without any leave an empty frame that says so.
 //!
 //! ```no_run
 //! use metatape::train::plots::{EpochCurves, EpochLine, write};

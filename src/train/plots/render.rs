@@ -16,7 +16,8 @@ use crate::{Error, Result};
 /// Pixels of the PNG a point; the canvas is finer, and its pixels are averaged.
 const PNG_SCALE: u32 = 2;
 
-/// Writes `stem`.svg and `stem`.png, replacing what is there, and returns their paths in this order.
+/// Writes `stem`.svg and `stem`.png, replacing what is there, and returns their paths in this
+/// order.
 ///
 /// # Errors
 /// [`Error::Io`] with the path of the file that could not be written.

@@ -10,7 +10,8 @@ use super::text::{FAMILY, SIZE_PER_EM, width};
 
 /// Width and height of a figure in points, as an SVG viewer shows it.
 pub(super) const SIZE: (u32, u32) = (720, 440);
-/// Pixels a point on the canvas that is drawn on. Backends take whole pixels, so a fine canvas is what makes lines smooth.
+/// Pixels a point on the canvas that is drawn on. Backends take whole pixels, so a fine canvas is
+/// what makes lines smooth.
 pub(super) const SCALE: u32 = 4;
 
 /// So many classes can be told apart by name.
@@ -104,7 +105,8 @@ pub(super) fn shade(colour: RGBColor) -> RGBAColor {
     colour.mix(0.35)
 }
 
-/// Draws title and legend in rows above the frame, where no data are, and returns the height used in pixels.
+/// Draws title and legend in rows above the frame, where no data are, and returns the height used
+/// in pixels.
 pub(super) fn head<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
     title: &str,

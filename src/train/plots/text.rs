@@ -1,5 +1,6 @@
-//! Text. An SVG names the font and holds it; on a bitmap we set the glyphs ourselves, at the places where an SVG
-//! viewer puts them, because the drawing library ignores the space before each glyph and uses another scale there.
+//! Text. An SVG names the font and holds it; on a bitmap we set the glyphs ourselves, at the places
+//! where an SVG viewer puts them, because the drawing library ignores the space before each glyph
+//! and uses another scale there.
 
 use std::sync::LazyLock;
 
@@ -26,7 +27,8 @@ pub(super) fn width(words: &str, style: &TextStyle<'_>) -> i32 {
     set(words, style.font.get_size() / SIZE_PER_EM).1.ceil() as i32
 }
 
-/// The glyphs of `words` on a baseline from the origin, for an em of so many pixels, and where they end.
+/// The glyphs of `words` on a baseline from the origin, for an em of so many pixels, and where they
+/// end.
 fn set(words: &str, em: f64) -> (Vec<Glyph>, f32) {
     let per_unit = em as f32 / FONT.units_per_em().unwrap_or(1.0);
     let scale = PxScale::from(per_unit * FONT.height_unscaled());
@@ -59,7 +61,8 @@ impl<'a> DrawingBackend for Bitmap<'a> {
             HPos::Center => -0.5 * end,
             HPos::Right => -end,
         };
-        // As the library's SVG backend shifts text, with the x-height of this font (0.535 em) for 2 ex.
+        // As the library's SVG backend shifts text, with the x-height of this font (0.535 em) for 2
+        // ex.
         let baseline = match style.anchor().v_pos {
             VPos::Top => 0.76 * em,
             VPos::Center => 0.5 * 0.535 * em,

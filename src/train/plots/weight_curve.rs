@@ -8,17 +8,19 @@ use super::histogram::{Histogram, finite_count};
 use super::style::{CLEAN, CORRUPTED, DASHED, DOTTED, GREY, INK, Key, Pen, SOLID, head, line};
 use super::{Drawn, Figure};
 
-/// The weight at several times of training, over the losses of the training samples: a method's signature picture.
+/// The weight at several times of training, over the losses of the training samples: a method's
+/// signature picture.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightCurve<'a> {
     /// One line on data set, noise and model; may be empty.
     pub title: &'a str,
     /// The method, for the legend.
     pub method: &'a str,
-    /// `[n]`, the losses at which the curves are known (cross-entropy in nats), ascending from 0; the last is the axis' end. Lines
-    /// between them are straight, so 0.05 apart looks smooth.
+    /// `[n]`, the losses at which the curves are known (cross-entropy in nats), ascending from 0;
+    /// the last is the axis' end. Lines between them are straight, so 0.05 apart looks smooth.
     pub losses: &'a [f64],
-    /// Name (such as `start`, `epoch 10`, `end`) and weights `[n]` of each curve in order of time; the last is drawn the strongest.
+    /// Name (such as `start`, `epoch 10`, `end`) and weights `[n]` of each curve in order of time;
+    /// the last is drawn the strongest.
     pub curves: &'a [(String, Vec<f64>)],
     /// The losses of the training samples whose label is right, at the time of the last curve.
     pub clean: &'a [f64],

@@ -10,20 +10,23 @@ use crate::backend::cpu::real::Real;
 
 /// Bytes of padded source that a task works on: well inside a core's second-level cache.
 const TASK_BYTES: usize = 512 << 10;
-/// Bytes of a panel that one pass over the pixels reads again and again: inside the first-level cache.
+/// Bytes of a panel that one pass over the pixels reads again and again: inside the first-level
+/// cache.
 const PANEL_BYTES: usize = 24 << 10;
 /// Bytes of scratch over all lanes, unless one lane needs more.
 const SCRATCH_BYTES: usize = 64 << 20;
 /// Most taps of one pass.
 const MAX_TAPS: usize = 32;
-/// With fewer images than this, images are cut into bands of rows so that there is work for several threads.
+/// With fewer images than this, images are cut into bands of rows so that there is work for several
+/// threads.
 const MIN_TASKS: usize = 16;
 
 /// How a correlation is cut into tasks. A function of shapes only.
 ///
-/// The output grid is dealt out to `phases` × `phases` phases by the parity of row and column (1: forward; the
-/// stride: data gradient, where every phase sees its own taps, so that no product with an inserted zero is done).
-/// A *band* is `band` rows of every phase; a task is one band of one image, or `group` whole images.
+/// The output grid is dealt out to `phases` × `phases` phases by the parity of row and column (1:
+/// forward; the stride: data gradient, where every phase sees its own taps, so that no product with
+/// an inserted zero is done). A *band* is `band` rows of every phase; a task is one band of one
+/// image, or `group` whole images.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     shape: ConvShape,
@@ -66,7 +69,8 @@ impl Plan {
     pub fn data_gradient(s: &ConvShape, number: usize) -> Plan {
         // dx row h takes dy rows p = (h + pad − a) / s: from −before up to (h_last + pad) / s.
         let before = |k: usize| (k - 1).saturating_sub(s.pad) / s.stride;
-        // Rows beyond the band's own: `before`, and as many after as the last phase's first tap reaches.
+        // Rows beyond the band's own: `before`, and as many after as the last phase's first tap
+        // reaches.
         let after = s.pad.div_ceil(s.stride);
         let phase_cols = s.w.div_ceil(s.stride);
         let padded = Padded {
@@ -120,7 +124,8 @@ impl Plan {
     }
 
     pub fn workspace_len(&self) -> usize {
-        // Vectors have at most BLOCK lanes, and a power of two: this many hold the panels of any instruction set.
+        // Vectors have at most BLOCK lanes, and a power of two: this many hold the panels of any
+        // instruction set.
         let panels = self.panels(BLOCK).len();
         with_alignment(panels + self.lanes * self.per_lane())
     }
@@ -184,8 +189,8 @@ impl Plan {
         );
     }
 
-    /// Tap `i` of phase (f, g), of `phase_taps(f, g)`: where it finds the phase's pixel 0 in a block, and its number
-    /// in HWIO order.
+    /// Tap `i` of phase (f, g), of `phase_taps(f, g)`: where it finds the phase's pixel 0 in a
+    /// block, and its number in HWIO order.
     #[inline(always)]
     fn tap(&self, f: usize, g: usize, i: usize) -> (usize, usize) {
         let (s, p) = (&self.shape, &self.padded);
@@ -196,7 +201,8 @@ impl Plan {
         let across = self.taps_along(g, s.kw);
         let a = (f + s.pad) % s.stride + i / across * s.stride;
         let b = (g + s.pad) % s.stride + i % across * s.stride;
-        // p = (s·u + f + pad − a) / s, counted from `top` rows above the image; the division is exact.
+        // p = (s·u + f + pad − a) / s, counted from `top` rows above the image; the division is
+        // exact.
         let row = (f + s.pad + p.top * s.stride - a) / s.stride;
         let col = (g + s.pad + p.left * s.stride - b) / s.stride;
         ((row * p.cols + col) * BLOCK, a * s.kw + b)
@@ -282,7 +288,8 @@ impl<S: Simd> Kernel for Task<'_, S> {
                     unsafe { pass.run::<S>(nv, &[], source, y) };
                     continue;
                 }
-                // Taps of all blocks in a row, as many at a time as the budget allows; a pass has blocks of one size.
+                // Taps of all blocks in a row, as many at a time as the budget allows; a pass has
+                // blocks of one size.
                 let (mut taps, mut n) = ([Tap::default(); MAX_TAPS], 0);
                 for cb in 0..p.blocks() {
                     pass.channels = panels.block_channels(cb);
@@ -295,8 +302,9 @@ impl<S: Simd> Kernel for Task<'_, S> {
                         if n < most_taps && (i + 1 < count || next_like_it) {
                             continue;
                         }
-                        // SAFETY: `isa.run` entered the instruction set; the scratch holds `units` units, good for every
-                        // tap, row and column of the phase by `Plan`'s choice of rows and cols; y is the part's own.
+                        // SAFETY: `isa.run` entered the instruction set; the scratch holds `units`
+                        // units, good for every tap, row and column of the phase by `Plan`'s choice
+                        // of rows and cols; y is the part's own.
                         unsafe { pass.run::<S>(nv, &taps[..n], source, y) };
                         pass.accumulate = true;
                         n = 0;

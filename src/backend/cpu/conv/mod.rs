@@ -4,13 +4,15 @@
 //! y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]
 //! ```
 //!
-//! (zero outside the image). Producing C = y is the forward pass, A = x the data gradient, B = w the weight
-//! gradient; each is linear in the two others, so derivatives of any order are these three again.
+//! (zero outside the image). Producing C = y is the forward pass, A = x the data gradient, B = w
+//! the weight gradient; each is linear in the two others, so derivatives of any order are these
+//! three again.
 //!
-//! All are implicit matrix products on register tiles (`tile.rs`) over a zero-padded copy of a few images that stays
-//! in cache (`padded.rs`), whose channels come in blocks of 16: neighbouring pixels are then a constant
-//! distance apart whatever the shape, and a stride only means more planes. Work is cut by shape alone, every output
-//! number is summed by one task in a fixed order, so the bits do not depend on the number of threads.
+//! All are implicit matrix products on register tiles (`tile.rs`) over a zero-padded copy of a few
+//! images that stays in cache (`padded.rs`), whose channels come in blocks of 16: neighbouring
+//! pixels are then a constant distance apart whatever the shape, and a stride only means more
+//! planes. Work is cut by shape alone, every output number is summed by one task in a fixed order,
+//! so the bits do not depend on the number of threads.
 
 mod correlate;
 pub(super) mod pack;
@@ -74,7 +76,8 @@ impl ConvShape {
     pub fn flops(&self) -> usize {
         2 * self.y_len() * self.kh * self.kw * self.ci
     }
-    /// Whether a role's output or the other two arguments are empty, so that there is nothing to multiply.
+    /// Whether a role's output or the other two arguments are empty, so that there is nothing to
+    /// multiply.
     fn is_empty(&self) -> bool {
         self.x_len() == 0 || self.w_len() == 0 || self.y_len() == 0
     }
@@ -103,7 +106,8 @@ pub fn workspace_len<T: Real>(s: &ConvShape, role: Role) -> usize {
     }
 }
 
-/// y (+)= x ∗ w. With `accumulate`, adds to what `y` holds. `workspace`: [`workspace_len`] numbers, anything in them.
+/// y (+)= x ∗ w. With `accumulate`, adds to what `y` holds. `workspace`: [`workspace_len`] numbers,
+/// anything in them.
 pub fn forward<T: Real>(s: &ConvShape, x: &[T], w: &[T], y: &mut [T], accumulate: bool, workspace: &mut [T]) {
     forward_on(Isa::best(), s, x, w, y, accumulate, workspace);
 }

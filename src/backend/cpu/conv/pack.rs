@@ -4,8 +4,9 @@ use super::{BLOCK, ConvShape};
 use crate::backend::cpu::par;
 use crate::backend::cpu::real::Real;
 
-/// Panels `[group][block][tap][channel in][width]`: a group is two vectors of output channels (the last one perhaps
-/// one), a block is [`BLOCK`] input channels. Output channels are padded with zeros to whole vectors.
+/// Panels `[group][block][tap][channel in][width]`: a group is two vectors of output channels (the
+/// last one perhaps one), a block is [`BLOCK`] input channels. Output channels are padded with
+/// zeros to whole vectors.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::backend::cpu) struct Panels {
     pub taps: usize,
@@ -43,8 +44,8 @@ impl Panels {
         self.taps * self.k * 2 * g * self.lanes + self.taps * cb * BLOCK * width
     }
 
-    /// Packs HWIO weights. Not transposed: k is their input channels (`[taps][k][m]`); transposed, for the data
-    /// gradient: k is their output channels (`[taps][m][k]`).
+    /// Packs HWIO weights. Not transposed: k is their input channels (`[taps][k][m]`); transposed,
+    /// for the data gradient: k is their output channels (`[taps][m][k]`).
     pub fn pack<T: Real>(&self, w: &[T], transposed: bool, out: &mut [T]) {
         let blocks = self.blocks();
         let parts = self.groups() * blocks;

@@ -6,13 +6,13 @@ use crate::backend::cpu::real::Real;
 /// Layout of one *unit* of scratch: a band of rows of one image `[h,w,c]`, as
 /// `[blocks][planes][rows][cols][BLOCK]`.
 ///
-/// With step s the image is dealt out to s × s planes by the parity of row and column, so that a strided tap reads
-/// neighbouring pixels. Plane (f, g) row r column c holds image row `(band + r)·s + f − top`, column
-/// `c·s + g − left`, zero outside the image.
+/// With step s the image is dealt out to s × s planes by the parity of row and column, so that a
+/// strided tap reads neighbouring pixels. Plane (f, g) row r column c holds image row
+/// `(band + r)·s + f − top`, column `c·s + g − left`, zero outside the image.
 ///
-/// *Folded* (`fold` > 1, when `fold · c ≤ BLOCK`): the `fold` pixels under a kernel row are laid side by side as
-/// channels, so that images of 1 or 3 channels do not leave the tiles idle; columns are then output columns, and
-/// planes are by row parity only.
+/// *Folded* (`fold` > 1, when `fold · c ≤ BLOCK`): the `fold` pixels under a kernel row are laid
+/// side by side as channels, so that images of 1 or 3 channels do not leave the tiles idle; columns
+/// are then output columns, and planes are by row parity only.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Padded {
     /// Source image height, width and channels.
@@ -53,13 +53,15 @@ impl Padded {
     pub fn block_len(&self) -> usize {
         self.planes() * self.plane_len()
     }
-    /// Where tap (a, b) of a forward correlation finds output pixel (0, 0) of the band (b = 0 when folded).
+    /// Where tap (a, b) of a forward correlation finds output pixel (0, 0) of the band (b = 0 when
+    /// folded).
     pub fn tap_offset(&self, a: usize, b: usize) -> usize {
         let plane = if self.fold > 1 { a % self.step } else { (a % self.step) * self.step + b % self.step };
         plane * self.plane_len() + ((a / self.step) * self.cols + b / self.step) * BLOCK
     }
 
-    /// Writes block `cb` of the band that starts at plane row `band` of `image` to `out` (`block_len` numbers).
+    /// Writes block `cb` of the band that starts at plane row `band` of `image` to `out`
+    /// (`block_len` numbers).
     ///
     /// Lanes beyond the block's channels are left alone; no tile reads them.
     #[inline(always)]

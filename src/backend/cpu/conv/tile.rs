@@ -4,7 +4,8 @@ use super::BLOCK;
 use crate::backend::cpu::isa::{Kernel, Simd};
 use crate::backend::cpu::real::Real;
 
-/// One tap: where it finds pixel 0 in the padded copy, and where its weights for the block start in the panel.
+/// One tap: where it finds pixel 0 in the padded copy, and where its weights for the block start in
+/// the panel.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Tap {
     pub x: usize,
@@ -26,11 +27,13 @@ pub(super) struct Correlate<'a, T> {
     pub accumulate: bool,
 }
 
-/// y[j, ·] (+)= Σ_tap Σ_i x[tap.x + j·BLOCK + i] · panel[tap.w + i·width + ·] for `R` pixels j and `NV` vectors.
+/// y[j, ·] (+)= Σ_tap Σ_i x[tap.x + j·BLOCK + i] · panel[tap.w + i·width + ·] for `R` pixels j and
+/// `NV` vectors.
 ///
 /// # Safety
-/// The machine has `S`; `x` is good for every tap, `R` pixels and `channels`; `panel` for every tap and
-/// `channels` rows; `y` for `R` pixels `y_pixel` apart, of `NV` vectors with `lanes` in the last.
+/// The machine has `S`; `x` is good for every tap, `R` pixels and `channels`; `panel` for every tap
+/// and `channels` rows; `y` for `R` pixels `y_pixel` apart, of `NV` vectors with `lanes` in the
+/// last.
 #[inline(always)]
 unsafe fn correlate<S: Simd, const R: usize, const NV: usize>(
     t: &Correlate<S::Elem>,
@@ -69,8 +72,8 @@ unsafe fn correlate<S: Simd, const R: usize, const NV: usize>(
     }
 }
 
-/// The pixels that a weight-gradient tile sums over, as three nested loops: numbers between neighbours in the padded
-/// copy (a pixel is [`BLOCK`] apart there) and in dy.
+/// The pixels that a weight-gradient tile sums over, as three nested loops: numbers between
+/// neighbours in the padded copy (a pixel is [`BLOCK`] apart there) and in dy.
 #[derive(Clone, Copy)]
 pub(super) struct Pixels {
     pub units: usize,
@@ -88,8 +91,9 @@ pub(super) struct Pixels {
 /// dw[i, ·] += Σ_pixels x[pixel, i] · dy[pixel, ·] for `R` channels i and `NV` vectors.
 ///
 /// # Safety
-/// The machine has `S`; `x` and `dy` are good for all the pixels with `R` channels and `NV` vectors; `dw` for `R` rows
-/// `dw_row` apart; all lanes of them are channels if `FULL`, otherwise NV is 1 and `lanes` are.
+/// The machine has `S`; `x` and `dy` are good for all the pixels with `R` channels and `NV`
+/// vectors; `dw` for `R` rows `dw_row` apart; all lanes of them are channels if `FULL`, otherwise
+/// NV is 1 and `lanes` are.
 #[inline(always)]
 unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL: bool>(
     p: &Pixels,
@@ -164,8 +168,8 @@ pub(in crate::backend::cpu) unsafe fn write<S: Simd, const NV: usize>(
 
 /// Cuts `n` into the fewest, nearly equal pieces of at most `most`: (start, length) of each.
 ///
-/// An iterator and not a callback: what a closure calls is not sure to be inlined into the function that carries the
-/// instruction set.
+/// An iterator and not a callback: what a closure calls is not sure to be inlined into the function
+/// that carries the instruction set.
 #[inline(always)]
 pub(in crate::backend::cpu) fn nearly_equal(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let pieces = n.div_ceil(most).max(1);
@@ -173,7 +177,8 @@ pub(in crate::backend::cpu) fn nearly_equal(n: usize, most: usize) -> impl Itera
     (0..pieces).map(move |i| (i * len + i.min(longer), len + usize::from(i < longer)))
 }
 
-/// [`correlate`] as a function of its own: inlined side by side, the many tile sizes take minutes to compile.
+/// [`correlate`] as a function of its own: inlined side by side, the many tile sizes take minutes
+/// to compile.
 pub(super) struct CorrelateTile<'a, S: Simd, const R: usize, const NV: usize> {
     pub t: &'a Correlate<'a, S::Elem>,
     pub x: *const S::Elem,
@@ -209,7 +214,8 @@ impl<S: Simd, const R: usize, const NV: usize, const FULL: bool> Kernel for Oute
 macro_rules! rows {
     ($r:expr, $most:expr, [$($n:literal)*], $R:ident => $body:expr) => {
         match $r {
-            // The guard is constant: tiles that the register file has no room for are never compiled.
+            // The guard is constant: tiles that the register file has no room for are never
+            // compiled.
             $($n if const { $n <= $most } => { const $R: usize = $n; $body })*
             rows => unreachable!("a tile of {rows} rows"),
         }

@@ -1,4 +1,5 @@
-//! Weight gradient: for every tap and block of input channels, a sum of outer products over all pixels.
+//! Weight gradient: for every tap and block of input channels, a sum of outer products over all
+//! pixels.
 
 use super::pack::folds;
 use super::padded::Padded;
@@ -22,9 +23,9 @@ const PARTIAL_ROWS: usize = 4;
 
 /// How the sum is cut into tasks. A function of shapes only.
 ///
-/// A task is one block of input channels × one of `parts` fixed ranges of *units*; a unit is an image, or a band of
-/// rows of one that is very large. Its result is a piece `[taps][BLOCK][co]` of the workspace; pieces are then added
-/// up in order.
+/// A task is one block of input channels × one of `parts` fixed ranges of *units*; a unit is an
+/// image, or a band of rows of one that is very large. Its result is a piece `[taps][BLOCK][co]` of
+/// the workspace; pieces are then added up in order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     shape: ConvShape,
@@ -54,7 +55,8 @@ impl Plan {
         }
         let band = oh.div_ceil(bands);
         let bands = oh.div_ceil(band);
-        // Small images: as many as the first-level cache holds, so that a tile's sums stay in registers longer.
+        // Small images: as many as the first-level cache holds, so that a tile's sums stay in
+        // registers longer.
         let dy_bytes = band * s.ow() * 2 * BLOCK * number;
         let units = s.n * bands;
         let group = if bands > 1 { 1 } else { PIXEL_BYTES / (bytes(band) + dy_bytes) }.clamp(1, units);
@@ -233,8 +235,8 @@ impl<S: Simd> Kernel for Task<'_, S> {
                     dy_pixel: s.co,
                     lanes: S::LANES,
                 };
-                // SAFETY: `isa.run` entered the instruction set; rows row..row + rows of all units are in the scratch and
-                // in dy; out is the task's own piece.
+                // SAFETY: `isa.run` entered the instruction set; rows row..row + rows of all units
+                // are in the scratch and in dy; out is the task's own piece.
                 unsafe {
                     let x = scratch.as_ptr().add(row * p.cols * BLOCK);
                     plan.all_taps::<S>(pixels, p.block_channels(cb), x, dy.as_ptr().add(row * dy_row), out);

@@ -1,11 +1,13 @@
-//! From a group of entrywise work to the instructions of `kernels/entrywise.cu`: what is computed, in which registers.
+//! From a group of entrywise work to the instructions of `kernels/entrywise.cu`: what is computed,
+//! in which registers.
 
 use crate::program::{Function, Group, Operand, Outcome};
 use crate::tape::{Unary, View3};
 
 macro_rules! codes {
     ($($code:ident = $number:literal $twin:literal),+ $(,)?) => {
-        /// What an instruction does. `Code` in `kernels/entrywise.cu` has the same numbers; a test below reads it there.
+        /// What an instruction does. `Code` in `kernels/entrywise.cu` has the same numbers; a test
+        /// below reads it there.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[repr(u8)]
         pub(super) enum Code { $($code = $number),+ }
@@ -73,8 +75,8 @@ struct Step {
     c: f64,
 }
 
-/// Assembles a group. A register is taken from the definition of a value to its last use; results are stored, and added to sums, as
-/// soon as they are known.
+/// Assembles a group. A register is taken from the definition of a value to its last use; results
+/// are stored, and added to sums, as soon as they are known.
 pub(super) fn assemble(group: &Group) -> Assembled {
     let first = group.operands.len();
     let constant = |r: usize| match group.operands.get(r) {

@@ -1,4 +1,5 @@
-//! Entrywise groups: the words that `kernels/entrywise.cu` interprets, and how an index space is cut into blocks.
+//! Entrywise groups: the words that `kernels/entrywise.cu` interprets, and how an index space is
+//! cut into blocks.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -19,7 +20,8 @@ const INLINE_WORDS: usize = 512;
 const SHARED: usize = 48 << 10;
 /// Bytes of a thread's register for four entries.
 const QUAD: usize = 16;
-/// Index spaces from this many entries on keep a card busy even with two rows of entries at once for a thread.
+/// Index spaces from this many entries on keep a card busy even with two rows of entries at once
+/// for a thread.
 const MANY: usize = 1 << 18;
 
 /// Twin of `Group`, and of `Stored`.
@@ -173,8 +175,8 @@ fn head(b: &Builder, instr: &Instr, group: &Group, layout: &Layout) -> Result<(H
     Ok((head, words.all))
 }
 
-/// How many of the first instructions go into one launch of [`build_together`]: small groups that do not depend on each other and have
-/// blocks of one size. 0 or 1: the first goes alone.
+/// How many of the first instructions go into one launch of [`build_together`]: small groups that
+/// do not depend on each other and have blocks of one size. 0 or 1: the first goes alone.
 pub fn together(instrs: &[Instr]) -> usize {
     let Some(threads) = instrs.first().and_then(small) else { return 0 };
     let follows = |n: &usize| {
@@ -337,7 +339,8 @@ mod tests {
             [doubled(36, arena(64), arena(200)), doubled(64, Place::State(0, 0), Place::State(0, 0))];
         let all = |last: Instr| [std::slice::from_ref(&first), &others, &[last]].concat();
         assert_eq!(together(&all(doubled(7, arena(300), Place::State(1, 0)))), 4);
-        // Reads what another one writes, writes what another one reads, and writes what another one writes.
+        // Reads what another one writes, writes what another one reads, and writes what another one
+        // writes.
         assert_eq!(together(&all(doubled(7, arena(63), arena(300)))), 3);
         assert_eq!(together(&all(doubled(7, arena(300), arena(99)))), 3);
         assert_eq!(together(&all(doubled(7, arena(300), Place::State(0, 63)))), 3);

@@ -11,8 +11,8 @@ use crate::tape::Role;
 /// What is cast begins at multiples of this many bytes.
 const ALIGNMENT: usize = 256;
 
-/// The width that both factors must have: bf16 if any of the three matrices is stored so, since the library has no product in bf16 of
-/// factors in f32.
+/// The width that both factors must have: bf16 if any of the three matrices is stored so, since the
+/// library has no product in bf16 of factors in f32.
 fn factor_width(precision: Precision, instr: &Instr) -> Width {
     let mut all = instr.args[..2].iter().chain(&instr.outs);
     match all.any(|t| tensor_width(precision, t) == Width::Bf16) {
@@ -41,7 +41,8 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
     };
     let to = &instr.outs[0];
     let (c, product) = (b.address(to), b.width(to));
-    // Rows and columns of the product, what is summed over, which of the arguments comes first, and which factor lies transposed.
+    // Rows and columns of the product, what is summed over, which of the arguments comes first, and
+    // which factor lies transposed.
     let (rows, columns, depth, [first, second], a_transposed, b_transposed) = match out {
         Role::C => (m, n, k, [0, 1], false, false),
         // (B [k,n], C [m,n]): A = C·Bᵀ

@@ -63,8 +63,8 @@ fn build_one(b: &mut Builder, instr: &Instr) -> Result<()> {
     }
 }
 
-/// Appends the commands of all instructions; per instruction, which of the builder's commands are its. Where one launch serves several
-/// neighbours, it is the first one's.
+/// Appends the commands of all instructions; per instruction, which of the builder's commands are
+/// its. Where one launch serves several neighbours, it is the first one's.
 ///
 /// # Errors
 /// If a kernel cannot be compiled, or a tensor is larger than kernels can count.

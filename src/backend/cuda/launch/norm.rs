@@ -1,4 +1,5 @@
-//! Batch norm's statistics, and batch norm and its Jacobian where they are not fused (`kernels/norm.cu`).
+//! Batch norm's statistics, and batch norm and its Jacobian where they are not fused
+//! (`kernels/norm.cu`).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -44,7 +45,8 @@ pub enum Then {
     Jacobian(f64),
 }
 
-/// Two blocks for each of an H100's multiprocessors, and no block without four rows for each thread.
+/// Two blocks for each of an H100's multiprocessors, and no block without four rows for each
+/// thread.
 fn walk(count: usize, c: usize) -> Result<Columns> {
     Columns::new(count, c, &THREADS, &Cut { blocks: 264, each: [4, usize::MAX], at_once: 4 })
 }
@@ -100,7 +102,8 @@ pub fn build(b: &mut Builder, instr: &Instr, c: usize, then: Then) -> Result<()>
     };
     let (grid, threads) = (columns.walk.grid(), columns.threads as u32);
     b.launch(NORM, "moments", grid, threads, 0, &params)?;
-    // Mean and 1/√(variance + eps) are for what follows in the same build; else the variance is what is asked for.
+    // Mean and 1/√(variance + eps) are for what follows in the same build; else the variance is
+    // what is asked for.
     let total = match then {
         Then::Nothing => params,
         Then::Normalise(eps) | Then::Jacobian(eps) => {

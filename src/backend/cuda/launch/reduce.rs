@@ -1,4 +1,5 @@
-//! Sums over a middle axis, and the last stage of sums that several blocks share (`kernels/reduce.cu`).
+//! Sums over a middle axis, and the last stage of sums that several blocks share
+//! (`kernels/reduce.cu`).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -58,7 +59,8 @@ pub(super) fn totals(b: &mut Builder, count: u32, outs: &[Operand], each: usize)
     b.launch(REDUCE, "totals", blocks(length, 32), TOTALS_THREADS, 0, &params)
 }
 
-/// How many parts the middle axis is cut into, so that there are enough warps, and rows of each part.
+/// How many parts the middle axis is cut into, so that there are enough warps, and rows of each
+/// part.
 fn chunks(view: &View3) -> (usize, usize) {
     let wanted = if view.post > 32 {
         let blocks = view.pre * view.post.div_ceil(32);

@@ -1,4 +1,5 @@
-//! What only moves numbers: shortcuts, parts put together, casts, and the loading of a batch (`kernels/structure.cu`).
+//! What only moves numbers: shortcuts, parts put together, casts, and the loading of a batch
+//! (`kernels/structure.cu`).
 
 use bytemuck::{Pod, Zeroable};
 

@@ -28,7 +28,8 @@ impl Operand {
         Operand::new(b.address(tensor), b.width(tensor))
     }
 
-    /// The same, to be read and written four entries at a time only where `neighbours` are in question.
+    /// The same, to be read and written four entries at a time only where `neighbours` are in
+    /// question.
     pub fn vector_if(self, neighbours: bool) -> Operand {
         Operand { vector: u32::from(self.vector != 0 && neighbours), ..self }
     }
@@ -73,7 +74,8 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Through `count` entries with blocks of `threads`, `each` rows of 4·threads entries for a block.
+    /// Through `count` entries with blocks of `threads`, `each` rows of 4·threads entries for a
+    /// block.
     pub fn plain(count: usize, threads: usize, each: usize) -> Result<Walk> {
         let step = 4 * threads;
         let count = entries(count)?;
@@ -123,11 +125,13 @@ pub(super) struct Cut {
 }
 
 impl Columns {
-    /// Through `count` entries in `c` columns, in blocks of one of the numbers of threads in `choice`: the one that leaves the
-    /// fewest threads idle, the earlier where that is much the same.
+    /// Through `count` entries in `c` columns, in blocks of one of the numbers of threads in
+    /// `choice`: the one that leaves the fewest threads idle, the earlier where that is much the
+    /// same.
     pub fn new(count: usize, c: usize, choice: &[usize], cut: &Cut) -> Result<Columns> {
         let shape = |threads: usize| {
-            // Four entries from a multiple of 4 on are the same columns only in every lcm(c, 4)-th entry.
+            // Four entries from a multiple of 4 on are the same columns only in every lcm(c, 4)-th
+            // entry.
             let (per, period) = (4 * threads, c / gcd(c, 4) * 4);
             if period <= per { (per / period * period, 1) } else { (c, c.div_ceil(per)) }
         };

@@ -22,7 +22,8 @@ struct Params {
     k: u32,
 }
 
-/// Appends the command of softmax, cross-entropy, one of its derivatives or hits: the kernel `name`, over so many samples.
+/// Appends the command of softmax, cross-entropy, one of its derivatives or hits: the kernel
+/// `name`, over so many samples.
 ///
 /// # Errors
 /// If a tensor is larger than kernels can count.

@@ -1,4 +1,5 @@
-//! Convolutions in their three roles (`kernels/conv.cuh`): tiles chosen by shape, and the weight gradient's sum cut into parts.
+//! Convolutions in their three roles (`kernels/conv.cuh`): tiles chosen by shape, and the weight
+//! gradient's sum cut into parts.
 
 mod tiles;
 
@@ -86,7 +87,8 @@ impl Shape {
         (shape, out, accumulate)
     }
 
-    /// Rows of a role's product in each of its classes of pixels, columns, classes. A class in the last rows or columns of an image may have fewer.
+    /// Rows of a role's product in each of its classes of pixels, columns, classes. A class in the
+    /// last rows or columns of an image may have fewer.
     fn product(&self, role: Role) -> [usize; 3] {
         match role {
             Role::C => [self.n * self.p * self.q, self.co, 1],
@@ -176,7 +178,8 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         }
     }
     let [source, other] = if role == Role::A { [at[1], at[0]] } else { at };
-    // Kernels count entries of a tensor, and rows and pixels with something to spare for what tiles leave over.
+    // Kernels count entries of a tensor, and rows and pixels with something to spare for what tiles
+    // leave over.
     let rows = if role == Role::B { s.kh * s.kw * s.ci } else { s.n * grid_h * grid_w };
     for count in [rows + 4096, s.n * s.p * s.q + 4096, instr.args[0].len, instr.args[1].len] {
         entries(count)?;

@@ -5,7 +5,8 @@ use crate::backend::cuda::driver::{Source, Width};
 use crate::backend::cuda::sources::{CONV_BF16, CONV_F32, CONV_TF32};
 use crate::tape::Role;
 
-/// Multiprocessors of an H100. A constant, so that sums are cut alike, and give the same bits, on every card.
+/// Multiprocessors of an H100. A constant, so that sums are cut alike, and give the same bits, on
+/// every card.
 const PROCESSORS: usize = 132;
 
 /// Most parts of a weight gradient's sum.
@@ -22,7 +23,8 @@ pub(super) struct Tile {
     /// Entries of a step of the reduction.
     pub step: usize,
     stages: usize,
-    /// Storage of a filter, where that is the other factor. Small tiles round filters themselves: a cast would take as long as the product.
+    /// Storage of a filter, where that is the other factor. Small tiles round filters themselves: a
+    /// cast would take as long as the product.
     pub filter: Width,
 }
 
@@ -137,7 +139,8 @@ impl Family {
         tile.stages * (a + b)
     }
 
-    /// Of a role's product with so many rows in each of its classes; `vector`: channels come in aligned vectors.
+    /// Of a role's product with so many rows in each of its classes; `vector`: channels come in
+    /// aligned vectors.
     pub fn tile(&self, role: Role, [rows, columns, classes]: [usize; 3], vector: bool) -> Tile {
         match role {
             Role::B => self.weights_tile(columns, vector),
@@ -175,7 +178,8 @@ impl Family {
     }
 }
 
-/// How a weight gradient's sum over pixels is cut: a function of the shape alone, so that the bits are, too.
+/// How a weight gradient's sum over pixels is cut: a function of the shape alone, so that the bits
+/// are, too.
 pub(super) struct Split {
     pub parts: usize,
     pub steps_per_part: usize,
@@ -216,7 +220,8 @@ mod tests {
             assert_eq!(name(102_400, 16), "128x16");
             assert_eq!(name(25_600, 32), "64x32");
             assert_eq!(name(6_400, 64), "64x32");
-            // WRN-28-10. Of 640 channels, tiles of 160 would leave a third of the processors idle in the second wave.
+            // WRN-28-10. Of 640 channels, tiles of 160 would leave a third of the processors idle
+            // in the second wave.
             assert_eq!(name(102_400, 160), "128x160");
             assert_eq!(name(25_600, 320), "128x160");
             assert_eq!(name(6_400, 640), "128x128");
@@ -237,7 +242,8 @@ mod tests {
         }
     }
 
-    /// Of 164 KB, a block of which costs one: two blocks at once on the matrix units, as `Mma::BLOCKS` says.
+    /// Of 164 KB, a block of which costs one: two blocks at once on the matrix units, as
+    /// `Mma::BLOCKS` says.
     #[test]
     fn shared_memory_is_what_an_a100_has() {
         for (family, blocks) in ALL.map(Family::of).into_iter().zip([1, 2, 2]) {
