@@ -99,6 +99,9 @@ fn a_study_of_everything_leaves_files_that_agree() {
         "two-steps",
         "every-5",
         "every-20",
+        "unroll-2",
+        "unroll-4",
+        "unroll-8",
         "finite-difference",
     ];
     assert_eq!(names, expected);
@@ -107,9 +110,9 @@ fn a_study_of_everything_leaves_files_that_agree() {
 
     let mut reader = csv::Reader::from_path(out.join("results.csv")).unwrap();
     let rows: Vec<csv::StringRecord> = reader.records().map(|r| r.unwrap()).collect();
-    assert_eq!(rows.len(), 30);
+    assert_eq!(rows.len(), 36);
     let cells = cells(&out);
-    assert_eq!(cells.len(), 30);
+    assert_eq!(cells.len(), 36);
     let last =
         |name: &str, seed: u64| *numbers(&cells[&format!("{name}-seed-{seed}")]["accuracy"]).last().unwrap();
     for variant in summary["variants"].as_array().unwrap() {
@@ -141,7 +144,9 @@ fn a_study_of_everything_leaves_files_that_agree() {
     // The published variant's hypergradient is the exact one; all others' differ.
     for seed in [1, 2] {
         assert!(cosines(&cells[&format!("published-seed-{seed}")]).iter().all(|c| (c - 1.0).abs() < 1e-6));
-        for name in ["clean-10", "noisy-1000", "imbalanced-100", "train-batch", "two-steps", "every-5"] {
+        for name in
+            ["clean-10", "noisy-1000", "imbalanced-100", "train-batch", "two-steps", "every-5", "unroll-4"]
+        {
             let cosines = cosines(&cells[&format!("{name}-seed-{seed}")]);
             assert_eq!(cosines.len(), 4);
             assert!(cosines.iter().all(|c| c.abs() < 1.0 + 1e-9), "{name}");
@@ -168,14 +173,22 @@ fn a_study_of_everything_leaves_files_that_agree() {
 fn variants_that_change_nothing_give_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("study");
-    let args =
-        ["--seeds", "1", "--variants", "every-1,clean-1000", "--imbalance", "5", "--weights", "normalised"];
+    let args = [
+        "--seeds",
+        "1",
+        "--variants",
+        "every-1,clean-1000,unroll-1",
+        "--imbalance",
+        "5",
+        "--weights",
+        "normalised",
+    ];
     let args = [&args[..], &["--batch", "200", "--epochs", "1", "--noise", "flip2:0.4"]].concat();
     let summary = study(&args, &out);
     assert!(summary["conclusions"].as_str().unwrap().contains("nothing can be concluded"));
     let cells = cells(&out);
     let published = &cells["published-seed-1"];
-    for other in ["every-1-seed-1", "clean-1000-seed-1"] {
+    for other in ["every-1-seed-1", "clean-1000-seed-1", "unroll-1-seed-1"] {
         assert_eq!(cells[other]["accuracy"], published["accuracy"], "{other}");
         assert_eq!(cells[other]["mean_weight_clean"], published["mean_weight_clean"], "{other}");
         assert!(cosines(&cells[other]).iter().all(|c| (c - 1.0).abs() < 1e-6), "{other}");

@@ -49,6 +49,9 @@ fn flags() {
         fails(&[&["train", "--out", text(&out)], args].concat(), code, parts);
         assert!(!out.exists(), "{args:?}");
     };
+    train(&["--method", "gce", "--unroll", "2"], 2, &["--unroll", "gce"]);
+    train(&["--unroll", "2", "--virtual", "momentum"], 2, &["--unroll", "--virtual momentum"]);
+    train(&["--theta-every", "0"], 2, &["--theta-every", "0"]);
     train(&["--epochs", "0"], 2, &["--epochs", "`0`"]);
     train(&["--milestones", "0"], 2, &["--milestones", "`0`"]);
     train(&["--milestones", "12,8"], 2, &["--milestones", "12,8"]);

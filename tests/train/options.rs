@@ -58,6 +58,8 @@ fn every_option_trains() {
     let uniform = run(&["--method", "uniform"]);
     assert!(uniform["meta_steps_per_second"].is_null() && uniform["weight_curve"] == serde_json::json!([]));
     let curve = |lr: &[&str]| run(&[&["--no-baseline"], lr].concat())["weight_curve"].clone();
+    // One virtual step, and a step of V in each, are the default.
+    assert_eq!(curve(&["--unroll", "1", "--theta-every", "1"]), curve(&[]));
     // What Adam's preset has with kinks, and as published.
     assert_eq!(curve(&[]), curve(&["--weight-net-lr", "2e-3"]));
     let faithful = ["--weight-net-init", "faithful"];
@@ -76,6 +78,9 @@ fn every_option_trains() {
         &["--weight-net-preset", "sgd-noise"],
         &["--weight-net-init", "faithful"],
         &["--precision", "f64"],
+        &["--unroll", "3"],
+        &["--theta-every", "3"],
+        &["--route", "neumann:3"],
     ] {
         let curve = run(&[&["--no-baseline"], options].concat())["weight_curve"].clone();
         assert!(!curves.contains(&curve), "{options:?}");
