@@ -35,6 +35,7 @@ impl MetaStep<'_> {
         if order == Order::Published {
             return self.record(tape, true);
         }
+        self.config.check()?;
         let mut start = self.start(tape, order != Order::Gradient)?;
         tape.output("loss", start.losses)?;
         tape.output("correct", start.correct)?;

@@ -121,6 +121,7 @@ impl MetaStep<'_> {
     /// # Errors
     /// None for networks and options of this crate; the tape's own errors are passed on.
     pub fn record(&self, tape: &mut Tape, everything: bool) -> Result<()> {
+        self.config.check()?;
         let lr_theta = tape.input("lr.theta", Kind::Float, [])?;
         let mut start = self.start(tape, true)?;
 

@@ -110,7 +110,8 @@ pub fn train(
     let noise = data.config.noise;
     let clean = Variant::Published.meta_set(pool, &data.split.train, noise)?;
     data.split.meta = variant.meta_set(pool, &data.split.train, noise)?;
-    data.config.route = Route::Jvp;
+    // What the variant before has set is not this one's.
+    (data.config.route, data.config.unroll) = (Route::Jvp, 1);
     if variant == Variant::Uniform {
         return uniform(data, session, watch);
     }
