@@ -116,7 +116,7 @@ impl<'a> Forward<'a> {
         self.used.retain(|name| name.rsplit_once('.').map(|(of, _)| of) != Some(layer));
     }
 
-    /// Extents of `x` from an axis on, from the last: `channels(x)` is the last one's.
+    /// The extent of the last axis.
     fn channels(&self, x: Var) -> usize {
         self.tape.shape(x).last().copied().unwrap_or(1)
     }

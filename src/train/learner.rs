@@ -183,7 +183,7 @@ impl Learner {
             lr: data.config.lr_at(epoch),
             train_loss: sums.loss / steps,
             train_accuracy: 100.0 * sums.hits / steps,
-            meta_loss: self.steps.iter().any(|s| s.meta_loss.is_some()).then(|| sums.meta_loss / steps),
+            meta_loss: (sums.meta_steps > 0).then(|| sums.meta_loss / sums.meta_steps as f64),
             test_loss,
             test_accuracy: accuracy(&confusion),
             mean_weight_clean: mean_where(&sums.weights, &sums.corrupted, false),
@@ -220,6 +220,8 @@ impl Learner {
             let hit = hits.iter().sum::<f64>() / n as f64;
             if let Some(meta) = program.meta_loss {
                 self.session.read_into(&program.program, meta, &mut meta_loss)?;
+                sums.meta_loss += meta_loss[0];
+                sums.meta_steps += 1;
             }
             if let Some(weight) = program.weight {
                 self.session.read_into(&program.program, weight, &mut weights)?;
@@ -234,7 +236,6 @@ impl Learner {
             }
             sums.loss += loss;
             sums.hits += hit;
-            sums.meta_loss += meta_loss[0];
             let meta_loss = self.steps[at].meta_loss.map(|_| meta_loss[0]);
             watch(self.method, StepReport { step: i + 1, loss, meta_loss, accuracy: 100.0 * hit });
         }
@@ -352,6 +353,8 @@ struct Sums {
     loss: f64,
     hits: f64,
     meta_loss: f64,
+    /// Steps that had one.
+    meta_steps: u64,
     /// Of every sample of every batch, and whether its label is wrong.
     weights: Vec<f64>,
     corrupted: Vec<bool>,
