@@ -109,8 +109,11 @@ impl Driver for Counter {
     fn download(&self, _from: Address, _bytes: &mut [u8]) -> Result<()> {
         Ok(())
     }
-    fn function(&mut self, _source: Source, _name: &str) -> Result<Function> {
+    fn function(&mut self, _source: &Source, _name: &str) -> Result<Function> {
         Ok(Function(0))
+    }
+    fn prepare(&mut self, _sources: &[&Source]) -> Result<()> {
+        Ok(())
     }
     fn run(&mut self, command: &Told) -> Result<()> {
         self.told.push(match command {

@@ -8,13 +8,16 @@ use metatape::backend::cuda::driver::{Command, Driver, Source};
 const BLOCK: usize = 128;
 const BLOCKS: usize = 2;
 
+fn faults() -> Source {
+    Source { name: "faults.cu".into(), text: include_str!("simulator/faults.cu").into() }
+}
+
 /// Runs one mode of the kernel; what the simulator says to it.
 fn run(mode: u32, seed: u64) -> Result<(), String> {
     let mut simulator = Simulator::new(seed);
     let bytes = 4 * BLOCK * BLOCKS;
     let (x, y) = (simulator.allocate(bytes).unwrap(), simulator.allocate(bytes).unwrap());
-    let source = Source { name: "../tests/simulator/faults.cu", text: "" };
-    let function = simulator.function(source, "fault").unwrap();
+    let function = simulator.function(&faults(), "fault").unwrap();
     let mut params = [x.to_le_bytes(), y.to_le_bytes()].concat();
     params.extend([mode.to_le_bytes(), [0; 4]].concat());
     let (block, shared) = (BLOCK as u32, 4 * BLOCK as u32);
@@ -64,8 +67,7 @@ fn what_is_wrong_is_reported() {
 #[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
 fn a_parameter_struct_of_another_size_is_reported() {
     let mut simulator = Simulator::new(0);
-    let source = Source { name: "../tests/simulator/faults.cu", text: "" };
-    let function = simulator.function(source, "fault").unwrap();
+    let function = simulator.function(&faults(), "fault").unwrap();
     let launch = Command::Launch { function, grid: [1; 3], block: 32, shared: 0, params: vec![0; 16] };
     let said = simulator.run(&launch).unwrap_err().to_string();
     assert!(said.contains("24 bytes here and 16 on the host"), "{said}");

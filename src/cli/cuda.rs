@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use metatape::backend::cuda::Cuda;
-pub use metatape::backend::cuda::driver::Command;
-pub use metatape::backend::cuda::{Gpu, Precision, commands, compile_kernels, describe_gpus, entry_bytes};
+pub use metatape::backend::cuda::driver::{Command, Source};
+pub use metatape::backend::cuda::{
+    Gpu, Precision, commands, compile_kernels, describe_gpus, entry_bytes, written,
+};
 use metatape::program::Backend;
 
 /// A GPU for several backends.

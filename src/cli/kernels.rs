@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use metatape::Result;
+use metatape::meta::Route;
+use metatape::{Error, Result};
 use serde_json::json;
 
-use super::cuda::compile_kernels;
+use super::bench::Steps;
+use super::cuda::{Precision, Source, compile_kernels, written};
 use super::report;
-use super::values::architecture;
+use super::values::{architecture, model, positive};
 
 /// `metatape kernels`.
 #[derive(Args, Clone, Debug)]
@@ -18,8 +20,11 @@ use super::values::architecture;
                   compile, and for machines with a GPU but without NVRTC. `metatape info` shows a card's compute capability; 9.0 is \
                   sm_90. The folder serves every metatape with the same kernels.
 
+The kernels of a network's entrywise work are written for it: --models prepares those of `metatape bench`, and other programs \
+compile theirs when they start.
+
 Example:
-  metatape kernels --arch sm_80 --arch sm_90 --out kernels
+  metatape kernels --arch sm_80 --arch sm_90 --out kernels --models resnet32
   METATAPE_CACHE_DIR=kernels metatape bench --device cuda"
 )]
 pub struct KernelsArgs {
@@ -29,14 +34,44 @@ pub struct KernelsArgs {
     /// Folder to write to
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Classifiers whose steps' kernels are compiled, too, separated by commas
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = model)]
+    pub models: Vec<String>,
+    /// Samples of their batches
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
+    pub batch: usize,
+    /// Further files of CUDA C++ that use the headers of kernels/
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
     /// Print JSON instead of a table
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 }
 
+/// What is compiled besides the files of `kernels/`.
+fn others(args: &KernelsArgs) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for model in &args.models {
+        let steps = Steps::new(model, args.batch, Route::Jvp)?;
+        for plan in [steps.plain()?, steps.meta()?] {
+            for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+                sources.extend(written(&plan, precision)?);
+            }
+        }
+    }
+    for file in &args.files {
+        let text = std::fs::read_to_string(file).map_err(Error::io(file, "read"))?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        sources.push(Source { name: name.into(), text: text.into() });
+    }
+    sources.sort();
+    sources.dedup();
+    Ok(sources)
+}
+
 /// Compiles, writes, and tells what was written.
 pub fn run(args: &KernelsArgs) -> Result<()> {
-    let (compiled, version) = compile_kernels(&args.out, &args.architectures)?;
+    let (compiled, version) = compile_kernels(&args.out, &args.architectures, &others(args)?)?;
     let total: usize = compiled.iter().map(|c| c.bytes).sum();
     if args.json {
         let files =
@@ -51,7 +86,7 @@ pub fn run(args: &KernelsArgs) -> Result<()> {
     let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
     let mut rows = vec![row(["file", "arch", "bytes"])];
     for c in &compiled {
-        rows.push(row([c.file, &format!("sm_{}", c.capability), &c.bytes.to_string()]));
+        rows.push(row([&c.file, &format!("sm_{}", c.capability), &c.bytes.to_string()]));
     }
     rows.push(row(["all", "", &total.to_string()]));
     let table = report::table(&rows);

@@ -2,6 +2,7 @@
 //! whoever names one is told why. The items are those of `cuda.rs`.
 #![allow(dead_code, reason = "what only a GPU makes is never made")]
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -31,8 +32,15 @@ pub enum Command {
 }
 
 /// As the library's.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    pub name: Cow<'static, str>,
+    pub text: Cow<'static, str>,
+}
+
+/// As the library's.
 pub struct Compiled {
-    pub file: &'static str,
+    pub file: String,
     pub capability: i32,
     pub bytes: usize,
 }
@@ -53,11 +61,15 @@ pub fn describe_gpus() -> Vec<String> {
     Vec::new()
 }
 
-pub fn compile_kernels(_: &Path, _: &[i32]) -> Result<(Vec<Compiled>, String)> {
+pub fn compile_kernels(_: &Path, _: &[i32], _: &[Source]) -> Result<(Vec<Compiled>, String)> {
     absent()
 }
 
 pub fn commands(_: &Plan, _: Precision) -> Result<Vec<Vec<Command>>> {
+    absent()
+}
+
+pub fn written(_: &Plan, _: Precision) -> Result<Vec<Source>> {
     absent()
 }
 

@@ -46,7 +46,7 @@ pub struct Simulator {
     /// By address.
     memory: Vec<Allocation>,
     /// By file and name.
-    functions: Vec<(&'static str, String, Entry)>,
+    functions: Vec<(String, String, Entry)>,
     graphs: Vec<Vec<Command>>,
     /// Of the order in which threads run; another one for every launch.
     seed: u64,
@@ -185,17 +185,22 @@ impl Driver for Simulator {
         Ok(())
     }
 
-    fn function(&mut self, source: Source, name: &str) -> Result<Function> {
+    fn function(&mut self, source: &Source, name: &str) -> Result<Function> {
         if let Some(at) = self.functions.iter().position(|f| f.0 == source.name && f.1 == name) {
             return Ok(Function(at));
         }
-        let library = library(source.name);
+        let library = library(source);
         // SAFETY: every kernel has an entry of this type (`KERNEL` in common.cuh).
         let entry = unsafe { library.get::<Entry>(format!("sim_{name}\0").as_bytes()) };
         let entry =
             entry.map_err(|e| Error::Device(format!("kernels/{} has no kernel {name}: {e}", source.name)))?;
-        self.functions.push((source.name, name.to_owned(), *entry));
+        self.functions.push((source.name.to_string(), name.to_owned(), *entry));
         Ok(Function(self.functions.len() - 1))
+    }
+
+    fn prepare(&mut self, sources: &[&Source]) -> Result<()> {
+        libraries(sources);
+        Ok(())
     }
 
     fn run(&mut self, command: &Command) -> Result<()> {
@@ -268,26 +273,40 @@ fn free(Allocation { address, bytes }: Allocation) {
     unsafe { dealloc(address as *mut u8, layout) };
 }
 
-/// A file of `kernels/` as a shared object, compiled once for its content.
-fn library(name: &str) -> &'static Library {
+/// A file's shared object, compiled once for its content.
+fn library(source: &Source) -> &'static Library {
+    libraries(&[source])[0]
+}
+
+/// Those of several files; what is not there yet is compiled as one.
+fn libraries(sources: &[&Source]) -> Vec<&'static Library> {
     static LOADED: Mutex<Option<HashMap<String, &'static Library>>> = Mutex::new(None);
     let mut loaded = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    loaded.get_or_insert_default().entry(name.to_owned()).or_insert_with(|| {
-        let object = compile(name);
+    let loaded = loaded.get_or_insert_default();
+    let mut missing: Vec<&Source> = sources.to_vec();
+    missing.retain(|s| !loaded.contains_key(&*s.name));
+    missing.sort_by_key(|s| &s.name);
+    missing.dedup();
+    if !missing.is_empty() {
+        let object = compile(&missing);
         // SAFETY: compiled from this repository's own sources; it has no initialisers that do
         // anything.
         let library = unsafe { Library::new(&object) };
         // It stays as long as the process: kernels may be called from any thread.
-        Box::leak(Box::new(library.unwrap_or_else(|e| panic!("{}: {e}", object.display()))))
-    })
+        let library: &'static Library =
+            Box::leak(Box::new(library.unwrap_or_else(|e| panic!("{}: {e}", object.display()))));
+        loaded.extend(missing.iter().map(|s| (s.name.to_string(), library)));
+    }
+    sources.iter().map(|s| loaded[&*s.name]).collect()
 }
 
-fn compile(name: &str) -> PathBuf {
+fn compile(sources: &[&Source]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (kernels, simulator) = (root.join("kernels"), root.join("tests/simulator"));
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let text: String = sources.iter().map(|s| &*s.text).collect();
     let mut hash = DefaultHasher::new();
-    (name, &compiler, std::fs::read(kernels.join(name)).unwrap()).hash(&mut hash);
+    compiler.hash(&mut hash);
     for folder in [&kernels, &simulator] {
         let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
         files.retain(|f| f.extension().is_some_and(|e| ["cuh", "h", "cpp"].iter().any(|x| e == *x)));
@@ -296,7 +315,10 @@ fn compile(name: &str) -> PathBuf {
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulator");
     std::fs::create_dir_all(&folder).unwrap();
-    let file = Path::new(name).file_name().unwrap().to_str().unwrap();
+    // The simulator itself is the same for all kernels.
+    let runtime = folder.join(format!("simulator-{:016x}.o", hash.finish()));
+    text.hash(&mut hash);
+    let file = &*sources[0].name;
     let object = folder.join(format!("{file}-{:016x}.so", hash.finish()));
     if object.exists() {
         return object;
@@ -317,11 +339,19 @@ fn compile(name: &str) -> PathBuf {
         process.args(["-std=c++20", "-fPIC"]).current_dir(work.path());
         process
     };
-    run(base().args(["-O2", "-c", "-o", "simulator.o"]).arg(simulator.join("cuda_sim.cpp")));
+    if !runtime.exists() {
+        run(base().args(["-O2", "-c", "-o", "simulator.o"]).arg(simulator.join("cuda_sim.cpp")));
+        std::fs::rename(work.path().join("simulator.o"), &runtime).unwrap();
+    }
     let mut kernel = base();
+    std::fs::write(work.path().join(file), text).unwrap();
+    // `benches/gpu/pack.sh` compiles for a card what the tests have written.
+    for source in sources {
+        std::fs::write(folder.join(&*source.name), &*source.text).unwrap();
+    }
     kernel.args(hooks).args(quiet).arg("-I").arg(&kernels).arg("-include").arg(simulator.join("cuda_sim.h"));
-    run(kernel.args(["-c", "-o", "kernel.o", "-x", "c++"]).arg(kernels.join(name)));
-    run(base().args(["-shared", "-o", "all.so", "kernel.o", "simulator.o"]));
+    run(kernel.args(["-c", "-o", "kernel.o", "-x", "c++"]).arg(file));
+    run(base().args(["-shared", "-o", "all.so", "kernel.o"]).arg(&runtime));
     std::fs::rename(work.path().join("all.so"), &object).unwrap();
     object
 }

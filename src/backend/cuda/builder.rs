@@ -9,6 +9,22 @@ use crate::error::Result;
 use crate::program::{Place, Tensor};
 use crate::tape::Kind;
 
+/// A launch of a kernel that was written for a program.
+pub struct Prepared {
+    /// The kernel's file.
+    pub source: Source,
+    /// The kernel.
+    pub name: String,
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+    /// The parameter struct.
+    pub params: Vec<u8>,
+}
+
 /// What the launch code of a kernel works with.
 pub struct Builder<'a> {
     /// Compiles kernels.
@@ -60,7 +76,7 @@ impl Builder<'_> {
     /// `block` threads.
     pub fn launch<P: Pod>(
         &mut self,
-        source: Source,
+        source: &Source,
         name: &str,
         grid: [u32; 3],
         block: u32,
@@ -69,6 +85,14 @@ impl Builder<'_> {
     ) -> Result<()> {
         let function = self.driver.function(source, name)?;
         let params = bytemuck::bytes_of(params).to_vec();
+        self.commands.push(Command::Launch { function, grid, block, shared, params });
+        Ok(())
+    }
+
+    /// Launches what was prepared.
+    pub fn launch_prepared(&mut self, prepared: Prepared) -> Result<()> {
+        let Prepared { source, name, grid, block, shared, params } = prepared;
+        let function = self.driver.function(&source, &name)?;
         self.commands.push(Command::Launch { function, grid, block, shared, params });
         Ok(())
     }

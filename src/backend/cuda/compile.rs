@@ -31,17 +31,17 @@ impl Compiler {
     }
 
     fn ready(&self) -> Result<()> {
-        match ALL.iter().find(|source| !self.cache.has(&parts(source, &self.key()))) {
-            Some(missing) => self.nvrtc(*missing).map(drop),
+        match ALL.iter().find(|source| !self.has(source)) {
+            Some(missing) => self.nvrtc(missing).map(drop),
             None => Ok(()),
         }
     }
 
     /// Machine code of a file, handed to `load`. Code from the cache that cannot be loaded is
     /// compiled anew.
-    pub fn with_image<T>(&self, source: Source, load: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
+    pub fn with_image<T>(&self, source: &Source, load: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
         let key = self.key();
-        let parts = parts(&source, &key);
+        let parts = parts(source, &key);
         if let Some(loaded) = self.cache.find(&parts).and_then(|image| load(&image).ok()) {
             return Ok(loaded);
         }
@@ -52,8 +52,24 @@ impl Compiler {
         Ok(loaded)
     }
 
+    /// Compiles those files that the cache has not into it, side by side.
+    pub fn fill(&self, sources: &[&Source]) -> Result<()> {
+        let missing: Vec<_> = sources.iter().filter(|source| !self.has(source)).collect();
+        let [first, _, ..] = missing[..] else { return Ok(()) };
+        let (nvrtc, key) = (self.nvrtc(first)?, self.key());
+        missing.into_par_iter().try_for_each(|source| {
+            let image = nvrtc.compile(source, self.card)?;
+            let _ = self.cache.store(&parts(source, &key), &image);
+            Ok(())
+        })
+    }
+
+    fn has(&self, source: &Source) -> bool {
+        self.cache.has(&parts(source, &self.key()))
+    }
+
     /// The compiler, for a file that the cache has not.
-    fn nvrtc(&self, source: Source) -> Result<Nvrtc> {
+    fn nvrtc(&self, source: &Source) -> Result<Nvrtc> {
         let Capability(card) = self.card;
         (self.load)().map_err(|e| {
             Error::Device(format!(
@@ -82,29 +98,34 @@ fn parts<'a>(source: &'a Source, card: &'a [u8; 4]) -> Vec<&'a [u8]> {
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// Its name, as in `kernels/`.
-    pub file: &'static str,
+    pub file: String,
     /// The cards' compute capability: 90 is 9.0.
     pub capability: i32,
     /// Of machine code.
     pub bytes: usize,
 }
 
-/// Compiles every file of `kernels/` for cards of these compute capabilities (90 is 9.0) into a
-/// folder that `METATAPE_CACHE_DIR` may name on machines without NVRTC; none of these cards need be
-/// here. What was compiled, and NVRTC's version.
+/// Compiles every file of `kernels/`, and others (those that [`super::written`] gives), for cards of
+/// these compute capabilities (90 is 9.0) into a folder that `METATAPE_CACHE_DIR` may name on
+/// machines without NVRTC; none of these cards need be here. What was compiled, and NVRTC's version.
 ///
 /// # Errors
 /// [`Error::Device`] if there is no NVRTC or it does not know a card, [`Error::Io`] if the folder
 /// cannot be written to.
-pub fn compile_kernels(folder: &Path, capabilities: &[i32]) -> Result<(Vec<Compiled>, String)> {
+pub fn compile_kernels(
+    folder: &Path,
+    capabilities: &[i32],
+    others: &[Source],
+) -> Result<(Vec<Compiled>, String)> {
     let (nvrtc, cache) = (Nvrtc::load()?, Cache::in_folder(folder));
     capabilities.iter().try_for_each(|c| nvrtc.knows(Capability(*c)))?;
-    let jobs = ALL.iter().flat_map(|source| capabilities.iter().map(move |c| (*source, *c)));
-    let compile = |(source, capability): (Source, i32)| {
+    let sources = ALL.iter().copied().chain(others);
+    let jobs = sources.flat_map(|source| capabilities.iter().map(move |c| (source, *c)));
+    let compile = |(source, capability): (&Source, i32)| {
         let image = nvrtc.compile(source, Capability(capability))?;
-        let stored = cache.store(&parts(&source, &capability.to_le_bytes()), &image);
+        let stored = cache.store(&parts(source, &capability.to_le_bytes()), &image);
         stored.map_err(Error::io(folder, "write compiled kernels to"))?;
-        Ok(Compiled { file: source.name, capability, bytes: image.len() })
+        Ok(Compiled { file: source.name.to_string(), capability, bytes: image.len() })
     };
     let compiled = jobs.collect::<Vec<_>>().into_par_iter().map(compile).collect::<Result<_>>()?;
     Ok((compiled, nvrtc.version))
@@ -132,11 +153,11 @@ mod tests {
                 images.borrow_mut().push(image.to_vec());
                 Ok(())
             };
-            compiler.with_image(*source, load).unwrap_or_else(|e| panic!("{}: {e}", source.name));
+            compiler.with_image(source, load).unwrap_or_else(|e| panic!("{}: {e}", source.name));
             assert_eq!(images.borrow().len(), 1, "{}", source.name);
-            let error = compiler.with_image(*source, |_| -> Result<()> { Err(Error::Device("no".into())) });
+            let error = compiler.with_image(source, |_| -> Result<()> { Err(Error::Device("no".into())) });
             let error = error.unwrap_err().to_string();
-            assert!(error.contains(source.name) && error.contains("libnvrtc"), "{error}");
+            assert!(error.contains(&*source.name) && error.contains("libnvrtc"), "{error}");
         }
         let compiler = without_nvrtc(folder, other);
         let ready = compiler.ready().unwrap_err().to_string();
@@ -156,20 +177,20 @@ mod tests {
         }
         hold_without_nvrtc(folder.path(), 90, 80);
         // Another text is another file.
-        let changed = Source { text: "// nothing", ..ALL[0] };
-        assert!(without_nvrtc(folder.path(), 90).with_image(changed, |_| Ok(())).is_err());
+        let changed = Source { text: "// nothing".into(), ..ALL[0].clone() };
+        assert!(without_nvrtc(folder.path(), 90).with_image(&changed, |_| Ok(())).is_err());
     }
 
     #[test]
     #[ignore = "needs NVRTC; .ci/run has it"]
     fn nvrtc_fills_a_cache_that_needs_no_nvrtc() {
         let folder = tempfile::tempdir().unwrap();
-        let (compiled, version) = compile_kernels(folder.path(), &[90]).unwrap();
+        let (compiled, version) = compile_kernels(folder.path(), &[90], &[]).unwrap();
         assert_eq!(compiled.len(), ALL.len());
         assert!(compiled.iter().all(|c| c.capability == 90 && c.bytes > 1000), "{compiled:?}");
         assert!(version.starts_with("1"), "{version}");
         hold_without_nvrtc(folder.path(), 90, 80);
-        let error = compile_kernels(folder.path(), &[90, 1]).unwrap_err().to_string();
+        let error = compile_kernels(folder.path(), &[90, 1], &[]).unwrap_err().to_string();
         assert!(error.contains("sm_1;"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! What the CUDA backend needs of a machine: a GPU through cudarc (`gpu.rs`), or the simulator of
 //! the tests, which runs the same kernels on a CPU.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
@@ -17,12 +18,13 @@ pub struct Function(pub usize);
 pub struct Graph(pub usize);
 
 /// A file of `kernels/`, with the text of what it includes put in by name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Source {
-    /// File name, as in `kernels/`.
-    pub name: &'static str,
+    /// File name, as in `kernels/`; of a file that was written for a program, one that tells its
+    /// text.
+    pub name: Cow<'static, str>,
     /// CUDA C++.
-    pub text: &'static str,
+    pub text: Cow<'static, str>,
 }
 
 /// What is run, one after another, on the one stream.
@@ -131,7 +133,10 @@ pub trait Driver: Send {
 
     /// The kernel `name` of a file; compiled if it must be. Kernels of several files may have one
     /// name.
-    fn function(&mut self, source: Source, name: &str) -> Result<Function>;
+    fn function(&mut self, source: &Source, name: &str) -> Result<Function>;
+
+    /// Makes files ready whose kernels will be asked for: together, they are compiled faster.
+    fn prepare(&mut self, sources: &[&Source]) -> Result<()>;
 
     /// Runs one command.
     fn run(&mut self, command: &Command) -> Result<()>;
@@ -175,8 +180,12 @@ impl<D: Driver> Driver for Arc<Mutex<D>> {
         hold(self).download(from, bytes)
     }
 
-    fn function(&mut self, source: Source, name: &str) -> Result<Function> {
+    fn function(&mut self, source: &Source, name: &str) -> Result<Function> {
         hold(self).function(source, name)
+    }
+
+    fn prepare(&mut self, sources: &[&Source]) -> Result<()> {
+        hold(self).prepare(sources)
     }
 
     fn run(&mut self, command: &Command) -> Result<()> {

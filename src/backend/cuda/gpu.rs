@@ -32,9 +32,9 @@ pub struct Gpu {
     reads_ordinary_memory: bool,
     /// Dynamic and static shared memory that a block may have together.
     shared_limit: i32,
-    modules: HashMap<&'static str, sys::CUmodule>,
+    modules: HashMap<String, sys::CUmodule>,
     /// By file and name: the files of the three precisions have kernels of the same names.
-    functions: Vec<(&'static str, String, sys::CUfunction)>,
+    functions: Vec<(String, String, sys::CUfunction)>,
     /// By number; `None` where one was released.
     graphs: Vec<Option<sys::CUgraphExec>>,
     /// With their bytes.
@@ -181,8 +181,8 @@ impl Gpu {
         unsafe { result::ctx::set_current(self.context) }.map_err(failed("be used from this thread"))
     }
 
-    fn module(&mut self, source: Source) -> Result<sys::CUmodule> {
-        if let Some(module) = self.modules.get(source.name) {
+    fn module(&mut self, source: &Source) -> Result<sys::CUmodule> {
+        if let Some(module) = self.modules.get(&*source.name) {
             return Ok(*module);
         }
         let module = self.compiler.with_image(source, |image| {
@@ -191,7 +191,7 @@ impl Gpu {
             unsafe { result::module::load_data(image.as_ptr().cast()) }
                 .map_err(failed(&format!("load kernels/{}", source.name)))
         })?;
-        self.modules.insert(source.name, module);
+        self.modules.insert(source.name.to_string(), module);
         Ok(module)
     }
 
@@ -332,7 +332,7 @@ impl Driver for Gpu {
         self.synchronise()
     }
 
-    fn function(&mut self, source: Source, name: &str) -> Result<Function> {
+    fn function(&mut self, source: &Source, name: &str) -> Result<Function> {
         if let Some(at) = self.functions.iter().position(|f| f.0 == source.name && f.1 == name) {
             return Ok(Function(at));
         }
@@ -354,8 +354,12 @@ impl Driver for Gpu {
             result::function::set_function_attribute(function, DYNAMIC, self.shared_limit - fixed)
                 .map_err(failed("give a kernel all shared memory"))?;
         }
-        self.functions.push((source.name, name.to_owned(), function));
+        self.functions.push((source.name.to_string(), name.to_owned(), function));
         Ok(Function(self.functions.len() - 1))
+    }
+
+    fn prepare(&mut self, sources: &[&Source]) -> Result<()> {
+        self.compiler.fill(sources)
     }
 
     fn run(&mut self, command: &Command) -> Result<()> {

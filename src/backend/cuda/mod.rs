@@ -29,7 +29,7 @@ pub use backend::Cuda;
 pub use builder::entry_bytes;
 pub use compile::{Compiled, compile_kernels};
 pub use gpu::{Gpu, describe_gpus};
-pub use paper::commands;
+pub use paper::{commands, written};
 
 /// How floating-point numbers are stored and multiplied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

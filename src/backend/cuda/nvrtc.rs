@@ -66,7 +66,7 @@ impl Nvrtc {
     ///
     /// # Errors
     /// [`Error::Device`] if NVRTC refuses, or knows neither the card nor an earlier one.
-    pub fn compile(&self, source: Source, card: Capability) -> Result<Vec<u8>> {
+    pub fn compile(&self, source: &Source, card: Capability) -> Result<Vec<u8>> {
         let earlier = self.known.iter().copied().filter(|a| *a < card.0).max();
         let (intermediate, architecture) = match earlier {
             _ if self.known.contains(&card.0) => (false, format!("--gpu-architecture=sm_{}", card.0)),
@@ -76,7 +76,7 @@ impl Nvrtc {
         let text = |t: &str| {
             CString::new(t).map_err(|_| Error::Device(format!("{} holds a zero byte", source.name)))
         };
-        let (code, name) = (text(source.text)?, text(source.name)?);
+        let (code, name) = (text(&source.text)?, text(&source.name)?);
         let headers = HEADERS.iter().map(|h| text(h.1)).collect::<Result<Vec<_>>>()?;
         let contents: Vec<*const c_char> = headers.iter().map(|h| h.as_ptr()).collect();
         let names: Vec<*const c_char> = HEADERS.iter().map(|h| h.0.as_ptr()).collect();
@@ -105,7 +105,7 @@ impl Nvrtc {
         program.code(intermediate)
     }
 
-    fn refused(&self, source: Source, answer: sys::nvrtcResult, program: &Compilation) -> Error {
+    fn refused(&self, source: &Source, answer: sys::nvrtcResult, program: &Compilation) -> Error {
         // SAFETY: the program was created by NVRTC.
         let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
         let log: Vec<u8> = log.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
@@ -176,7 +176,7 @@ mod tests {
             assert_eq!(nvrtc.version, version, "another one than CUDA_HOME names was found");
         }
         for (card, begin) in [(90, &b"\x7fELF"[..]), (999, &b"//"[..])] {
-            let image = nvrtc.compile(STRUCTURE, Capability(card)).unwrap();
+            let image = nvrtc.compile(&STRUCTURE, Capability(card)).unwrap();
             assert!(
                 image.starts_with(begin) || image[1..].starts_with(begin),
                 "card {card}: {:?}",
@@ -185,10 +185,10 @@ mod tests {
             let kernel = image.windows(6).any(|w| w == b"gather");
             assert!(kernel, "card {card}: no kernel `gather`");
         }
-        let broken = Source { name: "broken.cu", text: "#include \"common.cuh\"\nKERNEL(" };
-        let error = nvrtc.compile(broken, Capability(90)).unwrap_err().to_string();
+        let broken = Source { name: "broken.cu".into(), text: "#include \"common.cuh\"\nKERNEL(".into() };
+        let error = nvrtc.compile(&broken, Capability(90)).unwrap_err().to_string();
         assert!(error.contains("kernels/broken.cu") && error.contains("defect"), "{error}");
-        let error = nvrtc.compile(STRUCTURE, Capability(1)).unwrap_err().to_string();
+        let error = nvrtc.compile(&STRUCTURE, Capability(1)).unwrap_err().to_string();
         assert!(error.contains("sm_1;") && error.contains("sm_90"), "{error}");
     }
 }

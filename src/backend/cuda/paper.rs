@@ -2,6 +2,7 @@
 //! nothing behind them.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Precision;
 use super::backend::Cuda;
@@ -19,12 +20,29 @@ const ALIGNMENT: usize = 256;
 /// # Errors
 /// If a tensor is larger than kernels can count.
 pub fn commands(plan: &Plan, precision: Precision) -> Result<Vec<Vec<Command>>> {
-    let mut cuda = Cuda::new(Box::new(Paper::default()), precision, false);
+    Ok(loaded(Paper::default(), plan, precision)?.commands(0).map(<[Command]>::to_vec).collect())
+}
+
+/// The files of kernels that the backend would write for a plan, each once.
+///
+/// # Errors
+/// As [`commands`].
+pub fn written(plan: &Plan, precision: Precision) -> Result<Vec<Source>> {
+    let paper = Arc::new(Mutex::new(Paper::default()));
+    loaded(paper.clone(), plan, precision)?;
+    let mut paper = paper.lock().unwrap_or_else(PoisonError::into_inner);
+    paper.written.sort_by(|a, b| a.name.cmp(&b.name));
+    paper.written.dedup();
+    Ok(std::mem::take(&mut paper.written))
+}
+
+fn loaded(driver: impl Driver + 'static, plan: &Plan, precision: Precision) -> Result<Cuda> {
+    let mut cuda = Cuda::new(Box::new(driver), precision, false);
     for state in &plan.states {
         cuda.add_state(state.kind, state.shape.count())?;
     }
     cuda.load(plan.clone(), (0..plan.states.len()).collect())?;
-    Ok(cuda.commands(0).map(<[Command]>::to_vec).collect())
+    Ok(cuda)
 }
 
 #[derive(Default)]
@@ -33,7 +51,9 @@ struct Paper {
     end: usize,
     /// Bytes by address.
     memory: HashMap<Address, usize>,
-    functions: Vec<(&'static str, String)>,
+    functions: Vec<(String, String)>,
+    /// What was written for programs.
+    written: Vec<Source>,
 }
 
 fn nothing<T>(what: &str) -> Result<T> {
@@ -61,12 +81,17 @@ impl Driver for Paper {
         nothing("give data")
     }
 
-    fn function(&mut self, source: Source, name: &str) -> Result<Function> {
+    fn function(&mut self, source: &Source, name: &str) -> Result<Function> {
         let at = self.functions.iter().position(|f| f.0 == source.name && f.1 == name);
         Ok(Function(at.unwrap_or_else(|| {
-            self.functions.push((source.name, name.to_owned()));
+            self.functions.push((source.name.to_string(), name.to_owned()));
             self.functions.len() - 1
         })))
+    }
+
+    fn prepare(&mut self, sources: &[&Source]) -> Result<()> {
+        self.written.extend(sources.iter().map(|s| (*s).clone()));
+        Ok(())
     }
 
     fn run(&mut self, _command: &Command) -> Result<()> {
@@ -101,8 +126,6 @@ impl Driver for Paper {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
     use crate::program::{Options, Session};
     use crate::tape::{Kind, Tape};

@@ -18,6 +18,7 @@ mod steps;
 mod timed;
 
 pub use args::BenchArgs;
+pub use steps::Steps;
 
 use metatape::meta::Route;
 use metatape::{Error, Result};

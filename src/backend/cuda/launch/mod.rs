@@ -1,6 +1,5 @@
 //! The host side of each kernel family: its parameter structs, grids and workspace.
 
-mod assemble;
 pub mod conv;
 pub mod entrywise;
 pub mod gemm;
@@ -16,7 +15,7 @@ use std::ops::Range;
 use pool::Pooling;
 
 use super::Precision;
-use super::builder::Builder;
+use super::builder::{Builder, Prepared};
 use crate::error::Result;
 use crate::program::{Instr, Kernel};
 use crate::tape::{Form, Scalar};
@@ -39,11 +38,11 @@ pub fn workspace_bytes(precision: Precision, instr: &Instr) -> usize {
 }
 
 /// Appends the commands of an instruction.
-fn build_one(b: &mut Builder, instr: &Instr) -> Result<()> {
+fn build_one(b: &mut Builder, instr: &Instr, prepared: Option<Prepared>) -> Result<()> {
     match &instr.kernel {
         Kernel::Contract { form: Form::Conv(_), .. } => conv::build(b, instr),
         Kernel::Contract { form: Form::Gemm | Form::Mul, .. } => gemm::build(b, instr),
-        Kernel::Group(group) => entrywise::build(b, instr, group),
+        Kernel::Group(group) => entrywise::build(b, instr, group, prepared),
         Kernel::Sum(view) => reduce::build(b, instr, view),
         Kernel::Select(window, image) => pool::build(b, instr, Pooling::Select, *window, *image),
         Kernel::Unselect(window, image) => pool::build(b, instr, Pooling::Unselect, *window, *image),
@@ -69,18 +68,22 @@ fn build_one(b: &mut Builder, instr: &Instr) -> Result<()> {
 /// # Errors
 /// If a kernel cannot be compiled, or a tensor is larger than kernels can count.
 pub fn build(b: &mut Builder, instrs: &[Instr]) -> Result<Vec<Range<usize>>> {
+    // First what is written for this program, so that all of it can be compiled at once.
+    let mut parts = Vec::new();
+    let mut done = 0;
+    while done < instrs.len() {
+        let part = &instrs[done..][..entrywise::together(&instrs[done..]).max(1)];
+        parts.push((part, entrywise::prepare(b, part)?));
+        done += part.len();
+    }
+    b.driver.prepare(&parts.iter().filter_map(|p| p.1.as_ref()).map(|p| &p.source).collect::<Vec<_>>())?;
     let mut spans = Vec::with_capacity(instrs.len());
-    while let [instr, ..] = &instrs[spans.len()..] {
+    for (part, prepared) in parts {
         let from = b.commands.len();
-        let count = entrywise::together(&instrs[spans.len()..]);
-        if count > 1 {
-            entrywise::build_together(b, &instrs[spans.len()..][..count])?;
-        } else {
-            build_one(b, instr)?;
-        }
+        build_one(b, &part[0], prepared)?;
         let to = b.commands.len();
         spans.push(from..to);
-        spans.resize(spans.len() + count.saturating_sub(1), to..to);
+        spans.resize(spans.len() + part.len() - 1, to..to);
     }
     Ok(spans)
 }

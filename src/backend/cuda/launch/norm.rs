@@ -101,7 +101,7 @@ pub fn build(b: &mut Builder, instr: &Instr, c: usize, then: Then) -> Result<()>
         pad: 0,
     };
     let (grid, threads) = (columns.walk.grid(), columns.threads as u32);
-    b.launch(NORM, "moments", grid, threads, 0, &params)?;
+    b.launch(&NORM, "moments", grid, threads, 0, &params)?;
     // Mean and 1/√(variance + eps) are for what follows in the same build; else the variance is
     // what is asked for.
     let total = match then {
@@ -110,16 +110,16 @@ pub fn build(b: &mut Builder, instr: &Instr, c: usize, then: Then) -> Result<()>
             Params { out: Operand::new(moments, Width::F32), eps, inverse: 1, ..params }
         }
     };
-    b.launch(NORM, "moments_total", blocks(c, 32), TOTALS_THREADS, 0, &total)?;
+    b.launch(&NORM, "moments_total", blocks(c, 32), TOTALS_THREADS, 0, &total)?;
     match then {
         Then::Nothing => Ok(()),
-        Then::Normalise(_) => b.launch(NORM, "normalise", grid, threads, 0, &params),
+        Then::Normalise(_) => b.launch(&NORM, "normalise", grid, threads, 0, &params),
         Then::Jacobian(_) => {
             let v = Operand::of(b, &instr.args[1]).vector_if(aligned);
             let params = Params { v, ..params };
-            b.launch(NORM, "projections", grid, threads, 0, &params)?;
-            b.launch(NORM, "projections_total", blocks(c, 32), TOTALS_THREADS, 0, &params)?;
-            b.launch(NORM, "apply_jacobian", grid, threads, 0, &params)
+            b.launch(&NORM, "projections", grid, threads, 0, &params)?;
+            b.launch(&NORM, "projections_total", blocks(c, 32), TOTALS_THREADS, 0, &params)?;
+            b.launch(&NORM, "apply_jacobian", grid, threads, 0, &params)
         }
     }
 }

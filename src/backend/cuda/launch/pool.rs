@@ -91,5 +91,5 @@ pub fn build(
         stride: window.stride as u32,
         pad: 0,
     };
-    b.launch(POOL, &format!("{name}_{lanes}"), blocks(count, THREADS), THREADS as u32, 0, &params)
+    b.launch(&POOL, &format!("{name}_{lanes}"), blocks(count, THREADS), THREADS as u32, 0, &params)
 }

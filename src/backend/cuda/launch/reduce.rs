@@ -56,7 +56,7 @@ pub(super) fn totals(b: &mut Builder, count: u32, outs: &[Operand], each: usize)
         outs: [NONE; MAX_TOTALS],
     };
     params.outs[..outs.len()].copy_from_slice(outs);
-    b.launch(REDUCE, "totals", blocks(length, 32), TOTALS_THREADS, 0, &params)
+    b.launch(&REDUCE, "totals", blocks(length, 32), TOTALS_THREADS, 0, &params)
 }
 
 /// How many parts the middle axis is cut into, so that there are enough warps, and rows of each
@@ -112,10 +112,10 @@ pub fn build(b: &mut Builder, instr: &Instr, view: &View3) -> Result<()> {
     };
     if view.post > 32 {
         let grid = [(view.pre * parts * strips) as u32, 1, 1];
-        b.launch(REDUCE, "sum_wide", grid, WIDE_THREADS, 0, &params)?;
+        b.launch(&REDUCE, "sum_wide", grid, WIDE_THREADS, 0, &params)?;
     } else {
         let grid = blocks(view.pre * parts, NARROW_THREADS as usize / 32);
-        b.launch(REDUCE, "sum_narrow", grid, NARROW_THREADS, 0, &params)?;
+        b.launch(&REDUCE, "sum_narrow", grid, NARROW_THREADS, 0, &params)?;
     }
     if parts > 1 {
         let out = Operand::of(b, out);

@@ -156,7 +156,7 @@ pub fn strided(
         before: how.before as u32,
     };
     let name = if subsample { "subsample" } else { "embed" };
-    b.launch(STRUCTURE, &format!("{name}_{lanes}"), blocks(count, THREADS), THREADS as u32, 0, &params)
+    b.launch(&STRUCTURE, &format!("{name}_{lanes}"), blocks(count, THREADS), THREADS as u32, 0, &params)
 }
 
 /// Appends the command of zeros but for the argument, which is put in at entry `at`.
@@ -174,7 +174,7 @@ pub fn place(b: &mut Builder, instr: &Instr, at: usize) -> Result<()> {
     let (name, lanes) = if whole { ("place_4", 4) } else { ("place_1", 1) };
     let params =
         PlaceParams { x, out, length: length as u32, from: at as u32, end: (at + len) as u32, pad: 0 };
-    b.launch(STRUCTURE, name, blocks(length / lanes, THREADS), THREADS as u32, 0, &params)
+    b.launch(&STRUCTURE, name, blocks(length / lanes, THREADS), THREADS as u32, 0, &params)
 }
 
 /// Tensors of `len` entries one after another.
@@ -192,7 +192,7 @@ fn join(b: &mut Builder, xs: &[Operand], len: usize, out: Operand) -> Result<()>
             xs: [NONE; MAX_JOINED],
         };
         params.xs[..xs.len()].copy_from_slice(xs);
-        b.launch(STRUCTURE, name, blocks(count, THREADS), THREADS as u32, 0, &params)?;
+        b.launch(&STRUCTURE, name, blocks(count, THREADS), THREADS as u32, 0, &params)?;
     }
     Ok(())
 }
@@ -235,7 +235,7 @@ pub fn gather(b: &mut Builder, instr: &Instr, spec: &GatherSpec, [h, w, c]: [usi
             params.scale[i] = 1.0 / (255.0 * std);
             params.offset[i] = -mean / std;
         }
-        b.launch(STRUCTURE, "gather", blocks(count, THREADS), THREADS as u32, 0, &params)?;
+        b.launch(&STRUCTURE, "gather", blocks(count, THREADS), THREADS as u32, 0, &params)?;
     }
     Ok(())
 }

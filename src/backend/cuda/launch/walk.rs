@@ -34,10 +34,19 @@ impl Operand {
         Operand { vector: u32::from(self.vector != 0 && neighbours), ..self }
     }
 
+    /// Storage of its entries.
+    pub fn width(self) -> Width {
+        if self.half != 0 { Width::Bf16 } else { Width::F32 }
+    }
+
+    /// Whether four entries from any multiple of 4 on may be read and written at once.
+    pub fn vector(self) -> bool {
+        self.vector != 0
+    }
+
     /// The entries from number `i` on.
     pub fn skip(self, i: usize) -> Operand {
-        let width = if self.half != 0 { Width::Bf16 } else { Width::F32 };
-        Operand::new(self.at + (i * width.bytes()) as u64, width)
+        Operand::new(self.at + (i * self.width().bytes()) as u64, self.width())
     }
 }
 
@@ -97,6 +106,11 @@ impl Walk {
     /// Blocks of one strip: so many partial sums there are of each column.
     pub fn row_blocks(&self) -> u32 {
         self.rows.div_ceil(self.each)
+    }
+
+    /// Entries of a row.
+    pub fn step(&self) -> usize {
+        self.step as usize
     }
 
     /// Whether every row begins at a multiple of 4 entries.

@@ -41,5 +41,5 @@ pub fn build(b: &mut Builder, instr: &Instr, name: &str, samples: usize) -> Resu
         n: samples as u32,
         k: (z.len / samples) as u32,
     };
-    b.launch(XENT, name, blocks(samples, THREADS / 32), THREADS as u32, 0, &params)
+    b.launch(&XENT, name, blocks(samples, THREADS / 32), THREADS as u32, 0, &params)
 }

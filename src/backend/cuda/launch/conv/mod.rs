@@ -260,7 +260,7 @@ fn weight_gradient(
             accumulate,
             unused: 0,
         };
-        b.launch(CONV_REDUCE, "conv_reduce", [count.div_ceil(32) as u32, 1, 1], 256, 0, &params)?;
+        b.launch(&CONV_REDUCE, "conv_reduce", [count.div_ceil(32) as u32, 1, 1], 256, 0, &params)?;
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ const fn tile(name: &'static str, m: usize, n: usize, threads: usize, stages: us
 
 /// How a precision's kernels were written; twins of the tiles in `conv_*.cu`.
 pub(super) struct Family {
-    pub source: Source,
+    pub source: &'static Source,
     /// Storage of the gathered factor, and of the weight gradient's other one.
     pub storage: Width,
     /// Forward and data gradient, from narrow to wide; then any channels, entry by entry.
@@ -54,7 +54,7 @@ pub(super) struct Family {
 }
 
 static FFMA: Family = Family {
-    source: CONV_F32,
+    source: &CONV_F32,
     storage: Width::F32,
     correlate: [
         tile("128x16", 128, 16, 128, 4),
@@ -75,7 +75,7 @@ static FFMA: Family = Family {
 };
 
 /// `step`: of most tiles.
-const fn matrix_units(source: Source, storage: Width, step: usize) -> Family {
+const fn matrix_units(source: &'static Source, storage: Width, step: usize) -> Family {
     let even = tile("128x128", 128, 128, 128, 3).with_step(step).with_filter(storage);
     let wide = tile("128x160", 128, 160, 128, 3).with_step(step).with_filter(storage);
     let odd = tile("odd", 64, 32, 128, 4).with_step(step);
@@ -101,8 +101,8 @@ const fn matrix_units(source: Source, storage: Width, step: usize) -> Family {
     }
 }
 
-static MMA_TF32: Family = matrix_units(CONV_TF32, Width::F32, 16);
-static MMA_BF16: Family = matrix_units(CONV_BF16, Width::Bf16, 32);
+static MMA_TF32: Family = matrix_units(&CONV_TF32, Width::F32, 16);
+static MMA_BF16: Family = matrix_units(&CONV_BF16, Width::Bf16, 32);
 
 impl Family {
     /// The precision's.
@@ -116,7 +116,7 @@ impl Family {
 
     /// Bytes of shared memory: twin of `SharedTile` and the paddings of `Ffma` and `Mma`.
     pub fn shared_bytes(&self, role: Role, tile: Tile) -> usize {
-        let (ffma, half) = (self.source == CONV_F32, self.storage == Width::Bf16);
+        let (ffma, half) = (self.source.name == CONV_F32.name, self.storage == Width::Bf16);
         let pad_source = |rows: bool| match (half, ffma) {
             (true, _) => 8,
             (_, true) => [0, 4][usize::from(rows)],

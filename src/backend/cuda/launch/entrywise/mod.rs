@@ -1,0 +1,293 @@
+//! Entrywise groups: how an index space is cut into blocks, and what is launched; the kernels
+//! themselves are written by `write.rs`.
+
+mod write;
+
+use std::collections::HashMap;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::builder::{Builder, Prepared};
+use super::super::driver::{Address, Command};
+use super::reduce;
+use super::walk::{Columns, Cut, Operand, Walk};
+use crate::error::Result;
+use crate::program::{self, Group, Instr, Kernel, Outcome, Place, Tensor};
+use crate::tape::View3;
+use write::{Named, named};
+
+/// Threads of a block, the best first.
+const THREADS: [usize; 8] = [128, 160, 192, 224, 256, 96, 64, 32];
+/// Shared memory that every card gives a block without being asked.
+const SHARED: usize = 48 << 10;
+/// Bytes of a thread's four columns of a sum.
+const QUAD: usize = 16;
+/// Index spaces from this many entries on keep a card busy even with several rows of entries at
+/// once for a thread.
+const MANY: usize = 1 << 18;
+/// Bytes that a kernel takes as parameters; longer ones are read from device memory.
+const PARAMETERS: usize = 4096;
+
+/// Twin of `Head`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Head {
+    walk: Walk,
+    post: u32,
+    beside: u32,
+    direct: u32,
+    pad: u32,
+    partials: Address,
+}
+
+/// Twin of `Many`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Many {
+    groups: Address,
+    blocks: Address,
+}
+
+/// Twin of `Member`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Member {
+    params: Address,
+    kind: u32,
+    pad: u32,
+}
+
+/// How a group is run.
+struct Layout {
+    walk: Walk,
+    threads: usize,
+    /// Rows of the walk that a thread works on at once.
+    rows: usize,
+    /// Sums, and the columns of each.
+    sums: usize,
+    post: usize,
+    beside: u32,
+}
+
+impl Layout {
+    fn new(group: &Group) -> Result<Layout> {
+        let sum = |o: &Outcome| if let Outcome::Sum(_, view) = o { Some(view.post) } else { None };
+        let sums = group.outcomes.iter().filter_map(sum).count();
+        // All sums of a group have the same last axes (`fuse.rs`).
+        let post = group.outcomes.iter().find_map(sum).unwrap_or(0);
+        let full = |o: &&program::Operand| matches!(o, program::Operand::Full(_));
+        // Enough loads under way at once, and not so many that registers run out.
+        let rows = match group.operands.iter().filter(full).count() {
+            _ if group.count < MANY => 1,
+            0..=2 => 4,
+            3..=6 => 2,
+            _ => 1,
+        };
+        let (walk, threads, beside) = if post > 0 {
+            let fits: Vec<usize> = THREADS.into_iter().filter(|t| sums * t * QUAD <= SHARED).collect();
+            let cut = Cut { blocks: 528, each: [4, 64], at_once: rows };
+            let columns = Columns::new(group.count, post, &fits, &cut)?;
+            (columns.walk, columns.threads, columns.beside)
+        } else {
+            // Where a vector is repeated, threads keep their columns of it if they can.
+            let vector = group.operands.iter().filter_map(|o| match o {
+                program::Operand::Repeat(_, view) if view.pre == 1 => Some(view.post),
+                _ => None,
+            });
+            let columns = vector.max().unwrap_or(1);
+            let threads = THREADS.into_iter().find(|t| (4 * t).is_multiple_of(columns)).unwrap_or(THREADS[0]);
+            (Walk::plain(group.count, threads, rows)?, threads, 1)
+        };
+        Ok(Layout { walk, threads, rows, sums, post, beside })
+    }
+
+    /// Whether a thread's columns of an operand that is a repeated vector are the same in all rows.
+    fn keeps_columns_of(&self, view: &View3) -> bool {
+        view.pre == 1 && self.walk.step().is_multiple_of(view.post)
+    }
+
+    fn shared_bytes(&self) -> u32 {
+        (self.sums * self.threads * QUAD) as u32
+    }
+
+    /// Whether one block sees all of a column.
+    fn direct(&self) -> bool {
+        self.walk.row_blocks() == 1
+    }
+
+    fn head(&self, b: &Builder) -> Head {
+        Head {
+            walk: self.walk,
+            post: self.post as u32,
+            beside: self.beside,
+            direct: u32::from(self.direct()),
+            pad: 0,
+            partials: b.workspace,
+        }
+    }
+}
+
+/// Bytes of the partial sums of all blocks.
+pub fn workspace_bytes(group: &Group) -> usize {
+    // What is wrong is said by `build`.
+    let Ok(layout) = Layout::new(group) else { return 0 };
+    if layout.sums == 0 || layout.direct() {
+        return 0;
+    }
+    layout.walk.row_blocks() as usize * layout.sums * layout.post * size_of::<f64>()
+}
+
+/// The group of an instruction, if it is one and has entries.
+fn group(instr: &Instr) -> Option<&Group> {
+    if let Kernel::Group(group) = &instr.kernel { Some(group).filter(|g| g.count > 0) } else { None }
+}
+
+/// The launch of the first of these instructions' groups, of as many as [`together`] says. `None`
+/// where it is no group, or an empty one.
+///
+/// # Errors
+/// If a group is larger than kernels can count.
+pub fn prepare(b: &mut Builder, instrs: &[Instr]) -> Result<Option<Prepared>> {
+    let Some(first) = group(&instrs[0]) else { return Ok(None) };
+    if instrs.len() == 1 {
+        let layout = Layout::new(first)?;
+        let written = write::write(b, &instrs[0], first, &layout);
+        if written.params.len() <= PARAMETERS {
+            let (source, name) = write::alone(named(&written.text));
+            let (grid, block) = (layout.walk.grid(), layout.threads as u32);
+            let params = written.params;
+            return Ok(Some(Prepared { source, name, grid, block, shared: layout.shared_bytes(), params }));
+        }
+    }
+    let (mut kinds, mut numbers): (Vec<Named>, HashMap<String, u32>) = (Vec::new(), HashMap::new());
+    let (mut members, mut all_params, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut threads, mut shared) = (0, 0);
+    for (number, instr) in instrs.iter().enumerate() {
+        let Some(group) = group(instr) else { unreachable!("{} is no group", instr.kernel.name()) };
+        let layout = Layout::new(group)?;
+        let written = write::write(b, instr, group, &layout);
+        let kind = *numbers.entry(written.text).or_insert_with_key(|text| {
+            kinds.push(named(text));
+            kinds.len() as u32 - 1
+        });
+        members.push(Member { params: all_params.len() as Address, kind, pad: 0 });
+        all_params.extend(written.params);
+        // Less than `MANY` entries are less than 2^16 blocks of a warp.
+        blocks.extend((0..layout.walk.grid()[0]).map(|block| (number as u32) << 16 | block));
+        (threads, shared) = (layout.threads, shared.max(layout.shared_bytes()));
+    }
+    let at = b.upload(&all_params)?;
+    members.iter_mut().for_each(|m| m.params += at);
+    let params = Many {
+        groups: b.upload(bytemuck::cast_slice(&members))?,
+        blocks: b.upload(bytemuck::cast_slice(&blocks))?,
+    };
+    let (source, name) = write::several(&kinds);
+    let params = bytemuck::bytes_of(&params).to_vec();
+    let grid = [blocks.len() as u32, 1, 1];
+    Ok(Some(Prepared { source, name, grid, block: threads as u32, shared, params }))
+}
+
+/// Appends a group's commands; its launch is [`prepare`]'s.
+///
+/// # Errors
+/// If the kernel cannot be compiled.
+pub fn build(b: &mut Builder, instr: &Instr, group: &Group, prepared: Option<Prepared>) -> Result<()> {
+    let Some(prepared) = prepared else {
+        for out in instr.outs.iter().filter(|o| o.len > 0) {
+            let (to, bytes) = (b.address(out), out.len * b.width(out).bytes());
+            b.commands.push(Command::Clear { to, bytes });
+        }
+        return Ok(());
+    };
+    b.launch_prepared(prepared)?;
+    let layout = Layout::new(group)?;
+    if layout.sums > 0 && !layout.direct() {
+        let outs: Vec<Operand> = sum_outputs(group).map(|i| Operand::of(b, &instr.outs[i])).collect();
+        reduce::totals(b, layout.walk.row_blocks(), &outs, layout.post)?;
+    }
+    Ok(())
+}
+
+/// How many of the first instructions go into one launch: small groups that
+/// do not depend on each other and have blocks of one size. 0 or 1: the first goes alone.
+pub fn together(instrs: &[Instr]) -> usize {
+    let Some(threads) = instrs.first().and_then(small) else { return 0 };
+    let follows = |n: &usize| {
+        small(&instrs[*n]) == Some(threads) && !instrs[..*n].iter().any(|i| depend(i, &instrs[*n]))
+    };
+    // A block's word has 16 bits for the group.
+    1 + (1..instrs.len().min(1 << 16)).take_while(follows).count()
+}
+
+/// For a group that is one launch of a few blocks, the threads of a block.
+fn small(instr: &Instr) -> Option<usize> {
+    let layout = Layout::new(group(instr).filter(|g| g.count < MANY)?).ok()?;
+    (layout.sums == 0 || layout.direct()).then_some(layout.threads)
+}
+
+/// Whether one of two instructions must come before the other.
+fn depend(a: &Instr, b: &Instr) -> bool {
+    let meet = |xs: &[Tensor], ys: &[Tensor]| xs.iter().any(|x| ys.iter().any(|y| overlap(x, y)));
+    meet(&a.outs, &b.outs) || meet(&a.outs, &b.args) || meet(&a.args, &b.outs)
+}
+
+/// Whether two tensors share memory.
+fn overlap(a: &Tensor, b: &Tensor) -> bool {
+    let (from_a, from_b) = match (a.place, b.place) {
+        (Place::Arena(x), Place::Arena(y)) => (x, y),
+        (Place::State(i, x), Place::State(j, y)) | (Place::Input(i, x), Place::Input(j, y)) if i == j => {
+            (x, y)
+        }
+        (Place::Arena(_) | Place::State(..) | Place::Input(..), _) => return false,
+    };
+    from_a < from_b + b.len && from_b < from_a + a.len
+}
+
+/// Which outputs are sums, in order.
+fn sum_outputs(group: &Group) -> impl Iterator<Item = usize> {
+    let sum = |(i, o): (usize, &Outcome)| if let Outcome::Sum(..) = o { Some(i) } else { None };
+    group.outcomes.iter().enumerate().filter_map(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::{Function, Operand, Step};
+    use crate::tape::Kind;
+
+    /// `out ← 2·arg` on so many entries.
+    fn doubled(count: usize, arg: Place, out: Place) -> Instr {
+        let group = Group {
+            count,
+            operands: vec![Operand::Full(0), Operand::Constant(2.0)],
+            steps: vec![Step { function: Function::Mul, a: 0, b: 1 }],
+            outcomes: vec![Outcome::Store(2)],
+        };
+        let tensor = |place| Tensor { place, len: count, kind: Kind::Float, activation: false };
+        Instr { kernel: Kernel::Group(group), args: vec![tensor(arg)], outs: vec![tensor(out)] }
+    }
+
+    #[test]
+    fn small_groups_that_do_not_depend_on_each_other_go_together() {
+        let arena = Place::Arena;
+        let first = doubled(64, arena(0), arena(0));
+        assert_eq!(together(&[]), 0);
+        assert_eq!(together(std::slice::from_ref(&first)), 1);
+        // In place, out of place, of a state.
+        let others =
+            [doubled(36, arena(64), arena(200)), doubled(64, Place::State(0, 0), Place::State(0, 0))];
+        let all = |last: Instr| [std::slice::from_ref(&first), &others, &[last]].concat();
+        assert_eq!(together(&all(doubled(7, arena(300), Place::State(1, 0)))), 4);
+        // Reads what another one writes, writes what another one reads, and writes what another one
+        // writes.
+        assert_eq!(together(&all(doubled(7, arena(63), arena(300)))), 3);
+        assert_eq!(together(&all(doubled(7, arena(300), arena(99)))), 3);
+        assert_eq!(together(&all(doubled(7, arena(300), Place::State(0, 63)))), 3);
+        // Another state, another input than a state.
+        assert_eq!(together(&all(doubled(7, Place::Input(0, 0), Place::State(1, 0)))), 4);
+        // Large enough to be alone.
+        assert_eq!(together(&all(doubled(MANY, arena(1 << 20), arena(1 << 20)))), 3);
+        assert_eq!(together(&[doubled(MANY, arena(0), arena(0)), first]), 0);
+    }
+}
