@@ -7,7 +7,7 @@
 //    in this file only; all else is the same source in both worlds;
 //  - shared memory is declared by SHARED(type, name, [extents]) (static, up to 48 KB a kernel) or SHARED_MEMORY(name) (dynamic, bytes);
 //  - blocks are whole warps, one axis; warp operations take the full mask; no thread returns before a barrier;
-//  - no float atomics: sums have a fixed order, so two runs give the same bits.
+//  - no atomics on what is computed: sums have a fixed order, so two runs give the same bits.
 //
 // What is here:
 //   KERNEL(name, P), KERNEL_BOUNDS(name, P, threads, blocks_per_sm), SHARED, SHARED_MEMORY, LANE, WARP, FULL_MASK
@@ -16,6 +16,7 @@
 //   load_f32<N>(p, float[N]), store_f32<N>(p, float[N])   the same for f32 or bf16 storage, as floats
 //   FastDiv {divisor, magic, shift}: divide(n), split(n, remainder)   division by a number known to the host, n < 2^31
 //   warp_sum(v)   a fixed tree; all lanes get the result
+//   last_to_arrive(ticket)   whether all other blocks of the launch have come here
 //   Compensated {sum, low}: add(v), add(other), value()   Neumaier sum
 //   copy_async<16|8|4, near>(shared, global, valid), commit_async(), wait_async<N>()
 //   tf32_bits(float), mma_tf32(d[4], a[4], b[2]) m16n8k8, mma_bf16(d[4], a[4], b[2]) m16n8k16
@@ -175,6 +176,31 @@ struct Compensated {
     /// Not finite where the sum is not.
     __device__ __forceinline__ float value() const { return isfinite(sum) ? sum + low : sum; }
 };
+
+// ---- blocks ------------------------------------------------------------------------------------------------------------------
+
+/// Whether this block is the last one of the launch to get here: it may then read what the others wrote before. All threads call it, once. `ticket` is
+/// zero between launches.
+__device__ __forceinline__ bool last_to_arrive(u32* ticket PLACE) {
+#ifdef METATAPE_SIMULATOR
+    return metatape_sim::last_to_arrive(ticket, place);
+#else
+    __shared__ bool last;
+    if (gridDim.x == 1) {
+        __syncthreads();
+        return true;
+    }
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(ticket, 1u) + 1 == gridDim.x;
+        if (last) *ticket = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    return last;
+#endif
+}
 
 // ---- asynchronous copies -----------------------------------------------------------------------------------------------------
 

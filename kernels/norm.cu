@@ -8,11 +8,11 @@
 //   projections, projections_total     Σv and Σx̂v of every column; then r·mean(v) and r²·mean(x̂v)
 //   apply_jacobian                     r·v − r·mean(v) − (x − mean)·r²·mean(x̂v)
 // Each is a walk (tensor.cuh) in which a thread keeps its four columns. Partial sums of blocks are added in a fixed order.
-#include "tensor.cuh"
+#include "totals.cuh"
 
 namespace {
 
-constexpr u32 MAX_THREADS = 256, TOTALS_WARPS = 16;
+constexpr u32 MAX_THREADS = 256;
 /// Rows that a thread has under way at once.
 constexpr u32 AHEAD = 4;
 
@@ -28,9 +28,6 @@ struct Norm {
     u64 coefficients;
     /// Columns; rows of x that lie beside each other in a row of the walk; blocks; rows of x.
     u32 c, beside, blocks, rows;
-    double eps;
-    /// moments_total: whether the second row of `out` is 1/√(variance + eps) instead of the variance.
-    u32 inverse, pad;
 };
 
 /// f(column k of the thread) from a table [c], as floats.
@@ -89,24 +86,6 @@ template <bool PAIR, class F> __device__ __forceinline__ void column_sums(const 
     }
 }
 
-/// Both sums over blocks of column blockIdx.x·32 + lane; right in warp 0, where the column exists.
-__device__ __forceinline__ void column_totals(const Norm& p, double (&total)[2]) {
-    SHARED(double, parts, [2 * TOTALS_WARPS * 32]);
-    u32 column = blockIdx.x * 32 + LANE;
-    double sum[2] = {};
-    if (column < p.c) {
-        const double* partials = reinterpret_cast<const double*>(p.partials) + column;
-        sum[0] = sum_of_blocks(partials, p.blocks, TOTALS_WARPS, 2 * p.c);
-        sum[1] = sum_of_blocks(partials + p.c, p.blocks, TOTALS_WARPS, 2 * p.c);
-    }
-    parts[WARP * 64 + LANE] = sum[0];
-    parts[WARP * 64 + 32 + LANE] = sum[1];
-    __syncthreads();
-    fold(parts, 64, TOTALS_WARPS);
-    total[0] = parts[LANE];
-    total[1] = parts[32 + LANE];
-}
-
 /// out = f(x, v, four numbers of the column).
 template <bool PAIR, class F>
 __device__ __forceinline__ void map_columns(const Norm& p, const Steps& steps, F f) {
@@ -138,15 +117,7 @@ KERNEL_BOUNDS(moments, Norm, 256, 2) {
     });
 }
 
-KERNEL_BOUNDS(moments_total, Norm, 512, 2) {
-    double total[2];
-    column_totals(p, total);
-    u32 column = blockIdx.x * 32 + LANE;
-    if (WARP > 0 || column >= p.c) return;
-    double d = total[0] / p.rows, variance = fmax(total[1] / p.rows - d * d, 0.0);
-    store(p.out, column, float(double(load(p.x, column)) + d));
-    store(p.out, p.c + column, float(p.inverse ? 1.0 / sqrt(variance + p.eps) : variance));
-}
+KERNEL_BOUNDS(moments_total, MomentsTotal, 512, 2) { total_moments(p); }
 
 KERNEL_BOUNDS(normalise, Norm, 256, 2) {
     Steps steps(p.walk);
@@ -167,7 +138,7 @@ KERNEL_BOUNDS(projections, Norm, 256, 2) {
 
 KERNEL_BOUNDS(projections_total, Norm, 512, 2) {
     double total[2];
-    column_totals(p, total);
+    column_totals(p.partials, p.blocks, p.c, total);
     u32 column = blockIdx.x * 32 + LANE;
     if (WARP > 0 || column >= p.c) return;
     double r = double(reinterpret_cast<const float*>(p.moments)[p.c + column]);

@@ -2,21 +2,12 @@
 //
 // Host: src/backend/cuda/launch/reduce.rs. CPU twin: src/backend/cpu/reduce.rs. All sums run in f64, in an order that depends on the shapes
 // only; these kernels wait for memory, not for f64.
-#include "tensor.cuh"
+#include "totals.cuh"
 
 namespace {
 
-/// Most tensors that one launch of `totals` writes.
-constexpr u32 MAX_TOTALS = 64;
-/// Warps of a block of `totals`, and of `sum_wide`.
-constexpr u32 TOTALS_WARPS = 16, SUM_WARPS = 8;
-
-struct Totals {
-    /// f64 [blocks][tensors · each].
-    u64 partials;
-    u32 blocks, length, each, pad;
-    Tensor outs[MAX_TOTALS];
-};
+/// Warps of a block of `sum_wide`.
+constexpr u32 SUM_WARPS = 8;
 
 struct Sum {
     Tensor x, out;
@@ -37,21 +28,7 @@ __device__ __forceinline__ void put(const Sum& p, u32 chunk, u32 i, double sum) 
 
 } // namespace
 
-/// outs[q] [each] = the sums over blocks of partials [blocks][q][each]. A warp takes 32 neighbouring sums and every 16th block; the block's warps
-/// are then added pairwise.
-KERNEL_BOUNDS(totals, Totals, 512, 2) {
-    SHARED(double, parts, [TOTALS_WARPS * 32]);
-    u32 i = blockIdx.x * 32 + LANE;
-    const double* partials = reinterpret_cast<const double*>(p.partials) + i;
-    double sum = i < p.length ? sum_of_blocks(partials, p.blocks, TOTALS_WARPS, p.length) : 0.0;
-    parts[threadIdx.x] = sum;
-    __syncthreads();
-    fold(parts, 32, TOTALS_WARPS);
-    if (WARP == 0 && i < p.length) {
-        u32 q = i / p.each;
-        store(p.outs[q], i - q * p.each, float(parts[LANE]));
-    }
-}
+KERNEL_BOUNDS(totals, Totals, 512, 2) { sum_totals(p); }
 
 /// out [pre, post] = Σ_mid x [pre, mid, post] for post ≥ 32: a warp reads 32 neighbouring columns of every 8th row.
 KERNEL_BOUNDS(sum_wide, Sum, 256, 4) {

@@ -8,6 +8,12 @@ use crate::tape::Var;
 /// Places are multiples of this many entries: a cache line of f32.
 const ALIGN: usize = 16;
 
+/// Tensors of at most this many entries keep their places for some kernels longer than they are
+/// needed: kernels of independent small tensors, as the updates of a network's parameters are, then
+/// need not wait for each other, and a backend may run them as one.
+const SMALL: usize = 1 << 16;
+const LINGER: usize = 100;
+
 /// From which kernel to which a tensor is needed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Life {
@@ -44,7 +50,8 @@ impl Arena {
                 arena.give_back(offset);
             }
             let offset = arena.take(life.len.next_multiple_of(ALIGN).max(ALIGN));
-            ends.push(Reverse((life.to, offset)));
+            let linger = if life.len <= SMALL { LINGER } else { 0 };
+            ends.push(Reverse((life.to + linger, offset)));
             arena.offsets.insert(*var, offset);
         }
         arena
@@ -87,7 +94,7 @@ mod tests {
 
     #[test]
     fn tensors_alive_together_never_overlap_and_dead_ones_are_reused() {
-        let life = |len, from, to| Life { len, from, to };
+        let life = |len, from, to| Life { len: SMALL * len, from, to };
         let mut tape = Tape::new();
         let v: Vec<Var> = (0..5).map(|i| tape.constant(f64::from(i), [])).collect();
         let lives: HashMap<Var, Life> = [
@@ -106,6 +113,11 @@ mod tests {
                 assert!(a == b || !together || oa + la.len <= ob || ob + lb.len <= oa, "{a:?} over {b:?}");
             }
         }
-        assert_eq!(arena.offsets[&v[2]], arena.offsets[&v[0]], "90 entries fit where 100 have died");
+        assert_eq!(arena.offsets[&v[2]], arena.offsets[&v[0]], "90 fit where 100 have died");
+        // Small ones stay for a while.
+        let small = |from| Life { len: 7, from, to: from };
+        let arena = Arena::lay_out(&[(v[0], small(0)), (v[1], small(1)), (v[2], small(LINGER + 1))].into());
+        let at = |i: usize| arena.offsets[&v[i]];
+        assert!(at(0) != at(1) && at(0) == at(2));
     }
 }

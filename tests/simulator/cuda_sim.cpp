@@ -99,6 +99,9 @@ struct State {
     Region* last_region = nullptr;
 
     uint32_t epoch = 0, launch_epoch = 0, block_epoch = 0, warp_epochs = 0;
+    // Of the last block that came to `last_to_arrive`, and whether it was the last one of all.
+    uint32_t arrived = 0;
+    bool last = false;
     Index block{}, block_extent{}, grid{};
     unsigned at_block = 0, alive = 0;
     Body body = nullptr;
@@ -526,6 +529,23 @@ void block_barrier(const Place& place) {
     f.at = place;
     f.status = Status::AtBlock;
     to_scheduler();
+}
+
+bool last_to_arrive(uint32_t* ticket, const Place& place) {
+    block_barrier(place);
+    State& s = *state;
+    // The first thread that leaves the barrier counts for its block.
+    if (s.arrived != s.epoch) {
+        s.arrived = s.epoch;
+        s.last = ++*ticket == s.grid.x * s.grid.y * s.grid.z;
+        if (s.last) {
+            *ticket = 0;
+            s.launch_epoch = s.epoch;
+        }
+    }
+    bool last = s.last;
+    block_barrier(place);
+    return last;
 }
 
 namespace {

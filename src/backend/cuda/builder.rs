@@ -4,7 +4,7 @@
 use bytemuck::Pod;
 
 use super::Precision;
-use super::driver::{Address, Command, Driver, Source, Width};
+use super::driver::{Address, Command, Driver, Function, Source, Width};
 use crate::error::Result;
 use crate::program::{Place, Tensor};
 use crate::tape::Kind;
@@ -40,6 +40,8 @@ pub struct Builder<'a> {
     /// Memory that a kernel may use between its own launches: as much as `workspace_bytes` of
     /// `launch/` said.
     pub workspace: Address,
+    /// Zeros, which a launch whose blocks count themselves leaves as zeros.
+    pub ticket: Address,
     /// All that the backend has allocated.
     pub memory: &'a mut Vec<Address>,
     /// What has been built so far.
@@ -84,16 +86,20 @@ impl Builder<'_> {
         params: &P,
     ) -> Result<()> {
         let function = self.driver.function(source, name)?;
-        let params = bytemuck::bytes_of(params).to_vec();
-        self.commands.push(Command::Launch { function, grid, block, shared, params });
+        self.push(function, grid, block, shared, bytemuck::bytes_of(params).to_vec());
         Ok(())
+    }
+
+    /// Launches a kernel with the bytes of its parameter struct.
+    pub fn push(&mut self, function: Function, grid: [u32; 3], block: u32, shared: u32, params: Vec<u8>) {
+        self.commands.push(Command::Launch { function, grid, block, shared, params });
     }
 
     /// Launches what was prepared.
     pub fn launch_prepared(&mut self, prepared: Prepared) -> Result<()> {
         let Prepared { source, name, grid, block, shared, params } = prepared;
         let function = self.driver.function(&source, &name)?;
-        self.commands.push(Command::Launch { function, grid, block, shared, params });
+        self.push(function, grid, block, shared, params);
         Ok(())
     }
 }

@@ -35,9 +35,10 @@ sources! {
 }
 
 /// What they include, by name.
-pub(super) const HEADERS: [(&CStr, &str); 5] = [
+pub(super) const HEADERS: [(&CStr, &str); 6] = [
     (c"common.cuh", include_str!("../../../kernels/common.cuh")),
     (c"tensor.cuh", include_str!("../../../kernels/tensor.cuh")),
+    (c"totals.cuh", include_str!("../../../kernels/totals.cuh")),
     (c"entrywise.cuh", include_str!("../../../kernels/entrywise.cuh")),
     (c"conv.cuh", include_str!("../../../kernels/conv.cuh")),
     (c"conv_roles.cuh", include_str!("../../../kernels/conv_roles.cuh")),

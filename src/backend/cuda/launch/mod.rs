@@ -7,12 +7,14 @@ pub mod norm;
 pub mod pool;
 pub mod reduce;
 pub mod structure;
+mod tail;
 mod walk;
 pub mod xent;
 
 use std::ops::Range;
 
 use pool::Pooling;
+use tail::Finish;
 
 use super::Precision;
 use super::builder::{Builder, Prepared};
@@ -42,7 +44,7 @@ fn build_one(b: &mut Builder, instr: &Instr, prepared: Option<Prepared>) -> Resu
     match &instr.kernel {
         Kernel::Contract { form: Form::Conv(_), .. } => conv::build(b, instr),
         Kernel::Contract { form: Form::Gemm | Form::Mul, .. } => gemm::build(b, instr),
-        Kernel::Group(group) => entrywise::build(b, instr, group, prepared),
+        Kernel::Group(_) => entrywise::build(b, instr, prepared),
         Kernel::Sum(view) => reduce::build(b, instr, view),
         Kernel::Select(window, image) => pool::build(b, instr, Pooling::Select, *window, *image),
         Kernel::Unselect(window, image) => pool::build(b, instr, Pooling::Unselect, *window, *image),
@@ -62,6 +64,42 @@ fn build_one(b: &mut Builder, instr: &Instr, prepared: Option<Prepared>) -> Resu
     }
 }
 
+/// Instructions that share launches.
+struct Part {
+    count: usize,
+    /// The launch of the first one's group, or of the groups of all.
+    launch: Option<Prepared>,
+    /// What the first one's launch is followed by.
+    then: Option<After>,
+}
+
+enum After {
+    /// The last stage of its sums.
+    Finish(Finish),
+    /// That, and the groups of the others.
+    Tail(Prepared),
+}
+
+impl Part {
+    /// Of the first of these instructions, and of as many after it as can go with it.
+    fn new(b: &mut Builder, instrs: &[Instr]) -> Result<Part> {
+        let together = entrywise::together(instrs).max(1);
+        let launch = entrywise::prepare(b, &instrs[..together])?;
+        let finish = match &instrs[0].kernel {
+            _ if together > 1 => None,
+            Kernel::Group(group) => entrywise::finish(b, &instrs[0], group)?,
+            Kernel::Moments(c) => norm::finish(b, &instrs[0], *c)?,
+            _ => None,
+        };
+        let Some(finish) = finish else { return Ok(Part { count: together, launch, then: None }) };
+        let followers = entrywise::followers(&instrs[1..]);
+        Ok(match finish.with(b, &instrs[1..][..followers])? {
+            Some(tail) => Part { count: 1 + followers, launch, then: Some(After::Tail(tail)) },
+            None => Part { count: 1, launch, then: Some(After::Finish(finish)) },
+        })
+    }
+}
+
 /// Appends the commands of all instructions; per instruction, which of the builder's commands are
 /// its. Where one launch serves several neighbours, it is the first one's.
 ///
@@ -69,21 +107,30 @@ fn build_one(b: &mut Builder, instr: &Instr, prepared: Option<Prepared>) -> Resu
 /// If a kernel cannot be compiled, or a tensor is larger than kernels can count.
 pub fn build(b: &mut Builder, instrs: &[Instr]) -> Result<Vec<Range<usize>>> {
     // First what is written for this program, so that all of it can be compiled at once.
-    let mut parts = Vec::new();
-    let mut done = 0;
+    let (mut parts, mut done) = (Vec::new(), 0);
     while done < instrs.len() {
-        let part = &instrs[done..][..entrywise::together(&instrs[done..]).max(1)];
-        parts.push((part, entrywise::prepare(b, part)?));
-        done += part.len();
+        let part = Part::new(b, &instrs[done..])?;
+        done += part.count;
+        parts.push(part);
     }
-    b.driver.prepare(&parts.iter().filter_map(|p| p.1.as_ref()).map(|p| &p.source).collect::<Vec<_>>())?;
+    let mut sources = Vec::new();
+    for part in &parts {
+        let tail = if let Some(After::Tail(tail)) = &part.then { Some(tail) } else { None };
+        sources.extend([part.launch.as_ref(), tail].into_iter().flatten().map(|p| &p.source));
+    }
+    b.driver.prepare(&sources)?;
     let mut spans = Vec::with_capacity(instrs.len());
-    for (part, prepared) in parts {
+    for part in parts {
         let from = b.commands.len();
-        build_one(b, &part[0], prepared)?;
+        build_one(b, &instrs[spans.len()], part.launch)?;
+        match part.then {
+            Some(After::Finish(finish)) => finish.launch(b)?,
+            Some(After::Tail(tail)) => b.launch_prepared(tail)?,
+            None => {}
+        }
         let to = b.commands.len();
         spans.push(from..to);
-        spans.resize(spans.len() + part.len() - 1, to..to);
+        spans.resize(spans.len() + part.count - 1, to..to);
     }
     Ok(spans)
 }

@@ -6,6 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use super::super::builder::Builder;
 use super::super::driver::Command;
 use super::super::sources::REDUCE;
+use super::tail::Finish;
 use super::walk::{NONE, Operand, blocks, entries};
 use crate::error::Result;
 use crate::program::Instr;
@@ -13,14 +14,13 @@ use crate::tape::View3;
 
 /// `kernels/reduce.cu`.
 const MAX_TOTALS: usize = 64;
-const TOTALS_THREADS: u32 = 512;
 /// Threads of a block of `sum_wide`, and of `sum_narrow`.
 const WIDE_THREADS: u32 = 256;
 const NARROW_THREADS: u32 = 128;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct TotalsParams {
+pub(super) struct TotalsParams {
     partials: u64,
     blocks: u32,
     length: u32,
@@ -43,8 +43,9 @@ struct SumParams {
     strips: u32,
 }
 
-/// Writes the sums over `count` blocks of the workspace's partial sums, f64 `[count, outs, each]`.
-pub(super) fn totals(b: &mut Builder, count: u32, outs: &[Operand], each: usize) -> Result<()> {
+/// What writes the sums over `count` blocks of the workspace's partial sums, f64
+/// `[count, outs, each]`.
+pub(super) fn totals(b: &Builder, count: u32, outs: &[Operand], each: usize) -> Result<Finish> {
     assert!(outs.len() <= MAX_TOTALS, "{} sums in one launch", outs.len());
     let length = outs.len() * each;
     let mut params = TotalsParams {
@@ -56,7 +57,12 @@ pub(super) fn totals(b: &mut Builder, count: u32, outs: &[Operand], each: usize)
         outs: [NONE; MAX_TOTALS],
     };
     params.outs[..outs.len()].copy_from_slice(outs);
-    b.launch(&REDUCE, "totals", blocks(length, 32), TOTALS_THREADS, 0, &params)
+    Ok(Finish {
+        kernel: (&REDUCE, "totals"),
+        function: ("Totals", "sum_totals"),
+        params: bytemuck::bytes_of(&params).to_vec(),
+        columns: length,
+    })
 }
 
 /// How many parts the middle axis is cut into, so that there are enough warps, and rows of each
@@ -119,7 +125,7 @@ pub fn build(b: &mut Builder, instr: &Instr, view: &View3) -> Result<()> {
     }
     if parts > 1 {
         let out = Operand::of(b, out);
-        totals(b, parts as u32, &[out], view.pre * view.post)?;
+        totals(b, parts as u32, &[out], view.pre * view.post)?.launch(b)?;
     }
     Ok(())
 }

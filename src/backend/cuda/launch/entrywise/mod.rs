@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use bytemuck::{Pod, Zeroable};
 
 use super::super::builder::{Builder, Prepared};
-use super::super::driver::{Address, Command};
+use super::super::driver::{Address, Command, Source};
 use super::reduce;
+use super::tail::{Finish, TOTALS_THREADS};
 use super::walk::{Columns, Cut, Operand, Walk};
 use crate::error::Result;
 use crate::program::{self, Group, Instr, Kernel, Outcome, Place, Tensor};
@@ -27,6 +28,9 @@ const QUAD: usize = 16;
 const MANY: usize = 1 << 18;
 /// Bytes that a kernel takes as parameters; longer ones are read from device memory.
 const PARAMETERS: usize = 4096;
+
+/// Most small groups that run in one block after something else.
+const MOST_FOLLOWERS: usize = 8;
 
 /// Twin of `Head`.
 #[repr(C)]
@@ -192,7 +196,7 @@ pub fn prepare(b: &mut Builder, instrs: &[Instr]) -> Result<Option<Prepared>> {
 ///
 /// # Errors
 /// If the kernel cannot be compiled.
-pub fn build(b: &mut Builder, instr: &Instr, group: &Group, prepared: Option<Prepared>) -> Result<()> {
+pub fn build(b: &mut Builder, instr: &Instr, prepared: Option<Prepared>) -> Result<()> {
     let Some(prepared) = prepared else {
         for out in instr.outs.iter().filter(|o| o.len > 0) {
             let (to, bytes) = (b.address(out), out.len * b.width(out).bytes());
@@ -200,13 +204,57 @@ pub fn build(b: &mut Builder, instr: &Instr, group: &Group, prepared: Option<Pre
         }
         return Ok(());
     };
-    b.launch_prepared(prepared)?;
+    b.launch_prepared(prepared)
+}
+
+/// The last stage of a group's sums, where several blocks share them.
+///
+/// # Errors
+/// If a tensor is larger than kernels can count.
+pub fn finish(b: &Builder, instr: &Instr, group: &Group) -> Result<Option<Finish>> {
     let layout = Layout::new(group)?;
-    if layout.sums > 0 && !layout.direct() {
-        let outs: Vec<Operand> = sum_outputs(group).map(|i| Operand::of(b, &instr.outs[i])).collect();
-        reduce::totals(b, layout.walk.row_blocks(), &outs, layout.post)?;
+    if group.count == 0 || layout.sums == 0 || layout.direct() {
+        return Ok(None);
     }
-    Ok(())
+    let outs: Vec<Operand> = sum_outputs(group).map(|i| Operand::of(b, &instr.outs[i])).collect();
+    reduce::totals(b, layout.walk.row_blocks(), &outs, layout.post).map(Some)
+}
+
+/// How many of these instructions can be run by one block, one after another, when it has finished
+/// something: small groups without sums.
+pub fn followers(instrs: &[Instr]) -> usize {
+    let fits =
+        |group: &Group| group.count <= 4 * TOTALS_THREADS as usize && sum_outputs(group).next().is_none();
+    instrs.iter().take(MOST_FOLLOWERS).take_while(|i| group(i).is_some_and(fits)).count()
+}
+
+/// The kernel that calls `function` of `kernels/totals.cuh` with a parameter struct of type `first`
+/// and then runs groups, in the last of its blocks; its file, name and parameters. `None` where there
+/// are no groups, or too many parameters.
+///
+/// # Errors
+/// If a group is larger than kernels can count.
+pub fn after(
+    b: &Builder,
+    instrs: &[Instr],
+    (first, function): (&str, &str),
+    params: &[u8],
+) -> Result<Option<(Source, String, Vec<u8>)>> {
+    let (mut kinds, mut params) = (Vec::new(), [params, &b.ticket.to_ne_bytes()].concat());
+    for instr in instrs {
+        let Some(group) = group(instr) else { unreachable!("{} is no group", instr.kernel.name()) };
+        let walk = Walk::plain(group.count, TOTALS_THREADS as usize, 1)?;
+        let threads = TOTALS_THREADS as usize;
+        let layout = Layout { walk, threads, rows: 1, sums: 0, post: 0, beside: 1 };
+        let written = write::write(b, instr, group, &layout);
+        kinds.push(named(&written.text));
+        params.extend(written.params);
+    }
+    if kinds.is_empty() || params.len() > PARAMETERS {
+        return Ok(None);
+    }
+    let (source, name) = write::after(&kinds, first, function);
+    Ok(Some((source, name, params)))
 }
 
 /// How many of the first instructions go into one launch: small groups that

@@ -74,6 +74,30 @@ pub(super) fn several(kinds: &[Named]) -> Kernel {
     file(format!("entrywise_many_{}", kernel.name), kinds, &kernel.text)
 }
 
+/// The kernel that calls a function with a parameter struct and then runs groups, one after another,
+/// in the last of its blocks.
+pub(super) fn after(groups: &[Named], first: &str, function: &str) -> Kernel {
+    let (mut members, mut calls) = (String::new(), String::new());
+    for (i, Named { name, .. }) in groups.iter().enumerate() {
+        let _ = writeln!(members, "    P_{name} t{i};");
+        let barrier = if i > 0 { "__syncthreads();\n    " } else { "" };
+        let _ = writeln!(calls, "    {barrier}entrywise<E_{name}>(p.t{i}, 0);");
+    }
+    let kernel = named(&format!(
+        "#include \"totals.cuh\"
+struct T_@ {{
+    {first} first;
+    u64 ticket;
+{members}}};
+KERNEL_BOUNDS(tail_@, T_@, 512, 1) {{
+    {function}(p.first);
+    if (!last_to_arrive(reinterpret_cast<u32*>(p.ticket))) return;
+{calls}}}
+"
+    ));
+    file(format!("tail_{}", kernel.name), groups, &kernel.text)
+}
+
 /// The name of a width's type.
 fn storage(pointer: &Pointer) -> &'static str {
     match pointer.width() {
