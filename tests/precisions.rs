@@ -36,6 +36,10 @@ fn hold(wanted: impl Fn(&str) -> bool) {
             stale < 1e-9,
             "{name}: golden/whole-networks.safetensors has an error of {stale:.1e}; write it anew"
         );
+        let single = hypergradient(&net, batch, Box::new(Cpu::<f32>::new(2).unwrap()));
+        let error = relative_error(&single, &want);
+        println!("{name}, batch {batch}, f32 on the CPU: relative error {error:.1e}");
+        assert!(error <= cost(Precision::F32), "{name} in f32: an error of {error:.3e}");
         let ways: [(&str, Precision, Rounding); 3] = [
             ("tf32", Precision::Tf32, to_tf32),
             // What a library may do that does not convert factors.

@@ -35,7 +35,7 @@ nvrtc=${METATAPE_NVRTC:-$PWD/target/nvrtc}
 kernels() { CUDA_HOME=$nvrtc/nvidia "$out/bin/metatape" kernels --out "$out/cache" "$@"; }
 kernels --arch sm_80,sm_90,sm_100
 # And, for the card that is most often to be had, what is written for the networks and for the tests, if these have run on the simulator here.
-find target/tmp/simulator -name 'entrywise_*.cu' -print0 2>/dev/null | xargs -0 -n 100000 bash -c "$(declare -f kernels)"'
+find target/tmp/simulator \( -name 'entrywise_*.cu' -o -name 'tail_*.cu' \) -print0 2>/dev/null | xargs -0 -n 100000 bash -c "$(declare -f kernels)"'
 nvrtc='"$nvrtc"' out='"$out"' kernels --arch sm_90 --models mlp,lenet,resnet32,wrn28-10 "$@" | tail -4' kernels
 cp benches/gpu/{run.sh,run.py,table.py,stand_in.py,README.md} benches/peers/{torch_meta,cudnn_convolutions}.py "$out/"
 

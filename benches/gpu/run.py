@@ -79,7 +79,9 @@ class Kit:
         self.say(f"left out: {text}")
 
     def begin(self, part, seconds, least=5):
-        """A part of so many seconds at most; False where not even `least` are left."""
+        """A part of so many seconds at most; False where not even `least` are left, or others were asked for."""
+        if self.args.only and not any(part.startswith(only) for only in [*self.args.only.split(","), "machine"]):
+            return False
         self.part, seconds = part, self.patience * seconds
         left = self.until - time.monotonic()
         self.part_until = min(self.until, time.monotonic() + seconds)
@@ -203,7 +205,7 @@ class Kit:
             found = re.search(r"__version__ = ['\"]([^'\"]+)", (torch / "version.py").read_text())
             version = found and found[1]
         self.torch = version
-        card = "a stand-in" if self.dry else (about.get("gpus") or [None])[0]
+        self.card = card = "a stand-in" if self.dry else (about.get("gpus") or [None])[0]
         self.record(card=card, driver=driver, torch=version, metatape=about.get("version"), threads=about.get("threads"))
         if not card:
             self.fail("metatape sees no GPU; `run.sh --dry` goes through the steps without one")
@@ -269,7 +271,7 @@ class Kit:
                              "--json-lines"], "bench")
 
     def profile(self):
-        if self.begin("profile", 25):
+        if self.begin("profile", 50):
             machine = ["--device", "cpu", "--models", "mlp", "--precisions", "f32"] if self.dry else [
                 "--device", "cuda", "--models", "resnet32,wrn28-10", "--precisions", "bf16,f32"]
             self.json_lines([self.binary("metatape"), "bench", "--batch", "100", "--steps", "5", *machine, "--profile", "--json-lines"],
@@ -277,19 +279,31 @@ class Kit:
 
     def peer(self):
         """PyTorch: the official step eager and captured, its own jvp step captured."""
-        if not self.begin("torch", 130, 10):
+        runs = [run for run in TORCH if run not in self.torch_done()]
+        if not runs or not self.begin("torch", 130, 10):
             return
         if self.dry:
-            command = [sys.executable, HERE / "stand_in.py", "torch", *TORCH]
+            command = [sys.executable, HERE / "stand_in.py", "torch", *runs]
         elif self.torch:
             command = [self.python, HERE / "torch_meta.py", "--device", "cuda", "--batch", "100", "--steps", "10", "--json", "--fork",
-                       "--runs", *TORCH]
+                       "--runs", *runs]
         else:
             return self.leave_out(f"{self.python} has no PyTorch; name one that has it with --python")
         got = self.json_lines(command, "torch")
-        missing = len(TORCH) - len(got)
+        missing = len(runs) - len(got)
         if missing:
-            self.leave_out(f"{missing} runs, the last of {', '.join(TORCH[len(got):])}")
+            self.leave_out(f"{missing} runs, the last of {', '.join(runs[len(got):])}")
+
+    def torch_done(self):
+        """What PyTorch has run already on this card, by the results folder."""
+        done, card = set(), None
+        for text in (self.folder / "results.jsonl").read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            card = line.get("card", card)
+            if line["part"] == "torch" and "ms" in line and card == self.card:
+                mode, *graph = line["mode"].split("+")
+                done.add(":".join([f"{line['model']}/{mode}", line["precision"], *graph]))
+        return done
 
     def convolutions(self):
         """Ours, then cuDNN's beside them."""
@@ -448,6 +462,7 @@ def main():
     parser.add_argument("--data", help="for C: CIFAR-10 as an image folder (train/<class>/*.jpg, test/…), or a tar archive of one")
     parser.add_argument("--precision", default="bf16", choices=PRECISIONS, help="for C [default: bf16]")
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="another limit than the letter's")
+    parser.add_argument("--only", metavar="PART,…", help="these parts of it only, as they are called in its output: correctness, bench, profile, …")
     parser.add_argument("--python", help="the interpreter that has PyTorch [default: the one that runs this]")
     args = parser.parse_args()
 

@@ -19,6 +19,8 @@ pub struct Rounded {
     precision: Precision,
     /// How factors of matrix products become tf32.
     products: Rounding,
+    /// What becomes of results before they are stored; `None`: nothing.
+    sums: Option<Rounding>,
     cpu: Cpu<f64>,
     /// The CPU's states so far: the session's, then arenas, inputs and copies of programs among
     /// them.
@@ -63,6 +65,14 @@ pub fn cut_to_tf32(v: f64) -> f64 {
     f64::from(f32::from_bits((v as f32).to_bits() & !0x1fff))
 }
 
+/// A number that an f32 sum in another order may give: off by up to two of an f32's roundings, by
+/// more or less as the number's own bits say.
+pub fn other_sum<const WAY: u64>(v: f64) -> f64 {
+    let mixed = (v.to_bits() ^ WAY).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let share = (mixed >> 40) as f64 / f64::from(1 << 23) - 1.0;
+    v * (1.0 + share * f64::from(f32::EPSILON))
+}
+
 /// How the factors of a contraction are rounded.
 fn of_factors(precision: Precision, products: Rounding, instr: &Instr) -> Option<Rounding> {
     let Kernel::Contract { dims, .. } = &instr.kernel else { return None };
@@ -86,8 +96,13 @@ impl Rounded {
 
     /// With another way in which factors of matrix products become tf32.
     pub fn with_products(precision: Precision, products: Rounding, threads: usize) -> Rounded {
-        let cpu = Cpu::new(threads).unwrap();
-        Rounded { precision, products, cpu, states: 0, given: Vec::new(), programs: Vec::new(), pieces: 0 }
+        let (cpu, given, programs) = (Cpu::new(threads).unwrap(), Vec::new(), Vec::new());
+        Rounded { precision, products, sums: None, cpu, states: 0, given, programs, pieces: 0 }
+    }
+
+    /// With the sums of a machine that computes them in f32.
+    pub fn with_sums(precision: Precision, sums: Rounding, threads: usize) -> Rounded {
+        Rounded { sums: Some(sums), ..Rounded::new(precision, threads) }
     }
 
     fn state(&mut self, kind: Kind, len: usize) -> Result<usize> {
@@ -176,10 +191,15 @@ impl Backend for Rounded {
             }
             steps.push(self.piece(Instr { kernel: instr.kernel.clone(), args, outs: outs.clone() })?);
             let short = self.precision == Precision::Bf16;
-            for out in outs.iter().filter(|out| short && out.activation) {
+            for out in outs.iter().filter(|out| out.kind == Kind::Float) {
+                let stored = (short && out.activation).then_some(to_bf16 as Rounding);
+                let all: Vec<Rounding> = self.sums.into_iter().chain(stored).collect();
+                if all.is_empty() {
+                    continue;
+                }
                 let (state, place) = rounded(self, 0, out)?;
                 steps.push(self.piece(copy(Kernel::Copy, *out, place))?);
-                steps.push(Step::Round(state, out.len, to_bf16));
+                steps.extend(all.into_iter().map(|round| Step::Round(state, out.len, round)));
                 steps.push(self.piece(copy(Kernel::Copy, place, *out))?);
             }
         }
