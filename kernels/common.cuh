@@ -52,29 +52,13 @@ using i32 = int;
 
 #else
 
-#define KERNEL_WITH(NAME, P, BOUNDS)                                                                               \
-    static __device__ __forceinline__ void NAME##_body(const P& p);                                                \
-    extern "C" __global__ void BOUNDS NAME(const __grid_constant__ P p) {                                          \
-        after_the_kernel_before();                                                                                 \
-        NAME##_body(p);                                                                                            \
-    }                                                                                                              \
-    static __device__ __forceinline__ void NAME##_body(const P& p)
-#define KERNEL(NAME, P) KERNEL_WITH(NAME, P, )
-#define KERNEL_BOUNDS(NAME, P, THREADS, BLOCKS) KERNEL_WITH(NAME, P, __launch_bounds__(THREADS, BLOCKS))
+#define KERNEL(NAME, P) extern "C" __global__ void NAME(const __grid_constant__ P p)
+#define KERNEL_BOUNDS(NAME, P, THREADS, BLOCKS) \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const __grid_constant__ P p)
 #define SHARED(T, NAME, ...) __shared__ T NAME __VA_ARGS__
 #define SHARED_MEMORY(NAME) extern __shared__ __align__(128) u8 NAME[]
 #define ALIGNED_TO(p, bytes, place)
 #define PLACE
-
-/// Since sm_90 a kernel's blocks are started while the last ones of the kernel before still run ("programmatic dependent launch"): here they wait until
-/// that kernel is done and what it wrote can be seen. That holds for all kernels before it, too, as each waits here. Then the next kernel's
-/// blocks may start, as soon as all of this one's have.
-__device__ __forceinline__ void after_the_kernel_before() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
 
 #endif
 

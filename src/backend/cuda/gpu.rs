@@ -32,9 +32,6 @@ pub struct Gpu {
     reads_ordinary_memory: bool,
     /// Dynamic and static shared memory that a block may have together.
     shared_limit: i32,
-    /// Whether kernels are started before the ones before them are done, and wait by themselves
-    /// (`after_the_kernel_before` in `kernels/common.cuh`).
-    early: bool,
     modules: HashMap<String, sys::CUmodule>,
     /// By file and name: the files of the three precisions have kernels of the same names.
     functions: Vec<(String, String, sys::CUfunction)>,
@@ -149,7 +146,6 @@ impl Gpu {
             compiler,
             reads_ordinary_memory: direct != 0,
             shared_limit,
-            early: card.0 >= 90 && std::env::var_os("METATAPE_NO_EARLY").is_none(),
             modules: HashMap::new(),
             functions: Vec::new(),
             graphs: Vec::new(),
@@ -210,31 +206,12 @@ impl Gpu {
         let (file, name, function) = &self.functions[function.0];
         let mut params = [params.as_ptr().cast_mut().cast::<c_void>()];
         let [x, y, z] = grid;
-        let mut early = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
-        let how = sys::CUlaunchConfig {
-            gridDimX: x,
-            gridDimY: y,
-            gridDimZ: z,
-            blockDimX: block,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: shared,
-            hStream: self.stream,
-            attrs: &raw mut early,
-            numAttrs: u32::from(self.early),
-        };
         // SAFETY: the kernel takes one struct by value, whose bytes these are; the driver copies
-        // them, and the attribute, before it returns. The addresses in the struct are allocations
-        // of this driver.
-        unsafe { sys::cuLaunchKernelEx(&raw const how, *function, params.as_mut_ptr(), std::ptr::null_mut()) }
-            .result()
-            .map_err(failed(&format!(
-                "launch {name} of kernels/{file} in {x}×{y}×{z} blocks of {block} threads"
-            )))
+        // them before it returns. The addresses in it are allocations of this driver.
+        unsafe {
+            result::launch_kernel(*function, (x, y, z), (block, 1, 1), shared, self.stream, &mut params)
+        }
+        .map_err(failed(&format!("launch {name} of kernels/{file} in {x}×{y}×{z} blocks of {block} threads")))
     }
 
     /// Row-major products, to a library that counts in columns: what it sees are the transposes, so
