@@ -157,9 +157,9 @@ template <class T> __device__ __forceinline__ void fold(T* sums, u32 post, u32 r
     }
 }
 
-/// A warp's share of the sums over blocks: of every `warps`-th of `blocks` numbers that are `stride` apart, eight under way at once.
+/// A warp's share of the sums over blocks: of every `warps`-th of `blocks` numbers that are `stride` apart, many under way at once.
 __device__ __forceinline__ double sum_of_blocks(const double* partials, u32 blocks, u32 warps, u32 stride) {
-    constexpr u32 AHEAD = 8;
+    constexpr u32 AHEAD = 16;
     double sum = 0.0;
     for (u32 first = WARP; first < blocks; first += AHEAD * warps) {
         double v[AHEAD];

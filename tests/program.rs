@@ -10,7 +10,7 @@ use metatape::tape::{GatherSpec, Kind, Op, Scalar, Shape, Tape, Unary, Var};
 use rand::RngExt;
 use rand_pcg::Pcg64;
 
-const BOTH: [Options; 2] = [Options { fuse: true }, Options { fuse: false }];
+const BOTH: [Options; 2] = [Options { fuse: true, aside: false }, Options { fuse: false, aside: false }];
 
 fn session() -> Session {
     Session::new(Box::new(Cpu::<f64>::new(2).unwrap()))

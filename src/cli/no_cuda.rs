@@ -29,6 +29,9 @@ pub enum Command {
     Gemm(()),
     Clear {},
     Copy {},
+    Aside,
+    Back,
+    Join,
 }
 
 /// As the library's.

@@ -155,7 +155,35 @@ pub enum Outcome {
     Sum(usize, View3),
 }
 
+impl Instr {
+    /// Whether one of two instructions must come before the other: one writes what the other one
+    /// touches.
+    pub fn depends(&self, other: &Instr) -> bool {
+        let meet = |xs: &[Tensor], ys: &[Tensor]| xs.iter().any(|x| ys.iter().any(|y| x.overlaps(y)));
+        meet(&self.outs, &other.outs) || meet(&self.outs, &other.args) || meet(&self.args, &other.outs)
+    }
+}
+
+impl Tensor {
+    /// Whether two tensors share memory.
+    pub fn overlaps(&self, other: &Tensor) -> bool {
+        let (from, others) = match (self.place, other.place) {
+            (Place::Arena(x), Place::Arena(y)) => (x, y),
+            (Place::State(i, x), Place::State(j, y)) | (Place::Input(i, x), Place::Input(j, y)) if i == j => {
+                (x, y)
+            }
+            (Place::Arena(_) | Place::State(..) | Place::Input(..), _) => return false,
+        };
+        from < others + other.len && others < from + self.len
+    }
+}
+
 impl Kernel {
+    /// Whether nothing waits for it but the end of a backward pass: a convolution's weight gradient.
+    pub fn can_run_aside(&self) -> bool {
+        matches!(self, Kernel::Contract { form: Form::Conv(_), out: Role::B, .. })
+    }
+
     /// A short name for reports.
     pub fn name(&self) -> &'static str {
         match self {

@@ -8,10 +8,10 @@ use crate::tape::Var;
 /// Places are multiples of this many entries: a cache line of f32.
 const ALIGN: usize = 16;
 
-/// Tensors of at most this many entries keep their places for some kernels longer than they are
-/// needed: kernels of independent small tensors, as the updates of a network's parameters are, then
-/// need not wait for each other, and a backend may run them as one.
-const SMALL: usize = 1 << 16;
+/// Tensors that are so many times smaller than the largest one keep their places for some kernels
+/// longer than they are needed: kernels of independent small tensors, as the updates of a network's
+/// parameters are, then need not wait for each other, and a backend may run them as one.
+const SMALLER: usize = 32;
 const LINGER: usize = 100;
 
 /// From which kernel to which a tensor is needed.
@@ -40,6 +40,7 @@ impl Arena {
         // Of those born together the longest first; the name breaks ties, so that places do not
         // depend on chance.
         order.sort_by_key(|(var, life)| (life.from, usize::MAX - life.len, **var));
+        let largest = order.iter().map(|(_, life)| life.len).max().unwrap_or(0);
         let mut arena = Arena::default();
         let mut ends = BinaryHeap::new();
         for (var, life) in order {
@@ -50,7 +51,7 @@ impl Arena {
                 arena.give_back(offset);
             }
             let offset = arena.take(life.len.next_multiple_of(ALIGN).max(ALIGN));
-            let linger = if life.len <= SMALL { LINGER } else { 0 };
+            let linger = if life.len * SMALLER <= largest { LINGER } else { 0 };
             ends.push(Reverse((life.to + linger, offset)));
             arena.offsets.insert(*var, offset);
         }
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn tensors_alive_together_never_overlap_and_dead_ones_are_reused() {
-        let life = |len, from, to| Life { len: SMALL * len, from, to };
+        let life = |len, from, to| Life { len, from, to };
         let mut tape = Tape::new();
         let v: Vec<Var> = (0..5).map(|i| tape.constant(f64::from(i), [])).collect();
         let lives: HashMap<Var, Life> = [
@@ -115,9 +116,16 @@ mod tests {
         }
         assert_eq!(arena.offsets[&v[2]], arena.offsets[&v[0]], "90 fit where 100 have died");
         // Small ones stay for a while.
-        let small = |from| Life { len: 7, from, to: from };
-        let arena = Arena::lay_out(&[(v[0], small(0)), (v[1], small(1)), (v[2], small(LINGER + 1))].into());
-        let at = |i: usize| arena.offsets[&v[i]];
-        assert!(at(0) != at(1) && at(0) == at(2));
+        let mut lives: HashMap<Var, Life> =
+            [(v[0], life(7, 0, 0)), (v[1], life(7, 1, 1)), (v[2], life(7, LINGER + 1, 200))].into();
+        let at = |lives: &HashMap<Var, Life>| {
+            let arena = Arena::lay_out(lives);
+            [0, 1, 2].map(|i: usize| arena.offsets[&v[i]])
+        };
+        let [a, b, c] = at(&lives);
+        assert!(a == b && b == c, "nothing is larger");
+        lives.insert(v[3], life(7 * SMALLER, 0, 200));
+        let [a, b, c] = at(&lives);
+        assert!(a != b && a == c);
     }
 }

@@ -71,11 +71,15 @@ impl Compiler {
     /// The compiler, for a file that the cache has not.
     fn nvrtc(&self, source: &Source) -> Result<Nvrtc> {
         let Capability(card) = self.card;
+        let (what, models) = match ALL.iter().any(|s| s.name == source.name) {
+            true => (format!("kernels/{}", source.name), ""),
+            false => (format!("{}, which was written for this program", source.name), " --models MODEL"),
+        };
         (self.load)().map_err(|e| {
             Error::Device(format!(
-                "{e}; it would have to compile kernels/{}, of which the cache of kernels ({}) has nothing that this card can load: `metatape \
-                 kernels --arch sm_{card} --out DIR` fills such a cache on any machine with NVRTC, and METATAPE_CACHE_DIR=DIR uses it",
-                source.name, self.cache
+                "{e}; it would have to compile {what}, of which the cache of kernels ({}) has nothing that this card can load: `metatape \
+                 kernels --arch sm_{card} --out DIR{models}` fills such a cache on any machine with NVRTC, and METATAPE_CACHE_DIR=DIR uses it",
+                self.cache
             ))
         })
     }

@@ -6,7 +6,7 @@
 //! | `driver.rs` | what the backend needs of a machine, as a trait |
 //! | `gpu.rs`, `elapsed.rs`, `libraries.rs` | that machine as an NVIDIA GPU: context and stream, time between events, what is loaded at run time |
 //! | `sources.rs`, `nvrtc.rs`, `cache.rs`, `compile.rs` | the files of kernels, their compiler, what is compiled already, and the choice between the two |
-//! | `builder.rs`, `launch/` | from the kernels of a plan to commands: parameter structs, grids, workspace |
+//! | `builder.rs`, `launch/` | from the kernels of a plan to commands: parameter structs, grids, workspace; kernels written for a program |
 //! | `divide.rs` | division by a number that the host knows |
 //! | `backend.rs` | states and programs over any driver |
 //! | `paper.rs` | what a plan would launch, without a machine |

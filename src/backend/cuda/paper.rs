@@ -150,4 +150,38 @@ mod tests {
             assert_eq!(driver.allocated(), 0, "{}", precision.name());
         }
     }
+
+    fn sources(precision: Precision, record: impl Fn(&mut Tape) -> Result<()>) -> Vec<Source> {
+        let mut tape = Tape::new();
+        record(&mut tape).unwrap();
+        written(&Plan::new(&tape, Options::default()).unwrap(), precision).unwrap()
+    }
+
+    /// `y = c·x + d` on a matrix.
+    fn affine(rows: usize, c: f64, d: f64) -> impl Fn(&mut Tape) -> Result<()> {
+        move |tape| {
+            let x = tape.input("x", Kind::Float, [rows, 8])?;
+            let scaled = tape.scale(x, c)?;
+            let y = tape.offset(scaled, d)?;
+            tape.output("y", y)
+        }
+    }
+
+    #[test]
+    fn sizes_and_constants_are_no_reason_for_another_kernel() {
+        let of = |rows, c, d| sources(Precision::F32, affine(rows, c, d));
+        let one = of(4, 2.0, 1.0);
+        assert_eq!(one.len(), 1);
+        assert!(one[0].text.contains("map<Mul>") && one[0].text.contains("map<Add>"), "{}", one[0].text);
+        assert_eq!(one, of(100, 3.0, -5.0));
+        assert_eq!(one, sources(Precision::Bf16, affine(4, 2.0, 1.0)), "inputs are no activations");
+        // With many entries, a thread takes several rows.
+        assert_ne!(one, of(1 << 16, 2.0, 1.0));
+        let masked = sources(Precision::F32, |tape| {
+            let x = tape.input("x", Kind::Float, [4, 8])?;
+            let y = tape.relu(x)?;
+            tape.output("y", y)
+        });
+        assert_ne!(one, masked);
+    }
 }

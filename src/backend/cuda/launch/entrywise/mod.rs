@@ -13,12 +13,13 @@ use super::reduce;
 use super::tail::{Finish, TOTALS_THREADS};
 use super::walk::{Columns, Cut, Operand, Walk};
 use crate::error::Result;
-use crate::program::{self, Group, Instr, Kernel, Outcome, Place, Tensor};
+use crate::program::{self, Group, Instr, Kernel, Outcome};
 use crate::tape::View3;
 use write::{Named, named};
 
-/// Threads of a block, the best first.
+/// Threads of a block, the best first; of one that sums, too.
 const THREADS: [usize; 8] = [128, 160, 192, 224, 256, 96, 64, 32];
+const SUM_THREADS: [usize; 8] = [256, 224, 192, 160, 128, 96, 64, 32];
 /// Shared memory that every card gives a block without being asked.
 const SHARED: usize = 48 << 10;
 /// Bytes of a thread's four columns of a sum.
@@ -88,8 +89,10 @@ impl Layout {
             _ => 1,
         };
         let (walk, threads, beside) = if post > 0 {
-            let fits: Vec<usize> = THREADS.into_iter().filter(|t| sums * t * QUAD <= SHARED).collect();
-            let cut = Cut { blocks: 528, each: [4, 64], at_once: rows };
+            // Two large blocks for each of an H100's multiprocessors: the fewer partial sums, the sooner
+            // they are added.
+            let fits: Vec<usize> = SUM_THREADS.into_iter().filter(|t| sums * t * QUAD <= SHARED).collect();
+            let cut = Cut { blocks: 264, each: [4, 64], at_once: rows };
             let columns = Columns::new(group.count, post, &fits, &cut)?;
             (columns.walk, columns.threads, columns.beside)
         } else {
@@ -262,7 +265,7 @@ pub fn after(
 pub fn together(instrs: &[Instr]) -> usize {
     let Some(threads) = instrs.first().and_then(small) else { return 0 };
     let follows = |n: &usize| {
-        small(&instrs[*n]) == Some(threads) && !instrs[..*n].iter().any(|i| depend(i, &instrs[*n]))
+        small(&instrs[*n]) == Some(threads) && !instrs[..*n].iter().any(|i| i.depends(&instrs[*n]))
     };
     // A block's word has 16 bits for the group.
     1 + (1..instrs.len().min(1 << 16)).take_while(follows).count()
@@ -274,24 +277,6 @@ fn small(instr: &Instr) -> Option<usize> {
     (layout.sums == 0 || layout.direct()).then_some(layout.threads)
 }
 
-/// Whether one of two instructions must come before the other.
-fn depend(a: &Instr, b: &Instr) -> bool {
-    let meet = |xs: &[Tensor], ys: &[Tensor]| xs.iter().any(|x| ys.iter().any(|y| overlap(x, y)));
-    meet(&a.outs, &b.outs) || meet(&a.outs, &b.args) || meet(&a.args, &b.outs)
-}
-
-/// Whether two tensors share memory.
-fn overlap(a: &Tensor, b: &Tensor) -> bool {
-    let (from_a, from_b) = match (a.place, b.place) {
-        (Place::Arena(x), Place::Arena(y)) => (x, y),
-        (Place::State(i, x), Place::State(j, y)) | (Place::Input(i, x), Place::Input(j, y)) if i == j => {
-            (x, y)
-        }
-        (Place::Arena(_) | Place::State(..) | Place::Input(..), _) => return false,
-    };
-    from_a < from_b + b.len && from_b < from_a + a.len
-}
-
 /// Which outputs are sums, in order.
 fn sum_outputs(group: &Group) -> impl Iterator<Item = usize> {
     let sum = |(i, o): (usize, &Outcome)| if let Outcome::Sum(..) = o { Some(i) } else { None };
@@ -301,7 +286,7 @@ fn sum_outputs(group: &Group) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::{Function, Operand, Step};
+    use crate::program::{Function, Operand, Place, Step, Tensor};
     use crate::tape::Kind;
 
     /// `out ← 2·arg` on so many entries.

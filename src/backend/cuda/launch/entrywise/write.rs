@@ -48,7 +48,8 @@ fn file(name: String, kinds: &[Named], kernel: &str) -> Kernel {
 pub(super) fn alone(kind: Named) -> Kernel {
     let name = format!("entrywise_{}", kind.name);
     let group = &kind.name;
-    let kernel = format!("KERNEL_BOUNDS({name}, P_{group}, 256, 2) {{ entrywise<E_{group}>(p, blockIdx.x); }}\n");
+    let kernel =
+        format!("KERNEL_BOUNDS({name}, P_{group}, 256, 2) {{ entrywise<E_{group}>(p, blockIdx.x); }}\n");
     file(name, &[kind], &kernel)
 }
 
@@ -161,7 +162,9 @@ pub(super) fn write(b: &Builder, instr: &Instr, group: &Group, layout: &Layout) 
         (String::new(), String::new(), String::new(), String::new());
     for (x, operand) in group.operands.iter().enumerate() {
         let _ = match *operand {
-            Operand::Constant(c) => writeln!(loads, "        auto x{x} = every<ROWS>({});", params.constant(c)),
+            Operand::Constant(c) => {
+                writeln!(loads, "        auto x{x} = every<ROWS>({});", params.constant(c))
+            }
             Operand::Full(arg) => {
                 let from = Pointer::of(b, &instr.args[arg]).vector_if(aligned);
                 let (at, t, v) = (params.pointer(&from), storage(&from), from.vector());
@@ -170,7 +173,8 @@ pub(super) fn write(b: &Builder, instr: &Instr, group: &Group, layout: &Layout) 
             Operand::Repeat(arg, view) if view.pre * view.post == 1 => {
                 let from = Pointer::of(b, &instr.args[arg]);
                 let _ = writeln!(fields, "    float n{x};");
-                let _ = writeln!(begin, "        n{x} = number<{}>({});", storage(&from), params.pointer(&from));
+                let _ =
+                    writeln!(begin, "        n{x} = number<{}>({});", storage(&from), params.pointer(&from));
                 writeln!(loads, "        auto x{x} = every<ROWS>(n{x});")
             }
             Operand::Repeat(arg, view) => {
@@ -179,7 +183,8 @@ pub(super) fn write(b: &Builder, instr: &Instr, group: &Group, layout: &Layout) 
                 let how = params.repeat(view.post, view.mid);
                 if layout.keeps_columns_of(&view) {
                     let _ = writeln!(fields, "    Quad q{x};");
-                    let _ = writeln!(begin, "        q{x} = kept<{t}, {v}>({at}, {how}.post, column, width);");
+                    let _ =
+                        writeln!(begin, "        q{x} = kept<{t}, {v}>({at}, {how}.post, column, width);");
                     writeln!(loads, "        auto x{x} = every<ROWS>(q{x});")
                 } else {
                     writeln!(loads, "        auto x{x} = repeated<{t}, {v}, FULL>({at}, {how}, at);")
@@ -208,21 +213,27 @@ pub(super) fn write(b: &Builder, instr: &Instr, group: &Group, layout: &Layout) 
                 let to = Pointer::of(b, out);
                 let (at, t) = (params.pointer(&to), storage(&to));
                 let _ = writeln!(body, "        add<FULL>(sums[{sums}], at, x{x});");
-                let _ = writeln!(puts, "        if (q == {sums}) reinterpret_cast<{t}*>({at})[i] = from_f32<{t}>(v);");
+                let _ = writeln!(
+                    puts,
+                    "        if (q == {sums}) reinterpret_cast<{t}*>({at})[i] = from_f32<{t}>(v);"
+                );
                 sums += 1;
             }
         }
     }
     debug_assert_eq!(sums, sum_outputs(group).count());
     let mut members = format!("    u64 t[{}];\n", params.pointers.len());
-    for (kind, name, count) in [("Repeat", "r", params.repeats.len()), ("float", "c", params.constants.len())] {
+    for (kind, name, count) in [("Repeat", "r", params.repeats.len()), ("float", "c", params.constants.len())]
+    {
         if count > 0 {
             let _ = writeln!(members, "    {kind} {name}[{count}];");
         }
     }
     let put = match sums {
         0 => String::new(),
-        _ => format!("    Quad sums[SUMS] = {{}};\n    INLINE void put(u32 q, u32 i, float v) const {{\n{puts}    }}\n"),
+        _ => format!(
+            "    Quad sums[SUMS] = {{}};\n    INLINE void put(u32 q, u32 i, float v) const {{\n{puts}    }}\n"
+        ),
     };
     let text = format!(
         "#ifndef GROUP_@\n#define GROUP_@\nstruct P_@ : Head {{\n{members}}};\nstruct E_@ {{\n    static constexpr u32 ROWS = {rows}, SUMS = {sums};\n    const P_@& p;\n{fields}    \
