@@ -33,11 +33,12 @@ sources! {
 }
 
 /// What they include, by name.
-pub(super) const HEADERS: [(&CStr, &str); 4] = [
+pub(super) const HEADERS: [(&CStr, &str); 5] = [
     (c"common.cuh", include_str!("../../../kernels/common.cuh")),
     (c"tensor.cuh", include_str!("../../../kernels/tensor.cuh")),
     (c"conv.cuh", include_str!("../../../kernels/conv.cuh")),
     (c"conv_roles.cuh", include_str!("../../../kernels/conv_roles.cuh")),
+    (c"wgmma.cuh", include_str!("../../../kernels/wgmma.cuh")),
 ];
 
 #[cfg(test)]
