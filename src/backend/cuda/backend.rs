@@ -173,8 +173,9 @@ impl Backend for Cuda {
     }
 
     fn load(&mut self, plan: Plan, states: Vec<usize>) -> Result<()> {
-        let workspace =
-            plan.instrs.iter().map(|i| launch::workspace_bytes(self.precision, i)).max().unwrap_or(0);
+        let wgmma = self.driver.wgmma();
+        let workspace = plan.instrs.iter().map(|i| launch::workspace_bytes(self.precision, wgmma, i));
+        let workspace = workspace.max().unwrap_or(0);
         let mut inputs = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
             inputs.push(self.zeros(input.kind, input.shape.count())?);

@@ -23,6 +23,7 @@ sources! {
     CONV_F32 = "conv_f32.cu",
     CONV_TF32 = "conv_tf32.cu",
     CONV_BF16 = "conv_bf16.cu",
+    CONV_WGMMA = "conv_wgmma.cu",
     ENTRYWISE = "entrywise.cu",
     CONV_REDUCE = "conv_reduce.cu",
     NORM = "norm.cu",
@@ -33,11 +34,12 @@ sources! {
 }
 
 /// What they include, by name.
-pub(super) const HEADERS: [(&CStr, &str); 5] = [
+pub(super) const HEADERS: [(&CStr, &str); 6] = [
     (c"common.cuh", include_str!("../../../kernels/common.cuh")),
     (c"tensor.cuh", include_str!("../../../kernels/tensor.cuh")),
     (c"conv.cuh", include_str!("../../../kernels/conv.cuh")),
     (c"conv_roles.cuh", include_str!("../../../kernels/conv_roles.cuh")),
+    (c"conv_wgmma.cuh", include_str!("../../../kernels/conv_wgmma.cuh")),
     (c"wgmma.cuh", include_str!("../../../kernels/wgmma.cuh")),
 ];
 
