@@ -4,8 +4,10 @@
 //!
 //! Times are of the kernels alone, several in one graph between two events on the device, as
 //! cuDNN's are taken; the median of several such. Data are random, and images are activations, as
-//! in a network: in bf16 they are stored so.
+//! in a network: in bf16 they are stored so. `wgmma`: whether wide ones may go through Hopper's
+//! warpgroups; METATAPE_NO_WGMMA=1 times the others in their place.
 
+use metatape::backend::cuda::driver::Driver;
 use metatape::backend::cuda::{Cuda, Gpu, Precision};
 use metatape::program::{Options, Session, Values};
 use metatape::tape::{Form, Geometry, Kind, Role, Shape, Tape};
@@ -49,7 +51,9 @@ fn main() {
 
 fn run() -> Result<()> {
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
-        let mut session = Session::new(Box::new(Cuda::new(Box::new(Gpu::new(0)?), precision, false)));
+        let gpu = Gpu::new(0)?;
+        let wgmma = gpu.wgmma() && precision == Precision::Bf16;
+        let mut session = Session::new(Box::new(Cuda::new(Box::new(gpu), precision, false)));
         for (net, shape) in SHAPES {
             for role in [Role::C, Role::A, Role::B] {
                 let ms = milliseconds(&mut session, shape, role)?;
@@ -59,7 +63,7 @@ fn run() -> Result<()> {
                 let line = json!({
                     "net": net, "n": BATCH, "side": side, "ci": ci, "co": co, "kernel": kernel, "stride": stride,
                     "role": match role { Role::C => "forward", Role::A => "data gradient", Role::B => "weight gradient" },
-                    "precision": precision.name(), "ms": ms, "tflops": gflop / ms,
+                    "precision": precision.name(), "wgmma": wgmma, "ms": ms, "tflops": gflop / ms,
                 });
                 println!("{line}");
             }

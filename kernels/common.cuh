@@ -4,7 +4,7 @@
 //  - every kernel is declared by KERNEL(name, Params) { … p … }: an `extern "C" __global__` function that takes one parameter struct `p` by
 //    value, twin of a #[repr(C)] Pod struct in src/backend/cuda/launch/<family>.rs (8-byte pointers there as u64; explicit padding);
 //  - compiled by NVRTC without any include but this file, and as C++ by the tests' simulator (tests/simulator/cuda_sim.h). PTX is
-//    in this file only; all else is the same source in both worlds;
+//    in this file and wgmma.cuh only; all else is the same source in both worlds;
 //  - shared memory is declared by SHARED(type, name, [extents]) (static, up to 48 KB a kernel) or SHARED_MEMORY(name) (dynamic, bytes);
 //  - blocks are whole warps, one axis; warp operations take the full mask; no thread returns before a barrier;
 //  - no atomics on what is computed: sums have a fixed order, so two runs give the same bits.

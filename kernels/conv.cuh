@@ -9,12 +9,13 @@
 //                     conv_reduce.cu adds in a fixed order
 //
 // A block computes a BM × BN tile in steps of BK, through STAGES tiles of both factors in shared memory that cp.async fills ahead. Factors
-// come gathered or padded with zeros by the copy itself. The arithmetic is a policy (conv_f32.cu, conv_tf32.cu, conv_bf16.cu):
+// come gathered or padded with zeros by the copy itself. The arithmetic is a policy (conv_f32.cu, conv_tf32.cu, conv_bf16.cu, conv_wgmma.cu):
 //  - Ffma: f32 on the ordinary units, TM × TN outputs a thread, read from shared memory four at a time;
 //  - Mma:  tf32 (m16n8k8) or bf16 (m16n8k16) on the matrix units, f32 sums. f32 factors are rounded on the way into registers, by every warp
 //    that reads them; large tiles of bf16 take weights that were cast before the launch: they are half as long, and not rounded in every block.
 // Shared tiles lie with the reduction contiguous ("rows": [free][BK]) or the free index contiguous ("columns": [BK][free]), as they
 // come from memory; the leading dimension is padded so that no read has bank conflicts.
+//  - Wgmma (conv_wgmma.cuh): bf16 on Hopper's matrix units, for wide tiles, straight out of shared memory; in it, chunks are swizzled instead of padded.
 //
 // CPU twin: src/backend/cpu/conv.
 #pragma once
@@ -33,6 +34,8 @@ struct ConvParams {
     i32 out_half, accumulate;
     /// Weight gradient: steps of BK pixels a split takes.
     i32 steps_per_split;
+    /// Forward and data gradient where blocks are in one row (`IN_ROW`): how many of the tile's rows come first, and how many rows each of the others has.
+    i32 whole, rest;
     FastDiv by_image, by_row;
 };
 
@@ -54,7 +57,12 @@ template <class T, bool ROWS, int FREE, int BK, int PAD> struct SharedTile {
     static constexpr bool BY_ROWS = ROWS;
     using Entry = T;
     const T* at;
-    __device__ __forceinline__ const T* entry(int free, int k) const { return at + (ROWS ? free * LD + k : k * LD + free); }
+    static __device__ __forceinline__ int place(int free, int k) { return ROWS ? free * LD + k : k * LD + free; }
+    __device__ __forceinline__ const T* entry(int free, int k) const { return at + place(free, k); }
+    /// The thread's line of a tile by columns and first chunk in it, where LANES threads fill a line.
+    template <int LANES> static __device__ __forceinline__ void share(int& line, int& lane) {
+        line = int(threadIdx.x) / LANES, lane = int(threadIdx.x) % LANES;
+    }
 };
 
 // ---- arithmetic --------------------------------------------------------------------------------------------------------------
@@ -67,6 +75,10 @@ template <int BM_, int BN_, int WARPS_, int LN, int STAGES_> struct Ffma {
     using Other = float;
     static __device__ constexpr int pad_source(bool rows) { return rows ? 4 : 0; }
     static __device__ constexpr int pad_other(bool rows) { return rows ? 4 : 0; }
+    static constexpr int PART = BK, WEIGHTS_PART = 16;
+    static constexpr bool IN_ROW = false;
+    template <bool ROWS> using SourceTile = SharedTile<float, ROWS, BM, BK, pad_source(ROWS)>;
+    template <bool ROWS> using OtherTile = SharedTile<float, ROWS, BN, BK, pad_other(ROWS)>;
     float sums[TM][TN] = {};
 
     // Interleaved so that the lanes of a read are neighbours.
@@ -223,6 +235,10 @@ template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int BK_
         if (sizeof(OtherT) == 2) return 8;
         return HALF ? (rows ? 8 : 4) : (rows ? 4 : 8);
     }
+    static constexpr int PART = BK, WEIGHTS_PART = 16;
+    static constexpr bool IN_ROW = false;
+    template <bool ROWS> using SourceTile = SharedTile<Source, ROWS, BM, BK, pad_source(ROWS)>;
+    template <bool ROWS> using OtherTile = SharedTile<Other, ROWS, BN, BK, pad_other(ROWS)>;
     float sums[MF][NF][4] = {};
 
     static __device__ __forceinline__ int first_m() { return int(WARP) % WARPS_M * WM; }
@@ -304,6 +320,19 @@ template <bool VECTOR> struct PutPixels {
         i32 line = at / class_w, x = at - line * class_w, image = line / class_h, y = line - image * class_h;
         return (((long long)image * p.grid_h + y * step + y0) * p.grid_w + x * step + x0) * p.columns;
     }
+    /// Results in bf16 may be written eight at once, rounded already, by who has added what `old` gives: what is there, or zeros.
+    __device__ __forceinline__ bool half() const { return p.out_half; }
+    __device__ __forceinline__ u32* eight(long long row, int n) const {
+        static_assert(VECTOR, "all eight exist, or none");
+        return row < 0 || n0 + n >= p.columns ? nullptr : reinterpret_cast<u32*>(reinterpret_cast<bf16*>(p.out) + row + n0 + n);
+    }
+    __device__ __forceinline__ Vec<u32, 4> old(long long row, int n) const {
+        const u32* from = p.accumulate ? eight(row, n) : nullptr;
+        return from ? load_vec<4>(from) : Vec<u32, 4>{{0, 0, 0, 0}};
+    }
+    __device__ __forceinline__ void write(long long row, int n, const Vec<u32, 4>& words) const {
+        if (u32* to = eight(row, n)) store_vec(to, words);
+    }
     template <int W> __device__ __forceinline__ void operator()(long long row, int n, const float (&v)[W]) const {
         if (row < 0) return;
         i32 left = p.columns - (n0 + n);
@@ -312,24 +341,26 @@ template <bool VECTOR> struct PutPixels {
     }
 };
 
-/// The entry (a,b,i) of a weight that is row `m` of a weight gradient's product: all taps of the first 16 channels, then of the next ones. They read
+/// The entry (a,b,i) of a weight that is row `m` of a weight gradient's product: all taps of the first PART channels, then of the next ones. They read
 /// nearly the same pixels, which the first-level cache then holds. Other channels go as they lie in memory.
-__device__ __forceinline__ i32 weight_entry(const ConvParams& p, i32 m) {
-    constexpr i32 PART = 16;
+template <i32 PART> __device__ __forceinline__ i32 weight_entry(const ConvParams& p, i32 m) {
     if (p.channels == PART || p.channels % PART != 0) return m;
     i32 taps = p.kernel_h * p.kernel_w, group = m / PART, part = group / taps, tap = group - part * taps;
     return tap * p.channels + part * PART + m % PART;
 }
 
 /// Rows of the product that are entries of a weight; each split has a matrix of its own.
-template <bool VECTOR> struct PutWeights {
+template <bool VECTOR, i32 PART> struct PutWeights {
     const ConvParams& p;
     i32 m0, n0, rows;
 
     __device__ __forceinline__ long long row(int m) const {
         i32 at = m0 + m;
-        return at < rows ? ((long long)blockIdx.z * rows + weight_entry(p, at)) * p.columns : -1;
+        return at < rows ? ((long long)blockIdx.z * rows + weight_entry<PART>(p, at)) * p.columns : -1;
     }
+    __device__ __forceinline__ bool half() const { return false; }
+    __device__ __forceinline__ Vec<u32, 4> old(long long, int) const { return {}; }
+    __device__ __forceinline__ void write(long long, int, const Vec<u32, 4>&) const {}
     template <int W> __device__ __forceinline__ void operator()(long long row, int n, const float (&v)[W]) const {
         if (row < 0) return;
         write_entries<VECTOR>(reinterpret_cast<float*>(p.out) + row + n0 + n, p.columns - (n0 + n), p.accumulate, v);
@@ -339,7 +370,7 @@ template <bool VECTOR> struct PutWeights {
 // ---- the pipeline ------------------------------------------------------------------------------------------------------------
 
 /// Runs `steps` steps: `load(stage)` starts the copies of the next one, in order.
-template <class Math, class TileA, class TileB, class Load> __device__ __forceinline__ void pipeline(Math& math, u8* shared, i32 steps, Load&& load) {
+template <class TileA, class TileB, class Math, class Load> __device__ __forceinline__ void pipeline(Math& math, u8* shared, i32 steps, Load&& load) {
     constexpr int STAGES = Math::STAGES, BYTES = TileA::BYTES + TileB::BYTES;
 #pragma unroll 1
     for (int s = 0; s < STAGES - 1; s++) {

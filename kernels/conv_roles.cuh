@@ -27,19 +27,20 @@ struct Cursor {
     }
 };
 
-/// Copies this thread's part of BK lines of a matrix of `end` lines, from line `first` and column `n0` on, into a tile by columns. A thread stays in
-/// its line.
+/// Copies this thread's part of BK lines of a matrix into a tile by columns, from column `n0` on. A thread stays in its line of the tile, which is line
+/// `at` of the matrix if there is one.
 template <class Math, class Tile, int V, class T>
-__device__ __forceinline__ void fill_lines(T* tile, const T* matrix, i32 first, i32 end, i32 n0, i32 columns) {
+__device__ __forceinline__ void fill_line(T* tile, const T* matrix, i32 at, bool there, i32 n0, i32 columns) {
     constexpr int LANES = Math::THREADS / Math::BK, CHUNKS = Math::BN / V;
     static_assert(Math::THREADS % Math::BK == 0, "as many threads for each line");
-    int line = int(threadIdx.x) / LANES, lane = int(threadIdx.x) % LANES;
-    i32 at = first + line, column = n0 + lane * V;
+    int line, lane;
+    Tile::template share<LANES>(line, lane);
+    i32 column = n0 + lane * V;
     const T* from = matrix + (at * columns + column);
 #pragma unroll
     for (int c = 0; c < (CHUNKS + LANES - 1) / LANES; c++) {
         if (CHUNKS % LANES != 0 && lane + c * LANES >= CHUNKS) break;
-        fill<T, V, false>(tile + line * Tile::LD + (lane + c * LANES) * V, from + c * LANES * V, at < end && column + c * LANES * V < columns);
+        fill<T, V, false>(tile + Tile::place((lane + c * LANES) * V, line), from + c * LANES * V, there && column + c * LANES * V < columns);
     }
 }
 
@@ -50,8 +51,8 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
     using O = typename Math::Other;
     constexpr int VA = VECTOR ? 16 / int(sizeof(S)) : 1, VB = VECTOR ? 16 / int(sizeof(O)) : 1;
     constexpr int BM = Math::BM, BN = Math::BN, BK = Math::BK, THREADS = Math::THREADS;
-    using TileA = SharedTile<S, true, BM, BK, Math::pad_source(true)>;
-    using TileB = SharedTile<O, TRANSPOSED, BN, BK, Math::pad_other(TRANSPOSED)>;
+    using TileA = typename Math::template SourceTile<true>;
+    using TileB = typename Math::template OtherTile<TRANSPOSED>;
     SHARED_MEMORY(shared);
 
     // The class of pixels: those that are (y0, x0) modulo `step`, and the taps (tap_y + step·a, tap_x + step·b) that reach them.
@@ -61,7 +62,16 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
     i32 taps_y = (p.kernel_h - tap_y + step - 1) / step, taps_x = (p.kernel_w - tap_x + step - 1) / step;
     i32 class_h = (p.grid_h - y0 + step - 1) / step, class_w = (p.grid_w - x0 + step - 1) / step;
     i32 rows = p.n * class_h * class_w;
-    i32 m0 = i32(blockIdx.x) * BM, n0 = i32(blockIdx.y) * BN;
+    i32 block_m = i32(blockIdx.x), block_n = i32(blockIdx.y);
+    if constexpr (Math::IN_ROW) {
+        i32 side_by_side = (p.columns + BN - 1) / BN;
+        block_m = i32(blockIdx.x) / side_by_side, block_n = i32(blockIdx.x) - block_m * side_by_side;
+    }
+    i32 m0 = block_m * BM, n0 = block_n * BN;
+    if (Math::IN_ROW && block_m >= p.whole) {
+        m0 = p.whole * BM + (block_m - p.whole) * p.rest;
+        rows = min(rows, m0 + p.rest);
+    }
     if (m0 >= rows) return; // the whole block: classes differ in size
     if (taps_y <= 0 || taps_x <= 0) taps_y = 0, taps_x = 1;
     i32 steps = (taps_y * taps_x * p.channels + BK - 1) / BK;
@@ -89,58 +99,81 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
         pixel[r] = ((n * p.source_h + sy[r]) * p.source_w + sx[r]) * p.channels;
         if (m >= rows) sy[r] = -(1 << 30);
     }
-    Cursor at_a = {0, 0, 0};
-    at_a.move(column_a, p.channels, taps_x);
+    // Where channels are many, all taps of a part of the channels come one after another: they read nearly the same pixels, which the first-level cache
+    // then holds. Else, and where a part reaches into the next tap's channels, a tap's channels do.
+    constexpr int PART = Math::PART, PARTS = BK / PART;
+    bool by_taps = BN >= 128 && p.channels % PART == 0;
+    auto begin = [&](int k) {
+        Cursor at = {0, 0, 0};
+        if (PARTS > 1 && by_taps) {
+            for (int part = k / PART; part > 0; part--) at.hop(PART, taps_y, taps_x);
+            at.channel += k % PART;
+        } else {
+            at.move(k, p.channels, taps_x);
+        }
+        return at;
+    };
+    auto advance = [&](Cursor& at) {
+        if (by_taps) {
+#pragma unroll
+            for (int part = 0; part < PARTS; part++) at.hop(PART, taps_y, taps_x);
+        } else {
+            at.move(BK, p.channels, taps_x);
+        }
+    };
+    // The last step may have more parts than there are.
+    auto exists = [&](const Cursor& at) { return at.a < taps_y && (PARTS == 1 || at.channel < p.channels); };
+    Cursor at_a = begin(column_a);
 
     // Data gradient: a thread keeps its column of the weights' tile, too, and the place in the reduction is the source's where chunks are equally long.
     constexpr int CB = BK / VB, LINES_B = THREADS / CB;
     static_assert(!TRANSPOSED || THREADS % CB == 0, "a thread keeps its column");
     i32 column_b = i32(threadIdx.x) % CB * VB, line_b = i32(threadIdx.x) / CB;
+    // Forward: a thread keeps its line, whose place is known from the source's but where a step has several parts.
+    int line_k, lane_k;
+    TileB::template share<THREADS / BK>(line_k, lane_k);
+    constexpr bool APART = TRANSPOSED ? VA != VB : PARTS > 1;
     Cursor apart = {0, 0, 0};
-    if constexpr (TRANSPOSED && VA != VB) apart.move(column_b, p.channels, taps_x);
-    Cursor& at_b = VA == VB ? at_a : apart;
-    // Where channels are many, all taps of a step's channels come one after another: they read nearly the same pixels, which the first-level cache
-    // then holds. Else, and where a step reaches into the next tap's channels, a tap's channels do.
-    bool by_taps = BN >= 128 && p.channels % BK == 0;
-    auto advance = [&](Cursor& at) {
-        if (by_taps) at.hop(BK, taps_y, taps_x);
-        else at.move(BK, p.channels, taps_x);
-    };
+    if constexpr (APART) apart = begin(TRANSPOSED ? column_b : line_k);
+    Cursor& at_b = APART ? apart : at_a;
     i32 k0 = 0, k_end = taps_y * taps_x * p.channels;
 
     auto load = [&](u8* stage) {
         S* a = reinterpret_cast<S*>(stage);
         O* b = reinterpret_cast<O*>(stage + TileA::BYTES);
         i32 dy = TRANSPOSED ? -at_a.a : at_a.a, dx = TRANSPOSED ? -at_a.b : at_a.b;
-        bool tap = at_a.a < taps_y;
+        bool tap = exists(at_a);
         i32 ahead = (dy * p.source_w + dx) * p.channels + at_a.channel;
 #pragma unroll
         for (int r = 0; r < ROWS_A; r++) {
             int line = line_a + r * LINES_A;
             if (BM % LINES_A != 0 && line >= BM) break;
             bool valid = tap && u32(sy[r] + dy) < u32(p.source_h) && u32(sx[r] + dx) < u32(p.source_w);
-            fill<S, VA, true>(a + line * TileA::LD + column_a, source + (pixel[r] + ahead), valid);
+            fill<S, VA, true>(a + TileA::place(line, column_a), source + (pixel[r] + ahead), valid);
         }
         if constexpr (TRANSPOSED) {
-            bool reached = at_b.a < taps_y;
+            bool reached = exists(at_b);
             i32 tap_at = (tap_y + step * at_b.a) * p.kernel_w + tap_x + step * at_b.b, n = n0 + line_b;
             i32 from = (tap_at * p.columns + n) * p.channels + at_b.channel;
 #pragma unroll
             for (int r = 0; r < (BN + LINES_B - 1) / LINES_B; r++) {
                 if (BN % LINES_B != 0 && line_b + r * LINES_B >= BN) break;
-                fill<O, VB, false>(b + (line_b + r * LINES_B) * TileB::LD + column_b, weights + (from + r * LINES_B * p.channels),
+                fill<O, VB, false>(b + TileB::place(line_b + r * LINES_B, column_b), weights + (from + r * LINES_B * p.channels),
                                    reached && n + r * LINES_B < p.columns);
             }
+        } else if constexpr (APART) {
+            fill_line<Math, TileB, VB>(b, weights, (at_b.a * taps_x + at_b.b) * p.channels + at_b.channel, exists(at_b), n0, p.columns);
         } else {
-            i32 k = by_taps ? (at_a.a * taps_x + at_a.b) * p.channels + at_a.channel - column_a : k0;
-            fill_lines<Math, TileB, VB>(b, weights, k, k_end, n0, p.columns);
+            i32 k = line_k + (by_taps ? (at_a.a * taps_x + at_a.b) * p.channels + at_a.channel - column_a : k0);
+            fill_line<Math, TileB, VB>(b, weights, k, k < k_end, n0, p.columns);
             k0 += BK;
         }
         advance(at_a);
-        if constexpr (TRANSPOSED && VA != VB) advance(apart);
+        if constexpr (APART) advance(apart);
     };
     Math math;
-    pipeline<Math, TileA, TileB>(math, shared, steps, load);
+    if constexpr (Math::IN_ROW) math.rows = rows - m0;
+    pipeline<TileA, TileB>(math, shared, steps, load);
     math.template results<TileA, TileB>(PutPixels<VECTOR>{p, m0, n0, rows, class_h, class_w, y0, x0, step});
 }
 
@@ -150,8 +183,8 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
     using O = typename Math::Other;
     constexpr int VA = VECTOR ? 16 / int(sizeof(S)) : 1, VB = VECTOR ? 16 / int(sizeof(O)) : 1;
     constexpr int BM = Math::BM, BN = Math::BN, BK = Math::BK, THREADS = Math::THREADS;
-    using TileA = SharedTile<S, false, BM, BK, Math::pad_source(false)>;
-    using TileB = SharedTile<O, false, BN, BK, Math::pad_other(false)>;
+    using TileA = typename Math::template SourceTile<false>;
+    using TileB = typename Math::template OtherTile<false>;
     SHARED_MEMORY(shared);
 
     i32 rows = p.kernel_h * p.kernel_w * p.channels, pixels = p.n * p.grid_h * p.grid_w;
@@ -165,19 +198,22 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
     // chunks stay.
     constexpr int CA = BM / VA, LANES = THREADS / BK, EACH_A = (CA + LANES - 1) / LANES;
     static_assert(THREADS % BK == 0, "as many threads for each line");
-    i32 line = i32(threadIdx.x) / LANES, lane = i32(threadIdx.x) % LANES;
+    int line, lane;
+    TileA::template share<LANES>(line, lane);
     i32 dy[EACH_A], dx[EACH_A], ahead[EACH_A];
 #pragma unroll
     for (int c = 0; c < EACH_A; c++) {
-        i32 m = m0 + (lane + c * LANES) * VA, entry = weight_entry(p, m), tap = entry / p.channels, a = tap / p.kernel_w;
+        i32 m = m0 + (lane + c * LANES) * VA, entry = weight_entry<Math::WEIGHTS_PART>(p, m), tap = entry / p.channels, a = tap / p.kernel_w;
         dx[c] = tap - a * p.kernel_w - p.pad;
         dy[c] = m < rows ? a - p.pad : -(1 << 30);
         ahead[c] = ((a - p.pad) * p.source_w + dx[c]) * p.channels + entry - tap * p.channels;
     }
+    int line_b, lane_b;
+    TileB::template share<LANES>(line_b, lane_b);
     i32 at = first * BK + line;
 
     auto load = [&](u8* stage) {
-        S* a = reinterpret_cast<S*>(stage) + line * TileA::LD + lane * VA;
+        S* a = reinterpret_cast<S*>(stage);
         O* b = reinterpret_cast<O*>(stage + TileA::BYTES);
         u32 in_image, x;
         u32 n = p.by_image.split(u32(at), in_image), y = p.by_row.split(in_image, x);
@@ -187,14 +223,16 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
         for (int c = 0; c < EACH_A; c++) {
             if (CA % LANES != 0 && lane + c * LANES >= CA) break;
             bool valid = at < pixels && u32(sy + dy[c]) < u32(p.source_h) && u32(sx + dx[c]) < u32(p.source_w);
-            fill<S, VA, true>(a + c * LANES * VA, source + (here + ahead[c]), valid);
+            fill<S, VA, true>(a + TileA::place((lane + c * LANES) * VA, line), source + (here + ahead[c]), valid);
         }
-        fill_lines<Math, TileB, VB>(b, other, at - line, pixels, n0, p.columns);
+        i32 at_b = at - line + line_b;
+        fill_line<Math, TileB, VB>(b, other, at_b, at_b < pixels, n0, p.columns);
         at += BK;
     };
     Math math;
-    pipeline<Math, TileA, TileB>(math, shared, steps, load);
-    math.template results<TileA, TileB>(PutWeights<VECTOR>{p, m0, n0, rows});
+    if constexpr (Math::IN_ROW) math.rows = rows - m0;
+    pipeline<TileA, TileB>(math, shared, steps, load);
+    math.template results<TileA, TileB>(PutWeights<VECTOR, Math::WEIGHTS_PART>{p, m0, n0, rows});
 }
 
 // ---- kernels of one precision ------------------------------------------------------------------------------------------------

@@ -99,6 +99,9 @@ impl Driver for Counter {
     fn describe(&self) -> String {
         "counter".into()
     }
+    fn wgmma(&self) -> bool {
+        true
+    }
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
         self.memory += bytes.next_multiple_of(256) + 256;
         Ok((self.memory - bytes.next_multiple_of(256)) as Address)

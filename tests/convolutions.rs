@@ -69,6 +69,38 @@ const ROUGH: [(Conv, Role); 7] = [
     (conv([1, 24, 24, 128], [13, 64], 12, 6), Role::A),
 ];
 
+/// What Hopper's warpgroups compute in bf16: as wide and deep as they want it, in tiles that do not
+/// fit. Channels that come by taps, an odd number of parts among them, and others.
+const WIDE: [(Conv, Role); 13] = [
+    (conv([1, 127, 127, 72], [3, 136], 1, 1), Role::C),
+    (conv([1, 117, 117, 96], [3, 160], 1, 1), Role::C),
+    (conv([1, 151, 299, 64], [3, 192], 2, 1), Role::C),
+    (conv([2, 53, 107, 520], [1, 192], 1, 0), Role::C),
+    (conv([1, 127, 127, 136], [3, 72], 1, 1), Role::A),
+    (conv([1, 83, 83, 320], [3, 96], 1, 1), Role::A),
+    (conv([1, 127, 126, 136], [3, 256], 2, 1), Role::A),
+    (conv([1, 119, 120, 160], [3, 232], 2, 1), Role::A),
+    (conv([2, 17, 17, 64], [3, 128], 1, 1), Role::B),
+    (conv([2, 35, 33, 72], [3, 136], 2, 1), Role::B),
+    (conv([5, 23, 29, 96], [3, 160], 1, 1), Role::B),
+    (conv([3, 40, 41, 520], [1, 192], 1, 0), Role::B),
+    (conv([1, 41, 41, 160], [2, 320], 1, 0), Role::B),
+];
+
+/// The same, of which the products are added to others.
+const WIDE_ADDED: Conv = conv([1, 130, 131, 128], [2, 128], 1, 1);
+
+/// What is asked of a convolution, besides its product.
+#[derive(Clone, Copy, Debug, Default)]
+struct How {
+    /// Numbers that tf32 and bf16 must round. Filters are f32 in any precision, as in a network.
+    rough: bool,
+    /// The product is added to another one, too.
+    added: bool,
+    /// Products can be read after the run, and so are f32 in any precision.
+    readable: bool,
+}
+
 fn input(t: &mut Tape, name: &str, shape: &Shape) -> Result<Var> {
     let x = t.input(name, Kind::Float, shape.clone())?;
     // In bf16 what lies between an input and a convolution is an activation. Exact, so it costs
@@ -76,9 +108,8 @@ fn input(t: &mut Tape, name: &str, shape: &Shape) -> Result<Var> {
     t.scale(x, 2.0)
 }
 
-/// Each of the roles alone and, where all three are asked for, added to another product. `states`:
-/// filters are f32 in any precision, as in a network.
-fn record(c: Conv, roles: &[Role], states: bool) -> Result<Tape> {
+/// Each of the roles alone and, if wanted, added to another product.
+fn record(c: Conv, roles: &[Role], how: How) -> Result<Tape> {
     let geometry = Geometry { stride: c.stride, pad: c.pad };
     let form = Form::Conv(geometry);
     let out = |e: usize| (e + 2 * c.pad - c.k) / c.stride + 1;
@@ -89,7 +120,7 @@ fn record(c: Conv, roles: &[Role], states: bool) -> Result<Tape> {
     for i in 0..2 {
         for (name, shape) in ["x", "w", "y"].iter().zip(&shapes) {
             let name = format!("{name}{i}");
-            tensors.push(match states && name.starts_with('w') {
+            tensors.push(match how.rough && name.starts_with('w') {
                 true => t.input(&name, Kind::Float, shape.clone())?,
                 false => input(&mut t, &name, shape)?,
             });
@@ -99,14 +130,14 @@ fn record(c: Conv, roles: &[Role], states: bool) -> Result<Tape> {
         let [first, second] = role.others().map(|r| r as usize);
         let to = shapes[*role as usize].clone();
         let one = t.contract(form, *role, [tensors[first], tensors[second]], Some(&to))?;
-        let half = t.scale(one, 0.5)?;
-        t.output(&format!("{role:?} alone"), half).unwrap();
-        if roles.len() > 1 {
+        let result = if how.readable { one } else { t.scale(one, 0.5)? };
+        t.output(&format!("{role:?} alone"), result).unwrap();
+        if how.added {
             let other = t.contract(form, *role, [tensors[3 + first], tensors[3 + second]], Some(&to))?;
             let third = t.contract(form, *role, [tensors[first], tensors[3 + second]], Some(&to))?;
             let sum = t.add(other, third)?;
-            let half = t.scale(sum, 0.5)?;
-            t.output(&format!("{role:?} added"), half).unwrap();
+            let result = if how.readable { sum } else { t.scale(sum, 0.5)? };
+            t.output(&format!("{role:?} added"), result).unwrap();
         }
     }
     Ok(t)
@@ -128,13 +159,12 @@ fn evaluate(backend: Box<dyn Backend>, tape: &Tape, fuse: bool, scale: f64) -> R
     program.outputs().map(|o| session.fetch(&program, &o.name)).collect()
 }
 
-/// `rough`: numbers that tf32 and bf16 must round.
-fn hold(findings: &mut Findings, c: Conv, roles: &[Role], fuse: bool, rough: bool, machines: Vec<Machine>) {
-    let tape = record(c, roles, rough).unwrap();
-    let scale = if rough { 0.77 } else { 1.0 };
+fn hold(findings: &mut Findings, c: Conv, roles: &[Role], fuse: bool, how: How, machines: Vec<Machine>) {
+    let tape = record(c, roles, how).unwrap();
+    let scale = if how.rough { 0.77 } else { 1.0 };
     let reference = evaluate(machines[0].reference(2), &tape, fuse, scale).unwrap();
     for machine in machines {
-        let what = format!("{c:?} on {}, fuse {fuse}", machine.name);
+        let what = format!("{c:?}, {how:?} on {}, fuse {fuse}", machine.name);
         let Some(got) = findings.take(evaluate(machine.backend, &tape, fuse, scale), &what) else { continue };
         for ((output, got), want) in tape.outputs().iter().zip(&got).zip(&reference) {
             findings.tensor(&machine.tolerance, got, want, &format!("{what}: {}", output.0));
@@ -143,16 +173,28 @@ fn hold(findings: &mut Findings, c: Conv, roles: &[Role], fuse: bool, rough: boo
 }
 
 fn hold_all(findings: &mut Findings, precision: Precision, machines: fn(Precision) -> Vec<Machine>) {
+    let one = || machines(precision).into_iter().take(1).collect();
     for c in SMALL {
         for fuse in [true, false] {
-            hold(findings, c, &[Role::C, Role::A, Role::B], fuse, false, machines(precision));
+            let how = How { added: true, ..How::default() };
+            hold(findings, c, &[Role::C, Role::A, Role::B], fuse, how, machines(precision));
         }
     }
     for (c, role) in LARGE {
-        hold(findings, c, &[role], true, false, machines(precision).into_iter().take(1).collect());
+        hold(findings, c, &[role], true, How::default(), one());
     }
     for (c, role) in ROUGH {
-        hold(findings, c, &[role], true, true, machines(precision).into_iter().take(1).collect());
+        hold(findings, c, &[role], true, How { rough: true, ..How::default() }, one());
+    }
+    if precision == Precision::Bf16 {
+        for (i, (c, role)) in WIDE.into_iter().enumerate() {
+            // In turn, as all of them come to every tile.
+            let how = How { rough: i % 2 == 1, readable: i % 3 == 1, added: false };
+            hold(findings, c, &[role], true, how, one());
+        }
+        let added = How { added: true, ..How::default() };
+        hold(findings, WIDE_ADDED, &[Role::A, Role::B], true, added, one());
+        hold(findings, WIDE_ADDED, &[Role::C], true, How { readable: true, ..added }, one());
     }
 }
 
@@ -181,7 +223,8 @@ fn simulator_bf16() {
 fn simulator_shared_by_all_precisions() {
     let mut findings = Findings::default();
     for machine in one_simulator() {
-        hold(&mut findings, SMALL[1], &[Role::C, Role::A, Role::B], true, true, vec![machine]);
+        let how = How { rough: true, added: true, ..How::default() };
+        hold(&mut findings, SMALL[1], &[Role::C, Role::A, Role::B], true, how, vec![machine]);
     }
 }
 

@@ -28,7 +28,7 @@ fn run(mode: u32, seed: u64) -> Result<(), String> {
 #[test]
 #[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
 fn what_is_right_passes() {
-    for mode in 0..3 {
+    for mode in 0..4 {
         for seed in 0..5 {
             run(mode, seed).unwrap_or_else(|e| panic!("mode {mode}: {e}"));
         }
@@ -38,7 +38,7 @@ fn what_is_right_passes() {
 #[test]
 #[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
 fn what_is_wrong_is_reported() {
-    let faults: [(u32, &[&str]); 14] = [
+    let faults: [(u32, &[&str]); 24] = [
         // Whether the other thread has written by then is chance: both are mistakes.
         (10, &["race in shared memory", "uninitialised shared memory"]),
         (11, &["race in shared memory"]),
@@ -54,6 +54,17 @@ fn what_is_wrong_is_reported() {
         (21, &["not waited for"]),
         (22, &["not rounded to tf32"]),
         (23, &["no device memory"]),
+        (24, &["no fence.proxy.async"]),
+        // Whether another thread has written by then is chance, again.
+        (25, &["no fence.proxy.async", "uninitialised shared memory", "race in shared memory"]),
+        (26, &["race in shared memory", "no fence.proxy.async", "written while a product"]),
+        (27, &["does not begin where its swizzle does"]),
+        (28, &["start different products"]),
+        (29, &["no wgmma.fence"]),
+        (30, &["by 96 of its 128 threads"]),
+        (31, &["were touched"]),
+        (32, &["written while a product"]),
+        (33, &["never waited for"]),
     ];
     for (mode, texts) in faults {
         for seed in 0..5 {

@@ -187,6 +187,10 @@ impl Driver for Simulator {
         "simulator".into()
     }
 
+    fn wgmma(&self) -> bool {
+        true
+    }
+
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
         let bytes = bytes.max(1);
         let layout = Layout::from_size_align(bytes, ALIGNMENT).expect("a size that memory can have");

@@ -18,7 +18,11 @@ namespace metatape_sim {
 namespace {
 
 constexpr size_t STACK = 256 << 10;
-constexpr unsigned MAX_THREADS = 1024, WARP_LANES = 32;
+constexpr unsigned MAX_THREADS = 1024, WARP_LANES = 32, WARPGROUP = 128;
+// Where shared memory begins for those who see its addresses: 128 bytes past a multiple of 1024.
+constexpr uint32_t SHARED_BEGIN = 1024 + 128;
+// What registers hold whose sums are under way.
+constexpr uint32_t UNDER_WAY = 0x7fbadbadu;
 // Of an H100; sm_80 has 163 KB.
 constexpr size_t MAX_SHARED = 227 << 10, MAX_STATIC_SHARED = 48 << 10, MAX_PARAMS = 4096;
 // Static arrays lie this far from each other, so that running over an end is seen.
@@ -41,6 +45,20 @@ struct Copy {
     Place place;
 };
 
+// A product of a warpgroup from its start until all have waited for it.
+struct Product {
+    uint64_t a = 0, b = 0;
+    unsigned n = 0, arrived = 0;
+    bool transpose_a = false, transpose_b = false;
+    bool waited[4] = {}; // which warps
+    uint32_t epoch = 0;
+    std::vector<float> left, right; // [64][16], [n][16]
+};
+struct Started {
+    std::shared_ptr<Product> product;
+    float* d;
+};
+
 struct Fiber {
     Context context;
     uintptr_t stack = 0;
@@ -49,6 +67,17 @@ struct Fiber {
     unsigned collectives = 0;
     Place at;
     std::vector<std::vector<Copy>> async; // groups under way, oldest first; the last one is open
+    std::vector<std::vector<Started>> products; // likewise
+    std::vector<std::pair<float*, std::vector<float>>> sums; // of products under way; registers hold UNDER_WAY instead
+    uint64_t started = 0; // products
+    bool registers_fenced = false;
+    std::vector<uint32_t> proxy_fences; // epochs
+};
+
+// A warpgroup's products that not all of its threads have started.
+struct Warpgroup {
+    uint64_t first = 0; // number of the first in the list
+    std::vector<std::shared_ptr<Product>> products;
 };
 
 struct Warp {
@@ -67,6 +96,7 @@ struct Shadow {
     uint32_t write_epoch, write_warp_epoch;
     uint32_t read_epoch, read_warp_epoch;
     uint16_t writer, reader;
+    uint16_t proxy_fences; // of the writer, before it wrote
     uint8_t many_lanes, many_warps, pending, unused;
 };
 
@@ -83,6 +113,7 @@ struct StaticArray {
 struct State {
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
+    std::vector<Warpgroup> warpgroups;
     std::vector<unsigned> ready;
     char* stacks = nullptr;
     Context scheduler;
@@ -145,6 +176,7 @@ State& this_state() {
         state = new State;
         state->fibers.resize(MAX_THREADS);
         state->warps.resize(MAX_THREADS / WARP_LANES);
+        state->warpgroups.resize(MAX_THREADS / WARPGROUP);
         state->stacks = static_cast<char*>(reserve(MAX_THREADS * STACK));
         for (unsigned i = 0; i < MAX_THREADS; i++) state->fibers[i].stack = reinterpret_cast<uintptr_t>(state->stacks) + i * STACK;
         state->shared = static_cast<unsigned char*>(reserve(SHARED_SPAN));
@@ -362,6 +394,7 @@ void touch(State& s, Shadow* first, size_t grains, bool write, bool block_memory
             at.write_epoch = s.epoch;
             at.write_warp_epoch = w.epoch;
             at.writer = uint16_t(f.thread);
+            at.proxy_fences = uint16_t(f.proxy_fences.size());
             at.pending = 0;
         } else {
             if (at.read_epoch != s.epoch) {
@@ -436,6 +469,11 @@ void run_block(State& s) {
         f.collectives = 0;
         f.at = Place{};
         f.async.clear();
+        f.products.clear();
+        f.sums.clear();
+        f.started = 0;
+        f.registers_fenced = false;
+        f.proxy_fences.clear();
         prepare(f);
     }
     for (unsigned w = 0; w < threads / WARP_LANES; w++) {
@@ -443,6 +481,7 @@ void run_block(State& s) {
         s.warps[w].waiting = 0;
         s.warps[w].epoch = ++s.warp_epochs;
     }
+    for (Warpgroup& g : s.warpgroups) g = {};
     make_ready(s, 0, threads);
     while (!s.ready.empty()) {
         unsigned pick = next_random(s) % s.ready.size();
@@ -465,6 +504,12 @@ void run_block(State& s) {
                     s.current = nullptr;
                     return;
                 }
+            }
+            if (!f.sums.empty()) {
+                s.current = &f;
+                record("ended with products of its warpgroup that it never waited for");
+                s.current = nullptr;
+                return;
             }
             s.alive--;
             w.lanes--;
@@ -489,6 +534,11 @@ void run_block(State& s) {
             for (unsigned i = 0; i < threads / WARP_LANES; i++) s.warps[i].epoch = ++s.warp_epochs;
             make_ready(s, 0, threads);
         }
+    }
+    for (const Warpgroup& g : s.warpgroups) {
+        if (s.alive || g.products.empty()) continue;
+        record("a product of a warpgroup was started by " + std::to_string(g.products[0]->arrived) + " of its 128 threads");
+        return;
     }
     if (s.alive) {
         // Nobody can go on: name one that waits and one that does not come.
@@ -718,6 +768,165 @@ FourFloats mma_bf16(FourFloats c, Four a, Two b, const Place& place) {
         c.v[e] = float(sum);
     }
     return c;
+}
+
+// ---- products of warpgroups ----------------------------------------------------------------------------------------------------
+
+uint32_t shared_address(const void* shared) {
+    uintptr_t at = reinterpret_cast<uintptr_t>(shared) - reinterpret_cast<uintptr_t>(state->shared);
+    if (at >= SHARED_SPAN) stop("a shared address of what is no shared memory");
+    return SHARED_BEGIN + uint32_t(at);
+}
+
+void fence_async_proxy() { state->current->proxy_fences.push_back(state->epoch); }
+
+void fence_products() { state->current->registers_fenced = true; }
+
+void commit_products() {
+    Fiber& f = *state->current;
+    if (f.products.empty()) f.products.emplace_back();
+    f.products.emplace_back();
+}
+
+namespace {
+
+// Where entry (free, k) of a factor lies, out of the bits of its descriptor alone. `transposed`: MN-major.
+// PTX ISA, "Shared Memory Matrix Layout", "Strides" and "Matrix Descriptor Format", for entries of 16 bits, T = 8 to a chunk of 16 bytes, W chunks to
+// a row of a swizzle atom, which is W chunks by 8:
+//   K-major   ((8, m), (T, 2)) : ((W T, stride), (1, T))
+//   MN-major  ((T, W, m), (8, k)) : ((1, T, leading), (W T, stride))
+// Address bits 4, 5, 6 (as many as W has) are then turned by bits 7, 8, 9.
+uint32_t address_of(uint64_t descriptor, bool transposed, unsigned free, unsigned k) {
+    uint32_t start = uint32_t(descriptor & 0x3fff) << 4, leading = uint32_t(descriptor >> 16 & 0x3fff) << 4, stride = uint32_t(descriptor >> 32 & 0x3fff) << 4;
+    unsigned mode = unsigned(descriptor >> 62);
+    unsigned width = mode == 1 ? 8 : mode == 2 ? 4 : 2, bits = mode == 1 ? 3 : mode == 2 ? 2 : 1;
+    uint32_t linear;
+    if (transposed)
+        linear = free % 8 * 2 + free / 8 % width * 16 + free / (8 * width) * leading + k % 8 * (width * 16) + k / 8 * stride;
+    else
+        linear = free % 8 * (width * 16) + free / 8 * stride + k % 8 * 2 + k / 8 * 16;
+    uint32_t address = start + linear;
+    return address ^ (address >> 7 & ((1u << bits) - 1)) << 4;
+}
+
+// Checks the bytes of a factor: at the start of its product, that they can be read; at a wait for it (`since`: the start's epoch), that they are
+// the same. Gives its entries when they are wanted.
+void read_factor(std::vector<float>* out, uint64_t descriptor, bool transposed, unsigned count, bool check, uint32_t since) {
+    State& s = *state;
+    if (unsigned mode = unsigned(descriptor >> 62); mode == 0) stop("a factor without swizzle, which the simulator does not know");
+    if (descriptor & 0x3ff1c000c000c000ull) stop("bits of a matrix descriptor that mean nothing are set");
+    if (descriptor >> 49 & 7) stop("a matrix descriptor with a base offset, which the simulator does not know");
+    unsigned mode = unsigned(descriptor >> 62);
+    uint32_t pattern = mode == 1 ? 1024 : mode == 2 ? 512 : 256, row = pattern / 8;
+    // Along a row a factor may begin in the middle, down the rows only where the pattern does.
+    uint32_t start = uint32_t(descriptor & 0x3fff) << 4;
+    if ((start & (pattern - 1)) >= row) stop("a factor does not begin where its swizzle does");
+    if (out) out->resize(count * 16);
+    // Eight neighbours of the contiguous index lie in one chunk.
+    unsigned chunks = count * 2;
+    for (unsigned chunk = 0; chunk < chunks; chunk++) {
+        unsigned free = transposed ? chunk / 16 * 8 : chunk / 2, k = transposed ? chunk % 16 : chunk % 2 * 8;
+        uint32_t at = address_of(descriptor, transposed, free, k) - SHARED_BEGIN;
+        if (at >= SHARED_SPAN) stop("a factor of a product lies outside of shared memory");
+        if (check) access(reinterpret_cast<uintptr_t>(s.shared) + at, 16, false);
+        for (unsigned grain = 0; grain < 16 / GRAIN; grain++) {
+            const Shadow& shadow = s.shared_shadow[at / GRAIN + grain];
+            const std::vector<uint32_t>& fences = s.fibers[shadow.writer].proxy_fences;
+            if (check && (shadow.proxy_fences >= fences.size() || fences[shadow.proxy_fences] >= s.epoch))
+                stop("a factor of a product was written with no fence.proxy.async and barrier before it is read");
+            if (!check && shadow.write_epoch >= since) stop("shared memory was written while a product that reads it was under way");
+        }
+        for (unsigned i = 0; out && i < 8; i++) {
+            uint16_t bits;
+            std::memcpy(&bits, s.shared + at + 2 * i, sizeof bits);
+            (*out)[transposed ? (free + i) * 16 + k : free * 16 + k + i] = std::bit_cast<float>(uint32_t(bits) << 16);
+        }
+    }
+}
+
+bool under_way(const float* d, unsigned count) {
+    for (unsigned i = 0; i < count; i++)
+        if (std::bit_cast<uint32_t>(d[i]) != UNDER_WAY) return false;
+    return true;
+}
+
+} // namespace
+
+void wgmma_bf16(float* d, unsigned n, uint64_t a, uint64_t b, bool transpose_a, bool transpose_b, const Place& place) {
+    State& s = *state;
+    Fiber& f = *s.current;
+    uint64_t both[2] = {a, b};
+    const Warp::Slot* slots = gather(both, sizeof both, place);
+    for (unsigned lane = 0; lane < WARP_LANES; lane++)
+        if (std::memcmp(slots[lane].bytes, both, sizeof both) != 0) fail("lanes of a warp describe the factors of a product differently", place);
+    Warpgroup& group = s.warpgroups[f.thread / WARPGROUP];
+    if (s.block_extent.x < (f.thread / WARPGROUP + 1) * WARPGROUP) fail("a product of a warpgroup that is not whole", place);
+    uint64_t index = f.started++ - group.first;
+    if (index == group.products.size()) {
+        auto product = std::make_shared<Product>();
+        product->a = a, product->b = b, product->n = n, product->transpose_a = transpose_a, product->transpose_b = transpose_b, product->epoch = s.epoch;
+        group.products.push_back(product);
+        read_factor(nullptr, a, transpose_a, 64, true, 0);
+        read_factor(nullptr, b, transpose_b, n, true, 0);
+    }
+    std::shared_ptr<Product> product = group.products[index];
+    if (product->a != a || product->b != b || product->n != n || product->transpose_a != transpose_a || product->transpose_b != transpose_b)
+        fail("warps of a warpgroup start different products", place);
+    if (product->epoch != s.epoch) fail("a barrier lies between the warps of a warpgroup that start a product", place);
+    if (++product->arrived == WARPGROUP) {
+        group.products.erase(group.products.begin());
+        group.first++;
+    }
+    auto held = std::find_if(f.sums.begin(), f.sums.end(), [&](const auto& sums) { return sums.first == d; });
+    if (held == f.sums.end()) {
+        if (!f.registers_fenced) fail("no wgmma.fence between what a thread did with its sums and a product", place);
+        f.sums.push_back({d, std::vector<float>(d, d + n / 2)});
+        for (unsigned i = 0; i < n / 2; i++) d[i] = std::bit_cast<float>(UNDER_WAY);
+    } else if (held->second.size() != n / 2 || !under_way(d, n / 2)) {
+        fail("sums of a product under way were touched", place);
+    }
+    if (f.products.empty()) f.products.emplace_back();
+    f.products.back().push_back({product, d});
+}
+
+void wait_products(unsigned groups_left) {
+    State& s = *state;
+    Fiber& f = *s.current;
+    unsigned g = f.lane / 4, t = f.lane % 4, warp = f.warp % 4;
+    f.registers_fenced = false;
+    while (f.products.size() > groups_left + 1) {
+        for (const Started& started : f.products.front()) {
+            Product& p = *started.product;
+            if (!p.waited[warp]) {
+                bool first = p.left.empty(); // as late as they may be read
+                read_factor(first ? &p.left : nullptr, p.a, p.transpose_a, 64, false, p.epoch);
+                read_factor(first ? &p.right : nullptr, p.b, p.transpose_b, p.n, false, p.epoch);
+                p.waited[warp] = true;
+            }
+            auto held = std::find_if(f.sums.begin(), f.sums.end(), [&](const auto& sums) { return sums.first == started.d; });
+            for (unsigned i = 0; i < p.n / 2; i++) {
+                const float* left = &p.left[(16 * warp + g + i / 2 % 2 * 8) * 16];
+                const float* right = &p.right[(i / 4 * 8 + 2 * t + i % 2) * 16];
+                double sum = held->second[i];
+                for (unsigned k = 0; k < 16; k++) sum += double(left[k]) * right[k];
+                held->second[i] = float(sum);
+            }
+        }
+        f.products.erase(f.products.begin());
+    }
+    for (auto held = f.sums.begin(); held != f.sums.end();) {
+        bool more = false;
+        for (const auto& group : f.products)
+            for (const Started& started : group) more |= started.d == held->first;
+        unsigned count = unsigned(held->second.size());
+        if (!under_way(held->first, count)) stop("sums of a product under way were touched");
+        if (more) {
+            held++;
+            continue;
+        }
+        std::copy(held->second.begin(), held->second.end(), held->first);
+        held = f.sums.erase(held);
+    }
 }
 
 const char* launch(const char* name, const Launch& l, size_t params_bytes, Body body) {

@@ -8,6 +8,9 @@
 //    stack; reads of shared memory that was never written in this block, or that an asynchronous copy has not delivered yet; two
 //    threads that touch the same bytes, one of them writing, with no barrier between them (shared and device memory, also
 //    across blocks); misaligned vectors;
+//  - products of warpgroups (wgmma): descriptors that are not the same for all of a warpgroup, or do not begin where their swizzle does; factors that
+//    were not written, waited for, fenced (fence.proxy.async) and separated by a barrier; shared memory that is written, and sums that are touched,
+//    before the product has been waited for; no wgmma.fence before the first product;
 //  - a parameter struct of another size than the host's, too much shared memory, a block that is not made of whole warps.
 // Granularity of these checks is 2 bytes: two threads must not write neighbouring bytes of one such pair.
 //
@@ -84,6 +87,16 @@ struct Two {
 Four load_matrices(const void* row, int count, bool transposed, const Place& place);
 FourFloats mma_tf32(FourFloats c, Four a, Two b, const Place& place);
 FourFloats mma_bf16(FourFloats c, Four a, Two b, const Place& place);
+
+// Products of warpgroups (PTX ISA, "Asynchronous Warpgroup Level Matrix Multiply-Accumulate").
+/// Where in the block's shared memory; the window begins at a multiple of 128 bytes and no more.
+uint32_t shared_address(const void* shared);
+void fence_async_proxy();
+void fence_products();
+void commit_products();
+void wait_products(unsigned groups_left);
+/// d [n / 2 numbers of a thread] += a [64, 16] · b [16, n], factors described by 64 bits. Until it is waited for, d is filled with a NaN of its own.
+void wgmma_bf16(float* d, unsigned n, uint64_t a, uint64_t b, bool transpose_a, bool transpose_b, const Place& place);
 
 template <class T> uint64_t to_bits(T value) {
     uint64_t bits = 0;

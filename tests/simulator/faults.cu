@@ -1,10 +1,35 @@
 // Kernels with mistakes, for the test that the simulator reports them (tests/simulator_faults.rs), and what looks like one but is none.
-#include "common.cuh"
+#include "wgmma.cuh"
 
 struct FaultParams {
     u64 x, y;
     u32 mode, unused;
 };
+
+/// A product of ones by a warpgroup: both factors are the same 64 or 128 rows of 128 bytes from a multiple of 1024 on. What is left out, or done too
+/// early, is the mistake.
+__device__ float product_of_ones(u32 mode) {
+    SHARED(u32, room, [5 * 1024]);
+    u32 skip = (-shared_address(room) & 1023) / 4;
+    u32* rows = room + skip;
+    float sums[64] = {};
+    for (u32 i = threadIdx.x; i < 4096; i += blockDim.x) rows[i] = 0x3f803f80u;
+    if (mode != 24) fence_async_proxy();
+    if (mode != 25) __syncthreads();
+    if (mode == 26) rows[threadIdx.x] = 0x3f803f80u;
+    u64 factor = matrix_descriptor<128>(shared_address(rows) + (mode == 27 ? 512 : 0), 16, 1024);
+    if (mode == 28) factor += WARP;
+    if (mode != 29) fence_products();
+    if (mode != 30 || WARP < 3) wgmma_bf16<128, true, true>(sums, factor, factor);
+    if (mode == 31) sums[0] = 0.0f;
+    commit_products();
+    if (mode == 32) {
+        __syncthreads();
+        rows[threadIdx.x] = 0;
+    }
+    if (mode != 33) wait_products<0>();
+    return sums[0] + sums[63];
+}
 
 KERNEL(fault, FaultParams) {
     SHARED(float, s, [4][32]);
@@ -35,6 +60,11 @@ KERNEL(fault, FaultParams) {
         __syncthreads();
         v = d[t ^ 1];
         break;
+    case 3: // by a warpgroup
+        v = product_of_ones(p.mode);
+        if (v == 32.0f) break;
+        y[all + 4096] = v;
+        return;
     // Wrong.
     case 10: // no barrier between a store and another thread's load
         s[WARP][LANE] = x[t];
@@ -91,6 +121,18 @@ KERNEL(fault, FaultParams) {
     }
     case 23: // what is no memory at all
         v = *reinterpret_cast<const float*>(u64(64));
+        break;
+    case 24: // no fence between what threads wrote and a product
+    case 25: // no barrier
+    case 26: // written by others after the barrier
+    case 27: // a factor that begins in the middle of its swizzle
+    case 28: // warps that describe different factors
+    case 29: // no fence before the first product
+    case 30: // a warp that skips it
+    case 31: // sums touched while it is under way
+    case 32: // its factors written while it is under way
+    case 33: // it is never waited for
+        v = product_of_ones(p.mode);
         break;
     }
     y[all] = v;

@@ -176,9 +176,10 @@ impl Backend for Cuda {
     }
 
     fn load(&mut self, plan: Plan, states: Vec<usize>) -> Result<()> {
+        let wgmma = self.driver.wgmma();
         let workspace = |aside: bool| {
             let these = plan.instrs.iter().filter(|i| (self.aside && i.kernel.can_run_aside()) == aside);
-            these.map(|i| launch::workspace_bytes(self.precision, i)).max()
+            these.map(|i| launch::workspace_bytes(self.precision, wgmma, i)).max()
         };
         let (workspace, aside) = (workspace(false).unwrap_or(0), workspace(true));
         let mut inputs = Vec::with_capacity(plan.inputs.len());

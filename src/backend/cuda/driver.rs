@@ -125,6 +125,10 @@ pub trait Driver: Send {
     /// The device, for people.
     fn describe(&self) -> String;
 
+    /// Whether kernels may use products of warpgroups (wgmma), which only cards of compute
+    /// capability 9.0 have.
+    fn wgmma(&self) -> bool;
+
     /// `bytes` bytes of any content at an address that is a multiple of 256; they live until they
     /// are released, or as long as the driver.
     ///
@@ -173,6 +177,10 @@ pub trait Driver: Send {
 impl<D: Driver> Driver for Arc<Mutex<D>> {
     fn describe(&self) -> String {
         hold(self).describe()
+    }
+
+    fn wgmma(&self) -> bool {
+        hold(self).wgmma()
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<Address> {

@@ -37,6 +37,8 @@ pub struct Gpu {
     /// Whether the card reads ordinary memory by itself (Grace Hopper), where others are given a
     /// copy in pinned memory.
     reads_ordinary_memory: bool,
+    /// Whether it has them and `METATAPE_NO_WGMMA` is not set.
+    wgmma: bool,
     /// Dynamic and static shared memory that a block may have together.
     shared_limit: i32,
     modules: HashMap<String, sys::CUmodule>,
@@ -156,6 +158,7 @@ impl Gpu {
             description: format!("cuda:{number} {name}"),
             compiler,
             reads_ordinary_memory: direct != 0,
+            wgmma: card == Capability(90) && std::env::var_os("METATAPE_NO_WGMMA").is_none(),
             shared_limit,
             modules: HashMap::new(),
             functions: Vec::new(),
@@ -347,6 +350,10 @@ impl Gpu {
 impl Driver for Gpu {
     fn describe(&self) -> String {
         self.description.clone()
+    }
+
+    fn wgmma(&self) -> bool {
+        self.wgmma
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<Address> {

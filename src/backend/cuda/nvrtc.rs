@@ -69,7 +69,11 @@ impl Nvrtc {
     pub fn compile(&self, source: &Source, card: Capability) -> Result<Vec<u8>> {
         let earlier = self.known.iter().copied().filter(|a| *a < card.0).max();
         let (intermediate, architecture) = match earlier {
-            _ if self.known.contains(&card.0) => (false, format!("--gpu-architecture=sm_{}", card.0)),
+            // With what only cards of 9.0 have (wgmma): such code runs on no later ones.
+            _ if self.known.contains(&card.0) => {
+                let only = if card.0 == 90 { "a" } else { "" };
+                (false, format!("--gpu-architecture=sm_{}{only}", card.0))
+            }
             Some(best) => (true, format!("--gpu-architecture=compute_{best}")),
             None => return self.knows(card).map(|()| Vec::new()),
         };

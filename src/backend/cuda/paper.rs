@@ -65,6 +65,11 @@ impl Driver for Paper {
         "cuda, on paper".into()
     }
 
+    /// As an H100.
+    fn wgmma(&self) -> bool {
+        true
+    }
+
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
         // From the first multiple on, so that no address is null.
         let at = (ALIGNMENT + self.end) as Address;

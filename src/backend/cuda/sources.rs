@@ -26,6 +26,7 @@ sources! {
     CONV_F32 = "conv_f32.cu",
     CONV_TF32 = "conv_tf32.cu",
     CONV_BF16 = "conv_bf16.cu",
+    CONV_WGMMA = "conv_wgmma.cu",
     CONV_REDUCE = "conv_reduce.cu",
     NORM = "norm.cu",
     POOL = "pool.cu",
@@ -35,13 +36,15 @@ sources! {
 }
 
 /// What they include, by name.
-pub(super) const HEADERS: [(&CStr, &str); 6] = [
+pub(super) const HEADERS: [(&CStr, &str); 8] = [
     (c"common.cuh", include_str!("../../../kernels/common.cuh")),
     (c"tensor.cuh", include_str!("../../../kernels/tensor.cuh")),
     (c"totals.cuh", include_str!("../../../kernels/totals.cuh")),
     (c"entrywise.cuh", include_str!("../../../kernels/entrywise.cuh")),
     (c"conv.cuh", include_str!("../../../kernels/conv.cuh")),
     (c"conv_roles.cuh", include_str!("../../../kernels/conv_roles.cuh")),
+    (c"conv_wgmma.cuh", include_str!("../../../kernels/conv_wgmma.cuh")),
+    (c"wgmma.cuh", include_str!("../../../kernels/wgmma.cuh")),
 ];
 
 #[cfg(test)]

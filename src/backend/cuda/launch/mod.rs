@@ -23,10 +23,10 @@ use crate::error::Result;
 use crate::program::{Instr, Kernel};
 use crate::tape::{Form, Scalar};
 
-/// Bytes that an instruction's kernels need between them.
-pub fn workspace_bytes(precision: Precision, instr: &Instr) -> usize {
+/// Bytes that an instruction's kernels need between them. `wgmma`: the driver's.
+pub fn workspace_bytes(precision: Precision, wgmma: bool, instr: &Instr) -> usize {
     match &instr.kernel {
-        Kernel::Contract { form: Form::Conv(_), .. } => conv::workspace_bytes(precision, instr),
+        Kernel::Contract { form: Form::Conv(_), .. } => conv::workspace_bytes(precision, wgmma, instr),
         Kernel::Contract { form: Form::Gemm | Form::Mul, .. } => gemm::workspace_bytes(precision, instr),
         Kernel::Group(group) => entrywise::workspace_bytes(group),
         Kernel::Sum(view) => reduce::workspace_bytes(view),

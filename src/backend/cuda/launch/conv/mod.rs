@@ -1,5 +1,6 @@
 //! Convolutions in their three roles (`kernels/conv.cuh`): tiles chosen by shape, and the weight
-//! gradient's sum cut into parts.
+//! gradient's sum cut into parts. On Hopper, wide ones in bf16 go through its warpgroups
+//! (`kernels/conv_wgmma.cuh`), but where METATAPE_NO_WGMMA is set when a GPU is opened.
 
 mod tiles;
 
@@ -15,7 +16,7 @@ use crate::backend::cuda::sources::CONV_REDUCE;
 use crate::error::{Error, Result};
 use crate::program::{Dims, Instr, Kernel, Tensor};
 use crate::tape::Role;
-use tiles::{Family, Split, Tile};
+use tiles::{Family, Heights, Product, Split, Tile};
 
 /// Parts of the workspace begin at multiples of this many bytes.
 const ALIGNMENT: usize = 256;
@@ -41,6 +42,8 @@ struct Params {
     out_half: i32,
     accumulate: i32,
     steps_per_split: i32,
+    whole: i32,
+    rest: i32,
     by_image: FastDiv,
     by_row: FastDiv,
 }
@@ -87,23 +90,19 @@ impl Shape {
         (shape, out, accumulate)
     }
 
-    /// Rows of a role's product in each of its classes of pixels, columns, classes. A class in the
-    /// last rows or columns of an image may have fewer.
-    fn product(&self, role: Role) -> [usize; 3] {
+    /// A role's product.
+    fn product(&self, role: Role) -> Product {
+        let (pixels, taps) = (self.n * self.p * self.q, self.kh * self.kw);
         match role {
-            Role::C => [self.n * self.p * self.q, self.co, 1],
+            Role::C => Product { rows: pixels, columns: self.co, classes: 1, depth: taps * self.ci },
             Role::A => {
                 let step = self.stride;
-                [self.n * self.h.div_ceil(step) * self.w.div_ceil(step), self.ci, step * step]
+                let rows = self.n * self.h.div_ceil(step) * self.w.div_ceil(step);
+                let classes = step * step;
+                Product { rows, columns: self.ci, classes, depth: taps * self.co / classes }
             }
-            Role::B => [self.kh * self.kw * self.ci, self.co, 1],
+            Role::B => Product { rows: taps * self.ci, columns: self.co, classes: 1, depth: pixels },
         }
-    }
-
-    /// How the weight gradient's sum is cut.
-    fn split(&self, tile: Tile) -> Split {
-        let [rows, columns, _] = self.product(Role::B);
-        Split::new(rows, columns, self.n * self.p * self.q, tile)
     }
 }
 
@@ -120,16 +119,17 @@ fn cast_bytes(precision: Precision, tensor: &Tensor, width: Width) -> usize {
     }
 }
 
-/// Bytes of the arguments that are cast, and of the partial sums of a weight gradient.
-pub fn workspace_bytes(precision: Precision, instr: &Instr) -> usize {
+/// Bytes of the arguments that are cast, and of the partial sums of a weight gradient. `wgmma`: the
+/// driver's.
+pub fn workspace_bytes(precision: Precision, wgmma: bool, instr: &Instr) -> usize {
     let (shape, out, _) = Shape::of(instr);
-    let family = Family::of(precision);
+    let (family, product) = (Family::of(precision, wgmma), shape.product(out));
     // Whether vectors can be used depends on addresses, too: room for either.
     let bytes = [false, true].map(|vector| {
-        let tile = family.tile(out, shape.product(out), vector);
+        let tile = family.tile(out, product, vector);
         let args = instr.args.iter().zip(out.others());
         let casts: usize = args.map(|(t, role)| cast_bytes(precision, t, wanted(family, tile, role))).sum();
-        let parts = if out == Role::B { shape.split(tile).parts } else { 1 };
+        let parts = if out == Role::B { Split::new(product, tile).parts } else { 1 };
         casts + if parts > 1 { parts * instr.outs[0].len * size_of::<f32>() } else { 0 }
     });
     bytes[0].max(bytes[1])
@@ -161,7 +161,7 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         Role::C | Role::B => ((s.h, s.w, s.ci), (s.p, s.q), s.co),
         Role::A => ((s.p, s.q, s.co), (s.h, s.w), s.ci),
     };
-    let family = Family::of(b.precision);
+    let family = Family::of(b.precision, b.driver.wgmma());
     let lanes = 16 / family.storage.bytes();
     let vector = [channels, columns].iter().all(|c| c.is_multiple_of(lanes))
         && instr.args.iter().chain([to]).all(|t| b.address(t).is_multiple_of(16));
@@ -202,6 +202,8 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         out_half: i32::from(out_width == Width::Bf16),
         accumulate: i32::from(accumulate),
         steps_per_split: 0,
+        whole: 0,
+        rest: 0,
         by_image: FastDiv::new(grid_h * grid_w),
         by_row: FastDiv::new(grid_w),
     };
@@ -224,10 +226,13 @@ fn correlate(
     tile: Tile,
 ) -> Result<()> {
     let name = if role == Role::C { "forward" } else { "data_gradient" };
-    let [rows, columns, classes] = s.product(role);
-    let grid = grid(rows.div_ceil(tile.m), columns.div_ceil(tile.n), classes)?;
+    let product = s.product(role);
+    let heights = Heights::new(product, tile);
+    let (m, n) = (heights.blocks(product, tile), product.columns.div_ceil(tile.n));
+    let grid = if tile.in_row() { grid(m * n, 1, product.classes) } else { grid(m, n, product.classes) }?;
+    let params = Params { whole: int(heights.whole)?, rest: int(heights.rest)?, ..params };
     let shared = family.shared_bytes(role, tile) as u32;
-    b.launch(family.source, &format!("{name}_{}", tile.name), grid, tile.threads as u32, shared, &params)
+    b.launch(tile.source, &format!("{name}_{}", tile.name), grid, tile.threads as u32, shared, &params)
 }
 
 fn weight_gradient(
@@ -238,8 +243,8 @@ fn weight_gradient(
     workspace: Address,
     tile: Tile,
 ) -> Result<()> {
-    let [rows, columns, _] = s.product(Role::B);
-    let split = s.split(tile);
+    let product = s.product(Role::B);
+    let (Product { rows, columns, .. }, split) = (product, Split::new(product, tile));
     let grid = grid(rows.div_ceil(tile.m), columns.div_ceil(tile.n), split.parts)?;
     let shared = family.shared_bytes(Role::B, tile) as u32;
     let (out, accumulate) = (params.out, params.accumulate);
@@ -249,7 +254,7 @@ fn weight_gradient(
         params = Params { out: workspace, accumulate: 0, ..params };
     }
     let name = format!("weight_gradient_{}", tile.name);
-    b.launch(family.source, &name, grid, tile.threads as u32, shared, &params)?;
+    b.launch(tile.source, &name, grid, tile.threads as u32, shared, &params)?;
     if split.parts > 1 {
         let count = rows * columns;
         let params = ReduceParams {
