@@ -33,11 +33,14 @@ sources! {
 }
 
 /// What they include, by name.
-pub(super) const HEADERS: [(&CStr, &str); 4] = [
+pub(super) const HEADERS: [(&CStr, &str); 7] = [
     (c"common.cuh", include_str!("../../../kernels/common.cuh")),
     (c"tensor.cuh", include_str!("../../../kernels/tensor.cuh")),
     (c"conv.cuh", include_str!("../../../kernels/conv.cuh")),
     (c"conv_roles.cuh", include_str!("../../../kernels/conv_roles.cuh")),
+    (c"conv_small.cuh", include_str!("../../../kernels/conv_small.cuh")),
+    (c"conv_small_weights.cuh", include_str!("../../../kernels/conv_small_weights.cuh")),
+    (c"conv_small_f32.cuh", include_str!("../../../kernels/conv_small_f32.cuh")),
 ];
 
 #[cfg(test)]
