@@ -1,5 +1,6 @@
 // Convolutions of bf16 activations on the matrix units; sums are f32, and so are weights but for large tiles. What they compute, and how: conv.cuh.
 #include "conv_roles.cuh"
+#include "conv_small_weights.cuh"
 
 //                               m    n  of a warp,   k, stages
 using T128x16 = Mma<bf16, float, 128, 16, 32, 16, 32, 4>;
@@ -30,3 +31,8 @@ WEIGHT_GRADIENT_KERNEL(144x32, W144x32, true)
 WEIGHT_GRADIENT_KERNEL(144x64, W144x64, true)
 WEIGHT_GRADIENT_KERNEL(128x160, T128x160, true)
 WEIGHT_GRADIENT_KERNEL(odd, OddWeights, false)
+
+// Pixels in shared memory; the numbers are channels of the source and columns of a block.
+SMALL_KERNELS(correlate, bf16, true)
+SMALL_WEIGHTS(weight_gradient_small, MatrixWeights<bf16, 1>)
+SMALL_WEIGHTS(weight_gradient_2_small, MatrixWeights<bf16, 2>)

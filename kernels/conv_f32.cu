@@ -1,5 +1,6 @@
 // Convolutions in f32 on the ordinary units. What they compute, and how: conv.cuh. Tile sizes: src/backend/cuda/launch/conv/tiles.rs.
 #include "conv_roles.cuh"
+#include "conv_small_f32.cuh"
 
 //                   m    n  warps, lanes along n, stages
 using T128x16 = Ffma<128, 16, 4, 4, 4>;
@@ -22,3 +23,8 @@ WEIGHT_GRADIENT_KERNEL(128x32, T128x32, true)
 WEIGHT_GRADIENT_KERNEL(64x64, T64x64, true)
 WEIGHT_GRADIENT_KERNEL(128x160, T128x160, true)
 WEIGHT_GRADIENT_KERNEL(odd, T64x32, false)
+
+// Pixels in shared memory; the numbers are channels of the source and columns of a block.
+SMALL_KERNELS(correlate_f32, float, false)
+SMALL_WEIGHTS(weight_gradient_small, OrdinaryWeights<1>)
+SMALL_WEIGHTS(weight_gradient_2_small, OrdinaryWeights<2>)

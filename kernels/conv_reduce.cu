@@ -19,7 +19,7 @@ KERNEL_BOUNDS(conv_reduce, ReduceParams, 256, 1) {
     const float* partial = reinterpret_cast<const float*>(p.partial);
     Compensated sum;
     if (at < p.count) {
-#pragma unroll 4
+#pragma unroll 8
         for (i32 s = i32(WARP); s < p.splits; s += 8) sum.add(partial[(long long)s * p.count + at]);
     }
     sums[WARP][LANE] = sum.sum;

@@ -1,5 +1,6 @@
 // Convolutions in tf32 on the matrix units; storage and sums are f32. What they compute, and how: conv.cuh.
 #include "conv_roles.cuh"
+#include "conv_small_weights.cuh"
 
 //                                m    n  of a warp,   k, stages
 using T128x16 = Mma<float, float, 128, 16, 32, 16, 16, 4>;
@@ -29,3 +30,8 @@ WEIGHT_GRADIENT_KERNEL(144x32, W144x32, true)
 WEIGHT_GRADIENT_KERNEL(144x64, W144x64, true)
 WEIGHT_GRADIENT_KERNEL(128x160, T128x160, true)
 WEIGHT_GRADIENT_KERNEL(odd, Odd, false)
+
+// Pixels in shared memory; the numbers are channels of the source and columns of a block.
+SMALL_KERNELS(correlate, float, true)
+SMALL_WEIGHTS(weight_gradient_small, MatrixWeights<float, 1>)
+SMALL_WEIGHTS(weight_gradient_2_small, MatrixWeights<float, 2>)

@@ -30,9 +30,9 @@ const fn conv([n, h, w, ci]: [usize; 4], [k, co]: [usize; 2], stride: usize, pad
 /// All three roles: the layers of ResNet-32 and WRN-28-10 with few pixels, sums over pixels in
 /// several parts, and what no network has.
 const SMALL: [Conv; 10] = [
-    conv([9, 8, 8, 16], [3, 16], 1, 1),
-    conv([3, 9, 8, 16], [3, 32], 2, 1),
-    conv([1, 7, 7, 32], [3, 64], 1, 1),
+    conv([9, 4, 4, 16], [3, 16], 1, 0),
+    conv([3, 9, 8, 16], [3, 32], 2, 0),
+    conv([1, 5, 6, 32], [3, 64], 1, 0),
     conv([1, 6, 6, 16], [3, 160], 1, 1),
     conv([1, 8, 8, 16], [1, 320], 2, 0),
     conv([2, 8, 8, 3], [3, 16], 1, 1),
@@ -42,9 +42,27 @@ const SMALL: [Conv; 10] = [
     conv([20, 6, 6, 1], [5, 6], 1, 0),
 ];
 
+/// Likewise: images that fit into shared memory, as in ResNet-32, and some that no band or strip of
+/// pixels divides.
+const BORDERED: [Conv; 13] = [
+    conv([2, 16, 32, 16], [3, 16], 1, 1),
+    conv([3, 16, 16, 32], [3, 32], 1, 1),
+    conv([3, 8, 8, 64], [3, 64], 1, 1),
+    conv([1, 5, 7, 16], [3, 32], 1, 1),
+    conv([3, 5, 7, 64], [3, 16], 1, 1),
+    conv([11, 2, 3, 32], [3, 16], 1, 1),
+    conv([1, 21, 9, 16], [3, 64], 1, 1),
+    conv([1, 9, 37, 64], [3, 32], 1, 1),
+    conv([9, 8, 8, 32], [3, 64], 1, 1),
+    conv([1, 1, 1, 16], [3, 16], 1, 1),
+    conv([2, 8, 16, 16], [3, 32], 2, 1),
+    conv([3, 7, 5, 32], [3, 64], 2, 1),
+    conv([1, 37, 3, 32], [3, 32], 2, 1),
+];
+
 /// So many pixels that large tiles keep all processors at work, as wide as each of those tiles in
 /// one role.
-const LARGE: [(Conv, Role); 8] = [
+const LARGE: [(Conv, Role); 10] = [
     (conv([1, 184, 184, 8], [1, 32], 1, 0), Role::C),
     (conv([1, 184, 184, 32], [1, 8], 1, 0), Role::A),
     (conv([1, 130, 130, 8], [1, 64], 1, 0), Role::C),
@@ -53,15 +71,21 @@ const LARGE: [(Conv, Role); 8] = [
     (conv([1, 130, 130, 128], [1, 8], 1, 0), Role::A),
     (conv([1, 130, 130, 8], [1, 160], 1, 0), Role::C),
     (conv([1, 130, 130, 160], [1, 8], 1, 0), Role::A),
+    // A block goes through more bands than it has room for at once.
+    (conv([34, 1, 64, 64], [3, 64], 1, 1), Role::B),
+    (conv([34, 1, 64, 64], [3, 64], 2, 1), Role::B),
 ];
 
 /// Tiles that round factors at different places: filters cast for the product or by the kernel, by
 /// rows or by columns.
-const ROUGH: [(Conv, Role); 7] = [
+const ROUGH: [(Conv, Role); 10] = [
     (conv([1, 130, 130, 8], [1, 128], 1, 0), Role::C),
     (conv([1, 130, 130, 160], [1, 8], 1, 0), Role::A),
+    (conv([1, 9, 9, 32], [3, 32], 1, 0), Role::C),
+    (conv([1, 9, 9, 32], [3, 32], 1, 0), Role::A),
     (conv([1, 9, 9, 32], [3, 32], 1, 1), Role::C),
     (conv([1, 9, 9, 32], [3, 32], 1, 1), Role::A),
+    (conv([1, 9, 9, 32], [3, 32], 1, 1), Role::B),
     (conv([1, 9, 9, 48], [3, 160], 1, 1), Role::B),
     // Large tiles that go through all taps of a step's channels, then of the next ones; in the
     // second, of many classes of pixels.
@@ -179,6 +203,10 @@ fn hold_all(findings: &mut Findings, precision: Precision, machines: fn(Precisio
             let how = How { added: true, ..How::default() };
             hold(findings, c, &[Role::C, Role::A, Role::B], fuse, how, machines(precision));
         }
+    }
+    for c in BORDERED {
+        let how = How { added: true, ..How::default() };
+        hold(findings, c, &[Role::C, Role::A, Role::B], true, how, machines(precision));
     }
     for (c, role) in LARGE {
         hold(findings, c, &[role], true, How::default(), one());

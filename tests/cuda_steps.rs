@@ -152,7 +152,7 @@ fn card_whole_networks() {
             let got = same_steps(&mut findings, &net, &config, batch, cards(precision));
             let Some([got, ..]) = got else { continue };
             let what = format!("{name}, batch {batch}, card {}: hypergrad.*", precision.name());
-            findings.error(relative_error(&got, &exact(name)), cost(precision), &what);
+            findings.error(relative_error(&got, &exact(name)), cost(name, precision), &what);
         }
     }
 }

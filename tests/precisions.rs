@@ -39,7 +39,7 @@ fn hold(wanted: impl Fn(&str) -> bool) {
         let single = hypergradient(&net, batch, Box::new(Cpu::<f32>::new(2).unwrap()));
         let error = relative_error(&single, &want);
         println!("{name}, batch {batch}, f32 on the CPU: relative error {error:.1e}");
-        assert!(error <= cost(Precision::F32), "{name} in f32: an error of {error:.3e}");
+        assert!(error <= cost(name, Precision::F32), "{name} in f32: an error of {error:.3e}");
         let ways: [(&str, Precision, Rounding); 3] = [
             ("tf32", Precision::Tf32, to_tf32),
             // What a library may do that does not convert factors.
@@ -50,7 +50,7 @@ fn hold(wanted: impl Fn(&str) -> bool) {
             let rounded = Rounded::with_products(precision, products, 2);
             let error = relative_error(&hypergradient(&net, batch, Box::new(rounded)), &want);
             println!("{name}, batch {batch}, {way}: relative error {error:.1e}");
-            assert!(error <= cost(precision), "{name} in {way}: an error of {error:.3e}");
+            assert!(error <= cost(name, precision), "{name} in {way}: an error of {error:.3e}");
             assert!(error > 1e-4, "{name} in {way}: nothing was rounded");
         }
     }

@@ -98,8 +98,12 @@ impl Tolerance {
 
 /// What a precision may cost: largest relative error of a whole network's hypergradient, against
 /// f64.
-pub fn cost(precision: Precision) -> f64 {
+pub fn cost(network: &str, precision: Precision) -> f64 {
     match precision {
+        // Of 10⁸ ReLUs, some tens have arguments so near zero that f32 takes them for the other
+        // side, and the error is the root of their share. The CPU in f32 has 1.6e-3
+        // (`precisions.rs` prints it), an H200 5.0e-4.
+        Precision::F32 if network == "wrn28-10" => 3e-3,
         Precision::F32 => 1e-4,
         // 9e-3 where the library cuts factors.
         Precision::Tf32 => 2e-2,

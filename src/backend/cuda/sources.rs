@@ -36,7 +36,7 @@ sources! {
 }
 
 /// What they include, by name.
-pub(super) const HEADERS: [(&CStr, &str); 8] = [
+pub(super) const HEADERS: [(&CStr, &str); 11] = [
     (c"common.cuh", include_str!("../../../kernels/common.cuh")),
     (c"tensor.cuh", include_str!("../../../kernels/tensor.cuh")),
     (c"totals.cuh", include_str!("../../../kernels/totals.cuh")),
@@ -45,6 +45,9 @@ pub(super) const HEADERS: [(&CStr, &str); 8] = [
     (c"conv_roles.cuh", include_str!("../../../kernels/conv_roles.cuh")),
     (c"conv_wgmma.cuh", include_str!("../../../kernels/conv_wgmma.cuh")),
     (c"wgmma.cuh", include_str!("../../../kernels/wgmma.cuh")),
+    (c"conv_small.cuh", include_str!("../../../kernels/conv_small.cuh")),
+    (c"conv_small_weights.cuh", include_str!("../../../kernels/conv_small_weights.cuh")),
+    (c"conv_small_f32.cuh", include_str!("../../../kernels/conv_small_f32.cuh")),
 ];
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Convolutions in their three roles (`kernels/conv.cuh`): tiles chosen by shape, and the weight
-//! gradient's sum cut into parts. On Hopper, wide ones in bf16 go through its warpgroups
-//! (`kernels/conv_wgmma.cuh`), but where METATAPE_NO_WGMMA is set when a GPU is opened.
+//! gradient's sum cut into parts. Small ones have kernels of their own (`small.rs`). On Hopper, wide
+//! ones in bf16 go through its warpgroups (`kernels/conv_wgmma.cuh`), but where METATAPE_NO_WGMMA is
+//! set when a GPU is opened.
 
+mod small;
 mod tiles;
 
 use bytemuck::{Pod, Zeroable};
@@ -16,6 +18,7 @@ use crate::backend::cuda::sources::CONV_REDUCE;
 use crate::error::{Error, Result};
 use crate::program::{Dims, Instr, Kernel, Tensor};
 use crate::tape::Role;
+use small::{Operands, Small};
 use tiles::{Family, Heights, Product, Split, Tile};
 
 /// Parts of the workspace begin at multiples of this many bytes.
@@ -129,7 +132,11 @@ pub fn workspace_bytes(precision: Precision, wgmma: bool, instr: &Instr) -> usiz
         let tile = family.tile(out, product, vector);
         let args = instr.args.iter().zip(out.others());
         let casts: usize = args.map(|(t, role)| cast_bytes(precision, t, wanted(family, tile, role))).sum();
-        let parts = if out == Role::B { Split::new(product, tile).parts } else { 1 };
+        let parts = match Small::of(precision, out, &shape).filter(|_| vector) {
+            Some(small) => small.parts,
+            None if out == Role::B => Split::new(product, tile).parts,
+            None => 1,
+        };
         casts + if parts > 1 { parts * instr.outs[0].len * size_of::<f32>() } else { 0 }
     });
     bytes[0].max(bytes[1])
@@ -207,6 +214,10 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         by_image: FastDiv::new(grid_h * grid_w),
         by_row: FastDiv::new(grid_w),
     };
+    let small = Small::of(b.precision, role, &s).filter(|_| vector && tile.filter == Width::F32);
+    if let Some(small) = small {
+        return in_shared_memory(b, &small, &s, role, params, free);
+    }
     match role {
         Role::B => weight_gradient(b, family, &s, params, free, tile),
         Role::A | Role::C => correlate(b, family, &s, role, params, tile),
@@ -255,19 +266,48 @@ fn weight_gradient(
     }
     let name = format!("weight_gradient_{}", tile.name);
     b.launch(tile.source, &name, grid, tile.threads as u32, shared, &params)?;
-    if split.parts > 1 {
-        let count = rows * columns;
-        let params = ReduceParams {
-            partial: workspace,
-            out,
-            count: int(count)?,
-            splits: int(split.parts)?,
-            accumulate,
-            unused: 0,
-        };
-        b.launch(&CONV_REDUCE, "conv_reduce", [count.div_ceil(32) as u32, 1, 1], 256, 0, &params)?;
+    match split.parts {
+        1 => Ok(()),
+        parts => add_parts(b, workspace, parts, rows * columns, out, accumulate),
     }
-    Ok(())
+}
+
+/// Adds the partial sums of a weight gradient with `count` entries.
+fn add_parts(
+    b: &mut Builder,
+    partial: Address,
+    parts: usize,
+    count: usize,
+    out: Address,
+    accumulate: i32,
+) -> Result<()> {
+    let params =
+        ReduceParams { partial, out, count: int(count)?, splits: int(parts)?, accumulate, unused: 0 };
+    b.launch(&CONV_REDUCE, "conv_reduce", [count.div_ceil(32) as u32, 1, 1], 256, 0, &params)
+}
+
+/// A convolution whose pixels a block keeps in shared memory, in any role.
+fn in_shared_memory(
+    b: &mut Builder,
+    small: &Small,
+    s: &Shape,
+    role: Role,
+    params: Params,
+    workspace: Address,
+) -> Result<()> {
+    let Params { source, other, out, .. } = params;
+    let operands = Operands {
+        source,
+        other,
+        out: if small.parts > 1 { workspace } else { out },
+        out_half: params.out_half != 0,
+        accumulate: small.parts == 1 && params.accumulate != 0,
+    };
+    small.build(b, role, s, operands)?;
+    match small.parts {
+        1 => Ok(()),
+        parts => add_parts(b, workspace, parts, s.kh * s.kw * s.ci * s.co, out, params.accumulate),
+    }
 }
 
 /// Blocks in x, y, z, of which the hardware takes 65535 in y and z.

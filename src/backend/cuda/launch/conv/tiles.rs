@@ -7,7 +7,7 @@ use crate::tape::Role;
 
 /// Multiprocessors of an H100. A constant, so that sums are cut alike, and give the same bits, on
 /// every card.
-const PROCESSORS: usize = 132;
+pub(super) const PROCESSORS: usize = 132;
 
 /// Most parts of a weight gradient's sum.
 const MAX_SPLITS: usize = 256;
