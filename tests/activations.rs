@@ -27,7 +27,7 @@ fn activations_are_images_alone_and_are_read_as_they_were_written() {
                 batch: [4; 2],
             };
             step.record(&mut tape, everything).unwrap();
-            let plan = Plan::new(&tape, Options { fuse, ..Options::default() }).unwrap();
+            let plan = Plan::new(&tape, Options { fuse }).unwrap();
 
             let mut written: Vec<(usize, Tensor)> = Vec::new();
             let mut images = 0;

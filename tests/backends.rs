@@ -81,7 +81,7 @@ fn evaluate(
     values: &[Vec<f64>],
 ) -> Result<Vec<Vec<f64>>, String> {
     let mut session = Session::new(backend);
-    let program = session.compile(tape, Options { fuse, ..Options::default() }).map_err(|e| e.to_string())?;
+    let program = session.compile(tape, Options { fuse }).map_err(|e| e.to_string())?;
     feed(&mut session, &program, values);
     let mut run = || -> Result<Vec<Vec<f64>>, String> {
         let ran = session.run(&program);

@@ -79,7 +79,7 @@ fn derivatives(walks: &[Walk], fuse: bool, at: &[f64]) -> Vec<Vec<f64>> {
         tape.output(&(i + 1).to_string(), y).unwrap();
     }
     let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
-    let program = session.compile(&tape, Options { fuse, ..Options::default() }).unwrap();
+    let program = session.compile(&tape, Options { fuse }).unwrap();
     for (name, values) in given() {
         session.feed(&program, name, Values::Float(&values)).unwrap();
     }

@@ -174,7 +174,7 @@ fn number(i: usize) -> f64 {
 
 fn evaluate(backend: Box<dyn Backend>, tape: &Tape, fuse: bool, scale: f64) -> Result<Vec<Vec<f64>>> {
     let mut session = Session::new(backend);
-    let program = session.compile(tape, Options { fuse, ..Options::default() })?;
+    let program = session.compile(tape, Options { fuse })?;
     for (at, input) in program.inputs().to_vec().into_iter().enumerate() {
         let values: Vec<f64> = (0..input.shape.count()).map(|i| scale * number(i + 31 * at)).collect();
         session.feed(&program, &input.name, Values::Float(&values))?;

@@ -27,7 +27,7 @@ fn evaluate(backend: Box<dyn Backend>, build: Build, fuse: bool) -> Result<Vec<(
     let mut tape = Tape::new();
     build(&mut tape)?;
     let mut session = Session::new(backend);
-    let program = session.compile(&tape, Options { fuse, ..Options::default() })?;
+    let program = session.compile(&tape, Options { fuse })?;
     for (name, var) in tape.states().to_vec() {
         let values: Vec<f64> = (0..tape.shape(var).count()).map(|i| number(i + 5)).collect();
         session.write_state(&name, Values::Float(&values))?;

@@ -147,12 +147,8 @@ fn relu_has_slope_zero_at_zero() {
     tape.output("back", back).unwrap();
     for fuse in [true, false] {
         let backend = Box::new(Cpu::<f64>::new(1).unwrap());
-        let values = common::evaluate(
-            backend,
-            &tape,
-            Options { fuse, ..Options::default() },
-            &[vec![-1.0, 0.0, -0.0, f64::MIN_POSITIVE]],
-        );
+        let values =
+            common::evaluate(backend, &tape, Options { fuse }, &[vec![-1.0, 0.0, -0.0, f64::MIN_POSITIVE]]);
         assert_eq!(values, [[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]]);
     }
 }
@@ -181,7 +177,7 @@ fn kinks_and_extremes_are_as_documented() {
         let values = [points.iter().map(|p| p[0]).collect()];
         for fuse in [true, false] {
             let cpu = Box::new(Cpu::<f64>::new(1).unwrap());
-            let got = common::evaluate(cpu, &tape, Options { fuse, ..Options::default() }, &values);
+            let got = common::evaluate(cpu, &tape, Options { fuse }, &values);
             for (i, [x, want, slope]) in points.iter().enumerate() {
                 assert!(
                     got[0][i] == *want || (got[0][i] - want).abs() < 1e-15,

@@ -28,7 +28,7 @@ fn routes_agree_on_every_network_and_option() {
         for config in configs() {
             let of = |route, fuse| {
                 let config = StepConfig { route, ..config.clone() };
-                let (session, program) = run(&net, &config, Options { fuse, ..Options::default() }, 1);
+                let (session, program) = run(&net, &config, Options { fuse }, 1);
                 all_outputs(&session, &program, "hypergrad.")
             };
             let reference = of(Route::Reverse, true);
@@ -74,7 +74,7 @@ fn fusion_and_threads_change_nothing() {
         let config = StepConfig::default();
         let (one, program) = run(&net, &config, Options::default(), 1);
         let (three, same) = run(&net, &config, Options::default(), 3);
-        let (plain, unfused) = run(&net, &config, Options { fuse: false, ..Options::default() }, 1);
+        let (plain, unfused) = run(&net, &config, Options { fuse: false }, 1);
         for state in one.states().to_vec() {
             let name = &state.name;
             let value = one.read_state(name).unwrap();

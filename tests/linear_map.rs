@@ -90,7 +90,7 @@ impl Bench {
 
     fn check(&self) {
         let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
-        let program = session.compile(&self.tape, Options { fuse: false, ..Options::default() }).unwrap();
+        let program = session.compile(&self.tape, Options { fuse: false }).unwrap();
         feed(&mut session, &program, &self.values);
         session.run(&program).unwrap();
         let dot = |a: &[f64], b: &[f64]| -> (f64, f64) {

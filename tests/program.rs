@@ -5,12 +5,12 @@ mod common;
 
 use common::{Domain, numbers, rng};
 use metatape::backend::cpu::Cpu;
-use metatape::program::{Instr, Kernel, Options, Outcome, Place, Plan, Program, Session, Values};
-use metatape::tape::{GatherSpec, Geometry, Kind, Op, Scalar, Shape, Tape, Unary, Var};
+use metatape::program::{Kernel, Options, Outcome, Place, Plan, Program, Session, Values};
+use metatape::tape::{GatherSpec, Kind, Op, Scalar, Shape, Tape, Unary, Var};
 use rand::RngExt;
 use rand_pcg::Pcg64;
 
-const BOTH: [Options; 2] = [Options { fuse: true, aside: false }, Options { fuse: false, aside: false }];
+const BOTH: [Options; 2] = [Options { fuse: true }, Options { fuse: false }];
 
 fn session() -> Session {
     Session::new(Box::new(Cpu::<f64>::new(2).unwrap()))
@@ -416,36 +416,4 @@ fn random_programs_compute_what_is_written_on_the_tape() {
             }
         }
     }
-}
-
-/// How many instructions, before the first that wants a weight gradient, write over what it needs.
-fn in_the_way(aside: bool) -> usize {
-    let mut tape = Tape::new();
-    let x = tape.input("x", Kind::Float, [2, 8, 8, 4]).unwrap();
-    let weights: Vec<Var> = (0..4).map(|i| state(&mut tape, &format!("w{i}"), [3, 3, 4, 4])).collect();
-    let mut h = x;
-    for w in &weights {
-        h = tape.conv(h, *w, Geometry { stride: 1, pad: 1 }).unwrap();
-        h = tape.relu(h).unwrap();
-    }
-    let loss = tape.sum_all(h).unwrap();
-    for (w, g) in weights.iter().zip(tape.gradient(loss, &weights).unwrap()) {
-        let step = tape.scale(g, -0.1).unwrap();
-        let next = tape.add(*w, step).unwrap();
-        tape.update(*w, next).unwrap();
-    }
-    let plan = Plan::new(&tape, Options { aside, ..Options::default() }).unwrap();
-    let mut count = 0;
-    for (at, instr) in plan.instrs.iter().enumerate().filter(|(_, i)| i.kernel.can_run_aside()) {
-        let reads = |other: &Instr| other.args.iter().any(|a| instr.outs.iter().any(|o| a.overlaps(o)));
-        let between = plan.instrs[at + 1..].iter().take_while(|i| !reads(i));
-        count += between.filter(|i| i.depends(instr)).count();
-    }
-    count
-}
-
-#[test]
-fn what_runs_aside_keeps_what_it_needs() {
-    assert_eq!(in_the_way(true), 0);
-    assert!(in_the_way(false) > 0, "nothing was to be kept");
 }

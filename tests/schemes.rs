@@ -35,7 +35,7 @@ fn check(scheme: &dyn Scheme, losses: &[f64], labels: &[i32], now: &Moment, runs
             let weights = scheme.weights(&mut tape, &Seen { losses: input, labels: y }).unwrap();
             tape.output("weight", weights).unwrap();
             let mut session = Session::new(machine);
-            let program = session.compile(&tape, Options { fuse, ..Options::default() }).unwrap();
+            let program = session.compile(&tape, Options { fuse }).unwrap();
             session.feed(&program, "loss", Values::Float(losses)).unwrap();
             session.feed(&program, "y", Values::Int(labels)).unwrap();
             for (name, values) in scheme.inputs(now) {

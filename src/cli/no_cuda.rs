@@ -29,9 +29,6 @@ pub enum Command {
     Gemm(()),
     Clear {},
     Copy {},
-    Aside,
-    Back,
-    Join,
 }
 
 /// As the library's.

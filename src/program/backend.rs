@@ -77,11 +77,6 @@ pub trait Backend: Send {
     /// States are undefined afterwards.
     fn profile(&mut self, program: usize) -> Result<Vec<(&'static str, f64)>>;
 
-    /// Whether it runs kernels that can ([`super::Kernel::can_run_aside`]) beside the ones after them.
-    fn aside(&self) -> bool {
-        false
-    }
-
     /// A tensor's entries after a run.
     fn read(&self, program: usize, tensor: Tensor, out: &mut [f64]) -> Result<()>;
 

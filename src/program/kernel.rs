@@ -179,11 +179,6 @@ impl Tensor {
 }
 
 impl Kernel {
-    /// Whether nothing waits for it but the end of a backward pass: a convolution's weight gradient.
-    pub fn can_run_aside(&self) -> bool {
-        matches!(self, Kernel::Contract { form: Form::Conv(_), out: Role::B, .. })
-    }
-
     /// A short name for reports.
     pub fn name(&self) -> &'static str {
         match self {

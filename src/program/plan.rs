@@ -17,14 +17,11 @@ use crate::tape::{First, Kind, Op, Shape, Tape, Var, Work};
 pub struct Options {
     /// Rewrite and fuse after differentiation. Off: one kernel per operation, for comparison.
     pub fuse: bool,
-    /// Keep what weight gradients of convolutions read until they are wanted, for a machine that
-    /// computes them beside what comes next ([`super::Backend::aside`]). It costs memory.
-    pub aside: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { fuse: true, aside: false }
+        Options { fuse: true }
     }
 }
 
@@ -112,7 +109,7 @@ impl Plan {
         read.extend(tape.updates().iter().map(|u| roots.of(u.1).0));
         forget_unread(&mut drafts, &read);
         let drafts = in_order(drafts, &roots);
-        Ok(place(tape, drafts, &roots, options.aside))
+        Ok(place(tape, drafts, &roots))
     }
 
     /// Multiplications and additions of all contractions of one run.
@@ -167,7 +164,7 @@ fn in_order(drafts: Vec<Draft>, roots: &Roots) -> Vec<Draft> {
     order
 }
 
-fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots, aside: bool) -> Plan {
+fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
     // A planned tape has its leaves in the order of their declaration, each one once.
     let state = |var: Var| if let Op::State(i) = tape.node(var).op { Some(i) } else { None };
     let leaf = |var: Var| {
@@ -185,9 +182,6 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots, aside: bool) -> Plan {
                 lives.entry(root).or_insert(Life { len, from: at, to: at }).to = at;
             }
         }
-    }
-    if aside {
-        keep_for_asides(&drafts, roots, &mut lives);
     }
     let end = drafts.len();
     for (_, var) in tape.outputs() {
@@ -250,24 +244,6 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots, aside: bool) -> Plan {
         firsts: tape.states().iter().map(|s| tape.first_value(&s.0).cloned()).collect(),
         outputs: tape.outputs().iter().map(|o| (named(o), tensor(o.1))).collect(),
         updated: tape.updates().iter().map(|(slot, _)| tape.var_name(*slot)).collect(),
-    }
-}
-
-/// Lets live what kernels that can run aside read, and what they write, up to the first kernel that
-/// wants their results.
-fn keep_for_asides(drafts: &[Draft], roots: &Roots, lives: &mut HashMap<Var, Life>) {
-    let mut wanted: HashMap<Var, usize> = HashMap::new();
-    for (at, draft) in drafts.iter().enumerate().rev() {
-        if draft.kernel.can_run_aside() {
-            let until = draft.outs.iter().filter_map(|o| wanted.get(&roots.of(*o).0)).min();
-            let until = until.copied().unwrap_or(drafts.len());
-            for var in draft.args.iter().chain(&draft.outs) {
-                if let Some(life) = lives.get_mut(&roots.of(*var).0) {
-                    life.to = life.to.max(until);
-                }
-            }
-        }
-        wanted.extend(draft.args.iter().chain(&draft.outs).map(|v| (roots.of(*v).0, at)));
     }
 }
 

@@ -170,8 +170,7 @@ impl Session {
     /// If a state was declared with another shape by an earlier program, or the machine has no
     /// room.
     pub fn compile(&mut self, tape: &Tape, options: Options) -> Result<Program> {
-        let aside = options.aside || self.backend.aside();
-        self.load(Plan::new(tape, Options { aside, ..options })?)
+        self.load(Plan::new(tape, options)?)
     }
 
     /// [`Session::compile`] of what has been planned already.

@@ -48,10 +48,6 @@ pub struct Simulator {
     /// By file and name.
     functions: Vec<(String, String, Entry)>,
     graphs: Vec<Vec<Command>>,
-    /// Whether commands go aside now; what went aside and waits for the join. Every other simulator
-    /// runs it at once: what is right whenever it runs has no haste.
-    aside: bool,
-    waiting: Vec<Command>,
     /// Of the order in which threads run; another one for every launch.
     seed: u64,
 }
@@ -60,8 +56,7 @@ impl Simulator {
     /// `seed`: of the order in which threads run.
     pub fn new(seed: u64) -> Simulator {
         let seed = seed << 32;
-        let (memory, functions, graphs, waiting) = Default::default();
-        Simulator { memory, functions, graphs, aside: false, waiting, seed }
+        Simulator { memory: Vec::new(), functions: Vec::new(), graphs: Vec::new(), seed }
     }
 
     /// The memory from an address on, if one allocation holds all of it.
@@ -142,32 +137,6 @@ impl Simulator {
         Ok(())
     }
 
-    fn now(&mut self, command: &Command) -> Result<()> {
-        match command {
-            Command::Launch { function, grid, block, shared, params } => {
-                self.launch(*function, *grid, *block, *shared, params)
-            }
-            Command::Gemm(gemm) => self.gemm(gemm),
-            Command::Clear { to, bytes } => {
-                // SAFETY: the range is checked.
-                unsafe { self.range(*to, *bytes, "clear")?.write_bytes(0, *bytes) };
-                Ok(())
-            }
-            Command::Copy { from, to, bytes } => {
-                if from.abs_diff(*to) < *bytes as u64 {
-                    return Err(Error::Device(format!(
-                        "copy of {bytes} bytes from {from:#x} onto {to:#x}: they overlap"
-                    )));
-                }
-                let (from, to) = (self.range(*from, *bytes, "copy")?, self.range(*to, *bytes, "copy")?);
-                // SAFETY: both ranges are checked, and do not overlap.
-                unsafe { from.copy_to_nonoverlapping(to, *bytes) };
-                Ok(())
-            }
-            Command::Aside | Command::Back | Command::Join => unreachable!("no work"),
-        }
-    }
-
     fn numbers(&self, at: Address, count: usize, width: Width, what: &str) -> Result<Vec<f64>> {
         let from = self.range(at, count * width.bytes(), what)?;
         // SAFETY: the range was checked to hold all entries; addresses are multiples of the
@@ -239,18 +208,28 @@ impl Driver for Simulator {
     }
 
     fn run(&mut self, command: &Command) -> Result<()> {
-        let late = (self.seed >> 32) % 2 == 0;
         match command {
-            Command::Aside => self.aside = true,
-            Command::Back => self.aside = false,
-            Command::Join => {
-                self.aside = false;
-                return std::mem::take(&mut self.waiting).iter().try_for_each(|c| self.run(c));
+            Command::Launch { function, grid, block, shared, params } => {
+                self.launch(*function, *grid, *block, *shared, params)
             }
-            command if self.aside && late => self.waiting.push(command.clone()),
-            command => return self.now(command),
+            Command::Gemm(gemm) => self.gemm(gemm),
+            Command::Clear { to, bytes } => {
+                // SAFETY: the range is checked.
+                unsafe { self.range(*to, *bytes, "clear")?.write_bytes(0, *bytes) };
+                Ok(())
+            }
+            Command::Copy { from, to, bytes } => {
+                if from.abs_diff(*to) < *bytes as u64 {
+                    return Err(Error::Device(format!(
+                        "copy of {bytes} bytes from {from:#x} onto {to:#x}: they overlap"
+                    )));
+                }
+                let (from, to) = (self.range(*from, *bytes, "copy")?, self.range(*to, *bytes, "copy")?);
+                // SAFETY: both ranges are checked, and do not overlap.
+                unsafe { from.copy_to_nonoverlapping(to, *bytes) };
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn allocated(&self) -> usize {

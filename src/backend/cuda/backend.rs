@@ -24,8 +24,6 @@ pub struct Cuda {
     precision: Precision,
     /// Whether programs become graphs.
     capture: bool,
-    /// Whether weight gradients of convolutions run beside what comes after them.
-    aside: bool,
     states: Vec<Memory>,
     programs: Vec<Loaded>,
     /// All that was allocated, to be given back.
@@ -72,7 +70,6 @@ impl Cuda {
             driver,
             precision,
             capture,
-            aside: std::env::var_os("METATAPE_NO_ASIDE").is_none(),
             states: Vec::new(),
             programs: Vec::new(),
             memory: Vec::new(),
@@ -177,18 +174,14 @@ impl Backend for Cuda {
 
     fn load(&mut self, plan: Plan, states: Vec<usize>) -> Result<()> {
         let wgmma = self.driver.wgmma();
-        let workspace = |aside: bool| {
-            let these = plan.instrs.iter().filter(|i| (self.aside && i.kernel.can_run_aside()) == aside);
-            these.map(|i| launch::workspace_bytes(self.precision, wgmma, i)).max()
-        };
-        let (workspace, aside) = (workspace(false).unwrap_or(0), workspace(true));
+        let workspace = plan.instrs.iter().map(|i| launch::workspace_bytes(self.precision, wgmma, i));
+        let workspace = workspace.max().unwrap_or(0);
         let mut inputs = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
             inputs.push(self.zeros(input.kind, input.shape.count())?);
         }
         let arena = self.memory(Kind::Float, plan.arena)?.at;
         let workspace = self.allocate(workspace)?;
-        let aside = aside.map(|bytes| self.allocate(bytes)).transpose()?;
         let ticket = self.zeros(Kind::Int, 1)?.at;
         let state_addresses: Vec<Address> = states.iter().map(|s| self.states[*s].at).collect();
         let input_addresses: Vec<Address> = inputs.iter().map(|i| i.at).collect();
@@ -199,7 +192,6 @@ impl Backend for Cuda {
             states: &state_addresses,
             inputs: &input_addresses,
             workspace,
-            aside,
             ticket,
             memory: &mut self.memory,
             commands: Vec::new(),
@@ -229,10 +221,6 @@ impl Backend for Cuda {
             }
             Runs::Captured(graph) => driver.replay(graph),
         }
-    }
-
-    fn aside(&self) -> bool {
-        self.aside
     }
 
     fn wait(&self) -> Result<()> {

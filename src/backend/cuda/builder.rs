@@ -40,8 +40,6 @@ pub struct Builder<'a> {
     /// Memory that a kernel may use between its own launches: as much as `workspace_bytes` of
     /// `launch/` said.
     pub workspace: Address,
-    /// The same for kernels that run aside; `None`: none do.
-    pub aside: Option<Address>,
     /// Zeros, which a launch whose blocks count themselves leaves as zeros.
     pub ticket: Address,
     /// All that the backend has allocated.

@@ -27,7 +27,7 @@ pub struct Source {
     pub text: Cow<'static, str>,
 }
 
-/// What is run, one after another but for what runs aside.
+/// What is run, one after another, on the one stream.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Command {
     /// A kernel of ours. It takes one parameter struct by value: `params`, its bytes.
@@ -61,13 +61,6 @@ pub enum Command {
         /// How many.
         bytes: usize,
     },
-    /// What follows, up to [`Command::Back`], runs after everything so far and beside what comes
-    /// after [`Command::Back`], up to [`Command::Join`].
-    Aside,
-    /// The end of what runs aside.
-    Back,
-    /// Waits for all that runs aside.
-    Join,
 }
 
 /// Storage of a matrix or activation.
@@ -155,7 +148,7 @@ pub trait Driver: Send {
     /// Bytes allocated so far.
     fn allocated(&self) -> usize;
 
-    /// Captures `times` repetitions of the commands, which may leave something aside, replays them twice, and returns the seconds of
+    /// Captures `times` repetitions of the commands, replays them twice, and returns the seconds of
     /// one repetition in the second replay.
     fn time(&mut self, commands: &[Command], times: usize) -> Result<f64>;
 

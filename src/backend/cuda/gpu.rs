@@ -1,7 +1,6 @@
 //! An NVIDIA GPU: one stream of our own, no events but where times are asked for, plain
 //! allocations.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 
@@ -25,12 +24,6 @@ const ALIGNMENT: usize = 256;
 pub struct Gpu {
     context: sys::CUcontext,
     stream: sys::CUstream,
-    /// For what runs aside; the events by which the streams wait for each other.
-    side: sys::CUstream,
-    events: [sys::CUevent; 2],
-    /// Whether commands go aside now; whether anything did since the last join.
-    aside: Cell<bool>,
-    forked: Cell<bool>,
     blas: blas::cublasHandle_t,
     description: String,
     compiler: Compiler,
@@ -150,10 +143,6 @@ impl Gpu {
         let mut gpu = Gpu {
             context,
             stream: std::ptr::null_mut(),
-            side: std::ptr::null_mut(),
-            events: [std::ptr::null_mut(); 2],
-            aside: Cell::new(false),
-            forked: Cell::new(false),
             blas: std::ptr::null_mut(),
             description: format!("cuda:{number} {name}"),
             compiler,
@@ -166,14 +155,8 @@ impl Gpu {
             allocations: HashMap::new(),
         };
         gpu.bind()?;
-        for stream in [&mut gpu.stream, &mut gpu.side] {
-            *stream = result::stream::create(result::stream::StreamKind::NonBlocking)
-                .map_err(failed("make a stream"))?;
-        }
-        for event in &mut gpu.events {
-            *event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
-                .map_err(failed("make an event"))?;
-        }
+        gpu.stream = result::stream::create(result::stream::StreamKind::NonBlocking)
+            .map_err(failed("make a stream"))?;
         gpu.start_blas()?;
         Ok(gpu)
     }
@@ -229,7 +212,7 @@ impl Gpu {
         // SAFETY: the kernel takes one struct by value, whose bytes these are; the driver copies
         // them before it returns. The addresses in it are allocations of this driver.
         unsafe {
-            result::launch_kernel(*function, (x, y, z), (block, 1, 1), shared, self.current(), &mut params)
+            result::launch_kernel(*function, (x, y, z), (block, 1, 1), shared, self.stream, &mut params)
         }
         .map_err(failed(&format!("launch {name} of kernels/{file} in {x}×{y}×{z} blocks of {block} threads")))
     }
@@ -284,29 +267,6 @@ impl Gpu {
         .map_err(blas_failed(&format!("multiply {m}×{k} by {k}×{n}")))
     }
 
-    /// The stream that commands go to now.
-    fn current(&self) -> sys::CUstream {
-        if self.aside.get() { self.side } else { self.stream }
-    }
-
-    /// Makes the one stream wait for what the other one has been given so far.
-    fn wait_for(&self, event: sys::CUevent, from: sys::CUstream, to: sys::CUstream) -> Result<()> {
-        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-        // SAFETY: event and streams are this driver's own.
-        unsafe {
-            result::event::record(event, from).map_err(failed("record an event"))?;
-            result::stream::wait_event(to, event, flags).map_err(failed("wait for an event"))
-        }
-    }
-
-    fn join(&self) -> Result<()> {
-        self.aside.set(false);
-        match self.forked.replace(false) {
-            true => self.wait_for(self.events[1], self.side, self.stream),
-            false => Ok(()),
-        }
-    }
-
     /// A new event, recorded now.
     fn mark(&self) -> Result<sys::CUevent> {
         let event =
@@ -323,26 +283,13 @@ impl Gpu {
             }
             Command::Gemm(gemm) => self.gemm(gemm),
             // SAFETY: the bytes are in one of this driver's allocations.
-            Command::Clear { to, bytes } => {
-                unsafe { result::memset_d8_async(*to, 0, *bytes, self.current()) }
-                    .map_err(failed("clear memory"))
-            }
+            Command::Clear { to, bytes } => unsafe { result::memset_d8_async(*to, 0, *bytes, self.stream) }
+                .map_err(failed("clear memory")),
             // SAFETY: as above, both times.
             Command::Copy { from, to, bytes } => {
-                unsafe { result::memcpy_dtod_async(*to, *from, *bytes, self.current()) }
+                unsafe { result::memcpy_dtod_async(*to, *from, *bytes, self.stream) }
                     .map_err(failed("copy memory"))
             }
-            Command::Aside => {
-                self.wait_for(self.events[0], self.stream, self.side)?;
-                self.aside.set(true);
-                self.forked.set(true);
-                Ok(())
-            }
-            Command::Back => {
-                self.aside.set(false);
-                Ok(())
-            }
-            Command::Join => self.join(),
         }
     }
 }
@@ -455,13 +402,10 @@ impl Driver for Gpu {
 
     fn capture(&mut self, commands: &[Command]) -> Result<Graph> {
         self.bind()?;
-        // Where an error has left off.
-        self.aside.set(false);
-        self.forked.set(false);
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is ours.
         unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(failed("begin a graph"))?;
-        let recorded = commands.iter().try_for_each(|c| self.command(c)).and_then(|()| self.join());
+        let recorded = commands.iter().try_for_each(|c| self.command(c));
         // SAFETY: the stream is ours; the graph is destroyed once, when what is run has been made
         // of it. A capture that went wrong is ended, too: the stream could not be used otherwise.
         let graph = unsafe {
@@ -527,11 +471,8 @@ impl Drop for Gpu {
             for (_, module) in self.modules.drain() {
                 let _ = result::module::unload(module);
             }
-            for event in self.events.into_iter().filter(|e| !e.is_null()) {
-                let _ = result::event::destroy(event);
-            }
-            for stream in [self.side, self.stream].into_iter().filter(|s| !s.is_null()) {
-                let _ = result::stream::destroy(stream);
+            if !self.stream.is_null() {
+                let _ = result::stream::destroy(self.stream);
             }
         }
     }

@@ -149,7 +149,6 @@ impl Launches {
             Command::Gemm(_) => self.products += 1,
             Command::Clear { .. } => self.clears += 1,
             Command::Copy { .. } => self.copies += 1,
-            Command::Aside | Command::Back | Command::Join => {}
         }
     }
 }

@@ -18,7 +18,6 @@ use tail::Finish;
 
 use super::Precision;
 use super::builder::{Builder, Prepared};
-use super::driver::Command;
 use crate::error::Result;
 use crate::program::{Instr, Kernel};
 use crate::tape::{Form, Scalar};
@@ -101,14 +100,6 @@ impl Part {
     }
 }
 
-/// Waits for what runs aside, as the last command of the instruction before.
-fn join(b: &mut Builder, spans: &mut [Range<usize>]) {
-    b.commands.push(Command::Join);
-    if let Some(last) = spans.last_mut() {
-        last.end += 1;
-    }
-}
-
 /// Appends the commands of all instructions; per instruction, which of the builder's commands are
 /// its. Where one launch serves several neighbours, it is the first one's.
 ///
@@ -129,26 +120,9 @@ pub fn build(b: &mut Builder, instrs: &[Instr]) -> Result<Vec<Range<usize>>> {
     }
     b.driver.prepare(&sources)?;
     let mut spans = Vec::with_capacity(instrs.len());
-    // What runs aside and has not been waited for.
-    let mut asides: Vec<&Instr> = Vec::new();
     for part in parts {
-        let these = &instrs[spans.len()..][..part.count];
-        let waits = |aside: &&Instr| these.iter().any(|i| i.depends(aside));
-        if asides.iter().any(waits) {
-            asides.clear();
-            join(b, &mut spans);
-        }
         let from = b.commands.len();
-        if let (Some(workspace), true) = (b.aside, these[0].kernel.can_run_aside()) {
-            asides.push(&these[0]);
-            b.commands.push(Command::Aside);
-            let main = std::mem::replace(&mut b.workspace, workspace);
-            build_one(b, &these[0], None)?;
-            b.workspace = main;
-            b.commands.push(Command::Back);
-        } else {
-            build_one(b, &these[0], part.launch)?;
-        }
+        build_one(b, &instrs[spans.len()], part.launch)?;
         match part.then {
             Some(After::Finish(finish)) => finish.launch(b)?,
             Some(After::Tail(tail)) => b.launch_prepared(tail)?,
@@ -157,9 +131,6 @@ pub fn build(b: &mut Builder, instrs: &[Instr]) -> Result<Vec<Range<usize>>> {
         let to = b.commands.len();
         spans.push(from..to);
         spans.resize(spans.len() + part.count - 1, to..to);
-    }
-    if !asides.is_empty() {
-        join(b, &mut spans);
     }
     Ok(spans)
 }
