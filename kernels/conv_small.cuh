@@ -263,11 +263,12 @@ __device__ __forceinline__ void complete(float (&own)[OWN][2][4], const float (&
     }
 }
 
-template <class K> __device__ __forceinline__ void correlate(const SmallParams& p) {
+/// Band `in_x`, columns `in_y` of a block.
+template <class K> __device__ __forceinline__ void correlate(const SmallParams& p, i32 in_x, i32 in_y) {
     using S = typename K::S;
     SHARED_MEMORY(shared);
-    i32 n0 = i32(blockIdx.y) * K::BN;
-    Band band(p, i32(blockIdx.x));
+    i32 n0 = in_y * K::BN;
+    Band band(p, in_x);
     S* weights = reinterpret_cast<S*>(shared);
     u8* staging = shared + K::WEIGHT_BYTES;
     u8* pixels = staging + K::STAGING_BYTES;

@@ -11,10 +11,10 @@
 
 namespace small {
 
-template <class K> __device__ __forceinline__ void correlate_f32(const SmallParams& p) {
+template <class K> __device__ __forceinline__ void correlate_f32(const SmallParams& p, i32 in_x, i32 in_y) {
     SHARED_MEMORY(shared);
-    i32 n0 = i32(blockIdx.y) * K::BN;
-    Band band(p, i32(blockIdx.x));
+    i32 n0 = in_y * K::BN;
+    Band band(p, in_x);
     float* weights = reinterpret_cast<float*>(shared);
     u8* pixels = shared + K::WEIGHT_BYTES;
 

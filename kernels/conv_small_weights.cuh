@@ -76,14 +76,15 @@ template <class S_, int STRIDE_> struct MatrixWeights {
     }
 };
 
-template <class K> __device__ __forceinline__ void weight_gradient(const SmallParams& p) {
+/// Tile `in_y` of the weight, part `in_z` of the sum.
+template <class K> __device__ __forceinline__ void weight_gradient(const SmallParams& p, i32 in_y, i32 in_z) {
     using S = typename K::S;
     constexpr int PITCH = K::PITCH, CHUNKS = int(sizeof(S));
     SHARED_MEMORY(shared);
     i32 slots = STRIP << p.strip_shift, row_tiles = p.channels / 16;
-    i32 i0 = i32(blockIdx.y) % row_tiles * 16, o0 = i32(blockIdx.y) / row_tiles * 16;
+    i32 i0 = in_y % row_tiles * 16, o0 = in_y / row_tiles * 16;
     i32 x_bytes = p.images * p.lines() * p.line() * PITCH, stage_bytes = x_bytes + p.rows() * slots * PITCH;
-    i32 begin = i32(blockIdx.z) * p.bands_per_part, count = min(p.bands_per_part, p.bands - begin);
+    i32 begin = in_z * p.bands_per_part, count = min(p.bands_per_part, p.bands - begin);
 
     auto fill_stage = [&](i32 at) {
         Band band(p, begin + at);
@@ -136,7 +137,7 @@ template <class K> __device__ __forceinline__ void weight_gradient(const SmallPa
             all[((WARP * TAPS + tap) * 2 + h) * 32 + l] = v;
         }
     __syncthreads();
-    float* out = reinterpret_cast<float*>(p.out) + (long long)blockIdx.z * TAPS * p.channels * p.columns;
+    float* out = reinterpret_cast<float*>(p.out) + (long long)in_z * TAPS * p.channels * p.columns;
 #pragma unroll 1
     for (int e = int(threadIdx.x); e < TAPS * 2 * 32; e += THREADS) {
         Vec<float, 4> sum = all[e];
@@ -165,7 +166,8 @@ template <class K> __device__ __forceinline__ void weight_gradient(const SmallPa
 
 #define SMALL_CORRELATE(ROLE, CORRELATE, S, MATRIX, C, BN, TRANSPOSED, STRIDE)                     \
     KERNEL_BOUNDS(ROLE##_small_##C##x##BN, SmallParams, small::THREADS, 2) {                       \
-        small::CORRELATE<small::Correlation<S, MATRIX, C, BN, TRANSPOSED, STRIDE>>(p);             \
+        small::CORRELATE<small::Correlation<S, MATRIX, C, BN, TRANSPOSED, STRIDE>>(                \
+            p, i32(blockIdx.x), i32(blockIdx.y));                                                  \
     }
 // Channels of the source by columns of a block.
 #define SMALL_ROLE(ROLE, CORRELATE, S, MATRIX, TRANSPOSED)                                         \
@@ -182,5 +184,36 @@ template <class K> __device__ __forceinline__ void weight_gradient(const SmallPa
     SMALL_CORRELATE(forward_2, CORRELATE, S, MATRIX, 32, 32, false, 2)
 #define SMALL_WEIGHTS(NAME, ...)                                                                   \
     KERNEL_BOUNDS(NAME, SmallParams, small::THREADS, 1) {                                          \
-        small::weight_gradient<small::__VA_ARGS__>(p);                                             \
+        small::weight_gradient<small::__VA_ARGS__>(p, i32(blockIdx.y), i32(blockIdx.z));           \
     }
+
+/// Both gradients of a convolution in one launch: neither keeps a card busy by itself. Twin of
+/// `small::PairParams`.
+struct SmallPair {
+    SmallParams weights, data;
+    /// Blocks of the weight gradient, which come first as they take longer, and its tiles; bands of
+    /// the data gradient.
+    i32 blocks, tiles, bands, unused;
+};
+
+// Two blocks a processor, where the compiler finds registers for both parts.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+#define SMALL_PAIR_BLOCKS 2
+#else
+#define SMALL_PAIR_BLOCKS 1
+#endif
+
+// Of both: channels of the source by columns of a block of the data gradient.
+#define SMALL_PAIR(CORRELATE, S, MATRIX, C, BN, ...)                                               \
+    KERNEL_BOUNDS(gradients_small_##C##x##BN, SmallPair, small::THREADS, SMALL_PAIR_BLOCKS) {      \
+        i32 block = i32(blockIdx.x), rest = block - p.blocks;                                      \
+        if (rest < 0)                                                                              \
+            small::weight_gradient<small::__VA_ARGS__>(p.weights, block % p.tiles, block / p.tiles); \
+        else                                                                                       \
+            small::CORRELATE<small::Correlation<S, MATRIX, C, BN, true, 1>>(                       \
+                p.data, rest % p.bands, rest / p.bands);                                           \
+    }
+#define SMALL_PAIRS(CORRELATE, S, MATRIX, ...)                                                     \
+    SMALL_PAIR(CORRELATE, S, MATRIX, 16, 16, __VA_ARGS__)                                          \
+    SMALL_PAIR(CORRELATE, S, MATRIX, 32, 32, __VA_ARGS__)                                          \
+    SMALL_PAIR(CORRELATE, S, MATRIX, 64, 32, __VA_ARGS__)

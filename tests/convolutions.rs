@@ -207,6 +207,8 @@ fn hold_all(findings: &mut Findings, precision: Precision, machines: fn(Precisio
     for c in BORDERED {
         let how = How { added: true, ..How::default() };
         hold(findings, c, &[Role::C, Role::A, Role::B], true, how, machines(precision));
+        // Both gradients in one launch.
+        hold(findings, c, &[Role::A, Role::B], true, How::default(), machines(precision));
     }
     for (c, role) in LARGE {
         hold(findings, c, &[role], true, How::default(), one());

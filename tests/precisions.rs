@@ -8,7 +8,7 @@
 mod common;
 
 use common::machines::cost;
-use common::rounded::{Rounded, Rounding, cut_to_tf32, to_tf32};
+use common::rounded::{Rounded, Rounding, cut_to_tf32, other_sum, to_tf32};
 use common::steps::{Net, all_outputs, exact, fresh, relative_error, whole_networks};
 use metatape::backend::cpu::Cpu;
 use metatape::backend::cuda::Precision;
@@ -36,10 +36,19 @@ fn hold(wanted: impl Fn(&str) -> bool) {
             stale < 1e-9,
             "{name}: golden/whole-networks.safetensors has an error of {stale:.1e}; write it anew"
         );
-        let single = hypergradient(&net, batch, Box::new(Cpu::<f32>::new(2).unwrap()));
-        let error = relative_error(&single, &want);
-        println!("{name}, batch {batch}, f32 on the CPU: relative error {error:.1e}");
-        assert!(error <= cost(name, Precision::F32), "{name} in f32: an error of {error:.3e}");
+        let single: [(&str, Box<dyn Backend>); 3] = [
+            ("f32 on the CPU", Box::new(Cpu::<f32>::new(2).unwrap())),
+            ("f32, sums rounded one way", Box::new(Rounded::with_sums(Precision::F32, other_sum::<1>, 2))),
+            (
+                "f32, sums rounded another way",
+                Box::new(Rounded::with_sums(Precision::F32, other_sum::<2>, 2)),
+            ),
+        ];
+        for (way, backend) in single {
+            let error = relative_error(&hypergradient(&net, batch, backend), &want);
+            println!("{name}, batch {batch}, {way}: relative error {error:.1e}");
+            assert!(error <= cost(name, Precision::F32), "{name} in {way}: an error of {error:.3e}");
+        }
         let ways: [(&str, Precision, Rounding); 3] = [
             ("tf32", Precision::Tf32, to_tf32),
             // What a library may do that does not convert factors.

@@ -78,11 +78,18 @@ enum After {
     Finish(Finish),
     /// That, and the groups of the others.
     Tail(Prepared),
+    /// Nothing: the other one is a weight gradient in the same launch.
+    Gradient,
 }
 
 impl Part {
     /// Of the first of these instructions, and of as many after it as can go with it.
     fn new(b: &mut Builder, instrs: &[Instr]) -> Result<Part> {
+        if let [first, second, ..] = instrs
+            && conv::go_together(b, first, second)
+        {
+            return Ok(Part { count: 2, launch: None, then: Some(After::Gradient) });
+        }
         let together = entrywise::together(instrs).max(1);
         let launch = entrywise::prepare(b, &instrs[..together])?;
         let finish = match &instrs[0].kernel {
@@ -122,11 +129,16 @@ pub fn build(b: &mut Builder, instrs: &[Instr]) -> Result<Vec<Range<usize>>> {
     let mut spans = Vec::with_capacity(instrs.len());
     for part in parts {
         let from = b.commands.len();
-        build_one(b, &instrs[spans.len()], part.launch)?;
+        let first = &instrs[spans.len()];
+        if let Some(After::Gradient) = part.then {
+            conv::build_together(b, first, &instrs[spans.len() + 1])?;
+        } else {
+            build_one(b, first, part.launch)?;
+        }
         match part.then {
             Some(After::Finish(finish)) => finish.launch(b)?,
             Some(After::Tail(tail)) => b.launch_prepared(tail)?,
-            None => {}
+            Some(After::Gradient) | None => {}
         }
         let to = b.commands.len();
         spans.push(from..to);

@@ -17,7 +17,7 @@ use crate::backend::cuda::driver::{Address, Command, Width};
 use crate::backend::cuda::sources::CONV_REDUCE;
 use crate::error::{Error, Result};
 use crate::program::{Dims, Instr, Kernel, Tensor};
-use crate::tape::Role;
+use crate::tape::{Form, Role};
 use small::{Operands, Small};
 use tiles::{Family, Heights, Product, Split, Tile};
 
@@ -284,6 +284,66 @@ fn add_parts(
     let params =
         ReduceParams { partial, out, count: int(count)?, splits: int(parts)?, accumulate, unused: 0 };
     b.launch(&CONV_REDUCE, "conv_reduce", [count.div_ceil(32) as u32, 1, 1], 256, 0, &params)
+}
+
+/// What of a convolution that is small as it lies, without a cast of its arguments.
+struct AsItLies {
+    small: Small,
+    shape: Shape,
+    accumulate: bool,
+    operands: Operands,
+}
+
+impl AsItLies {
+    fn new(b: &Builder, instr: &Instr, role: Role) -> Option<AsItLies> {
+        if !matches!(&instr.kernel, Kernel::Contract { form: Form::Conv(_), out, .. } if *out == role) {
+            return None;
+        }
+        let (shape, _, accumulate) = Shape::of(instr);
+        let family = Family::of(b.precision, b.driver.wgmma());
+        let to = &instr.outs[0];
+        let fits = instr.args.iter().chain([to]).all(|t| b.address(t).is_multiple_of(16) && t.len > 0);
+        let tile = family.tile(role, shape.product(role), true);
+        let lies = |(t, of): (&Tensor, Role)| cast_bytes(b.precision, t, wanted(family, tile, of)) == 0;
+        if !fits || tile.filter != Width::F32 || !instr.args.iter().zip(role.others()).all(lies) {
+            return None;
+        }
+        let small = Small::of(b.precision, role, &shape)?;
+        let [x, y] = [0, 1].map(|i: usize| b.address(&instr.args[i]));
+        let (source, other) = if role == Role::A { (y, x) } else { (x, y) };
+        let out_half = b.width(to) == Width::Bf16;
+        let operands = Operands { source, other, out: b.address(to), out_half, accumulate };
+        Some(AsItLies { small, shape, accumulate, operands })
+    }
+}
+
+/// Whether these two, a data gradient and a weight gradient, go into one launch.
+pub fn go_together(b: &Builder, data: &Instr, weights: &Instr) -> bool {
+    let pair = AsItLies::new(b, data, Role::A).zip(AsItLies::new(b, weights, Role::B));
+    pair.is_some_and(|(data, weights)| data.small.pair_name().is_some() && weights.shape.stride == 1)
+        && !data.depends(weights)
+}
+
+/// Appends the commands of two convolutions that [`go_together`].
+///
+/// # Errors
+/// If an extent is larger than kernels can count.
+pub fn build_together(b: &mut Builder, data: &Instr, weights: &Instr) -> Result<()> {
+    let pair = AsItLies::new(b, data, Role::A).zip(AsItLies::new(b, weights, Role::B));
+    let Some((data, mut weights)) = pair else { unreachable!("they go together") };
+    let (out, parts, workspace) = (weights.operands.out, weights.small.parts, b.workspace);
+    if parts > 1 {
+        weights.operands = Operands { out: workspace, accumulate: false, ..weights.operands };
+    }
+    let shapes = [&data.shape, &weights.shape];
+    Small::build_pair(b, [&data.small, &weights.small], shapes, [data.operands, weights.operands])?;
+    match parts {
+        1 => Ok(()),
+        parts => {
+            let s = &weights.shape;
+            add_parts(b, workspace, parts, s.kh * s.kw * s.ci * s.co, out, i32::from(weights.accumulate))
+        }
+    }
 }
 
 /// A convolution whose pixels a block keeps in shared memory, in any role.

@@ -54,6 +54,18 @@ struct Params {
     by_slot: FastDiv,
 }
 
+/// Twin of `SmallPair`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct PairParams {
+    weights: Params,
+    data: Params,
+    blocks: i32,
+    tiles: i32,
+    bands: i32,
+    unused: i32,
+}
+
 /// What a block takes at once: the same rows of some images.
 struct Bands {
     images: usize,
@@ -107,6 +119,7 @@ pub(super) struct Small {
 }
 
 /// What goes in and out.
+#[derive(Clone, Copy)]
 pub(super) struct Operands {
     pub source: Address,
     pub other: Address,
@@ -226,10 +239,44 @@ impl Small {
 
     /// Appends the launch. `out` holds a weight for each part, if there are several.
     pub fn build(&self, b: &mut Builder, role: Role, s: &Shape, operands: Operands) -> Result<()> {
+        let (params, grid) = (self.params(role, s, operands)?, self.grid.map(|g| g as u32));
+        b.launch(self.source, &self.name, grid, THREADS as u32, self.shared as u32, &params)
+    }
+
+    /// The kernel of this data gradient and a weight gradient with stride 1, if there is one.
+    pub fn pair_name(&self) -> Option<String> {
+        let tile = self.name.strip_prefix("data_gradient_small_")?;
+        ["16x16", "32x32", "64x32"].contains(&tile).then(|| format!("gradients_small_{tile}"))
+    }
+
+    /// Appends the one launch of a data gradient and a weight gradient.
+    pub fn build_pair(
+        b: &mut Builder,
+        [data, weights]: [&Small; 2],
+        [of_data, of_weights]: [&Shape; 2],
+        [to_data, to_weights]: [Operands; 2],
+    ) -> Result<()> {
+        let [bands, columns, _] = data.grid;
+        let [_, tiles, parts] = weights.grid;
+        let params = PairParams {
+            weights: weights.params(Role::B, of_weights, to_weights)?,
+            data: data.params(Role::A, of_data, to_data)?,
+            blocks: int(tiles * parts)?,
+            tiles: int(tiles)?,
+            bands: int(bands)?,
+            unused: 0,
+        };
+        let grid = [(tiles * parts + bands * columns) as u32, 1, 1];
+        let shared = data.shared.max(weights.shared) as u32;
+        let name = data.pair_name().unwrap_or_default();
+        b.launch(data.source, &name, grid, THREADS as u32, shared, &params)
+    }
+
+    fn params(&self, role: Role, s: &Shape, operands: Operands) -> Result<Params> {
         let Operands { source, other, out, out_half, accumulate } = operands;
         let (channels, columns) = if role == Role::A { (s.co, s.ci) } else { (s.ci, s.co) };
         let Bands { images, rows, strips, of_image, all } = self.bands;
-        let params = Params {
+        Ok(Params {
             source,
             other,
             out,
@@ -253,9 +300,7 @@ impl Small {
             by_band: FastDiv::new(of_image),
             by_image: FastDiv::new(self.bands.lines(s)),
             by_slot: FastDiv::new(s.q),
-        };
-        let grid = self.grid.map(|g| g as u32);
-        b.launch(self.source, &self.name, grid, THREADS as u32, self.shared as u32, &params)
+        })
     }
 }
 
