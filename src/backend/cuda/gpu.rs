@@ -361,15 +361,6 @@ impl Driver for Gpu {
             result::function::set_function_attribute(function, DYNAMIC, self.shared_limit - fixed)
                 .map_err(failed("give a kernel all shared memory"))?;
         }
-        if let (Some(percent), true) = (
-            std::env::var("METATAPE_CARVEOUT").ok().and_then(|v| v.parse::<i32>().ok()),
-            source.name.contains("wgmma"),
-        ) {
-            use sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT as CARVEOUT;
-            // SAFETY: as above.
-            unsafe { result::function::set_function_attribute(function, CARVEOUT, percent) }
-                .map_err(failed("prefer"))?;
-        }
         self.functions.push((source.name.to_string(), name.to_owned(), function));
         Ok(Function(self.functions.len() - 1))
     }
