@@ -1,6 +1,6 @@
-"""The tables of a results.jsonl that `run.sh` has written; the meta steps' is the last.
+"""The tables of files like results.jsonl that `run.sh` has written; the meta steps' is the last.
 
-    python3 table.py gpu-results/results.jsonl
+    python3 table.py gpu-results/results.jsonl...
 
 A result that was measured twice stands with its last value; stand-ins of dry runs have no times.
 """
@@ -103,7 +103,7 @@ def meta_steps(results):
 
 
 def main():
-    results = read(sys.argv[1])
+    results = [result for path in sys.argv[1:] for result in read(path)]
     machines = [r for r in results if r["part"] == "machine" and "card" in r]
     if machines:
         m = machines[-1]
@@ -113,6 +113,6 @@ def main():
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
     main()
