@@ -5,10 +5,12 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use metatape::backend::cpu::conv::{ConvShape, Role, data_gradient, forward, weight_gradient, workspace_len};
+use metatape::backend::cpu::conv::{data_gradient, forward, weight_gradient, workspace_len};
 use metatape::backend::cpu::gemm::{self, gemm};
 use metatape::backend::cpu::norm;
 use metatape::backend::cpu::team::Team;
+use metatape::program::ConvShape;
+use metatape::tape::Role;
 
 fn convolutions(bench: &mut Criterion) {
     let shape =

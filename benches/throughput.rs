@@ -4,11 +4,13 @@
 
 use std::time::{Duration, Instant};
 
-use metatape::backend::cpu::conv::{ConvShape, Role, data_gradient, forward, weight_gradient, workspace_len};
+use metatape::backend::cpu::conv::{data_gradient, forward, weight_gradient, workspace_len};
 use metatape::backend::cpu::gemm::{self, gemm};
 use metatape::backend::cpu::pool::{PoolShape, select, unselect};
 use metatape::backend::cpu::team::Team;
 use metatape::backend::cpu::{norm, reduce};
+use metatape::program::ConvShape;
+use metatape::tape::Role;
 
 /// Least seconds of a call, over about half a second of calls.
 fn best(mut f: impl FnMut()) -> f64 {

@@ -4,10 +4,12 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use metatape::backend::cpu::conv::{ConvShape, Role, data_gradient, forward, weight_gradient, workspace_len};
+use metatape::backend::cpu::conv::{data_gradient, forward, weight_gradient, workspace_len};
 use metatape::backend::cpu::pool::{PoolShape, select, unselect};
 use metatape::backend::cpu::team::Team;
 use metatape::backend::cpu::{norm, reduce, xent};
+use metatape::program::ConvShape;
+use metatape::tape::Role;
 
 struct Counting;
 static COUNT: AtomicUsize = AtomicUsize::new(0);

@@ -1,7 +1,8 @@
 //! What a backend is asked to run.
 
+use super::conv_shape::ConvShape;
 pub use crate::tape::Function;
-use crate::tape::{Form, GatherSpec, Geometry, Kind, Role, Scalar, Strided, View3, Window};
+use crate::tape::{Form, GatherSpec, Kind, Role, Scalar, Strided, View3, Window};
 
 /// Where a tensor lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,9 +42,8 @@ pub enum Dims {
         /// Columns of A, rows of B.
         k: usize,
     },
-    /// A is `[n,h,w,ci]`, B `[kh,kw,ci,co]`, C `[n,p,q,co]`.
-    #[allow(missing_docs)] // named as in the line above
-    Conv { n: usize, h: usize, w: usize, ci: usize, kh: usize, kw: usize, co: usize, geometry: Geometry },
+    /// A is x, B is w, C is y.
+    Conv(ConvShape),
 }
 
 /// One kernel with its operands.
@@ -212,10 +212,7 @@ impl Kernel {
     pub fn flops(&self) -> u64 {
         match self {
             Kernel::Contract { dims: Dims::Gemm { m, n, k }, .. } => 2 * (m * n * k) as u64,
-            Kernel::Contract { dims: Dims::Conv { n, h, w, ci, kh, kw, co, geometry }, .. } => {
-                let out = |extent: usize, k: usize| (extent + 2 * geometry.pad - k) / geometry.stride + 1;
-                2 * (n * out(*h, *kh) * out(*w, *kw) * ci * kh * kw * co) as u64
-            }
+            Kernel::Contract { dims: Dims::Conv(shape), .. } => shape.flops() as u64,
             Kernel::Group(_) | Kernel::Sum(_) | Kernel::Select(..) | Kernel::Unselect(..) => 0,
             Kernel::Subsample(..) | Kernel::Embed(..) | Kernel::Unrow(_) | Kernel::Stack => 0,
             Kernel::Moments(_) | Kernel::Normalise(..) | Kernel::NormJacobian(..) => 0,

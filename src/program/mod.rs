@@ -21,6 +21,7 @@
 mod activations;
 mod backend;
 mod chains;
+mod conv_shape;
 mod emit;
 mod fuse;
 mod kernel;
@@ -34,6 +35,7 @@ mod waits;
 mod work;
 
 pub use backend::{Backend, Values};
+pub use conv_shape::ConvShape;
 pub use kernel::{Dims, Function, Group, Instr, Kernel, Operand, Outcome, Place, Step, Tensor};
 pub use parts::{Part, parts};
 pub use plan::{Named, Options, Plan};

@@ -78,9 +78,9 @@ fn of_factors(precision: Precision, products: Rounding, instr: &Instr) -> Option
     let Kernel::Contract { dims, .. } = &instr.kernel else { return None };
     match (precision, dims) {
         (Precision::F32, _) => None,
-        (Precision::Tf32, Dims::Conv { .. }) => Some(to_tf32),
+        (Precision::Tf32, Dims::Conv(_)) => Some(to_tf32),
         (Precision::Tf32, Dims::Gemm { .. }) => Some(products),
-        (Precision::Bf16, Dims::Conv { .. }) => Some(to_bf16),
+        (Precision::Bf16, Dims::Conv(_)) => Some(to_bf16),
         // Products of f32 matrices stay in f32.
         (Precision::Bf16, Dims::Gemm { .. }) => {
             let stored = instr.args.iter().chain(&instr.outs).any(|t| t.activation);

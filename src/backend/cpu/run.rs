@@ -1,6 +1,6 @@
 //! One instruction: its operands' slices, and the kernel that takes them.
 
-use super::conv::{self, ConvShape};
+use super::conv;
 use super::pool::{self, PoolShape};
 use super::real::Real;
 use super::structure::{self, GatherShape, SubsampleShape};
@@ -11,9 +11,9 @@ use crate::tape::{Role, Scalar, Strided, Window};
 /// Entries of workspace that a kernel asks for (groups ask for theirs themselves).
 pub(super) fn workspace_len<T: Real>(kernel: &Kernel, args: &[Tensor]) -> usize {
     match kernel {
-        Kernel::Contract { dims, out, .. } => match extents(dims) {
-            Extents::Conv(shape) => conv::workspace_len::<T>(&shape, conv_role(*out)),
-            Extents::Gemm(m, n, k) => {
+        Kernel::Contract { dims, out, .. } => match *dims {
+            Dims::Conv(shape) => conv::workspace_len::<T>(&shape, *out),
+            Dims::Gemm { m, n, k } => {
                 let [m, n, k] = product_extents(*out, m, n, k);
                 gemm::workspace_len(m, n, k)
             }
@@ -37,30 +37,6 @@ fn product_extents(out: Role, m: usize, n: usize, k: usize) -> [usize; 3] {
         Role::C => [m, n, k],
         Role::A => [m, k, n],
         Role::B => [k, n, m],
-    }
-}
-
-/// Extents as the kernels of this machine take them.
-enum Extents {
-    Conv(ConvShape),
-    Gemm(usize, usize, usize),
-}
-
-fn extents(dims: &Dims) -> Extents {
-    match *dims {
-        Dims::Conv { n, h, w, ci, kh, kw, co, geometry } => {
-            let (stride, pad) = (geometry.stride, geometry.pad);
-            Extents::Conv(ConvShape { n, h, w, ci, kh, kw, co, stride, pad })
-        }
-        Dims::Gemm { m, n, k } => Extents::Gemm(m, n, k),
-    }
-}
-
-fn conv_role(role: Role) -> conv::Role {
-    match role {
-        Role::A => conv::Role::A,
-        Role::B => conv::Role::B,
-        Role::C => conv::Role::C,
     }
 }
 
@@ -171,13 +147,13 @@ fn kernel<T: Real>(
     match kernel {
         Kernel::Contract { out: role, dims, accumulate, .. } => {
             let (a, b) = (arg(memory, 0), arg(memory, 1));
-            match extents(dims) {
-                Extents::Conv(shape) => match role {
+            match *dims {
+                Dims::Conv(shape) => match role {
                     Role::C => conv::forward(&shape, a, b, out, *accumulate, workspace),
                     Role::A => conv::data_gradient(&shape, a, b, out, *accumulate, workspace),
                     Role::B => conv::weight_gradient(&shape, a, b, out, *accumulate, workspace),
                 },
-                Extents::Gemm(m, n, k) => {
+                Dims::Gemm { m, n, k } => {
                     let [m, n, k] = product_extents(*role, m, n, k);
                     let (ta, tb, a, b) = match role {
                         Role::C => (false, false, a, b),

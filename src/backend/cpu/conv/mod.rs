@@ -24,75 +24,11 @@ mod weight_gradient;
 
 use super::isa::Isa;
 use super::real::Real;
+use crate::program::ConvShape;
+use crate::tape::Role;
 
 /// Channels in a block of the padded copy.
 pub(crate) const BLOCK: usize = 16;
-
-/// Shapes of one convolution: x `[n,h,w,ci]` (NHWC), w `[kh,kw,ci,co]` (HWIO), y `[n,oh,ow,co]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConvShape {
-    /// Images.
-    pub n: usize,
-    /// Image height in pixels.
-    pub h: usize,
-    /// Image width in pixels.
-    pub w: usize,
-    /// Channels in.
-    pub ci: usize,
-    /// Kernel height.
-    pub kh: usize,
-    /// Kernel width.
-    pub kw: usize,
-    /// Channels out.
-    pub co: usize,
-    /// Step between output pixels, in input pixels, in both directions (at least 1).
-    pub stride: usize,
-    /// Rows and columns of zeros around the image on every side.
-    pub pad: usize,
-}
-
-impl ConvShape {
-    /// Height of the output; 0 if the kernel does not fit in the padded image.
-    pub fn oh(&self) -> usize {
-        (self.h + 2 * self.pad + self.stride).saturating_sub(self.kh) / self.stride
-    }
-    /// Width of the output; 0 if the kernel does not fit in the padded image.
-    pub fn ow(&self) -> usize {
-        (self.w + 2 * self.pad + self.stride).saturating_sub(self.kw) / self.stride
-    }
-    /// Numbers in x.
-    pub fn x_len(&self) -> usize {
-        self.n * self.h * self.w * self.ci
-    }
-    /// Numbers in w.
-    pub fn w_len(&self) -> usize {
-        self.kh * self.kw * self.ci * self.co
-    }
-    /// Numbers in y.
-    pub fn y_len(&self) -> usize {
-        self.n * self.oh() * self.ow() * self.co
-    }
-    /// Floating-point operations of any one role, products with padding counted too.
-    pub fn flops(&self) -> usize {
-        2 * self.y_len() * self.kh * self.kw * self.ci
-    }
-    /// Whether a role's output or the other two arguments are empty, so that there is nothing to
-    /// multiply.
-    fn is_empty(&self) -> bool {
-        self.x_len() == 0 || self.w_len() == 0 || self.y_len() == 0
-    }
-}
-
-/// Which argument of the trilinear form is produced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// x: the data gradient.
-    A,
-    /// w: the weight gradient.
-    B,
-    /// y: the forward pass.
-    C,
-}
 
 /// How many numbers of scratch the role needs. Depends on shapes and the number type's size only.
 pub fn workspace_len<T: Real>(s: &ConvShape, role: Role) -> usize {

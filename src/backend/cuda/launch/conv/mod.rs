@@ -16,7 +16,7 @@ use crate::backend::cuda::divide::FastDiv;
 use crate::backend::cuda::driver::{Address, Command, Width};
 use crate::backend::cuda::sources::CONV_REDUCE;
 use crate::error::{Error, Result};
-use crate::program::{Dims, Instr, Kernel, Tensor};
+use crate::program::{ConvShape, Dims, Instr, Kernel, Tensor};
 use crate::tape::{Form, Role};
 use small::{Operands, Small};
 use tiles::{Family, Heights, Product, Split, Tile};
@@ -63,49 +63,25 @@ struct ReduceParams {
     unused: i32,
 }
 
-/// Shapes of one convolution: x `[n,h,w,ci]`, w `[kh,kw,ci,co]`, y `[n,p,q,co]`.
-#[derive(Clone, Copy)]
-struct Shape {
-    n: usize,
-    h: usize,
-    w: usize,
-    ci: usize,
-    kh: usize,
-    kw: usize,
-    co: usize,
-    p: usize,
-    q: usize,
-    stride: usize,
-    pad: usize,
+/// A convolution's shapes, the role that is computed, and whether it is added to what is there.
+fn told(instr: &Instr) -> (ConvShape, Role, bool) {
+    match instr.kernel {
+        Kernel::Contract { out, dims: Dims::Conv(shape), accumulate, .. } => (shape, out, accumulate),
+        _ => unreachable!("{} is no convolution", instr.kernel.name()),
+    }
 }
 
-impl Shape {
-    fn of(instr: &Instr) -> (Shape, Role, bool) {
-        let Kernel::Contract {
-            out, dims: Dims::Conv { n, h, w, ci, kh, kw, co, geometry }, accumulate, ..
-        } = instr.kernel
-        else {
-            unreachable!("{} is no convolution", instr.kernel.name())
-        };
-        let (stride, pad) = (geometry.stride, geometry.pad);
-        let extent = |e: usize, k: usize| (e + 2 * pad + stride).saturating_sub(k) / stride;
-        let shape = Shape { n, h, w, ci, kh, kw, co, p: extent(h, kh), q: extent(w, kw), stride, pad };
-        (shape, out, accumulate)
-    }
-
-    /// A role's product.
-    fn product(&self, role: Role) -> Product {
-        let (pixels, taps) = (self.n * self.p * self.q, self.kh * self.kw);
-        match role {
-            Role::C => Product { rows: pixels, columns: self.co, classes: 1, depth: taps * self.ci },
-            Role::A => {
-                let step = self.stride;
-                let rows = self.n * self.h.div_ceil(step) * self.w.div_ceil(step);
-                let classes = step * step;
-                Product { rows, columns: self.ci, classes, depth: taps * self.co / classes }
-            }
-            Role::B => Product { rows: taps * self.ci, columns: self.co, classes: 1, depth: pixels },
+/// A role's product.
+fn product(s: &ConvShape, role: Role) -> Product {
+    let (pixels, taps) = (s.n * s.oh() * s.ow(), s.kh * s.kw);
+    match role {
+        Role::C => Product { rows: pixels, columns: s.co, classes: 1, depth: taps * s.ci },
+        Role::A => {
+            let rows = s.n * s.h.div_ceil(s.stride) * s.w.div_ceil(s.stride);
+            let classes = s.stride * s.stride;
+            Product { rows, columns: s.ci, classes, depth: taps * s.co / classes }
         }
+        Role::B => Product { rows: taps * s.ci, columns: s.co, classes: 1, depth: pixels },
     }
 }
 
@@ -125,8 +101,8 @@ fn cast_bytes(precision: Precision, tensor: &Tensor, width: Width) -> usize {
 /// Bytes of the arguments that are cast, and of the partial sums of a weight gradient. `wgmma`: the
 /// driver's.
 pub fn workspace_bytes(precision: Precision, wgmma: bool, instr: &Instr) -> usize {
-    let (shape, out, _) = Shape::of(instr);
-    let (family, product) = (Family::of(precision, wgmma), shape.product(out));
+    let (shape, out, _) = told(instr);
+    let (family, product) = (Family::of(precision, wgmma), product(&shape, out));
     // Whether vectors can be used depends on addresses, too: room for either.
     let bytes = [false, true].map(|vector| {
         let tile = family.tile(out, product, vector);
@@ -151,7 +127,7 @@ fn int(count: usize) -> Result<i32> {
 /// # Errors
 /// If an extent is larger than kernels can count.
 pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
-    let (s, role, accumulate) = Shape::of(instr);
+    let (s, role, accumulate) = told(instr);
     let to = &instr.outs[0];
     let (out, out_width) = (b.address(to), b.width(to));
     if to.len == 0 {
@@ -165,14 +141,14 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
     }
     // The gathered factor's extents, the grid of the product's pixels, and the product's columns.
     let ((source_h, source_w, channels), (grid_h, grid_w), columns) = match role {
-        Role::C | Role::B => ((s.h, s.w, s.ci), (s.p, s.q), s.co),
-        Role::A => ((s.p, s.q, s.co), (s.h, s.w), s.ci),
+        Role::C | Role::B => ((s.h, s.w, s.ci), (s.oh(), s.ow()), s.co),
+        Role::A => ((s.oh(), s.ow(), s.co), (s.h, s.w), s.ci),
     };
     let family = Family::of(b.precision, b.driver.wgmma());
     let lanes = 16 / family.storage.bytes();
     let vector = [channels, columns].iter().all(|c| c.is_multiple_of(lanes))
         && instr.args.iter().chain([to]).all(|t| b.address(t).is_multiple_of(16));
-    let tile = family.tile(role, s.product(role), vector);
+    let tile = family.tile(role, product(&s, role), vector);
     let mut free = b.workspace;
     let mut at = [0; 2];
     for (i, (tensor, role)) in instr.args.iter().zip(role.others()).enumerate() {
@@ -188,7 +164,7 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
     // Kernels count entries of a tensor, and rows and pixels with something to spare for what tiles
     // leave over.
     let rows = if role == Role::B { s.kh * s.kw * s.ci } else { s.n * grid_h * grid_w };
-    for count in [rows + 4096, s.n * s.p * s.q + 4096, instr.args[0].len, instr.args[1].len] {
+    for count in [rows + 4096, s.n * s.oh() * s.ow() + 4096, instr.args[0].len, instr.args[1].len] {
         entries(count)?;
     }
     let params = Params {
@@ -231,13 +207,13 @@ fn too_many(what: &str, count: usize) -> Error {
 fn correlate(
     b: &mut Builder,
     family: &Family,
-    s: &Shape,
+    s: &ConvShape,
     role: Role,
     params: Params,
     tile: Tile,
 ) -> Result<()> {
     let name = if role == Role::C { "forward" } else { "data_gradient" };
-    let product = s.product(role);
+    let product = product(&s, role);
     let heights = Heights::new(product, tile);
     let (m, n) = (heights.blocks(product, tile), product.columns.div_ceil(tile.n));
     let grid = if tile.in_row() { grid(m * n, 1, product.classes) } else { grid(m, n, product.classes) }?;
@@ -249,12 +225,12 @@ fn correlate(
 fn weight_gradient(
     b: &mut Builder,
     family: &Family,
-    s: &Shape,
+    s: &ConvShape,
     params: Params,
     workspace: Address,
     tile: Tile,
 ) -> Result<()> {
-    let product = s.product(Role::B);
+    let product = product(s, Role::B);
     let (Product { rows, columns, .. }, split) = (product, Split::new(product, tile));
     let grid = grid(rows.div_ceil(tile.m), columns.div_ceil(tile.n), split.parts)?;
     let shared = family.shared_bytes(Role::B, tile) as u32;
@@ -289,7 +265,7 @@ fn add_parts(
 /// What of a convolution that is small as it lies, without a cast of its arguments.
 struct AsItLies {
     small: Small,
-    shape: Shape,
+    shape: ConvShape,
     accumulate: bool,
     operands: Operands,
 }
@@ -299,11 +275,11 @@ impl AsItLies {
         if !matches!(&instr.kernel, Kernel::Contract { form: Form::Conv(_), out, .. } if *out == role) {
             return None;
         }
-        let (shape, _, accumulate) = Shape::of(instr);
+        let (shape, _, accumulate) = told(instr);
         let family = Family::of(b.precision, b.driver.wgmma());
         let to = &instr.outs[0];
         let fits = instr.args.iter().chain([to]).all(|t| b.address(t).is_multiple_of(16) && t.len > 0);
-        let tile = family.tile(role, shape.product(role), true);
+        let tile = family.tile(role, product(&shape, role), true);
         let lies = |(t, of): (&Tensor, Role)| cast_bytes(b.precision, t, wanted(family, tile, of)) == 0;
         if !fits || tile.filter != Width::F32 || !instr.args.iter().zip(role.others()).all(lies) {
             return None;
@@ -350,7 +326,7 @@ pub fn build_together(b: &mut Builder, data: &Instr, weights: &Instr) -> Result<
 fn in_shared_memory(
     b: &mut Builder,
     small: &Small,
-    s: &Shape,
+    s: &ConvShape,
     role: Role,
     params: Params,
     workspace: Address,

@@ -5,14 +5,15 @@ use std::sync::OnceLock;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::int;
 use super::tiles::PROCESSORS;
-use super::{Shape, int};
 use crate::backend::cuda::Precision;
 use crate::backend::cuda::builder::Builder;
 use crate::backend::cuda::divide::FastDiv;
 use crate::backend::cuda::driver::{Address, Source};
 use crate::backend::cuda::sources::{CONV_BF16, CONV_F32, CONV_TF32};
 use crate::error::Result;
+use crate::program::ConvShape;
 use crate::tape::Role;
 
 /// Twins of the constants in `conv_small.cuh`.
@@ -79,25 +80,25 @@ struct Bands {
 impl Bands {
     /// For a block with so many warps beside each other, each of so many rows; `None` if images are
     /// too wide for it.
-    fn new(s: &Shape, groups: usize, rows: usize) -> Option<Bands> {
-        let high = s.p.div_ceil(rows).next_power_of_two().min(groups);
-        let strips = s.q.div_ceil(STRIP).next_power_of_two().max(groups / high);
+    fn new(s: &ConvShape, groups: usize, rows: usize) -> Option<Bands> {
+        let high = s.oh().div_ceil(rows).next_power_of_two().min(groups);
+        let strips = s.ow().div_ceil(STRIP).next_power_of_two().max(groups / high);
         if strips > groups {
             return None;
         }
         let rows = rows * (groups / strips);
-        let images = (STRIP * strips / s.q).min(s.n);
-        let of_image = s.p.div_ceil(rows);
+        let images = (STRIP * strips / s.ow()).min(s.n);
+        let of_image = s.oh().div_ceil(rows);
         Some(Bands { images, rows, strips, of_image, all: of_image * s.n.div_ceil(images) })
     }
 
     /// The source's lines that the rows of an image read.
-    fn lines(&self, s: &Shape) -> usize {
+    fn lines(&self, s: &ConvShape) -> usize {
         s.stride * (self.rows - 1) + 3
     }
 
     /// Pixels of the source in shared memory, with their border.
-    fn bordered(&self, s: &Shape) -> usize {
+    fn bordered(&self, s: &ConvShape) -> usize {
         self.images * self.lines(s) * (s.w + 2)
     }
 }
@@ -134,7 +135,7 @@ fn shift(power: usize) -> i32 {
 }
 
 /// What the names of a stride's kernels have.
-fn suffix(s: &Shape) -> &'static str {
+fn suffix(s: &ConvShape) -> &'static str {
     if s.stride == 2 { "_2" } else { "" }
 }
 
@@ -155,7 +156,7 @@ fn switched_off() -> bool {
 
 impl Small {
     /// The kernel for a convolution whose tensors are aligned, if there is one.
-    pub fn of(precision: Precision, role: Role, s: &Shape) -> Option<Small> {
+    pub fn of(precision: Precision, role: Role, s: &ConvShape) -> Option<Small> {
         let fits = match (role, s.stride) {
             (_, 1) | (Role::B, 2) => true,
             (Role::C, 2) => s.ci <= 32 && s.co >= 32,
@@ -164,7 +165,7 @@ impl Small {
         let few = |channels| [16, 32, 64].contains(&channels);
         if [s.kh, s.kw, s.pad] != [3, 3, 1]
             || !(fits && few(s.ci) && few(s.co))
-            || [s.n, s.p, s.q].contains(&0)
+            || [s.n, s.oh(), s.ow()].contains(&0)
             || switched_off()
         {
             return None;
@@ -181,7 +182,7 @@ impl Small {
     fn correlation(
         precision: Precision,
         role: Role,
-        s: &Shape,
+        s: &ConvShape,
         [channels, columns]: [usize; 2],
     ) -> Option<Small> {
         let (source, entry) = file(precision);
@@ -211,7 +212,7 @@ impl Small {
     }
 
     /// Twin of `small::MatrixWeights` and `small::OrdinaryWeights`.
-    fn weights(precision: Precision, s: &Shape) -> Option<Small> {
+    fn weights(precision: Precision, s: &ConvShape) -> Option<Small> {
         let (source, entry) = file(precision);
         let (groups, pixel) = if entry == 2 { (WARPS, 48) } else { (WARPS / 2, 96) };
         let bands = Bands::new(s, groups, ROWS)?;
@@ -238,7 +239,7 @@ impl Small {
     }
 
     /// Appends the launch. `out` holds a weight for each part, if there are several.
-    pub fn build(&self, b: &mut Builder, role: Role, s: &Shape, operands: Operands) -> Result<()> {
+    pub fn build(&self, b: &mut Builder, role: Role, s: &ConvShape, operands: Operands) -> Result<()> {
         let (params, grid) = (self.params(role, s, operands)?, self.grid.map(|g| g as u32));
         b.launch(self.source, &self.name, grid, THREADS as u32, self.shared as u32, &params)
     }
@@ -253,7 +254,7 @@ impl Small {
     pub fn build_pair(
         b: &mut Builder,
         [data, weights]: [&Small; 2],
-        [of_data, of_weights]: [&Shape; 2],
+        [of_data, of_weights]: [&ConvShape; 2],
         [to_data, to_weights]: [Operands; 2],
     ) -> Result<()> {
         let [bands, columns, _] = data.grid;
@@ -272,7 +273,7 @@ impl Small {
         b.launch(data.source, &name, grid, THREADS as u32, shared, &params)
     }
 
-    fn params(&self, role: Role, s: &Shape, operands: Operands) -> Result<Params> {
+    fn params(&self, role: Role, s: &ConvShape, operands: Operands) -> Result<Params> {
         let Operands { source, other, out, out_half, accumulate } = operands;
         let (channels, columns) = if role == Role::A { (s.co, s.ci) } else { (s.ci, s.co) };
         let Bands { images, rows, strips, of_image, all } = self.bands;
@@ -283,8 +284,8 @@ impl Small {
             n: int(s.n)?,
             source_h: int(s.h)?,
             source_w: int(s.w)?,
-            height: int(s.p)?,
-            width: int(s.q)?,
+            height: int(s.oh())?,
+            width: int(s.ow())?,
             channels: int(channels)?,
             columns: int(columns)?,
             images: int(images)?,
@@ -299,7 +300,7 @@ impl Small {
             unused: 0,
             by_band: FastDiv::new(of_image),
             by_image: FastDiv::new(self.bands.lines(s)),
-            by_slot: FastDiv::new(s.q),
+            by_slot: FastDiv::new(s.ow()),
         })
     }
 }
@@ -310,13 +311,13 @@ mod tests {
 
     const ALL: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
 
-    fn shape(n: usize, [h, w]: [usize; 2], [ci, co]: [usize; 2]) -> Shape {
-        Shape { n, h, w, ci, kh: 3, kw: 3, co, p: h, q: w, stride: 1, pad: 1 }
+    fn shape(n: usize, [h, w]: [usize; 2], [ci, co]: [usize; 2]) -> ConvShape {
+        ConvShape { n, h, w, ci, kh: 3, kw: 3, co, stride: 1, pad: 1 }
     }
 
     /// Of images with an even number of rows and columns.
-    fn by_two(s: Shape) -> Shape {
-        Shape { stride: 2, p: s.h / 2, q: s.w / 2, ..s }
+    fn by_two(s: ConvShape) -> ConvShape {
+        ConvShape { stride: 2, ..s }
     }
 
     #[test]
@@ -378,12 +379,12 @@ mod tests {
     fn other_convolutions_have_none() {
         let s = shape(2, [8, 8], [16, 16]);
         let others = [
-            Shape { stride: 3, p: 3, q: 3, ..s },
-            Shape { pad: 0, p: 6, q: 6, ..s },
-            Shape { kh: 1, kw: 1, pad: 0, ..s },
-            Shape { ci: 24, ..s },
-            Shape { co: 128, ..s },
-            Shape { w: 300, q: 300, ..s },
+            ConvShape { stride: 3, ..s },
+            ConvShape { pad: 0, ..s },
+            ConvShape { kh: 1, kw: 1, pad: 0, ..s },
+            ConvShape { ci: 24, ..s },
+            ConvShape { co: 128, ..s },
+            ConvShape { w: 300, ..s },
         ];
         for s in others {
             for role in [Role::A, Role::B, Role::C] {
