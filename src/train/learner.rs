@@ -214,17 +214,17 @@ impl Learner {
             };
             self.one_step(data, at, step)?;
             let program = &self.steps[at];
-            self.session.read_into(&program.program, program.loss, &mut losses)?;
-            self.session.read_into(&program.program, program.correct, &mut hits)?;
+            self.session.read_into(&program.fed.program, program.loss, &mut losses)?;
+            self.session.read_into(&program.fed.program, program.correct, &mut hits)?;
             let loss = losses.iter().sum::<f64>() / n as f64;
             let hit = hits.iter().sum::<f64>() / n as f64;
             if let Some(meta) = program.meta_loss {
-                self.session.read_into(&program.program, meta, &mut meta_loss)?;
+                self.session.read_into(&program.fed.program, meta, &mut meta_loss)?;
                 sums.meta_loss += meta_loss[0];
                 sums.meta_steps += 1;
             }
             if let Some(weight) = program.weight {
-                self.session.read_into(&program.program, weight, &mut weights)?;
+                self.session.read_into(&program.fed.program, weight, &mut weights)?;
                 sums.weights.extend_from_slice(&weights);
                 let positions = &self.train.batch(step).positions;
                 sums.corrupted.extend(positions.iter().map(|p| data.split.train.corrupted[*p as usize]));
@@ -263,9 +263,9 @@ impl Learner {
         let epoch = (step / train.batches_per_epoch()) as usize;
         let draw = scheme.draws(step, steps);
         let ahead: Vec<_> =
-            (1..=program.ahead() as u64).map(|further| train.batch(step + further).clone()).collect();
+            (1..=program.fed.ahead() as u64).map(|further| train.batch(step + further).clone()).collect();
         let batch = train.batch(step);
-        let meta = if program.reads_meta() || draw != Draw::Train { meta.batch(step) } else { batch };
+        let meta = if program.fed.reads_meta() || draw != Draw::Train { meta.batch(step) } else { batch };
         let (batch, lr) = match draw {
             Draw::Train => (batch, config.lr_at(epoch)),
             Draw::Meta(factor) => (meta, config.lr * factor),
@@ -273,7 +273,7 @@ impl Learner {
         let now = Moment { step, steps, epoch, batch: config.batch, positions: &batch.positions, memory };
         let scheme = scheme.inputs(&now);
         let at = [config.seed, step];
-        program.run(session, &Given { batch, ahead: &ahead, meta, lr, at, scheme: &scheme })
+        program.fed.run(session, &Given { batch, ahead: &ahead, meta, lr, at, scheme: &scheme })
     }
 
     /// What the next stage needs of the network just trained; then a network anew.

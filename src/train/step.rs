@@ -37,32 +37,17 @@ pub(super) struct Given<'a> {
     pub scheme: &'a [(&'static str, Vec<f64>)],
 }
 
-/// A compiled step.
-pub(super) struct StepProgram {
+/// A program with what its inputs are given: the one place where a step of training is fed.
+pub(super) struct Fed {
     pub program: Program,
     inputs: Vec<(InputId, Feed)>,
     /// Per input, the floats that it has; empty before the first step, and of integers.
     floats: Vec<Vec<f64>>,
-    pub loss: OutputId,
-    pub correct: OutputId,
-    pub meta_loss: Option<OutputId>,
-    pub weight: Option<OutputId>,
 }
 
-impl StepProgram {
-    /// The step of a scheme's stage (from 0) on a session.
-    pub fn new(
-        scheme: &dyn Scheme,
-        stage: usize,
-        data: &Prepared,
-        session: &mut Session,
-    ) -> Result<StepProgram> {
-        let (config, net) = (&data.config, data.net());
-        let (images, optimiser) = (data.batch(true), Optimiser::Sgd(config.classifier()));
-        let mut tape = Tape::new();
-        let step = TrainStep { net, optimiser, data: &images, batch: [config.batch; 2], stage };
-        scheme.record(&mut tape, &step)?;
-        let program = session.compile(&tape, Options::default())?;
+impl Fed {
+    /// A program of steps on images that are picked.
+    pub fn new(program: Program) -> Result<Fed> {
         let mut inputs = Vec::new();
         for input in program.inputs().iter().filter(|input| !is_noise(&input.name)) {
             let feed = match input.name.as_str() {
@@ -79,15 +64,7 @@ impl StepProgram {
             };
             inputs.push((program.input(&input.name)?, feed));
         }
-        Ok(StepProgram {
-            loss: program.output("loss")?,
-            correct: program.output("correct")?,
-            meta_loss: program.output("meta_loss").ok(),
-            weight: program.output("weight").ok(),
-            floats: vec![Vec::new(); inputs.len()],
-            inputs,
-            program,
-        })
+        Ok(Fed { floats: vec![Vec::new(); inputs.len()], inputs, program })
     }
 
     /// Batches that further virtual steps want.
@@ -134,5 +111,38 @@ impl StepProgram {
         let [seed, step] = given.at;
         feed_dropout(session, &self.program, seed, step)?;
         session.run(&self.program)
+    }
+}
+
+/// A scheme's compiled step.
+pub(super) struct StepProgram {
+    pub fed: Fed,
+    pub loss: OutputId,
+    pub correct: OutputId,
+    pub meta_loss: Option<OutputId>,
+    pub weight: Option<OutputId>,
+}
+
+impl StepProgram {
+    /// The step of a scheme's stage (from 0) on a session.
+    pub fn new(
+        scheme: &dyn Scheme,
+        stage: usize,
+        data: &Prepared,
+        session: &mut Session,
+    ) -> Result<StepProgram> {
+        let (config, net) = (&data.config, data.net());
+        let (images, optimiser) = (data.batch(true), Optimiser::Sgd(config.classifier()));
+        let mut tape = Tape::new();
+        let step = TrainStep { net, optimiser, data: &images, batch: [config.batch; 2], stage };
+        scheme.record(&mut tape, &step)?;
+        let program = session.compile(&tape, Options::default())?;
+        Ok(StepProgram {
+            loss: program.output("loss")?,
+            correct: program.output("correct")?,
+            meta_loss: program.output("meta_loss").ok(),
+            weight: program.output("weight").ok(),
+            fed: Fed::new(program)?,
+        })
     }
 }

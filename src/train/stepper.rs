@@ -1,19 +1,20 @@
 use super::prepared::Prepared;
+use super::step::{Fed, Given};
 use crate::data::{BatchConfig, Batcher, Labelled};
 use crate::error::Result;
 use crate::meta::{MetaStep, Optimiser, Order, PlainStep};
-use crate::nn::{GROUPS, feed_dropout};
-use crate::program::{Options, Program, Session, Values};
+use crate::nn::GROUPS;
+use crate::program::{Options, Program, Session};
 use crate::seed::Stream;
 use crate::tape::Tape;
 
 /// One order of the meta step as a program of a session, and the batches that it is fed.
 pub struct Stepper {
-    program: Program,
+    fed: Fed,
     train: Batcher,
     meta: Batcher,
-    /// Virtual steps, each with a batch.
-    unroll: usize,
+    /// What does not change from step to step.
+    own: Vec<(&'static str, Vec<f64>)>,
     /// The run's.
     seed: u64,
 }
@@ -64,18 +65,12 @@ impl Stepper {
         };
         let train = Batcher::per_epoch(&split.train.indices, &split.train.labels, how(Stream::TrainBatches))?;
         let meta = Batcher::endless(&meta.indices, &meta.labels, how(Stream::MetaBatches))?;
-        let program = session.compile(tape, Options::default())?;
-        let lr_theta = config.weight_net_rule(config.method).1;
-        let unroll = if program.input("picks_2").is_ok() { config.unroll } else { 1 };
-        let stepper = Stepper { program, train, meta, unroll, seed: config.seed };
-        // They do not change from step to step.
-        let groups = data.weight_net(config.method).groups_input();
-        for (name, values) in [("lr.theta", &[lr_theta][..]), (GROUPS, &groups)] {
-            if stepper.takes(name) {
-                session.feed(&stepper.program, name, Values::Float(values))?;
-            }
-        }
-        Ok(stepper)
+        let fed = Fed::new(session.compile(tape, Options::default())?)?;
+        let own = vec![
+            ("lr.theta", vec![config.weight_net_rule(config.method).1]),
+            (GROUPS, data.weight_net(config.method).groups_input()),
+        ];
+        Ok(Stepper { fed, train, meta, own, seed: config.seed })
     }
 
     /// The step as recorded, with all of its outputs.
@@ -119,13 +114,9 @@ impl Stepper {
         Ok(tape)
     }
 
-    fn takes(&self, input: &str) -> bool {
-        self.program.inputs().iter().any(|i| i.name == input)
-    }
-
     /// The compiled step, for its outputs.
     pub fn program(&self) -> &Program {
-        &self.program
+        &self.fed.program
     }
 
     /// Places in the training set of the batch of `step`.
@@ -138,24 +129,11 @@ impl Stepper {
     /// # Errors
     /// Those of the machine.
     pub fn run(&mut self, session: &mut Session, at: At) -> Result<()> {
-        let meta = self.takes("picks_meta");
-        let Stepper { program, train, unroll, seed, .. } = self;
-        feed_dropout(session, program, *seed, at.step)?;
-        for further in 2..=*unroll {
-            let batch = train.batch(at.step + further as u64 - 1);
-            let (picks, labels) = (format!("picks_{further}"), format!("y_{further}"));
-            session.feed(program, &picks, Values::Int(bytemuck::cast_slice(&batch.picks)))?;
-            session.feed(program, &labels, Values::Int(&batch.labels))?;
-        }
-        let batch = train.batch(at.step);
-        session.feed(program, "picks", Values::Int(bytemuck::cast_slice(&batch.picks)))?;
-        session.feed(program, "y", Values::Int(&batch.labels))?;
-        session.feed(program, "lr", Values::Float(&[at.lr]))?;
-        if meta {
-            let batch = self.meta.batch(at.meta_step);
-            session.feed(program, "picks_meta", Values::Int(bytemuck::cast_slice(&batch.picks)))?;
-            session.feed(program, "y_meta", Values::Int(&batch.labels))?;
-        }
-        session.run(program)
+        let Stepper { fed, train, meta, own, seed } = self;
+        let further = 1..=fed.ahead() as u64;
+        let ahead: Vec<_> = further.map(|further| train.batch(at.step + further).clone()).collect();
+        let (batch, meta) = (train.batch(at.step), meta.batch(at.meta_step));
+        let at = (at.lr, [*seed, at.step]);
+        fed.run(session, &Given { batch, ahead: &ahead, meta, lr: at.0, at: at.1, scheme: own })
     }
 }
