@@ -1,17 +1,17 @@
 //! `metatape hypergrad --explain`: takes meta steps from fresh networks and walks through the last
 //! one. What is said stands in `lesson/`; here is what it says it about.
 
-use metatape::meta::{Order, Route};
+use metatape::meta::Order;
 use metatape::program::{Options, Part, Session, parts};
 use metatape::tape::Tape;
-use metatape::train::{Method, Prepared, StepNumbers, Stepper, Walk};
+use metatape::train::{Config, Prepared, StepNumbers, Stepper, Walk};
 use metatape::{Error, Result};
 use serde_json::{Value, json};
 
 use super::args::HypergradArgs;
 use super::dump::{check_free, write_whole};
 use super::parting::Parting;
-use super::run_config::Flags;
+use super::run_config::common;
 use super::{lesson, report};
 
 /// Steps before and with the one that is explained, where `--steps` does not say: by then the
@@ -78,21 +78,16 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     }
     let machine = args.device.backend()?;
     // A run that `train` could do, but for the schedule.
-    let flags = Flags {
-        data: &args.data,
-        step: &args.step,
-        device: &args.device,
-        model: &args.model,
+    let config = Config {
+        model: args.model.clone(),
         batch: args.batch,
         epochs: 1,
         milestones: Vec::new(),
-        theta_every: 1,
-        route: Route::Jvp,
-        method: Method::MwNet,
         baseline: false,
         seed: args.seed,
+        ..common(&args.data, &args.step, &args.device)?
     };
-    let data = Prepared::new(flags.config()?)?;
+    let data = Prepared::new(config)?;
     let mut csv = args.csv.as_ref().map(|_| csv::Writer::from_writer(Vec::new()));
     let mut walk = Walk::new(&data, Session::new(machine))?;
     let machine = walk.machine();

@@ -3,47 +3,46 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use metatape::meta::Route;
 use metatape::train::{Config, Method};
 use metatape::{Error, Result};
 
 use super::args::{DataArgs, DeviceArgs, RunArgs, StepArgs};
 
-/// What subcommands give.
-pub struct Flags<'a> {
-    /// Data set, noise, long tail, meta set.
-    pub data: &'a DataArgs,
-    /// The meta step.
-    pub step: &'a StepArgs,
-    /// Precision.
-    pub device: &'a DeviceArgs,
-    /// The classifier.
-    pub model: &'a str,
-    /// Samples of a batch.
-    pub batch: usize,
-    /// Passes over the training set.
-    pub epochs: usize,
-    /// Where the learning rate is divided by 10.
-    pub milestones: Vec<usize>,
-    /// The weight net takes a step once in this many.
-    pub theta_every: usize,
-    /// How the hypergradient is computed.
-    pub route: Route,
-    /// What is trained.
-    pub method: Method,
-    /// Whether the uniform baseline is trained beside it.
-    pub baseline: bool,
-    /// The seed.
-    pub seed: u64,
+/// What the flags of data, meta step and machine say; the rest as it is by default.
+///
+/// # Errors
+/// If the data's folder has no absolute path: a run can be resumed from another folder.
+pub fn common(data: &DataArgs, step: &StepArgs, device: &DeviceArgs) -> Result<Config> {
+    let absolute = |dir| std::path::absolute(dir).map_err(Error::io(dir, "find"));
+    Ok(Config {
+        dataset: data.dataset,
+        data_dir: data.data_dir.as_ref().map(absolute).transpose()?,
+        noise: data.noise(),
+        imbalance: data.imbalance,
+        meta_size: data.meta_size,
+        unroll: step.unroll,
+        weights: step.weights,
+        undetached: step.undetached,
+        virtual_step: step.virtual_step,
+        weight_net_preset: step.weight_net_preset,
+        weight_net_lr: step.weight_net_lr,
+        weight_net_init: step.weight_net_init,
+        lr: step.lr,
+        momentum: step.momentum,
+        nesterov: step.nesterov,
+        weight_decay: step.weight_decay,
+        precision: device.precision.to_string(),
+        ..Config::default()
+    })
 }
 
 /// The run that flags ask for, of a method and a seed.
+///
+/// # Errors
+/// As [`common`].
 pub fn config(args: &RunArgs, method: Method, baseline: bool, seed: u64) -> Result<Config> {
-    let flags = Flags {
-        data: &args.data,
-        step: &args.step,
-        device: &args.device,
-        model: &args.model,
+    Ok(Config {
+        model: args.model.clone(),
         batch: args.batch,
         epochs: args.epochs,
         milestones: args.milestones(),
@@ -52,44 +51,8 @@ pub fn config(args: &RunArgs, method: Method, baseline: bool, seed: u64) -> Resu
         method,
         baseline,
         seed,
-    };
-    flags.config()
-}
-
-impl Flags<'_> {
-    /// As a configuration.
-    pub fn config(self) -> Result<Config> {
-        // So that it can be resumed from another folder.
-        let absolute = |dir| std::path::absolute(dir).map_err(Error::io(dir, "find"));
-        Ok(Config {
-            dataset: self.data.dataset,
-            data_dir: self.data.data_dir.as_ref().map(absolute).transpose()?,
-            noise: self.data.noise(),
-            imbalance: self.data.imbalance,
-            meta_size: self.data.meta_size,
-            model: self.model.to_owned(),
-            method: self.method,
-            baseline: self.baseline,
-            unroll: self.step.unroll,
-            theta_every: self.theta_every,
-            route: self.route,
-            weights: self.step.weights,
-            undetached: self.step.undetached,
-            virtual_step: self.step.virtual_step,
-            weight_net_preset: self.step.weight_net_preset,
-            weight_net_lr: self.step.weight_net_lr,
-            weight_net_init: self.step.weight_net_init,
-            epochs: self.epochs,
-            batch: self.batch,
-            lr: self.step.lr,
-            milestones: self.milestones,
-            momentum: self.step.momentum,
-            nesterov: self.step.nesterov,
-            weight_decay: self.step.weight_decay,
-            seed: self.seed,
-            precision: self.device.precision.to_string(),
-        })
-    }
+        ..common(&args.data, &args.step, &args.device)?
+    })
 }
 
 /// Begins results in the folder that was given, or else in `runs/<date-name>`, with a number behind

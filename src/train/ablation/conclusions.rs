@@ -213,40 +213,17 @@ mod tests {
     use super::super::cell::CellResult;
     use super::super::study::Config;
     use super::*;
-    use crate::data::{DatasetKind, Noise};
-    use crate::meta::{Preset, Route, VirtualStep, Weights};
-    use crate::nn::WeightNetInit;
+    use crate::meta::Weights;
+    use crate::train::Config as RunConfig;
     use crate::train::ablation::Probe;
-    use crate::train::{Config as RunConfig, Method};
 
     fn config(variants: &[Variant], seeds: u64) -> Config {
         let run = RunConfig {
-            dataset: DatasetKind::FashionMnistMini,
-            data_dir: None,
-            noise: Noise::Uniform(0.6),
-            imbalance: None,
-            meta_size: None,
-            model: "mlp".into(),
-            method: Method::MwNet,
             baseline: false,
-            unroll: 1,
-            theta_every: 1,
-            route: Route::Jvp,
             weights: Weights::Mean,
-            undetached: false,
-            virtual_step: VirtualStep::Plain,
-            weight_net_preset: Preset::Adam,
-            weight_net_lr: None,
-            weight_net_init: WeightNetInit::Kinks,
             epochs: 2,
-            batch: 100,
-            lr: 0.05,
             milestones: Vec::new(),
-            momentum: 0.9,
-            nesterov: false,
-            weight_decay: 5e-4,
-            seed: 1,
-            precision: "f32".into(),
+            ..RunConfig::default()
         };
         Config { seeds, variants: variants.to_vec(), meta_size: 1000, run }
     }
