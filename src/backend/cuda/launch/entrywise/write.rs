@@ -247,3 +247,41 @@ pub(super) fn write(b: &Builder, instr: &Instr, group: &Group, layout: &Layout) 
     bytes.resize(bytes.len().next_multiple_of(align_of::<u64>()), 0);
     Written { text, params: bytes }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tape::Scalar;
+
+    #[test]
+    fn every_function_stands_in_the_header_with_its_arguments() {
+        let header = include_str!("../../../../../kernels/entrywise.cuh");
+        let unary = [
+            Unary::Sigmoid,
+            Unary::Recip,
+            Unary::Sqrt,
+            Unary::Exp,
+            Unary::Log,
+            Unary::Tanh,
+            Unary::Softplus,
+            Unary::Erf,
+        ];
+        let binary = [
+            Function::Add,
+            Function::Mul,
+            Function::Mask,
+            Function::Max,
+            Function::Scale(2.0),
+            Function::Offset(1.0),
+            Function::Unary(Unary::Pow(Scalar(3.0))),
+        ];
+        let cases = unary.map(|f| (Function::Unary(f), 1)).into_iter().chain(binary.map(|f| (f, 2)));
+        for (f, arguments) in cases {
+            let name = function(f).0;
+            let body = header.split(&format!("struct {name} {{")).nth(1);
+            let takes = body.and_then(|b| b.split_once("of(")).and_then(|(_, b)| b.split_once(')'));
+            let count = takes.map(|(list, _)| list.matches("float").count());
+            assert_eq!(count, Some(arguments), "{name}");
+        }
+    }
+}
