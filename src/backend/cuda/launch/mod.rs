@@ -92,11 +92,14 @@ impl Part {
         }
         let together = entrywise::together(instrs).max(1);
         let launch = entrywise::prepare(b, &instrs[..together])?;
-        let finish = match &instrs[0].kernel {
-            _ if together > 1 => None,
-            Kernel::Group(group) => entrywise::finish(b, &instrs[0], group)?,
-            Kernel::Moments(c) => norm::finish(b, &instrs[0], *c)?,
-            _ => None,
+        let finish = if together > 1 {
+            None
+        } else if let Kernel::Group(group) = &instrs[0].kernel {
+            entrywise::finish(b, &instrs[0], group)?
+        } else if let Kernel::Moments(c) = &instrs[0].kernel {
+            norm::finish(b, &instrs[0], *c)?
+        } else {
+            None
         };
         let Some(finish) = finish else { return Ok(Part { count: together, launch, then: None }) };
         let followers = entrywise::followers(&instrs[1..]);

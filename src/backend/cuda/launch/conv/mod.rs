@@ -65,10 +65,10 @@ struct ReduceParams {
 
 /// A convolution's shapes, the role that is computed, and whether it is added to what is there.
 fn told(instr: &Instr) -> (ConvShape, Role, bool) {
-    match instr.kernel {
-        Kernel::Contract { out, dims: Dims::Conv(shape), accumulate, .. } => (shape, out, accumulate),
-        _ => unreachable!("{} is no convolution", instr.kernel.name()),
-    }
+    let Kernel::Contract { out, dims: Dims::Conv(shape), accumulate, .. } = instr.kernel else {
+        unreachable!("{} is no convolution", instr.kernel.name())
+    };
+    (shape, out, accumulate)
 }
 
 /// A role's product.
@@ -213,7 +213,7 @@ fn correlate(
     tile: Tile,
 ) -> Result<()> {
     let name = if role == Role::C { "forward" } else { "data_gradient" };
-    let product = product(&s, role);
+    let product = product(s, role);
     let heights = Heights::new(product, tile);
     let (m, n) = (heights.blocks(product, tile), product.columns.div_ceil(tile.n));
     let grid = if tile.in_row() { grid(m * n, 1, product.classes) } else { grid(m, n, product.classes) }?;

@@ -98,8 +98,8 @@ impl Layout {
         } else {
             // Where a vector is repeated, threads keep their columns of it if they can.
             let vector = group.operands.iter().filter_map(|o| match o {
-                program::Operand::Repeat(_, view) if view.pre == 1 => Some(view.post),
-                _ => None,
+                program::Operand::Repeat(_, view) => (view.pre == 1).then_some(view.post),
+                program::Operand::Full(_) | program::Operand::Constant(_) => None,
             });
             let columns = vector.max().unwrap_or(1);
             let threads = THREADS.into_iter().find(|t| (4 * t).is_multiple_of(columns)).unwrap_or(THREADS[0]);
