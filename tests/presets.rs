@@ -13,7 +13,7 @@ use metatape::train::{Config, Method, PaperCell};
 
 fn preset(name: &str) -> Config {
     let mut config = runs::reference(3);
-    PaperCell::named(name).unwrap().apply(&mut config, &HashSet::new());
+    PaperCell::named(name).unwrap().apply(&mut config, &HashSet::new()).unwrap();
     config
 }
 
@@ -99,4 +99,23 @@ fn figures_stand_in_their_columns() {
     // Three levels of each noise and six tails, on two data sets, each under a name of its own.
     let names: HashSet<String> = PaperCell::all().map(|cell| cell.name()).collect();
     assert_eq!((PaperCell::all().count(), names.len()), (24, 24));
+}
+
+#[test]
+fn what_is_kept_stays() {
+    let mut config =
+        Config { virtual_step: VirtualStep::Momentum, weight_net_lr: Some(0.5), ..runs::reference(3) };
+    let keep: HashSet<String> = ["virtual_step", "weight_net_lr", "lr", "epochs"].map(str::to_owned).into();
+    (config.lr, config.epochs) = (0.25, 30);
+    let cell = PaperCell::named("paper-flip2-40").unwrap();
+    cell.apply(&mut config, &keep).unwrap();
+    assert_eq!((config.virtual_step, config.weight_net_lr), (VirtualStep::Momentum, Some(0.5)));
+    assert_eq!((config.lr, config.momentum, config.model.as_str()), (0.25, 0.9, "resnet32"));
+    // Half of the epochs, so the drops come after half as many.
+    assert_eq!((config.epochs, &config.milestones[..]), (30, &[20, 25][..]));
+    let departures = cell.departures(&config);
+    assert_eq!(
+        departures,
+        ["virtual", "weight_net_lr", "epochs", "lr", "milestones"].map(str::to_owned).to_vec()
+    );
 }

@@ -135,7 +135,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
 fn plan(args: &CompareArgs) -> Result<Plan> {
     let mut config = config(&args.run, Method::Uniform, false, args.seed)?;
     if let Some(cell) = &args.preset {
-        cell.apply(&mut config, &given("compare"));
+        cell.apply(&mut config, &given("compare"))?;
     }
     let methods = match (&args.methods, &args.preset) {
         (Some(Methods(list)), _) => list.clone(),

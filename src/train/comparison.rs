@@ -71,7 +71,7 @@ pub struct Comparison {
     /// The paper's cell, by name.
     pub preset: Option<String>,
     /// The fields in which the runs are not of that cell's setting.
-    pub departures: Vec<&'static str>,
+    pub departures: Vec<String>,
     /// Everything that decides the runs, but for method and seed.
     pub config: super::config::Config,
 }

@@ -1,95 +1,65 @@
-//! The cells of the paper's tables (Shu et al. 2019): settings, and the accuracies printed there.
+//! The cells of the paper's tables (Shu et al. 2019): settings, and the accuracies printed there,
+//! as `paper.toml` has them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::config::Config;
 use super::method::Method;
-use crate::data::{DatasetKind, Noise};
+use crate::data::DatasetKind;
 use crate::error::{Error, Result};
-use crate::meta::schemes::MwNetRecipe;
-use crate::meta::{Route, VirtualStep};
-use crate::nn::WeightNetInit;
 
-/// One of the paper's three experiments.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Table {
-    /// Uniform noise, WRN-28-10.
-    Uniform,
-    /// Flip to two classes, ResNet-32.
-    Flip2,
-    /// Long tails, ResNet-32.
-    LongTail,
+/// `paper.toml`.
+#[derive(Deserialize)]
+struct Paper {
+    all: Map<String, Value>,
+    experiments: Vec<Experiment>,
 }
 
-impl Table {
-    fn name(self) -> &'static str {
-        match self {
-            Table::Uniform => "uniform",
-            Table::Flip2 => "flip2",
-            Table::LongTail => "longtail",
-        }
-    }
+/// One of the paper's three experiments.
+#[derive(Deserialize)]
+struct Experiment {
+    name: String,
+    levels: Vec<u32>,
+    /// The field that the level is of.
+    bias: String,
+    meta_size: BTreeMap<String, usize>,
+    settings: Map<String, Value>,
+    figures: Vec<Figures>,
+}
 
-    /// Noise in percent, or imbalance factors, in the order of the figures.
-    fn levels(self) -> &'static [u32] {
-        match self {
-            Table::Uniform => &[0, 40, 60],
-            Table::Flip2 => &[0, 20, 40],
-            Table::LongTail => &[200, 100, 50, 20, 10, 1],
-        }
-    }
+#[derive(Deserialize)]
+struct Figures {
+    dataset: String,
+    methods: Vec<(String, Vec<f64>)>,
+}
 
-    /// Test accuracies in percent (means of 5 seeds) at each level.
-    fn figures(self, dataset: DatasetKind) -> &'static [(Method, &'static [f64])] {
-        use Method::{ClassBalanced, Focal, Glc, L2rw, MwNet, MwNetLongTail, Uniform};
-        match (self, dataset) {
-            (Table::Uniform, DatasetKind::Cifar10) => &[
-                (Uniform, &[95.60, 68.07, 53.12]),
-                (Focal, &[95.70, 75.96, 51.87]),
-                (L2rw, &[92.38, 86.92, 82.24]),
-                (Glc, &[94.30, 88.28, 83.49]),
-                (MwNet, &[94.52, 89.27, 84.07]),
-            ],
-            (Table::Uniform, _) => &[(Uniform, &[79.95, 51.11, 30.92]), (MwNet, &[78.76, 67.73, 58.75])],
-            (Table::Flip2, DatasetKind::Cifar10) => &[
-                (Uniform, &[92.89, 76.83, 70.77]),
-                (Focal, &[93.03, 86.45, 80.45]),
-                (L2rw, &[89.25, 87.86, 85.66]),
-                (Glc, &[91.02, 89.68, 88.92]),
-                (MwNet, &[92.04, 90.33, 87.54]),
-            ],
-            (Table::Flip2, _) => &[(Uniform, &[70.50, 50.86, 43.01]), (MwNet, &[70.11, 64.22, 58.64])],
-            (Table::LongTail, DatasetKind::Cifar10) => &[
-                (Uniform, &[65.68, 70.36, 74.81, 82.23, 86.39, 92.89]),
-                (Focal, &[65.29, 70.38, 76.71, 82.76, 86.66, 93.03]),
-                (ClassBalanced, &[68.89, 74.57, 79.27, 84.36, 87.49, 92.89]),
-                (L2rw, &[66.51, 74.16, 78.93, 82.12, 85.19, 89.25]),
-                (MwNetLongTail, &[68.91, 75.21, 80.06, 84.94, 87.84, 92.66]),
-            ],
-            (Table::LongTail, _) => &[
-                (Uniform, &[34.84, 38.32, 43.85, 51.14, 55.71, 70.50]),
-                (MwNetLongTail, &[37.91, 42.09, 46.74, 54.37, 58.46, 70.37]),
-            ],
-        }
-    }
+fn paper() -> &'static Paper {
+    static PAPER: OnceLock<Paper> = OnceLock::new();
+    PAPER.get_or_init(|| {
+        toml::from_str(include_str!("paper.toml")).expect("paper.toml is checked by the tests")
+    })
 }
 
 /// A column of one of the paper's tables: a data set and a bias, with the accuracies of several
 /// methods.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct PaperCell {
-    table: Table,
-    dataset: DatasetKind,
-    /// Place among the table's levels.
+    /// Places among the experiments, and among the experiment's levels.
+    experiment: usize,
     at: usize,
+    dataset: DatasetKind,
 }
 
 impl PaperCell {
     /// All of them.
     pub fn all() -> impl Iterator<Item = PaperCell> {
-        [Table::Uniform, Table::Flip2, Table::LongTail].into_iter().flat_map(|table| {
+        paper().experiments.iter().enumerate().flat_map(|(experiment, of)| {
             [DatasetKind::Cifar10, DatasetKind::Cifar100].into_iter().flat_map(move |dataset| {
-                (0..table.levels().len()).map(move |at| PaperCell { table, dataset, at })
+                (0..of.levels.len()).map(move |at| PaperCell { experiment, at, dataset })
             })
         })
     }
@@ -97,7 +67,7 @@ impl PaperCell {
     /// The name on the command line: `paper-flip2-40` on CIFAR-10, `paper-flip2-40-cifar100`.
     pub fn name(&self) -> String {
         let suffix = if self.dataset == DatasetKind::Cifar100 { "-cifar100" } else { "" };
-        format!("paper-{}-{}{suffix}", self.table.name(), self.level())
+        format!("paper-{}-{}{suffix}", self.of().name, self.level())
     }
 
     /// The cell of that name.
@@ -111,13 +81,41 @@ impl PaperCell {
         })
     }
 
+    fn of(&self) -> &'static Experiment {
+        &paper().experiments[self.experiment]
+    }
+
     fn level(&self) -> u32 {
-        self.table.levels()[self.at]
+        self.of().levels[self.at]
     }
 
     /// The methods whose accuracy the paper gives, in percent.
     pub fn figures(&self) -> Vec<(Method, f64)> {
-        self.table.figures(self.dataset).iter().map(|(method, values)| (*method, values[self.at])).collect()
+        let dataset = self.dataset.to_string();
+        let figures = self.of().figures.iter().filter(|f| f.dataset == dataset);
+        let method = |(name, values): &(String, Vec<f64>)| Some((name.parse().ok()?, values[self.at]));
+        figures.flat_map(|f| f.methods.iter().filter_map(method)).collect()
+    }
+
+    /// The fields that the experiment decides, as a configuration writes them; null where it has
+    /// none of that name.
+    fn fields(&self) -> Map<String, Value> {
+        let (of, dataset, level) = (self.of(), self.dataset.to_string(), f64::from(self.level()));
+        let mut fields = paper().all.clone();
+        fields.extend(of.settings.clone());
+        let (noise, imbalance) = match of.bias.as_str() {
+            "imbalance" => ("none".to_owned(), Value::from(level)),
+            _ if level == 0.0 => ("none".to_owned(), Value::Null),
+            _ => (format!("{}:{}", of.name, level / 100.0), Value::Null),
+        };
+        fields.extend([
+            ("meta_size".to_owned(), Value::from(of.meta_size[&dataset])),
+            ("dataset".to_owned(), dataset.into()),
+            ("noise".to_owned(), noise.into()),
+            ("imbalance".to_owned(), imbalance),
+            ("weight_net_lr".to_owned(), Value::Null),
+        ]);
+        fields
     }
 
     /// The experiment's settings: data, noise, meta set, network, schedule, optimisers; a field
@@ -125,113 +123,39 @@ impl PaperCell {
     ///
     /// The schedules: WRN-28-10, 40 epochs, learning rate ÷10 after 36 and 38; ResNet-32 with flip
     /// noise, 60 epochs, after 40 and 50; with long tails, 100 epochs, after 80 and 90.
-    pub fn apply(&self, config: &mut Config, keep: &HashSet<String>) {
-        let share = f64::from(self.level()) / 100.0;
-        let (noise, imbalance, recipe) = match self.table {
-            _ if self.table != Table::LongTail && self.level() == 0 => {
-                (Noise::None, None, self.noise_recipe())
+    ///
+    /// # Errors
+    /// [`Error::Program`] if the configuration cannot be written.
+    pub fn apply(&self, config: &mut Config, keep: &HashSet<String>) -> Result<()> {
+        let broken = |e: serde_json::Error| Error::Program(format!("a preset does not fit: {e}"));
+        let kept = |name: &str| keep.contains(if name == "virtual" { "virtual_step" } else { name });
+        let Value::Object(mut fields) = serde_json::to_value(&*config).map_err(broken)? else {
+            return Err(Error::Program("a configuration has fields".into()));
+        };
+        let (paper, epochs) = (self.fields(), config.epochs);
+        for (name, value) in paper.iter().filter(|f| !kept(f.0)) {
+            match value {
+                Value::Null => drop(fields.remove(name)),
+                value => drop(fields.insert(name.clone(), value.clone())),
             }
-            Table::Uniform => (Noise::Uniform(share), None, self.noise_recipe()),
-            Table::Flip2 => (Noise::Flip2(share), None, self.noise_recipe()),
-            Table::LongTail => (Noise::None, Some(f64::from(self.level())), MwNetRecipe::LONG_TAIL),
-        };
-        let (model, epochs, milestones, nesterov) = match self.table {
-            Table::Uniform => ("wrn28-10", 40, [36, 38], true),
-            Table::Flip2 => ("resnet32", 60, [40, 50], false),
-            Table::LongTail => ("resnet32", 100, [80, 90], true),
-        };
-        let classes = if self.dataset == DatasetKind::Cifar100 { 100 } else { 10 };
-        let meta_size = if self.table == Table::LongTail { 10 * classes } else { 1000 };
-        let mut paper = Config {
-            dataset: self.dataset,
-            noise,
-            imbalance,
-            meta_size: Some(meta_size),
-            model: model.into(),
-            epochs,
-            milestones: milestones.to_vec(),
-            batch: 100,
-            lr: 0.1,
-            momentum: 0.9,
-            nesterov,
-            weight_decay: 5e-4,
-            weights: recipe.weights,
-            undetached: recipe.undetached,
-            weight_net_preset: recipe.weight_net,
-            weight_net_init: WeightNetInit::Faithful,
-            weight_net_lr: None,
-            virtual_step: VirtualStep::Plain,
-            route: Route::Jvp,
-            precision: "f32".into(),
-            ..config.clone()
-        };
-        let kept = |name: &str| keep.contains(name);
-        macro_rules! keep_typed {
-            ($($field:ident),+) => { $(if kept(stringify!($field)) { paper.$field = config.$field.clone(); })+ };
         }
-        keep_typed!(
-            dataset,
-            noise,
-            imbalance,
-            meta_size,
-            model,
-            epochs,
-            milestones,
-            batch,
-            lr,
-            momentum,
-            nesterov,
-            weight_decay,
-            weights,
-            undetached,
-            weight_net_preset,
-            weight_net_init,
-            weight_net_lr,
-            virtual_step,
-            route,
-            precision
-        );
+        *config = serde_json::from_value(Value::Object(fields)).map_err(broken)?;
         // Drops that were not asked for stay where they were in an end that was.
-        if kept("epochs") && !kept("milestones") {
-            paper.milestones = milestones.iter().map(|m| (m * config.epochs + epochs / 2) / epochs).collect();
+        if let (true, false, Some(all)) = (kept("epochs"), kept("milestones"), paper["epochs"].as_u64()) {
+            let all = all as usize;
+            config.milestones.iter_mut().for_each(|m| *m = (*m * epochs + all / 2) / all);
         }
-        *config = paper;
+        Ok(())
     }
 
-    /// The fields in which a configuration is not the experiment's.
-    pub fn departures(&self, config: &Config) -> Vec<&'static str> {
-        let mut paper = config.clone();
-        self.apply(&mut paper, &HashSet::new());
-        let fields = |config| serde_json::to_value(config).unwrap_or_default();
-        let (ours, theirs) = (fields(config), fields(&paper));
-        PRESET_FIELDS.into_iter().filter(|field| ours.get(*field) != theirs.get(*field)).collect()
-    }
-
-    fn noise_recipe(&self) -> MwNetRecipe {
-        if self.table == Table::Uniform { MwNetRecipe::NOISE_WRN } else { MwNetRecipe::NOISE }
+    /// The fields in which a configuration is not the experiment's, in the order in which it is
+    /// written.
+    pub fn departures(&self, config: &Config) -> Vec<String> {
+        let (ours, text) = (serde_json::to_value(config), serde_json::to_string(config));
+        let (ours, text) = (ours.unwrap_or_default(), text.unwrap_or_default());
+        let differs = |(name, value): &(String, Value)| ours.get(name).unwrap_or(&Value::Null) != value;
+        let mut names: Vec<String> = self.fields().into_iter().filter(differs).map(|f| f.0).collect();
+        names.sort_by_key(|name| text.find(&format!("\"{name}\":")).unwrap_or(text.len()));
+        names
     }
 }
-
-/// The fields of a [`Config`] that a preset decides, as they are written.
-const PRESET_FIELDS: [&str; 20] = [
-    "dataset",
-    "noise",
-    "imbalance",
-    "meta_size",
-    "model",
-    "epochs",
-    "milestones",
-    "batch",
-    "lr",
-    "momentum",
-    "nesterov",
-    "weight_decay",
-    "weights",
-    "undetached",
-    "weight_net_preset",
-    "weight_net_init",
-    "weight_net_lr",
-    "virtual",
-    "route",
-    "precision",
-];
