@@ -16,7 +16,7 @@
 //! | `files.rs` | folders that one process works in, files that are written whole or not at all |
 //! | `checkpoint.rs` | states and history in one file |
 //! | `run.rs` | [`Run`]: all methods side by side, with the files of the run's folder |
-//! | `paper.rs` | [`PaperCell`]: settings and figures of the paper's tables |
+//! | `paper.rs`, `paper.toml` | [`PaperCell`]: settings and figures of the paper's tables |
 //! | `grid.rs` | [`Grid`]: methods by seeds, each run kept when it is finished |
 //! | `comparison.rs` | [`Comparison`]: a grid's means, files and plots |
 //! | `cells.rs` | [`CellFolder`]: a folder of finished cells, for studies of many runs |
