@@ -28,6 +28,11 @@ impl Cache {
         Cache { folder: Some(folder.to_path_buf()) }
     }
 
+    /// Whether there is a place for it.
+    pub fn has_place(&self) -> bool {
+        self.folder.is_some()
+    }
+
     /// Whether something was stored for these parts, whole or not.
     pub fn has(&self, parts: &[&[u8]]) -> bool {
         self.folder.as_ref().is_some_and(|folder| folder.join(name(parts)).is_file())

@@ -52,8 +52,12 @@ impl Compiler {
         Ok(loaded)
     }
 
-    /// Compiles those files that the cache has not into it, side by side.
+    /// Compiles those files that the cache has not into it, side by side. Without a cache there is
+    /// nowhere to keep them.
     pub fn fill(&self, sources: &[&Source]) -> Result<()> {
+        if !self.cache.has_place() {
+            return Ok(());
+        }
         let missing: Vec<_> = sources.iter().filter(|source| !self.has(source)).collect();
         let [first, _, ..] = missing[..] else { return Ok(()) };
         let (nvrtc, key) = (self.nvrtc(first)?, self.key());

@@ -139,7 +139,8 @@ pub trait Driver: Send {
     /// name.
     fn function(&mut self, source: &Source, name: &str) -> Result<Function>;
 
-    /// Makes files ready whose kernels will be asked for: together, they are compiled faster.
+    /// Makes files ready, each given once, whose kernels will be asked for: together, they are
+    /// compiled faster.
     fn prepare(&mut self, sources: &[&Source]) -> Result<()>;
 
     /// Runs one command.

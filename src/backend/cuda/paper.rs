@@ -31,8 +31,6 @@ pub fn written(plan: &Plan, precision: Precision) -> Result<Vec<Source>> {
     let paper = Arc::new(Mutex::new(Paper::default()));
     loaded(paper.clone(), plan, precision)?;
     let mut paper = paper.lock().unwrap_or_else(PoisonError::into_inner);
-    paper.written.sort_by(|a, b| a.name.cmp(&b.name));
-    paper.written.dedup();
     Ok(std::mem::take(&mut paper.written))
 }
 
@@ -170,6 +168,20 @@ mod tests {
             let y = tape.offset(scaled, d)?;
             tape.output("y", y)
         }
+    }
+
+    #[test]
+    fn what_several_layers_need_is_written_once() {
+        let layers = |tape: &mut Tape| {
+            let mut h = tape.input("x", Kind::Float, [64, 8])?;
+            let w = tape.input("w", Kind::Float, [8, 8])?;
+            for _ in 0..5 {
+                h = tape.matmul(h, w)?;
+                h = tape.sigmoid(h)?;
+            }
+            tape.output("h", h)
+        };
+        assert_eq!(sources(Precision::F32, layers).len(), 1);
     }
 
     #[test]

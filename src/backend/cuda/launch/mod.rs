@@ -128,6 +128,9 @@ pub fn build(b: &mut Builder, instrs: &[Instr]) -> Result<Vec<Range<usize>>> {
         let tail = if let Some(After::Tail(tail)) = &part.then { Some(tail) } else { None };
         sources.extend([part.launch.as_ref(), tail].into_iter().flatten().map(|p| &p.source));
     }
+    // Layers of one kind share theirs.
+    sources.sort_unstable();
+    sources.dedup();
     b.driver.prepare(&sources)?;
     let mut spans = Vec::with_capacity(instrs.len());
     for part in parts {

@@ -260,8 +260,8 @@ pub fn after(
     Ok(Some((source, name, params)))
 }
 
-/// How many of the first instructions go into one launch: small groups that
-/// do not depend on each other and have blocks of one size. 0 or 1: the first goes alone.
+/// How many of the first instructions go into one launch: small groups that do not depend on each
+/// other and have blocks of one size. 0 or 1: the first goes alone.
 pub fn together(instrs: &[Instr]) -> usize {
     let Some(threads) = instrs.first().and_then(small) else { return 0 };
     let follows = |n: &usize| {
