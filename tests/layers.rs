@@ -19,6 +19,7 @@ use metatape::nn::{
 };
 use metatape::program::{Options, Session, Values};
 use metatape::tape::{Init, Kind, Tape, Var};
+use metatape::train::values::Precision;
 use metatape::train::{Config, Learner, Method, Prepared, Walk};
 use safetensors::SafeTensors;
 
@@ -241,7 +242,7 @@ fn cpu() -> Session {
 
 /// A run's data, for the network with this much dropout.
 fn prepared(method: Method, config: &Config, p: f64) -> Prepared {
-    let config = Config { method, precision: "f64".into(), ..config.clone() };
+    let config = Config { method, precision: Precision::F64, ..config.clone() };
     let own = |classes| -> Result<SharedModel> {
         Ok(Box::new(move |f: &mut Forward, x: Var| network(f, x, classes, p)))
     };

@@ -21,7 +21,7 @@ use metatape::train::{Config, Learner, Method, Prepared};
 
 /// All floating-point states after the method's passes: parameters, momenta, V.
 fn trained(method: Method, config: &Config, backend: Box<dyn Backend>) -> Result<Vec<(String, Vec<f64>)>> {
-    let config = Config { method, precision: backend.precision().into(), ..config.clone() };
+    let config = Config { method, precision: backend.precision().parse()?, ..config.clone() };
     let data = Prepared::new(config)?;
     let mut learner = Learner::new(method, &data, Session::new(backend))?;
     for pass in 0..method.stages() * data.config.epochs {

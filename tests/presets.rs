@@ -116,6 +116,6 @@ fn what_is_kept_stays() {
     let departures = cell.departures(&config);
     assert_eq!(
         departures,
-        ["virtual", "weight_net_lr", "epochs", "lr", "milestones"].map(str::to_owned).to_vec()
+        ["virtual", "weight_net_lr", "lr", "epochs", "milestones"].map(str::to_owned).to_vec()
     );
 }

@@ -4,27 +4,25 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use metatape::meta::Route;
 use metatape::program::Session;
-use metatape::train::Method;
 use metatape::train::ablation::{Config, Findings, Progress, Study, Variant};
 use metatape::{Error, Result};
 
 use super::args::{AblateArgs, given};
-use super::run_config::in_folder;
-use super::{report, run_config};
+use super::folder::in_folder;
+use super::report;
 
 /// Images of the full meta set, if not `--meta-size`.
 const META_SIZE: usize = 1000;
 
 /// Runs all cells, or those that are missing.
 pub fn run(args: &AblateArgs) -> Result<()> {
-    let mut device = args.run.device.clone();
+    let mut device = args.run.machine();
     let study = match (&args.out, args.resume) {
         (Some(out), true) => {
             let mut study = Study::resume(out)?;
             study.extend(grown(args, &study.config)?)?;
-            device.precision = study.config.run.precision.parse()?;
+            device.precision = study.config.run.precision;
             study
         }
         (out, _) => {
@@ -48,15 +46,9 @@ pub fn run(args: &AblateArgs) -> Result<()> {
 }
 
 fn config(args: &AblateArgs) -> Result<Config> {
-    if given("ablate").contains("route") {
-        return Err(Error::Usage(
-            "--route is not for ablate, whose variants say how the hypergradient is computed; add finite-difference to --variants"
-                .into(),
-        ));
-    }
-    let flags = run_config::config(&args.run, Method::MwNet, false, 1)?;
-    let run = metatape::train::Config { meta_size: None, route: Route::Jvp, ..flags };
-    let meta_size = args.run.data.meta_size.unwrap_or(META_SIZE);
+    let flags = args.run.config()?;
+    let run = metatape::train::Config { baseline: false, meta_size: None, ..flags };
+    let meta_size = args.run.config.meta_size.unwrap_or(META_SIZE);
     let mut variants = match &args.variants {
         Some(list) => list.clone(),
         None => Variant::default_list(meta_size, run.noise),

@@ -4,22 +4,17 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use metatape::Result;
-use metatape::data::{Dataset, DatasetKind, Noise, Split, SplitConfig, default_meta_size, load, split};
-use metatape::meta::{Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
-use metatape::nn::{WeightNet, WeightNetInit};
-use metatape::train::Method;
+use clap::{Args, Parser, Subcommand};
 use metatape::train::ablation::Variant;
+use metatape::train::values::positive;
+use metatape::train::{Config, Method};
+use metatape::{Error, Result};
 
 use super::bench::BenchArgs;
 use super::compare::CompareArgs;
+use super::device::Machine;
 use super::kernels::KernelsArgs;
-use super::values::{DeviceChoice, Precision, factor, model, positive, rate, seed, share};
-
-/// The choices of `--model`, and of `--route`.
-pub const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
-pub const ROUTES: &str = "jvp|reverse|finite-difference|per-sample|implicit-cg:N|neumann:N";
+use super::values::{DeviceChoice, seed};
 
 /// Meta-Weight-Net on a hand-written autodiff tape: learns, from a small clean set, which losses to
 /// trust.
@@ -65,184 +60,55 @@ pub enum Command {
     Info(InfoArgs),
 }
 
-/// Which data, and how they are spoilt.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Data")]
-pub struct DataArgs {
-    /// fashion-mnist-mini (built in), mnist, fashion-mnist, cifar10, cifar100, or folder
-    /// (train/<class>/*.jpg|png, test/...)
-    #[arg(long, value_name = "NAME", default_value_t = DatasetKind::FashionMnistMini)]
-    pub dataset: DatasetKind,
-    /// Folder with the data set's files; all but the built-in one need it
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
-    /// Label noise of the training set: none, or with a probability P uniform:P (a label drawn anew
-    /// from all classes), flip:P (one wrong class for each), flip2:P (two) [default: uniform:0.6,
-    /// or none beside --imbalance]
-    #[arg(long, value_name = "NOISE", allow_negative_numbers = true)]
-    pub noise: Option<Noise>,
-    /// Long tail: the largest class has IF times the images of the smallest
-    #[arg(long, value_name = "IF", value_parser = factor, allow_negative_numbers = true)]
-    pub imbalance: Option<f64>,
-    /// Clean images set apart for the meta set, the same number of each class [default: 1000; 10 a
-    /// class for a long tail without noise]
-    #[arg(long, value_name = "N", value_parser = positive, allow_negative_numbers = true)]
-    pub meta_size: Option<usize>,
-}
-
-impl DataArgs {
-    /// The noise, with its default.
-    pub fn noise(&self) -> Noise {
-        self.noise.unwrap_or(if self.imbalance.is_some() { Noise::None } else { Noise::Uniform(0.6) })
-    }
-
-    /// Reads the data set and splits its training images.
-    pub fn load(&self, seed: u64) -> Result<(Dataset, Split)> {
-        let dataset = load(self.dataset, self.data_dir.as_deref())?;
-        let default = || default_meta_size(dataset.classes(), self.noise(), self.imbalance);
-        let meta_size = self.meta_size.unwrap_or_else(default);
-        let config = SplitConfig { noise: self.noise(), imbalance: self.imbalance, meta_size, seed };
-        let split = split(&dataset, &config)?;
-        Ok((dataset, split))
-    }
-}
-
-/// What a meta step is made of, but for its route.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Meta step")]
-pub struct StepArgs {
-    /// Weights of a batch: normalised (V over the sum of V) or mean (V/n)
-    #[arg(long, value_name = "mean|normalised", default_value_t = Weights::Normalised)]
-    pub weights: Weights,
-    /// Differentiate the loss that the weight net reads, too
-    #[arg(long)]
-    pub undetached: bool,
-    /// The virtual step's rule: plain SGD, or momentum and weight decay as in the real step
-    #[arg(long = "virtual", value_name = "plain|momentum", default_value_t = VirtualStep::Plain)]
-    pub virtual_step: VirtualStep,
-    /// Virtual steps, each on a batch of its own, through which the hypergradient goes; 1 as
-    /// published
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = positive, allow_negative_numbers = true)]
-    pub unroll: usize,
-    /// The weight net's optimiser: adam (1e-3, L2 1e-4), sgd-noise (1e-3, Nesterov 0.9, weight
-    /// decay 5e-4) or sgd-imbalance (1e-5, the same)
-    #[arg(long, value_name = "PRESET", default_value_t = Preset::Adam)]
-    pub weight_net_preset: Preset,
-    /// The weight net's learning rate [default: its optimiser's; 2e-3 for adam with kinks]
-    #[arg(long, value_name = "LR", value_parser = rate, allow_negative_numbers = true)]
-    pub weight_net_lr: Option<f64>,
-    /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5
-    /// everywhere), or faithful (PyTorch's default, as published)
-    #[arg(long, value_name = "INIT", default_value_t = WeightNetInit::Kinks)]
-    pub weight_net_init: WeightNetInit,
-    /// Momentum of the classifier's SGD
-    #[arg(long, value_name = "MU", default_value_t = 0.9, value_parser = share, allow_negative_numbers = true)]
-    pub momentum: f64,
-    /// Nesterov's form of that momentum
-    #[arg(long)]
-    pub nesterov: bool,
-    /// L2 coefficient of the classifier, batch norm's scales and biases included
-    #[arg(long, value_name = "L2", default_value_t = 5e-4, value_parser = share, allow_negative_numbers = true)]
-    pub weight_decay: f64,
-    /// The classifier's learning rate
-    #[arg(long, value_name = "LR", default_value_t = 0.05, value_parser = rate, allow_negative_numbers = true)]
-    pub lr: f64,
-}
-
-impl StepArgs {
-    /// The step's options.
-    pub fn config(&self, route: Route, precision: Precision) -> StepConfig {
-        StepConfig {
-            weights: self.weights,
-            undetached: self.undetached,
-            virtual_step: self.virtual_step,
-            unroll: self.unroll,
-            route,
-            classifier: self.classifier(),
-            weight_net: self.weight_net_preset.optimiser().0,
-            probe: probe(precision == Precision::F64),
-        }
-    }
-
-    /// The classifier's rule.
-    pub fn classifier(&self) -> Sgd {
-        Sgd { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay }
-    }
-
-    /// The weight net 1–100–1.
-    pub fn weight_net(&self) -> WeightNet {
-        WeightNet {
-            hidden: 100,
-            init: self.weight_net_init,
-            slope: self.weight_net_preset.slope(),
-            groups: Vec::new(),
-        }
-    }
-}
-
-/// Where and how to compute.
+/// Where to compute.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Machine")]
 pub struct DeviceArgs {
     /// CPU threads; results do not depend on them [default: all]
     #[arg(long, value_name = "T", value_parser = positive, allow_negative_numbers = true)]
     pub threads: Option<usize>,
-    /// Floating-point numbers: f32 anywhere; f64 on the CPU; on a GPU also tf32 (products of
-    /// factors rounded to 10 bits) and bf16 (activations stored in 16 bits, too)
-    #[arg(long, value_name = "f32|f64|tf32|bf16", default_value_t = Precision::F32)]
-    pub precision: Precision,
     /// cpu, cuda, cuda:N (GPU number N, from 0), or auto: the first GPU that works with the
     /// precision, or else the CPU
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
     pub device: DeviceChoice,
 }
 
-/// What is trained on what, and how long: shared by all commands that train.
+/// A run's settings and its machine: shared by all commands that train.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// Data set, noise, long tail, meta set.
+    /// Data, model, meta step, schedule, precision.
     #[command(flatten)]
-    pub data: DataArgs,
-    /// The classifier
-    #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
-    pub model: String,
-    /// Options of the meta step, and the learning rate.
-    #[command(flatten)]
-    pub step: StepArgs,
-    /// How the hypergradient is computed
-    #[arg(long, value_name = ROUTES, default_value_t = Route::Jvp, help_heading = "Meta step")]
-    pub route: Route,
-    /// The weight net takes a step once in K steps of the classifier
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = positive, allow_negative_numbers = true, help_heading = "Meta step")]
-    pub theta_every: usize,
-    /// Passes over the training set
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
-    pub epochs: usize,
-    /// Samples of a batch, and of a meta batch
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
-    pub batch: usize,
-    /// Numbers of epochs, ascending and separated by commas, after which the learning rate is
-    /// divided by 10 [default: 66% and 85% of --epochs]
-    #[arg(long, value_name = "EPOCHS", value_delimiter = ',', value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
-    pub milestones: Option<Vec<usize>>,
-    /// Threads, precision, device.
+    pub config: Config,
+    /// Threads, device.
     #[command(flatten)]
     pub device: DeviceArgs,
 }
 
 impl RunArgs {
-    /// Epochs after which the learning rate is divided by 10: as given, or ⌊66%⌋ and ⌊85%⌋ of all,
-    /// where that is not before the first.
-    pub fn milestones(&self) -> Vec<usize> {
-        let default =
-            || [66, 85].map(|percent| self.epochs * percent / 100).into_iter().filter(|m| *m > 0).collect();
-        self.milestones.clone().unwrap_or_else(default)
+    /// The machine that the flags name.
+    pub fn machine(&self) -> Machine {
+        self.device.machine(self.config.precision)
+    }
+
+    /// The configuration of a run, with what follows from other flags.
+    ///
+    /// # Errors
+    /// If the data's folder has no absolute path: a run can be resumed from another folder.
+    pub fn config(&self) -> Result<Config> {
+        let mut config = self.config.clone();
+        if let Some(dir) = &config.data_dir {
+            config.data_dir = Some(std::path::absolute(dir).map_err(Error::io(dir, "find"))?);
+        }
+        if config.milestones.is_empty() {
+            config.milestones = Config::milestones_of(config.epochs);
+        }
+        Ok(config)
     }
 }
 
 /// The names of the fields of a subcommand whose flags stand on the command line.
 pub fn given(subcommand: &str) -> HashSet<String> {
-    let matches = Metatape::command().get_matches();
+    let matches = super::defaults::command().get_matches();
     let Some(matches) = matches.subcommand_matches(subcommand) else { return HashSet::new() };
     let typed = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
     matches.ids().filter(typed).map(ToString::to_string).collect()
@@ -332,28 +198,12 @@ pub struct AblateArgs {
   metatape hypergrad --explain | less
   metatape hypergrad --explain --steps 900 --csv signal.csv")]
 pub struct HypergradArgs {
-    /// The classifier
-    #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
-    pub model: String,
-    /// Samples of the batch, and of the meta batch
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
-    pub batch: usize,
     /// Decides meta set, noise, first parameters and the batch
     #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, allow_negative_numbers = true)]
     pub seed: u64,
-    /// Only this route, beside the reference `reverse` [default: all; per-sample only where it
-    /// takes less than 200 GFLOP and its matrices less than 2 GiB]
-    #[arg(long, value_name = ROUTES)]
-    pub route: Option<Route>,
-    /// Data set, noise, long tail, meta set.
+    /// Data, model, meta step, precision.
     #[command(flatten)]
-    pub data: DataArgs,
-    /// Options of the meta step.
-    #[command(flatten)]
-    pub step: StepArgs,
-    /// Threads, precision, device.
-    #[command(flatten)]
-    pub device: DeviceArgs,
+    pub run: RunArgs,
     /// Write all tensors of the step, by the route given (or jvp), to this file
     #[arg(long, value_name = "FILE.safetensors", group = "file", help_heading = "Output")]
     pub dump: Option<PathBuf>,

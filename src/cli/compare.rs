@@ -4,16 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 use metatape::program::Session;
-use metatape::train::{Cell, Comparison, Grid, Method, MethodSummary, PaperCell, Plan};
+use metatape::train::values::positive;
+use metatape::train::{Cell, Comparison, Config, Grid, Method, MethodSummary, PaperCell, Plan};
 use metatape::words::counted;
 use metatape::{Error, Result};
 
 use super::args::{RunArgs, given};
 use super::compare_progress::Progress;
 use super::report::{ms, print, table};
-use super::run_config::config;
 use super::train::agree;
-use super::values::{positive, seed};
+use super::values::seed;
 
 /// `metatape compare`.
 #[derive(Args, Clone, Debug)]
@@ -96,7 +96,7 @@ fn preset(name: &str) -> Result<PaperCell> {
 
 /// Runs the grid, or what is left of it.
 pub fn run(args: &CompareArgs) -> Result<()> {
-    let mut device = args.run.device.clone();
+    let mut device = args.run.machine();
     let grid = if args.resume {
         let mut grid = Grid::resume(&args.out)?;
         grid.extend(grown(args, &grid.plan)?)?;
@@ -106,7 +106,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
         device.backend()?;
         Grid::start(plan(args)?, &args.out)?
     };
-    device.precision = grid.plan.config.precision.parse()?;
+    device.precision = grid.plan.config.precision;
     let ids = grid.cells()?;
     let mut cells = Vec::with_capacity(ids.len());
     for id in &ids {
@@ -133,7 +133,8 @@ pub fn run(args: &CompareArgs) -> Result<()> {
 
 /// What the flags ask for.
 fn plan(args: &CompareArgs) -> Result<Plan> {
-    let mut config = config(&args.run, Method::Uniform, false, args.seed)?;
+    let flags = args.run.config()?;
+    let mut config = Config { method: Method::Uniform, baseline: false, seed: args.seed, ..flags };
     if let Some(cell) = &args.preset {
         cell.apply(&mut config, &given("compare"))?;
     }
@@ -191,7 +192,7 @@ fn grown(args: &CompareArgs, stored: &Plan) -> Result<Plan> {
     if args.preset.is_some() && asked.preset != stored.preset {
         return misfit("--preset", stored.preset.as_deref().unwrap_or("none"), "");
     }
-    agree("compare", &metatape::train::Config { seed: stored.config.seed, ..asked.config }, &stored.config)?;
+    agree("compare", &Config { seed: stored.config.seed, ..asked.config }, &stored.config)?;
     Ok(plan)
 }
 

@@ -1,17 +1,51 @@
-//! Where `hypergrad` has defaults of its own, and how to have `train`'s.
+//! Where `hypergrad` has defaults of its own, and how to have `train`'s; which of a run's flags a
+//! command has no use for.
 
 use clap::CommandFactory;
+use metatape::{Error, Result};
 
-use super::args::Metatape;
+use super::args::{Metatape, given};
+
+/// A run's settings that mean nothing to a command: the fields, the command, and why.
+const WITHOUT: [(&[&str], &str, &str); 2] = [
+    (&["epochs", "milestones", "theta_every"], "hypergrad", "which looks at single steps"),
+    (&["route"], "ablate", "whose --variants say how the hypergradient is computed"),
+];
 
 /// The command line as typed. `hypergrad` shows the published step: V/n, and a weight net that
 /// begins as published. It compares gradients of all of θ; with the output layer at zero, as
 /// training begins, the first layer's part would be nothing but zeros.
 pub fn command() -> clap::Command {
-    Metatape::command().mut_subcommand("hypergrad", |hypergrad| {
+    let mut command = Metatape::command().mut_subcommand("hypergrad", |hypergrad| {
         let published = hypergrad.mut_arg("weight_net_init", |arg| arg.default_value("faithful"));
-        published.mut_arg("weights", |arg| arg.default_value("mean"))
-    })
+        let published = published.mut_arg("weights", |arg| arg.default_value("mean"));
+        published.mut_arg("route", |arg| arg.help(ROUTE).hide_default_value(true))
+    });
+    for (fields, name, _) in WITHOUT {
+        for field in fields {
+            command = command.mut_subcommand(name, |c| c.mut_arg(field, |arg| arg.hide(true)));
+        }
+    }
+    command
+}
+
+/// What `--route` means to `hypergrad`.
+const ROUTE: &str = "Only this route, beside the reference `reverse` [default: all; per-sample only where it takes less than \
+                     200 GFLOP and its matrices less than 2 GiB]";
+
+/// Refuses a flag that means nothing to the command that it stands behind.
+///
+/// # Errors
+/// [`Error::Usage`] naming it.
+pub fn check() -> Result<()> {
+    for (fields, command, why) in WITHOUT {
+        let typed = given(command);
+        if let Some(field) = fields.iter().find(|field| typed.contains(**field)) {
+            let flag = field.replace('_', "-");
+            return Err(Error::Usage(format!("--{flag} is not for {command}, {why}; leave it out")));
+        }
+    }
+    Ok(())
 }
 
 /// The flags, with values, by which this call of `hypergrad` would be as `train` is by default,

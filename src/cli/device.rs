@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, Once};
 
 use metatape::backend::cpu::Cpu;
 use metatape::program::Backend;
+use metatape::train::values::Precision;
 use metatape::{Error, Result};
 
 use super::args::DeviceArgs;
 use super::cuda::{self, Gpu, SharedGpu, describe_gpus};
-use super::values::{DeviceChoice, Precision};
+use super::values::DeviceChoice;
 
 /// More threads than this is a slip of the finger.
 const MOST_THREADS: usize = 1024;
@@ -27,13 +28,28 @@ pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// What is asked of a machine.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    args: DeviceArgs,
+    /// Its floating-point numbers.
+    pub precision: Precision,
+}
+
 impl DeviceArgs {
+    /// The machine in a precision.
+    pub fn machine(&self, precision: Precision) -> Machine {
+        Machine { args: self.clone(), precision }
+    }
+}
+
+impl Machine {
     /// Threads to use.
     ///
     /// # Errors
     /// If more than 1024 are asked for.
     pub fn threads(&self) -> Result<usize> {
-        let threads = self.threads.unwrap_or_else(available_threads);
+        let threads = self.args.threads.unwrap_or_else(available_threads);
         if threads > MOST_THREADS {
             let have = available_threads();
             return Err(Error::Usage(format!(
@@ -46,7 +62,7 @@ impl DeviceArgs {
     /// The machine to compute on; a GPU replays captured graphs.
     ///
     /// # Errors
-    /// As [`DeviceArgs::backend_on`].
+    /// As [`Machine::backend_on`].
     pub fn backend(&self) -> Result<Box<dyn Backend>> {
         Ok(self.backend_on(true, &mut None)?.0)
     }
@@ -69,9 +85,9 @@ impl DeviceArgs {
     /// The kind of machine to compute on. A GPU that is named need not be there.
     ///
     /// # Errors
-    /// As [`DeviceArgs::backend_on`].
+    /// As [`Machine::backend_on`].
     pub fn on(&self) -> Result<On> {
-        match (self.device, self.precision.cuda()) {
+        match (self.args.device, on_cuda(self.precision)) {
             (DeviceChoice::Cuda(_), Some(cuda)) => Ok(On::Cuda(cuda)),
             _ => Ok(self.backend_on(false, &mut None)?.1),
         }
@@ -79,17 +95,17 @@ impl DeviceArgs {
 
     /// Whether a GPU would be asked for.
     pub fn may_be_gpu(&self) -> bool {
-        match self.device {
+        match self.args.device {
             DeviceChoice::Cpu => false,
             DeviceChoice::Cuda(_) => true,
-            DeviceChoice::Auto => self.precision.cuda().is_some() && !describe_gpus().is_empty(),
+            DeviceChoice::Auto => on_cuda(self.precision).is_some() && !describe_gpus().is_empty(),
         }
     }
 
     /// The GPU to compute on, with its precision; `None` where it is the CPU.
     fn gpu(&self, opened: &mut Option<SharedGpu>) -> Result<Option<(SharedGpu, cuda::Precision)>> {
         let precision = self.precision;
-        let cuda = match (self.device, precision.cuda()) {
+        let cuda = match (self.args.device, on_cuda(precision)) {
             (DeviceChoice::Cpu, _) | (DeviceChoice::Auto, None) => return Ok(None),
             (DeviceChoice::Cuda(_), None) => {
                 return Err(Error::Usage(format!(
@@ -101,7 +117,7 @@ impl DeviceArgs {
         if let Some(gpu) = opened {
             return Ok(Some((gpu.clone(), cuda)));
         }
-        let gpu = match self.device {
+        let gpu = match self.args.device {
             DeviceChoice::Cuda(number) => {
                 Gpu::new(number).map_err(|e| Error::Device(format!("--device cuda:{number}: {e}")))?
             }
@@ -119,6 +135,16 @@ impl DeviceArgs {
             },
         };
         Ok(Some((opened.insert(Arc::new(Mutex::new(gpu))).clone(), cuda)))
+    }
+}
+
+/// What a GPU calls a precision; `None` for what no GPU is used with.
+fn on_cuda(precision: Precision) -> Option<cuda::Precision> {
+    match precision {
+        Precision::F32 => Some(cuda::Precision::F32),
+        Precision::F64 => None,
+        Precision::Tf32 => Some(cuda::Precision::Tf32),
+        Precision::Bf16 => Some(cuda::Precision::Bf16),
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use metatape::train::values::Precision;
+use metatape::train::write_atomically;
 use metatape::{Error, Result};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
-
-use super::values::Precision;
 
 /// How the numbers lie, for readers of the file.
 const LAYOUT: &str = "row-major, little-endian; images and activations NHWC, convolution weights HWIO \
@@ -66,7 +65,7 @@ impl Dump {
             views.push((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).map_err(broken)?));
         }
         let bytes = safetensors::serialize(views, Some(self.metadata)).map_err(broken)?;
-        write_whole(path, &sorted(&bytes)?, "write the dump")
+        write_atomically(path, &sorted(&bytes)?)
     }
 }
 
@@ -85,29 +84,6 @@ fn sorted(file: &[u8]) -> Result<Vec<u8>> {
     // The format aligns what follows to 8 bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok([&(header.len() as u64).to_le_bytes()[..], &header, data].concat())
-}
-
-/// Writes a file: whole or not at all.
-///
-/// # Errors
-/// If the system refuses to do it; `action` says what.
-pub fn write_whole(path: &Path, bytes: &[u8], action: &'static str) -> Result<()> {
-    let part = partial(path);
-    let written = fs::File::create(&part)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&part, path));
-    written.map_err(|e| {
-        // What is left of a failed attempt; the first error is the one to tell.
-        let _ = fs::remove_file(&part);
-        Error::io(path, action)(e)
-    })
-}
-
-/// `path` with `.partial` after it: in the same folder, so that renaming replaces the file at once.
-fn partial(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    PathBuf::from(name)
 }
 
 /// Asks early for what would go wrong after a long computation, when the file of `flag` is written.

@@ -4,14 +4,14 @@
 use metatape::meta::Order;
 use metatape::program::{Options, Part, Session, parts};
 use metatape::tape::Tape;
-use metatape::train::{Config, Prepared, StepNumbers, Stepper, Walk};
+use metatape::train::{Prepared, StepNumbers, Stepper, Walk, write_atomically};
 use metatape::{Error, Result};
 use serde_json::{Value, json};
 
 use super::args::HypergradArgs;
-use super::dump::{check_free, write_whole};
+use super::dump::check_free;
+use super::hypergrad::config;
 use super::parting::Parting;
-use super::run_config::common;
 use super::{lesson, report};
 
 /// Steps before and with the one that is explained, where `--steps` does not say: by then the
@@ -76,26 +76,15 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     if let Some(path) = &args.csv {
         check_free("--csv", path, args.force)?;
     }
-    let machine = args.device.backend()?;
-    // A run that `train` could do, but for the schedule.
-    let config = Config {
-        model: args.model.clone(),
-        batch: args.batch,
-        epochs: 1,
-        milestones: Vec::new(),
-        baseline: false,
-        seed: args.seed,
-        ..common(&args.data, &args.step, &args.device)?
-    };
-    let data = Prepared::new(config)?;
+    let machine = args.run.machine().backend()?;
+    let data = Prepared::new(config(args)?)?;
     let mut csv = args.csv.as_ref().map(|_| csv::Writer::from_writer(Vec::new()));
     let mut walk = Walk::new(&data, Session::new(machine))?;
     let machine = walk.machine();
     let mut numbers = walk.step()?;
     let broken =
         |e: &dyn std::fmt::Display| Error::Program(format!("the CSV file cannot be put together: {e}"));
-    let mut class_counts = vec![0; data.dataset.classes()];
-    data.split.train.labels.iter().for_each(|label| class_counts[*label as usize] += 1);
+    let class_counts = data.class_counts();
     let tail = data.config.imbalance.is_some_and(|factor| factor > 1.0);
     let (mut labels, mut sizes) = (Parting::by_label(), tail.then(|| Parting::by_class_size(&class_counts)));
     for step in 1.. {
@@ -111,8 +100,7 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     }
     drop(walk);
     if let (Some(csv), Some(path)) = (csv, &args.csv) {
-        let bytes = csv.into_inner().map_err(|e| broken(&e))?;
-        write_whole(path, &bytes, "write the CSV file")?;
+        write_atomically(path, &csv.into_inner().map_err(|e| broken(&e))?)?;
     }
     let tape = Stepper::tape(&data, Order::Published)?;
     let parts: Vec<Part> = parts(&tape).into_iter().filter(|p| !p.operations.is_empty()).collect();
@@ -123,7 +111,7 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
 
 /// F from the program of the first part alone; the whole step as the planner makes it for training.
 fn cost(args: &HypergradArgs, data: &Prepared, parts: &[Part]) -> Result<Cost> {
-    let mut session = Session::new(args.device.backend()?);
+    let mut session = Session::new(args.run.machine().backend()?);
     let running = session.compile(&Stepper::lean_tape(data)?, Options::default())?;
     let plain = session.compile(&Stepper::plain_tape(data)?, Options::default())?;
     Ok(Cost {
@@ -160,7 +148,7 @@ fn json(args: &HypergradArgs, told: &Explained) -> Value {
         "class_counts": told.class_counts,
         "batch": config.batch,
         "seed": config.seed,
-        "precision": config.precision,
+        "precision": config.precision.name(),
         "device": told.machine,
         "weights": config.weights.to_string(),
         "undetached": config.undetached,

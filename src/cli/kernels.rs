@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 use metatape::meta::Route;
+use metatape::train::values::{self, model, positive};
 use metatape::{Error, Result};
 use serde_json::json;
 
-use super::bench::Steps;
+use super::bench::{plans, prepared};
 use super::cuda::{Precision, Source, compile_kernels, written};
 use super::report;
-use super::values::{architecture, model, positive};
+use super::values::architecture;
 
 /// `metatape kernels`.
 #[derive(Args, Clone, Debug)]
@@ -52,8 +53,7 @@ pub struct KernelsArgs {
 fn others(args: &KernelsArgs) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for model in &args.models {
-        let steps = Steps::new(model, args.batch, Route::Jvp)?;
-        for plan in [steps.plain()?, steps.meta()?] {
+        for plan in plans(&prepared(model, args.batch, Route::Jvp, values::Precision::F32)?)? {
             for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
                 sources.extend(written(&plan, precision)?);
             }

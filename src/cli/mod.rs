@@ -10,7 +10,7 @@
 //! | `report.rs` | standard output: text, tables, JSON |
 //! | `train.rs` | `metatape train` |
 //! | `ablate.rs` | `metatape ablate` |
-//! | `run_config.rs` | from flags to a run's configuration |
+//! | `folder.rs` | the folder of a command's results |
 //! | `compare.rs`, `compare_progress.rs` | `metatape compare`, and what it shows while it goes on |
 //! | `hypergrad.rs`, `dump.rs` | `metatape hypergrad`, and the file that it writes |
 //! | `parting.rs` | samples by label and by class size |
@@ -33,13 +33,13 @@ mod defaults;
 mod device;
 mod dump;
 mod explain;
+mod folder;
 mod hypergrad;
 mod info;
 mod kernels;
 mod lesson;
 mod parting;
 mod report;
-mod run_config;
 mod train;
 mod values;
 
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
         Ok(command) => command,
         Err(error) => return answer(&error),
     };
-    match run(&command) {
+    match defaults::check().and_then(|()| run(&command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("metatape: {error}");

@@ -10,18 +10,18 @@ use metatape::{Error, Result};
 use serde_json::Value;
 
 use super::args::{TrainArgs, given};
+use super::folder::in_folder;
 use super::report::{print, table};
-use super::run_config::{config, in_folder};
 
 /// Trains, or goes on training.
 pub fn run(args: &TrainArgs) -> Result<()> {
-    let mut device = args.run.device.clone();
+    let mut device = args.run.machine();
     let mut run = match (&args.out, args.resume) {
         (Some(out), true) => {
             let stored = Run::stored_config(out)?;
             agree("train", &asked(args)?, &stored)?;
             // A run keeps its precision, too.
-            device.precision = stored.precision.parse()?;
+            device.precision = stored.precision;
             Run::resume(out, &|| Ok(Session::new(device.backend()?)))?
         }
         (out, _) => {
@@ -44,7 +44,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 /// The run that flags ask for.
 fn asked(args: &TrainArgs) -> Result<Config> {
     let baseline = !args.no_baseline && args.method != Method::Uniform;
-    config(&args.run, args.method, baseline, args.seed)
+    Ok(Config { method: args.method, baseline, seed: args.seed, ..args.run.config()? })
 }
 
 /// A resumed run keeps its configuration: a flag on the command line that says otherwise is an

@@ -29,7 +29,10 @@ pub enum Batch {
 impl Batch {
     /// The samples of the batch whose inputs' names end in `suffix`: images `[n,h,w,c]`, features
     /// `[n,d]`.
-    pub(super) fn samples(&self, tape: &mut Tape, n: usize, suffix: &str) -> Result<Var> {
+    ///
+    /// # Errors
+    /// The tape's own, for an input that has another shape already.
+    pub fn samples(&self, tape: &mut Tape, n: usize, suffix: &str) -> Result<Var> {
         match self {
             Batch::Given(sample) => tape.input(&format!("x{suffix}"), Kind::Float, sample.with(0, &[n])),
             Batch::Picked { count, image: [h, w, c], spec } => {

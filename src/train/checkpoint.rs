@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::config::Config;
 use super::files::write_atomically;
 use super::history::History;
+use super::values::Precision;
 use crate::error::{Error, Result};
 use crate::program::{Session, Values};
 use crate::tape::Kind;
@@ -33,7 +34,7 @@ pub(super) struct Progress {
 
 /// Writes the sessions' floating-point states (each under its name's prefix) and the progress.
 pub(super) fn save(path: &Path, sessions: &[(String, &Session)], progress: &Progress) -> Result<()> {
-    let wide = progress.config.precision == "f64";
+    let wide = progress.config.precision == Precision::F64;
     let dtype = if wide { Dtype::F64 } else { Dtype::F32 };
     let mut tensors = Vec::new();
     for (prefix, session) in sessions {

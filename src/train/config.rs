@@ -1,85 +1,209 @@
 use std::path::PathBuf;
 
+use clap::Args;
+use clap::builder::ArgPredicate;
 use serde::{Deserialize, Serialize};
 
 use super::method::Method;
+use super::values::{MODELS, Precision, ROUTES, factor, model, positive, rate, share};
 use crate::data::{DatasetKind, Noise};
 use crate::error::{Error, Result};
 use crate::meta::schemes::MwNetRecipe;
 use crate::meta::{Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
 use crate::nn::{WeightNet, WeightNetInit};
 
-/// Everything that decides a run's results. Two runs of one configuration have the same bits, on
-/// any number of threads.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+/// Everything that decides a run's results: the fields of `config.toml`, and the flags of all
+/// commands that train. Two runs of one configuration have the same bits, on any number of threads.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, Args)]
 #[serde(deny_unknown_fields)]
+#[command(next_help_heading = "Data", allow_negative_numbers = true)]
 pub struct Config {
-    /// Which data set.
+    /// fashion-mnist-mini (built in), mnist, fashion-mnist, cifar10, cifar100, or folder
+    /// (train/<class>/*.jpg|png, test/...)
+    #[arg(long, value_name = "NAME", default_value_t = Config::default().dataset)]
     #[serde(with = "text")]
     pub dataset: DatasetKind,
-    /// Where it lies, unless it is built in.
+    /// Folder with the data set's files; all but the built-in one need it
+    #[arg(long, value_name = "DIR")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
-    /// Label noise.
+    /// Label noise of the training set: none, or with a probability P uniform:P (a label drawn anew
+    /// from all classes), flip:P (one wrong class for each), flip2:P (two) [default: uniform:0.6,
+    /// or none beside --imbalance]
+    #[arg(
+        long,
+        value_name = "NOISE",
+        default_value_t = Config::default().noise,
+        default_value_if("imbalance", ArgPredicate::IsPresent, "none"),
+        hide_default_value = true
+    )]
     #[serde(with = "text")]
     pub noise: Noise,
-    /// Imbalance factor of a long tail.
+    /// Long tail: the largest class has IF times the images of the smallest
+    #[arg(long, value_name = "IF", value_parser = factor)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imbalance: Option<f64>,
-    /// Images of the meta set, if not [`crate::data::default_meta_size`].
+    /// Clean images set apart for the meta set, the same number of each class [default: 1000; 10 a
+    /// class for a long tail without noise]
+    #[arg(long, value_name = "N", value_parser = positive)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meta_size: Option<usize>,
-    /// The classifier, by name.
+    /// The classifier
+    #[arg(long, value_name = MODELS, default_value_t = Config::default().model, value_parser = model)]
     pub model: String,
     /// What is trained first; the baseline is always uniform.
+    #[arg(skip = Config::default().method)]
     #[serde(with = "text")]
     pub method: Method,
     /// Whether the uniform baseline is trained beside it.
+    #[arg(skip)]
     pub baseline: bool,
-    /// Virtual steps of a meta step, each on a batch of its own.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub unroll: usize,
-    /// The weight net takes a step once in this many steps.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub theta_every: usize,
-    /// How the hypergradient is computed.
-    #[serde(with = "text")]
-    pub route: Route,
-    /// Mean or normalised weights.
+    /// Weights of a batch: normalised (V over the sum of V) or mean (V/n)
+    #[arg(
+        long,
+        value_name = "mean|normalised",
+        default_value_t = Config::default().weights,
+        help_heading = "Meta step"
+    )]
     #[serde(with = "text")]
     pub weights: Weights,
-    /// Whether the loss that V reads is differentiated through.
+    /// Differentiate the loss that the weight net reads, too
+    #[arg(long, help_heading = "Meta step")]
     pub undetached: bool,
-    /// The virtual step's rule.
+    /// The virtual step's rule: plain SGD, or momentum and weight decay as in the real step
+    #[arg(
+        long = "virtual",
+        value_name = "plain|momentum",
+        default_value_t = Config::default().virtual_step,
+        help_heading = "Meta step"
+    )]
     #[serde(rename = "virtual", with = "text")]
     pub virtual_step: VirtualStep,
-    /// V's optimiser.
+    /// Virtual steps, each on a batch of its own, through which the hypergradient goes; 1 as
+    /// published
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = one(),
+        value_parser = positive,
+        help_heading = "Meta step"
+    )]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub unroll: usize,
+    /// How the hypergradient is computed
+    #[arg(long, value_name = ROUTES, default_value_t = Config::default().route, help_heading = "Meta step")]
+    #[serde(with = "text")]
+    pub route: Route,
+    /// The weight net takes a step once in K steps of the classifier
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = one(),
+        value_parser = positive,
+        help_heading = "Meta step"
+    )]
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub theta_every: usize,
+    /// The weight net's optimiser: adam (1e-3, L2 1e-4), sgd-noise (1e-3, Nesterov 0.9, weight
+    /// decay 5e-4) or sgd-imbalance (1e-5, the same)
+    #[arg(
+        long,
+        value_name = "PRESET",
+        default_value_t = Config::default().weight_net_preset,
+        help_heading = "Meta step"
+    )]
     #[serde(with = "text")]
     pub weight_net_preset: Preset,
-    /// V's learning rate, if not [`Preset::lr`].
+    /// The weight net's learning rate [default: its optimiser's; 2e-3 for adam with kinks]
+    #[arg(
+        long,
+        value_name = "LR",
+        value_parser = rate,
+        help_heading = "Meta step"
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_net_lr: Option<f64>,
-    /// Where V's parameters begin.
+    /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5
+    /// everywhere), or faithful (PyTorch's default, as published)
+    #[arg(
+        long,
+        value_name = "INIT",
+        default_value_t = Config::default().weight_net_init,
+        help_heading = "Meta step"
+    )]
     #[serde(with = "text")]
     pub weight_net_init: WeightNetInit,
-    /// Passes over the training set.
-    pub epochs: usize,
-    /// Images of a training batch, and of a meta batch.
-    pub batch: usize,
-    /// Learning rate of the first epoch.
-    pub lr: f64,
-    /// Epochs (from 0) at whose start the learning rate is divided by 10.
-    pub milestones: Vec<usize>,
-    /// Momentum of the classifier's SGD.
+    /// Momentum of the classifier's SGD
+    #[arg(
+        long,
+        value_name = "MU",
+        default_value_t = Config::default().momentum,
+        value_parser = share,
+        help_heading = "Meta step"
+    )]
     pub momentum: f64,
-    /// Nesterov's form of it.
+    /// Nesterov's form of that momentum
+    #[arg(long, help_heading = "Meta step")]
     pub nesterov: bool,
-    /// L2 coefficient of the classifier, batch norm's scales and biases included.
+    /// L2 coefficient of the classifier, batch norm's scales and biases included
+    #[arg(
+        long,
+        value_name = "L2",
+        default_value_t = Config::default().weight_decay,
+        value_parser = share,
+        help_heading = "Meta step"
+    )]
     pub weight_decay: f64,
+    /// The classifier's learning rate, in the first epoch
+    #[arg(
+        long,
+        value_name = "LR",
+        default_value_t = Config::default().lr,
+        value_parser = rate,
+        help_heading = "Meta step"
+    )]
+    pub lr: f64,
+    /// Passes over the training set
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = Config::default().epochs,
+        value_parser = positive,
+        help_heading = "Schedule"
+    )]
+    pub epochs: usize,
+    /// Samples of a batch, and of a meta batch
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = Config::default().batch,
+        value_parser = positive,
+        help_heading = "Schedule"
+    )]
+    pub batch: usize,
+    /// Numbers of epochs, ascending and separated by commas, after which the learning rate is
+    /// divided by 10 [default: 66% and 85% of --epochs]
+    #[arg(
+        long,
+        value_name = "EPOCHS",
+        value_delimiter = ',',
+        value_parser = positive,
+        help_heading = "Schedule"
+    )]
+    pub milestones: Vec<usize>,
     /// Decides the split, the noise, the first parameters and the order of batches.
+    #[arg(skip = Config::default().seed)]
     pub seed: u64,
-    /// `f32`, `f64`, `tf32` or `bf16`.
-    pub precision: String,
+    /// Floating-point numbers: f32 anywhere; f64 on the CPU; on a GPU also tf32 (products of
+    /// factors rounded to 10 bits) and bf16 (activations stored in 16 bits, too)
+    #[arg(
+        long,
+        value_name = "f32|f64|tf32|bf16",
+        default_value_t = Config::default().precision,
+        help_heading = "Machine"
+    )]
+    #[serde(with = "text")]
+    pub precision: Precision,
 }
 
 impl Default for Config {
@@ -106,12 +230,12 @@ impl Default for Config {
             epochs: 20,
             batch: 100,
             lr: 0.05,
-            milestones: vec![13, 17],
+            milestones: Config::milestones_of(20),
             momentum: 0.9,
             nesterov: false,
             weight_decay: 5e-4,
             seed: 1,
-            precision: "f32".into(),
+            precision: Precision::F32,
         }
     }
 }
@@ -128,7 +252,7 @@ impl Config {
             route: self.route,
             classifier: self.classifier(),
             weight_net: weight_net.optimiser().0,
-            probe: probe(self.precision == "f64"),
+            probe: probe(self.precision == Precision::F64),
         }
     }
 
@@ -168,6 +292,12 @@ impl Config {
         (preset.optimiser().0, self.weight_net_lr.unwrap_or(lr))
     }
 
+    /// The epochs at whose start the learning rate drops unless told otherwise: ⌊66%⌋ and ⌊85%⌋ of
+    /// all, where that is not before the first.
+    pub fn milestones_of(epochs: usize) -> Vec<usize> {
+        [66, 85].map(|percent| epochs * percent / 100).into_iter().filter(|m| *m > 0).collect()
+    }
+
     /// The classifier's learning rate in an epoch (from 0): divided by 10 at every milestone.
     pub fn lr_at(&self, epoch: usize) -> f64 {
         let drops = self.milestones.iter().filter(|m| epoch >= **m).count();
@@ -196,10 +326,6 @@ impl Config {
         }
         if !(self.lr.is_finite() && self.lr > 0.0) {
             return usage(format!("--lr {} is not a positive number", self.lr));
-        }
-        if !["f32", "f64", "tf32", "bf16"].contains(&self.precision.as_str()) {
-            let known = "f32, f64, tf32, bf16";
-            return usage(format!("--precision `{}` is not known; choose one of {known}", self.precision));
         }
         if self.theta_every == 0 {
             return usage("--theta-every 0 never moves the weight net; give at least 1".into());

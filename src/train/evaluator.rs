@@ -5,7 +5,7 @@ use crate::data;
 use crate::error::Result;
 use crate::meta::Evaluation;
 use crate::meta::schemes::{Predictions, Set, Trained};
-use crate::program::{Options, Program, Session, Values};
+use crate::program::{Options, Plan, Program, Session, Values};
 use crate::tape::Tape;
 
 /// Images of one evaluation pass.
@@ -22,7 +22,7 @@ impl Evaluator {
         let mut tape = Tape::new();
         let plain = data.batch(false);
         Evaluation { net: data.net(), data: &plain, batch: AT_ONCE }.record(&mut tape)?;
-        Ok(Evaluator { program: session.compile(&tape, Options::default())? })
+        Ok(Evaluator { program: data.load(Plan::new(&tape, Options::default())?, session)? })
     }
 
     /// Predictions on a set.

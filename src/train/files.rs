@@ -56,7 +56,10 @@ impl Claim {
 
 /// Writes a file so that at any moment, a crash or a full disk included, the old or the new content
 /// is there, never a part.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// If the system refuses.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = Path::new(&partial);

@@ -10,7 +10,7 @@ use super::step::{Given, StepProgram};
 use crate::data::Batcher;
 use crate::error::{Error, Result};
 use crate::meta::schemes::{Draw, Memory, Moment, Predictions, Scheme, Set, Stages, argmax};
-use crate::program::{Session, Values};
+use crate::program::Session;
 
 /// Losses at which the curve of V is drawn: 0, 0.05, … 8.
 const CURVE_POINTS: usize = 161;
@@ -85,20 +85,13 @@ impl Learner {
     }
 
     fn of(method: Method, scheme: Box<dyn Scheme>, data: &Prepared, mut session: Session) -> Result<Learner> {
-        let config = &data.config;
-        // A run of one precision that went on in the other would do so silently.
-        if session.precision() != config.precision {
-            let machine = session.describe();
-            return Err(Error::Program(format!("a run in {} cannot use {machine}", config.precision)));
-        }
-        session.initialise(config.seed)?;
+        data.begin(&mut session)?;
         let (train, meta) = (data.batcher(false)?, data.batcher(true)?);
         let steps = (0..scheme.stages().map_or(scheme.programs(), Stages::steps))
             .map(|stage| StepProgram::new(scheme.as_ref(), stage, data, &mut session))
             .collect::<Result<Vec<_>>>()?;
         let evaluator = Evaluator::new(data, &mut session)?;
         let curve = WeightCurve::new(scheme.as_ref(), &mut session)?;
-        session.write_state("pixels", Values::Byte(data.pixels()))?;
         let memory = Memory::new();
         Ok(Learner { method, session, steps, evaluator, curve, scheme, train, meta, memory })
     }

@@ -3,6 +3,7 @@
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `config.rs` | [`Config`]: everything that decides a run's results, as `config.toml` |
+//! | `values.rs` | [`values`]: single values as people type them |
 //! | `method.rs` | [`Method`]: which scheme weights the samples |
 //! | `step.rs` | a method's step program, and what its inputs are given |
 //! | `prepared.rs` | [`Prepared`]: a run's data, split and corrupted |
@@ -47,10 +48,12 @@ mod signal;
 mod statistics;
 mod step;
 mod stepper;
+pub mod values;
 
 pub use cells::CellFolder;
 pub use comparison::{Comparison, MethodSummary};
 pub use config::Config;
+pub use files::write_atomically;
 pub use grid::{Cell, CellId, DataNames, Grid, Plan};
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Measured, StepReport};

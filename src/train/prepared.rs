@@ -7,8 +7,9 @@ use crate::error::{Error, Result};
 use crate::meta::Batch;
 use crate::meta::schemes::{Set, class_groups};
 use crate::nn::{self, Model, SharedModel, Summary, WeightNet};
+use crate::program::{Plan, Program, Session, Values};
 use crate::seed::Stream;
-use crate::tape::{GatherSpec, Scalar};
+use crate::tape::{GatherSpec, Scalar, Shape};
 
 /// The data of a run, ready for training: shared by all methods.
 pub struct Prepared {
@@ -41,8 +42,22 @@ impl Prepared {
     /// # Errors
     /// As there.
     pub fn with(config: Config, net: impl FnOnce(usize) -> Result<SharedModel>) -> Result<Prepared> {
+        // Before anything is read.
         config.check()?;
         let dataset = data::load(config.dataset, config.data_dir.as_deref())?;
+        Prepared::of(config, dataset, net)
+    }
+
+    /// As [`Prepared::with`], for data that are in memory already.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of(
+        config: Config,
+        dataset: Dataset,
+        net: impl FnOnce(usize) -> Result<SharedModel>,
+    ) -> Result<Prepared> {
+        config.check()?;
         let how = SplitConfig {
             noise: config.noise,
             imbalance: config.imbalance,
@@ -52,16 +67,11 @@ impl Prepared {
             seed: config.seed,
         };
         let split = data::split(&dataset, &how)?;
-        let train = &dataset.train;
-        let image = [train.height, train.width, train.channels];
         let net = net(dataset.classes())?;
-        let fits = Summary::of(net.as_ref(), &image.into());
-        fits.map_err(|e| {
-            let [h, w, c] = image;
-            Error::Data(format!("`{}` cannot take images of {h}x{w}x{c}: {e}", config.model))
-        })?;
         let pixels = [&dataset.train.pixels[..], &dataset.test.pixels[..]].concat();
         let prepared = Prepared { config, dataset, split, net, pixels };
+        let fits = Summary::of(prepared.net(), &prepared.image());
+        fits.map_err(|e| Error::Data(format!("the images are not for {}: {e}", prepared.network())))?;
         // They refuse a batch that is larger than the training set.
         prepared.batcher(false)?;
         prepared.batcher(true)?;
@@ -79,20 +89,44 @@ impl Prepared {
         format!("{} on {height}x{width}x{channels}, {} classes", self.config.model, self.dataset.classes())
     }
 
-    /// All images, the training set's first: what lies on the device as `pixels`.
-    pub(super) fn pixels(&self) -> &[u8] {
-        &self.pixels
+    /// A session that begins a run: its first parameters, and all images.
+    ///
+    /// # Errors
+    /// If the session is of another precision: it would go on in the other silently.
+    pub fn begin(&self, session: &mut Session) -> Result<()> {
+        let (precision, machine) = (self.config.precision, session.describe());
+        if session.precision() != precision.name() {
+            return Err(Error::Program(format!("a run in {precision} cannot use {machine}")));
+        }
+        session.initialise(self.config.seed)
+    }
+
+    /// Loads a program into a session, with the images if it is the first that reads them.
+    pub(super) fn load(&self, plan: Plan, session: &mut Session) -> Result<Program> {
+        let there = |session: &Session| session.states().iter().any(|s| s.name == "pixels");
+        let had = there(session);
+        let program = session.load(plan)?;
+        if !had && there(session) {
+            session.write_state("pixels", Values::Byte(&self.pixels))?;
+        }
+        Ok(program)
     }
 
     /// The images on the device, and their normalisation; `augmented` with the border that crops
     /// are taken from.
-    pub(super) fn batch(&self, augmented: bool) -> Batch {
+    pub fn batch(&self, augmented: bool) -> Batch {
         let scalars = |v: &[f64]| v.iter().copied().map(Scalar).collect();
         let pad = self.dataset.augment.filter(|_| augmented).map_or(0, |a| a.pad);
         let spec = GatherSpec { mean: scalars(&self.dataset.mean), std: scalars(&self.dataset.std), pad };
         let Images { height, width, channels, .. } = self.dataset.train;
         let count = self.dataset.train.len() + self.dataset.test.len();
         Batch::Picked { count, image: [height, width, channels], spec }
+    }
+
+    /// `[h, w, c]` of an image.
+    pub fn image(&self) -> Shape {
+        let Images { height, width, channels, .. } = self.dataset.train;
+        [height, width, channels].into()
     }
 
     /// Places of a set's images among all images on the device.
@@ -115,7 +149,7 @@ impl Prepared {
     }
 
     /// Training samples of each class, by their labels as given.
-    pub(super) fn class_counts(&self) -> Vec<usize> {
+    pub fn class_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.dataset.classes()];
         self.split.train.labels.iter().for_each(|label| counts[*label as usize] += 1);
         counts

@@ -4,7 +4,7 @@ use super::prepared::Prepared;
 use super::stepper::{At, Stepper};
 use crate::error::{Error, Result};
 use crate::meta::{ClosedForm, Order, ThetaValues};
-use crate::program::{Session, Values};
+use crate::program::Session;
 
 /// One sample of one meta step: a row of the signal's CSV file.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -74,9 +74,8 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// As [`Stepper::new`].
     pub fn new(data: &'a Prepared, mut session: Session) -> Result<Walk<'a>> {
-        session.initialise(data.config.seed)?;
+        data.begin(&mut session)?;
         let stepper = Stepper::new(data, Order::Published, &data.split.meta, &mut session)?;
-        session.write_state("pixels", Values::Byte(data.pixels()))?;
         Ok(Walk { data, session, stepper, done: 0 })
     }
 

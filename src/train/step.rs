@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::meta::Optimiser;
 use crate::meta::schemes::{Scheme, TrainStep};
 use crate::nn::{feed_dropout, is_noise};
-use crate::program::{InputId, Options, OutputId, Program, Session, Values};
+use crate::program::{InputId, Options, OutputId, Plan, Program, Session, Values};
 use crate::tape::Tape;
 
 /// What an input is given.
@@ -47,7 +47,8 @@ pub(super) struct Fed {
 
 impl Fed {
     /// A program of steps on images that are picked.
-    pub fn new(program: Program) -> Result<Fed> {
+    pub fn new(plan: Plan, data: &Prepared, session: &mut Session) -> Result<Fed> {
+        let program = data.load(plan, session)?;
         let mut inputs = Vec::new();
         for input in program.inputs().iter().filter(|input| !is_noise(&input.name)) {
             let feed = match input.name.as_str() {
@@ -136,13 +137,14 @@ impl StepProgram {
         let mut tape = Tape::new();
         let step = TrainStep { net, optimiser, data: &images, batch: [config.batch; 2], stage };
         scheme.record(&mut tape, &step)?;
-        let program = session.compile(&tape, Options::default())?;
+        let fed = Fed::new(Plan::new(&tape, Options::default())?, data, session)?;
+        let program = &fed.program;
         Ok(StepProgram {
             loss: program.output("loss")?,
             correct: program.output("correct")?,
             meta_loss: program.output("meta_loss").ok(),
             weight: program.output("weight").ok(),
-            fed: Fed::new(program)?,
+            fed,
         })
     }
 }

@@ -1,10 +1,10 @@
 use super::prepared::Prepared;
 use super::step::{Fed, Given};
-use crate::data::{BatchConfig, Batcher, Labelled};
+use crate::data::{Batch, BatchConfig, Batcher, Labelled};
 use crate::error::Result;
 use crate::meta::{MetaStep, Optimiser, Order, PlainStep};
 use crate::nn::GROUPS;
-use crate::program::{Options, Program, Session};
+use crate::program::{Options, Plan, Program, Session};
 use crate::seed::Stream;
 use crate::tape::Tape;
 
@@ -36,7 +36,7 @@ impl Stepper {
     /// # Errors
     /// As [`Stepper::for_training`].
     pub fn new(data: &Prepared, order: Order, meta: &Labelled, session: &mut Session) -> Result<Stepper> {
-        Stepper::compile(data, &Stepper::tape(data, order)?, meta, session)
+        Stepper::load(data, Plan::new(&Stepper::tape(data, order)?, Options::default())?, meta, session)
     }
 
     /// The step with the outputs that training reads. States are the session's, by name. Meta
@@ -52,10 +52,14 @@ impl Stepper {
     ) -> Result<Stepper> {
         let tape =
             if order == Order::Published { Stepper::lean_tape(data) } else { Stepper::tape(data, order) };
-        Stepper::compile(data, &tape?, meta, session)
+        Stepper::load(data, Plan::new(&tape?, Options::default())?, meta, session)
     }
 
-    fn compile(data: &Prepared, tape: &Tape, meta: &Labelled, session: &mut Session) -> Result<Stepper> {
+    /// A step that is planned already.
+    ///
+    /// # Errors
+    /// As [`Stepper::for_training`].
+    pub fn load(data: &Prepared, plan: Plan, meta: &Labelled, session: &mut Session) -> Result<Stepper> {
         let Prepared { config, split, .. } = data;
         let how = |stream| BatchConfig {
             size: config.batch,
@@ -65,7 +69,7 @@ impl Stepper {
         };
         let train = Batcher::per_epoch(&split.train.indices, &split.train.labels, how(Stream::TrainBatches))?;
         let meta = Batcher::endless(&meta.indices, &meta.labels, how(Stream::MetaBatches))?;
-        let fed = Fed::new(session.compile(tape, Options::default())?)?;
+        let fed = Fed::new(plan, data, session)?;
         let own = vec![
             ("lr.theta", vec![config.weight_net_rule(config.method).1]),
             (GROUPS, data.weight_net(config.method).groups_input()),
@@ -117,6 +121,23 @@ impl Stepper {
     /// The compiled step, for its outputs.
     pub fn program(&self) -> &Program {
         &self.fed.program
+    }
+
+    /// All of `∂L_meta/∂θ` as the last step computed it, parameter after parameter; empty if the
+    /// program does not keep it.
+    ///
+    /// # Errors
+    /// Those of the machine.
+    pub fn hypergrad(&self, session: &Session) -> Result<Vec<f64>> {
+        let program = self.program();
+        let outputs = program.outputs().filter(|o| o.name.starts_with("hypergrad."));
+        let parts = outputs.map(|o| session.fetch(program, &o.name));
+        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// The training batch of `step`; the meta batch; those of further virtual steps.
+    pub fn batches(&mut self, at: At) -> [&Batch; 2] {
+        [self.train.batch(at.step), self.meta.batch(at.meta_step)]
     }
 
     /// Places in the training set of the batch of `step`.

@@ -2,10 +2,11 @@
 
 use clap::Args;
 use metatape::meta::Route;
+use metatape::train::values::{MODELS, Precision, ROUTES, model, positive};
 
 use super::rates::Card;
-use crate::cli::args::{DeviceArgs, MODELS, ROUTES};
-use crate::cli::values::{Graphs, Precision, model, positive};
+use crate::cli::args::DeviceArgs;
+use crate::cli::values::Graphs;
 
 /// `metatape bench`.
 #[derive(Args, Clone, Debug)]
@@ -45,7 +46,11 @@ pub struct BenchArgs {
     /// the floor. With --device cuda no card is needed
     #[arg(long, conflicts_with_all = ["steps", "profile", "no_graph", "graphs"])]
     pub plan: bool,
-    /// Threads, precision, device.
+    /// Floating-point numbers: f32 anywhere; f64 on the CPU; on a GPU also tf32 (products of
+    /// factors rounded to 10 bits) and bf16 (activations stored in 16 bits, too)
+    #[arg(long, value_name = "f32|f64|tf32|bf16", default_value_t = Precision::F32, help_heading = "Machine")]
+    pub precision: Precision,
+    /// Threads, device.
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Several kinds of floating-point numbers, separated by commas

@@ -3,11 +3,11 @@
 use metatape::Result;
 use metatape::program::{Place, Plan, Tensor, Work};
 use metatape::tape::Kind;
+use metatape::train::values::Precision;
 use serde_json::{Map, Value, json};
 
 use crate::cli::cuda::{self, Command};
 use crate::cli::device::On;
-use crate::cli::values::Precision;
 
 /// A launch of at most so many blocks leaves three quarters of an H100's 132 processors idle.
 const FEW_BLOCKS: u64 = 32;

@@ -18,13 +18,13 @@ mod steps;
 mod timed;
 
 pub use args::BenchArgs;
-pub use steps::Steps;
+pub use steps::{plans, prepared};
 
 use metatape::meta::Route;
 use metatape::{Error, Result};
 use serde_json::{Map, Value};
 
-use super::args::DeviceArgs;
+use super::device::Machine;
 use super::report;
 use super::values::Graphs;
 
@@ -33,7 +33,7 @@ struct Configuration<'a> {
     args: &'a BenchArgs,
     model: &'a str,
     /// With the configuration's precision.
-    device: DeviceArgs,
+    device: Machine,
     /// Whether a GPU replays captured graphs.
     graphs: bool,
     /// Whether this process has done nothing before it.
@@ -68,7 +68,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
                 failed += 1;
                 if args.json_lines {
                     let mut fields = configuration.json();
-                    fields.insert("device".into(), configuration.device.device.to_string().into());
+                    fields.insert("device".into(), configuration.args.device.device.to_string().into());
                     fields.insert("error".into(), error.to_string().into());
                     report::print(Value::Object(fields))?;
                 } else {
@@ -91,7 +91,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 /// All combinations of what was asked for, the models outermost.
 fn configurations(args: &BenchArgs) -> Vec<Configuration<'_>> {
     let models = if args.models.is_empty() { std::slice::from_ref(&args.model) } else { &args.models };
-    let precision = [args.device.precision];
+    let precision = [args.precision];
     let precisions = if args.precisions.is_empty() { &precision[..] } else { &args.precisions };
     let graphs: &[bool] = match args.graphs {
         _ if args.no_graph => &[false],
@@ -102,7 +102,7 @@ fn configurations(args: &BenchArgs) -> Vec<Configuration<'_>> {
     let mut all = Vec::new();
     for model in models {
         for precision in precisions {
-            let device = DeviceArgs { precision: *precision, ..args.device.clone() };
+            let device = args.device.machine(*precision);
             // Where there are no graphs, there is nothing to compare.
             let graphs = if args.plan || !device.may_be_gpu() { &graphs[..1] } else { graphs };
             for graphs in graphs {

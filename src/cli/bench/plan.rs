@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::forecast::{Forecast, Part};
 use super::rates::{Card, Floor, Rates};
-use super::steps::Steps;
+use super::steps::{plans, prepared};
 use super::{Configuration, Report};
 use crate::cli::device::On;
 use crate::cli::report;
@@ -25,8 +25,8 @@ struct Planned {
 pub fn run(configuration: &Configuration) -> Result<Report> {
     let Configuration { args, model, device, .. } = configuration;
     let on = device.on()?;
-    let steps = Steps::new(model, args.batch, args.route)?;
-    let [plain, meta] = [steps.plain()?, steps.meta()?].map(|p| Forecast::new(&p, on, device.precision));
+    let data = prepared(model, args.batch, args.route, device.precision)?;
+    let [plain, meta] = plans(&data)?.map(|plan| Forecast::new(&plan, on, device.precision));
     let (plain, meta) = (plain?, meta?);
     let [of_plain, of_meta] = match (on, &args.rates) {
         (On::Cuda(precision), card) => {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use metatape::backend::cpu::rates::{copy_rate, multiply_add_rate};
 use metatape::backend::cpu::team::Team;
+use metatape::train::values::Precision;
 use metatape::words::counted;
 use metatape::{Error, Result};
 use serde_json::{Value, json};
@@ -12,7 +13,6 @@ use serde_json::{Value, json};
 use super::forecast::Forecast;
 use crate::cli::cuda;
 use crate::cli::report;
-use crate::cli::values::Precision;
 
 /// Seconds from the begin of one command of a captured graph to that of the next where the next
 /// waits for it and neither has much to do. An assumption, of no data sheet.

@@ -1,68 +1,61 @@
-//! The two steps that are planned and timed, as tapes.
+//! The two steps that are planned and timed, and the random images that they are timed on.
 
 use metatape::Result;
-use metatape::meta::{Batch, MetaStep, Optimiser, PlainStep, Preset, Route, StepConfig};
-use metatape::nn::{self, SharedModel, WeightNet, WeightNetInit};
+use metatape::data::{Augment, Dataset, Images};
+use metatape::meta::{Route, Weights};
+use metatape::nn;
 use metatape::program::{Options, Plan};
-use metatape::tape::{GatherSpec, Scalar, Tape};
+use metatape::train::values::Precision;
+use metatape::train::{Config, Prepared, Stepper};
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64;
 
-/// Random images in memory, from which batches are gathered.
-pub const IMAGES: usize = 1000;
-pub const CLASSES: usize = 10;
+/// Random images in memory, if twice a batch is not more.
+const IMAGES: usize = 1000;
+const CLASSES: usize = 10;
 
-/// A plain step and a meta step of one network.
-pub struct Steps {
-    net: SharedModel,
-    pub weight_net: WeightNet,
-    pub config: StepConfig,
-    /// `[h, w, c]` of an image.
-    pub image: [usize; 3],
-    data: Batch,
-    batch: usize,
+/// 28×28 grey images for the small networks, 32×32 in colour for the others, with the border for
+/// crops that training has there.
+///
+/// # Errors
+/// As [`Prepared::of`].
+pub fn prepared(model: &str, batch: usize, route: Route, precision: Precision) -> Result<Prepared> {
+    let grey = matches!(model, "mlp" | "lenet");
+    let [height, width, channels] = if grey { [28, 28, 1] } else { [32, 32, 3] };
+    let mut rng = Pcg64::seed_from_u64(1);
+    let mut images = |count: usize| {
+        let mut pixels = vec![0; count * height * width * channels];
+        rng.fill_bytes(&mut pixels);
+        let labels = (0..count).map(|i| (i % CLASSES) as i32).collect();
+        Images { name: "random".into(), height, width, channels, pixels, labels }
+    };
+    let dataset = Dataset {
+        name: "random".into(),
+        train: images(IMAGES.max(2 * batch)),
+        test: images(CLASSES),
+        class_names: (0..CLASSES).map(|class| class.to_string()).collect(),
+        coarse: None,
+        mean: vec![0.5; channels],
+        std: vec![0.29; channels],
+        augment: (!grey).then_some(Augment { pad: 4, flip: true }),
+    };
+    let config = Config {
+        model: model.into(),
+        meta_size: Some(10 * CLASSES),
+        weights: Weights::Mean,
+        batch,
+        route,
+        precision,
+        ..Config::default()
+    };
+    Prepared::of(config, dataset, |classes| nn::named(model, classes))
 }
 
-impl Steps {
-    /// 28×28 grey images for the small networks, 32×32 in colour for the others, with the border
-    /// for crops that training has there.
-    pub fn new(model: &str, batch: usize, route: Route) -> Result<Steps> {
-        let grey = matches!(model, "mlp" | "lenet");
-        let image = if grey { [28, 28, 1] } else { [32, 32, 3] };
-        let spec = GatherSpec {
-            mean: vec![Scalar(0.5); image[2]],
-            std: vec![Scalar(0.29); image[2]],
-            pad: if grey { 0 } else { 4 },
-        };
-        let weight_net = WeightNet {
-            hidden: 100,
-            init: WeightNetInit::Kinks,
-            slope: Preset::Adam.slope(),
-            groups: Vec::new(),
-        };
-        Ok(Steps {
-            net: nn::named(model, CLASSES)?,
-            weight_net,
-            config: StepConfig { route, ..StepConfig::default() },
-            image,
-            data: Batch::Picked { count: IMAGES, image, spec },
-            batch,
-        })
-    }
-
-    /// The whole meta step.
-    pub fn meta(&self) -> Result<Plan> {
-        let Steps { net, weight_net, config, data, batch, .. } = self;
-        let (net, mut tape) = (net.as_ref(), Tape::new());
-        let step = MetaStep { net, weight_net, config, data, batch: [*batch; 2] };
-        step.record(&mut tape, false)?;
-        Plan::new(&tape, Options::default())
-    }
-
-    /// A step of the classifier alone.
-    pub fn plain(&self) -> Result<Plan> {
-        let Steps { net, config, data, batch, .. } = self;
-        let (net, mut tape) = (net.as_ref(), Tape::new());
-        PlainStep { net, optimiser: Optimiser::Sgd(config.classifier), data, batch: *batch }
-            .record(&mut tape)?;
-        Plan::new(&tape, Options::default())
-    }
+/// A plain step, and the whole meta step.
+///
+/// # Errors
+/// As [`Stepper::lean_tape`].
+pub fn plans(data: &Prepared) -> Result<[Plan; 2]> {
+    let plan = |tape| Plan::new(&tape, Options::default());
+    Ok([plan(Stepper::plain_tape(data)?)?, plan(Stepper::lean_tape(data)?)?])
 }

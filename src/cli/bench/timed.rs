@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use metatape::meta::Preset;
-use metatape::nn::WeightNetInit;
-use metatape::program::{Plan, Program, Session, Values};
+use metatape::program::{Plan, Program, Session};
+use metatape::train::{At, Prepared, Stepper};
 use metatape::words::counted;
 use metatape::{Error, Result};
-use rand::{RngExt, SeedableRng};
-use rand_pcg::Pcg64;
 use serde_json::{Value, json};
 
 use super::forecast::Forecast;
 use super::plan::no_card;
 use super::rates::{Card, Floor, Rates};
-use super::steps::{CLASSES, IMAGES, Steps};
+use super::steps::{plans, prepared};
 use super::{Configuration, Report};
 use crate::cli::cuda::SharedGpu;
 use crate::cli::device::On;
@@ -26,46 +23,39 @@ const WARM_UP: usize = 2;
 /// The two kinds take turns, so that a disturbance hits both: in this many turns each, if there are
 /// as many steps.
 const TURNS: usize = 5;
-const LR: f64 = 0.05;
 
 /// A program that is being timed.
 struct Timed {
-    program: Program,
+    stepper: Stepper,
     forecast: Forecast,
-    /// Its pairs of inputs for picks and labels.
-    batches: Vec<[&'static str; 2]>,
+    /// The next step.
+    at: At,
     ms: Vec<f64>,
 }
 
 /// Times both kinds of steps, on a GPU that may be open already.
 pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Result<Report> {
     let Configuration { args, model, device, graphs, first } = configuration;
-    let steps = Steps::new(model, args.batch, args.route)?;
+    let data = prepared(model, args.batch, args.route, device.precision)?;
     let (backend, on) = device.backend_on(*graphs, opened)?;
     if args.rates.is_some() && on == On::Cpu {
         return Err(no_card());
     }
     let mut session = Session::new(backend);
     let forecast = |plan: &Plan| Forecast::new(plan, on, device.precision);
-    let mut rng = Pcg64::seed_from_u64(1);
-    let plan = steps.meta()?;
-    let batches = vec![["picks", "y"], ["picks_meta", "y_meta"]];
-    let mut meta = Timed::new(&mut session, forecast(&plan)?, plan, batches)?;
-    let pixels: Vec<u8> = (0..IMAGES * steps.image.iter().product::<usize>()).map(|_| rng.random()).collect();
-    session.write_state("pixels", Values::Byte(&pixels))?;
-    session.feed(&meta.program, "lr.theta", Values::Float(&[Preset::Adam.lr(WeightNetInit::Kinks)]))?;
+    let [of_plain, of_meta] = plans(&data)?;
+    let mut meta = Timed::new(&data, &mut session, forecast(&of_meta)?, of_meta)?;
     for _ in 0..WARM_UP {
-        meta.step(&mut session, args.batch, &mut rng)?;
+        meta.step(&mut session)?;
     }
     // Before the plain step is set up: the memory of a process that does meta steps alone.
     // What an earlier configuration has left in the process cannot be told apart.
-    let of_process = || first.then(|| peak_resident_bytes().unwrap_or(meta.program.arena_bytes));
+    let of_process = || first.then(|| peak_resident_bytes().unwrap_or(meta.program().arena_bytes));
     let memory = session.device_bytes().or_else(of_process);
 
-    let plan = steps.plain()?;
-    let mut plain = Timed::new(&mut session, forecast(&plan)?, plan, vec![["picks", "y"]])?;
+    let mut plain = Timed::new(&data, &mut session, forecast(&of_plain)?, of_plain)?;
     for _ in 0..WARM_UP {
-        plain.step(&mut session, args.batch, &mut rng)?;
+        plain.step(&mut session)?;
     }
     meta.ms.clear();
     plain.ms.clear();
@@ -74,11 +64,11 @@ pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Res
         let steps = turn.min(args.steps - meta.ms.len());
         for timed in [&mut plain, &mut meta] {
             for _ in 0..steps {
-                timed.step(&mut session, args.batch, &mut rng)?;
+                timed.step(&mut session)?;
             }
         }
     }
-    let losses = session.fetch(&meta.program, "loss")?;
+    let losses = session.fetch(meta.program(), "loss")?;
     if !losses.iter().all(|l| l.is_finite()) {
         return Err(Error::Numeric(format!(
             "the loss of {model} left the range of {}, so the times mean nothing; take fewer --steps",
@@ -118,7 +108,7 @@ fn profile(session: &mut Session, meta: &Timed) -> Result<Vec<(&'static str, f64
     const RUNS: usize = 5;
     let mut by_name: BTreeMap<&str, f64> = BTreeMap::new();
     for _ in 0..RUNS {
-        for (name, seconds) in session.profile(&meta.program)? {
+        for (name, seconds) in session.profile(meta.program())? {
             *by_name.entry(name).or_default() += seconds * 1e3 / RUNS as f64;
         }
     }
@@ -131,33 +121,23 @@ fn profile(session: &mut Session, meta: &Timed) -> Result<Vec<(&'static str, f64
 }
 
 impl Timed {
-    fn new(
-        session: &mut Session,
-        forecast: Forecast,
-        plan: Plan,
-        batches: Vec<[&'static str; 2]>,
-    ) -> Result<Timed> {
-        let program = session.load(plan)?;
-        session.feed(&program, "lr", Values::Float(&[LR]))?;
-        Ok(Timed { program, forecast, batches, ms: Vec::new() })
+    fn new(data: &Prepared, session: &mut Session, forecast: Forecast, plan: Plan) -> Result<Timed> {
+        let stepper = Stepper::load(data, plan, &data.split.meta, session)?;
+        let at = At { step: 0, meta_step: 0, lr: data.config.lr };
+        Ok(Timed { stepper, forecast, at, ms: Vec::new() })
     }
 
-    /// One step on a batch drawn anew; timed with the upload of its few kilobytes, as in training.
-    fn step(&mut self, session: &mut Session, batch: usize, rng: &mut Pcg64) -> Result<()> {
-        let mut drawn = || -> (Vec<i32>, Vec<i32>) {
-            let pick = |rng: &mut Pcg64| [rng.random_range(0..IMAGES as i32), 0, 0, rng.random_range(0..2)];
-            let picks = (0..batch).flat_map(|_| pick(rng)).collect();
-            (picks, (0..batch).map(|_| rng.random_range(0..CLASSES as i32)).collect())
-        };
-        let drawn: Vec<_> = self.batches.iter().map(|_| drawn()).collect();
+    fn program(&self) -> &Program {
+        self.stepper.program()
+    }
+
+    /// The next step, on its batch; timed with the upload of its few kilobytes, as in training.
+    fn step(&mut self, session: &mut Session) -> Result<()> {
         let start = Instant::now();
-        for ([picks, y], (chosen, labels)) in self.batches.iter().zip(&drawn) {
-            session.feed(&self.program, picks, Values::Int(chosen))?;
-            session.feed(&self.program, y, Values::Int(labels))?;
-        }
-        session.run(&self.program)?;
+        self.stepper.run(session, self.at)?;
         session.wait()?;
         self.ms.push(start.elapsed().as_secs_f64() * 1e3);
+        self.at = At { step: self.at.step + 1, meta_step: self.at.meta_step + 1, ..self.at };
         Ok(())
     }
 
@@ -178,7 +158,7 @@ impl Timed {
     }
 
     fn gflop(&self) -> f64 {
-        self.program.flops as f64 / 1e9
+        self.program().flops as f64 / 1e9
     }
 
     fn row(&self, name: &str, floor: Option<&Floor>) -> Vec<String> {
@@ -188,7 +168,7 @@ impl Timed {
             report::ms(self.median()),
             report::ms(self.least()),
             report::ms(self.most()),
-            self.program.kernels.to_string(),
+            self.program().kernels.to_string(),
             format!("{:.3}", self.gflop()),
             format!("{:.0}", self.gflop() / self.median() * 1e3),
             floor.map_or("unknown".into(), |floor| report::ms(floor.ms())),
@@ -224,8 +204,8 @@ fn json(
     field("meta_ms", meta.json());
     field("ratio", json!(meta.median() / plain.median()));
     field("peak_memory_bytes", json!(memory));
-    field("operations", json!(meta.program.kernels));
-    field("plain_operations", json!(plain.program.kernels));
+    field("operations", json!(meta.program().kernels));
+    field("plain_operations", json!(plain.program().kernels));
     field("gflop", json!(meta.gflop()));
     field("plain_gflop", json!(plain.gflop()));
     for (i, (prefix, timed)) in [("plain_", plain), ("", meta)].into_iter().enumerate() {

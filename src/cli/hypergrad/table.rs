@@ -36,15 +36,15 @@ pub(super) fn print_table(
     skipped: Option<String>,
 ) -> Result<()> {
     let Some(reference) = outcomes.first() else { return Ok(()) };
-    let args = setting.args;
+    let (args, config) = (setting.args, &setting.data.config);
     report::print(format_args!(
         "{}, batch {}, seed {}, {}; {}, noise {}; mean loss {:.6}, meta loss {:.6}\n",
-        args.model,
-        args.batch,
-        args.seed,
+        config.model,
+        config.batch,
+        config.seed,
         device,
-        args.data.dataset,
-        args.data.noise(),
+        config.dataset,
+        config.noise,
         reference.loss,
         reference.meta_loss
     ))?;
@@ -83,7 +83,7 @@ pub(super) fn print_json(
     skipped: Option<String>,
 ) -> Result<()> {
     let Some(reference) = outcomes.first() else { return Ok(()) };
-    let args = setting.args;
+    let (args, config) = (setting.args, &setting.data.config);
     let row = |o: &Outcome| {
         json!({
             "route": o.way.to_string(),
@@ -101,13 +101,13 @@ pub(super) fn print_json(
         .map(|reason| json!({ "route": Route::PerSample.to_string(), "reason": reason }))
         .collect();
     report::print_json(&json!({
-        "model": args.model,
-        "batch": args.batch,
-        "seed": args.seed,
-        "precision": args.device.precision.to_string(),
+        "model": config.model,
+        "batch": config.batch,
+        "seed": config.seed,
+        "precision": config.precision.to_string(),
         "device": device,
-        "dataset": args.data.dataset.to_string(),
-        "noise": args.data.noise().to_string(),
+        "dataset": config.dataset.to_string(),
+        "noise": config.noise.to_string(),
         "loss": reference.loss,
         "meta_loss": reference.meta_loss,
         "hypergrad_norm": norm(&reference.hypergrad),
