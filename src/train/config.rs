@@ -12,6 +12,15 @@ use crate::meta::schemes::MwNetRecipe;
 use crate::meta::{Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
 use crate::nn::{WeightNet, WeightNetInit};
 
+/// Headings of the help.
+const STEP: &str = "Meta step";
+const SCHEDULE: &str = "Schedule";
+
+/// What flags are by default.
+fn own() -> Config {
+    Config::default()
+}
+
 /// Everything that decides a run's results: the fields of `config.toml`, and the flags of all
 /// commands that train. Two runs of one configuration have the same bits, on any number of threads.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, Args)]
@@ -20,7 +29,7 @@ use crate::nn::{WeightNet, WeightNetInit};
 pub struct Config {
     /// fashion-mnist-mini (built in), mnist, fashion-mnist, cifar10, cifar100, or folder
     /// (train/<class>/*.jpg|png, test/...)
-    #[arg(long, value_name = "NAME", default_value_t = Config::default().dataset)]
+    #[arg(long, value_name = "NAME", default_value_t = own().dataset)]
     #[serde(with = "text")]
     pub dataset: DatasetKind,
     /// Folder with the data set's files; all but the built-in one need it
@@ -33,7 +42,7 @@ pub struct Config {
     #[arg(
         long,
         value_name = "NOISE",
-        default_value_t = Config::default().noise,
+        default_value_t = own().noise,
         default_value_if("imbalance", ArgPredicate::IsPresent, "none"),
         hide_default_value = true
     )]
@@ -49,136 +58,98 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meta_size: Option<usize>,
     /// The classifier
-    #[arg(long, value_name = MODELS, default_value_t = Config::default().model, value_parser = model)]
+    #[arg(long, value_name = MODELS, default_value_t = own().model, value_parser = model)]
     pub model: String,
     /// What is trained first; the baseline is always uniform.
-    #[arg(skip = Config::default().method)]
+    #[arg(skip = own().method)]
     #[serde(with = "text")]
     pub method: Method,
     /// Whether the uniform baseline is trained beside it.
     #[arg(skip)]
     pub baseline: bool,
     /// Weights of a batch: normalised (V over the sum of V) or mean (V/n)
-    #[arg(
-        long,
-        value_name = "mean|normalised",
-        default_value_t = Config::default().weights,
-        help_heading = "Meta step"
-    )]
+    #[arg(long, value_name = "mean|normalised", default_value_t = own().weights, help_heading = STEP)]
     #[serde(with = "text")]
     pub weights: Weights,
     /// Differentiate the loss that the weight net reads, too
-    #[arg(long, help_heading = "Meta step")]
+    #[arg(long, help_heading = STEP)]
     pub undetached: bool,
     /// The virtual step's rule: plain SGD, or momentum and weight decay as in the real step
     #[arg(
         long = "virtual",
         value_name = "plain|momentum",
-        default_value_t = Config::default().virtual_step,
-        help_heading = "Meta step"
+        default_value_t = own().virtual_step,
+        help_heading = STEP
     )]
     #[serde(rename = "virtual", with = "text")]
     pub virtual_step: VirtualStep,
     /// Virtual steps, each on a batch of its own, through which the hypergradient goes; 1 as
     /// published
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = one(),
-        value_parser = positive,
-        help_heading = "Meta step"
-    )]
+    #[arg(long, value_name = "K", default_value_t = one(), value_parser = positive, help_heading = STEP)]
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub unroll: usize,
     /// How the hypergradient is computed
-    #[arg(long, value_name = ROUTES, default_value_t = Config::default().route, help_heading = "Meta step")]
+    #[arg(long, value_name = ROUTES, default_value_t = own().route, help_heading = STEP)]
     #[serde(with = "text")]
     pub route: Route,
     /// The weight net takes a step once in K steps of the classifier
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = one(),
-        value_parser = positive,
-        help_heading = "Meta step"
-    )]
+    #[arg(long, value_name = "K", default_value_t = one(), value_parser = positive, help_heading = STEP)]
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub theta_every: usize,
     /// The weight net's optimiser: adam (1e-3, L2 1e-4), sgd-noise (1e-3, Nesterov 0.9, weight
     /// decay 5e-4) or sgd-imbalance (1e-5, the same)
-    #[arg(
-        long,
-        value_name = "PRESET",
-        default_value_t = Config::default().weight_net_preset,
-        help_heading = "Meta step"
-    )]
+    #[arg(long, value_name = "PRESET", default_value_t = own().weight_net_preset, help_heading = STEP)]
     #[serde(with = "text")]
     pub weight_net_preset: Preset,
     /// The weight net's learning rate [default: its optimiser's; 2e-3 for adam with kinks]
-    #[arg(
-        long,
-        value_name = "LR",
-        value_parser = rate,
-        help_heading = "Meta step"
-    )]
+    #[arg(long, value_name = "LR", value_parser = rate, help_heading = STEP)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_net_lr: Option<f64>,
     /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5
     /// everywhere), or faithful (PyTorch's default, as published)
-    #[arg(
-        long,
-        value_name = "INIT",
-        default_value_t = Config::default().weight_net_init,
-        help_heading = "Meta step"
-    )]
+    #[arg(long, value_name = "INIT", default_value_t = own().weight_net_init, help_heading = STEP)]
     #[serde(with = "text")]
     pub weight_net_init: WeightNetInit,
     /// Momentum of the classifier's SGD
     #[arg(
         long,
         value_name = "MU",
-        default_value_t = Config::default().momentum,
+        default_value_t = own().momentum,
         value_parser = share,
-        help_heading = "Meta step"
+        help_heading = STEP
     )]
     pub momentum: f64,
     /// Nesterov's form of that momentum
-    #[arg(long, help_heading = "Meta step")]
+    #[arg(long, help_heading = STEP)]
     pub nesterov: bool,
     /// L2 coefficient of the classifier, batch norm's scales and biases included
     #[arg(
         long,
         value_name = "L2",
-        default_value_t = Config::default().weight_decay,
+        default_value_t = own().weight_decay,
         value_parser = share,
-        help_heading = "Meta step"
+        help_heading = STEP
     )]
     pub weight_decay: f64,
     /// The classifier's learning rate, in the first epoch
-    #[arg(
-        long,
-        value_name = "LR",
-        default_value_t = Config::default().lr,
-        value_parser = rate,
-        help_heading = "Meta step"
-    )]
+    #[arg(long, value_name = "LR", default_value_t = own().lr, value_parser = rate, help_heading = STEP)]
     pub lr: f64,
     /// Passes over the training set
     #[arg(
         long,
         value_name = "N",
-        default_value_t = Config::default().epochs,
+        default_value_t = own().epochs,
         value_parser = positive,
-        help_heading = "Schedule"
+        help_heading = SCHEDULE
     )]
     pub epochs: usize,
     /// Samples of a batch, and of a meta batch
     #[arg(
         long,
         value_name = "N",
-        default_value_t = Config::default().batch,
+        default_value_t = own().batch,
         value_parser = positive,
-        help_heading = "Schedule"
+        help_heading = SCHEDULE
     )]
     pub batch: usize,
     /// Numbers of epochs, ascending and separated by commas, after which the learning rate is
@@ -188,18 +159,18 @@ pub struct Config {
         value_name = "EPOCHS",
         value_delimiter = ',',
         value_parser = positive,
-        help_heading = "Schedule"
+        help_heading = SCHEDULE
     )]
     pub milestones: Vec<usize>,
     /// Decides the split, the noise, the first parameters and the order of batches.
-    #[arg(skip = Config::default().seed)]
+    #[arg(skip = own().seed)]
     pub seed: u64,
     /// Floating-point numbers: f32 anywhere; f64 on the CPU; on a GPU also tf32 (products of
     /// factors rounded to 10 bits) and bf16 (activations stored in 16 bits, too)
     #[arg(
         long,
         value_name = "f32|f64|tf32|bf16",
-        default_value_t = Config::default().precision,
+        default_value_t = own().precision,
         help_heading = "Machine"
     )]
     #[serde(with = "text")]
