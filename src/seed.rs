@@ -32,6 +32,8 @@ pub enum Stream {
     SecondClassifier = 11,
     /// What dropout drops (counter: the step).
     Dropout = 12,
+    /// Which training samples are set apart for the test (counter: the class).
+    TestSplit = 13,
 }
 
 /// The generator for `stream` and `counter` of a run with `seed`.

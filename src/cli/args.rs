@@ -96,8 +96,10 @@ impl RunArgs {
     /// If the data's folder has no absolute path: a run can be resumed from another folder.
     pub fn config(&self) -> Result<Config> {
         let mut config = self.config.clone();
-        if let Some(dir) = &config.data_dir {
-            config.data_dir = Some(std::path::absolute(dir).map_err(Error::io(dir, "find"))?);
+        for path in
+            [&mut config.data_dir, &mut config.meta_dir, &mut config.train_labels].into_iter().flatten()
+        {
+            *path = std::path::absolute(&*path).map_err(Error::io(&*path, "find"))?;
         }
         if config.milestones.is_empty() {
             config.milestones = Config::milestones_of(config.epochs);

@@ -44,14 +44,26 @@ impl Batch {
     }
 }
 
+/// What a pass over the samples is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Passes {
+    /// Each sample once; a batch is of one pass.
+    Epochs,
+    /// Each sample once; a batch may run over the end of one pass into the next.
+    Endless,
+    /// Of each class as many, drawn with replacement.
+    Balanced,
+}
+
 /// Draws shuffled batches.
 #[derive(Clone, Debug)]
 pub struct Batcher {
     indices: Vec<u32>,
     labels: Vec<i32>,
     config: BatchConfig,
-    /// Whether a batch may run over the end of one pass into the next.
-    endless: bool,
+    order_of: Passes,
+    /// With [`Passes::Balanced`], the places of each class' samples.
+    classes: Vec<Vec<u32>>,
     /// The order of the samples in pass `pass`.
     order: Vec<u32>,
     pass: Option<u64>,
@@ -72,7 +84,7 @@ impl Batcher {
                 indices.len()
             )));
         }
-        Batcher::new(indices, labels, config, false)
+        Batcher::new(indices, labels, config, Passes::Epochs)
     }
 
     /// Batches of the meta set: one pass after the other, each in an order of its own, cut into
@@ -82,10 +94,26 @@ impl Batcher {
     /// # Errors
     /// [`Error::Usage`] for a batch size of 0, [`Error::Data`] for an empty set.
     pub fn endless(indices: &[u32], labels: &[i32], config: BatchConfig) -> Result<Batcher> {
-        Batcher::new(indices, labels, config, true)
+        Batcher::new(indices, labels, config, Passes::Endless)
     }
 
-    fn new(indices: &[u32], labels: &[i32], config: BatchConfig, endless: bool) -> Result<Batcher> {
+    /// Batches with as many samples of each class (to within one), drawn with replacement: meta
+    /// batches from a training set of unequal classes.
+    ///
+    /// # Errors
+    /// As [`Batcher::endless`].
+    pub fn balanced(indices: &[u32], labels: &[i32], config: BatchConfig) -> Result<Batcher> {
+        let mut batcher = Batcher::new(indices, labels, config, Passes::Balanced)?;
+        let classes = labels.iter().copied().max().unwrap_or(0) as usize + 1;
+        batcher.classes = vec![Vec::new(); classes];
+        for (position, label) in labels.iter().enumerate() {
+            batcher.classes[*label as usize].push(position as u32);
+        }
+        batcher.classes.retain(|class| !class.is_empty());
+        Ok(batcher)
+    }
+
+    fn new(indices: &[u32], labels: &[i32], config: BatchConfig, order_of: Passes) -> Result<Batcher> {
         if config.size == 0 {
             return Err(Error::Usage("--batch 0 holds no sample: choose at least 1".into()));
         }
@@ -100,7 +128,8 @@ impl Batcher {
             indices,
             labels,
             config,
-            endless,
+            order_of,
+            classes: Vec::new(),
             order: Vec::new(),
             pass: None,
             batch: Batch::default(),
@@ -128,7 +157,7 @@ impl Batcher {
     /// shuffle.
     pub fn batch(&mut self, step: u64) -> &Batch {
         let (n, size) = (self.indices.len() as u64, self.config.size as u64);
-        let first = if self.endless {
+        let first = if self.order_of != Passes::Epochs {
             step * size
         } else {
             // As if an epoch's leftover were skipped in one long row of passes.
@@ -158,9 +187,18 @@ impl Batcher {
     /// Makes `order` that of `pass`.
     fn shuffle(&mut self, pass: u64) {
         if self.pass != Some(pass) {
+            let mut rng = rng(self.config.seed, self.config.stream, pass);
             self.order.clear();
-            self.order.extend(0..self.indices.len() as u32);
-            self.order.shuffle(&mut rng(self.config.seed, self.config.stream, pass));
+            match self.order_of {
+                Passes::Epochs | Passes::Endless => {
+                    self.order.extend(0..self.indices.len() as u32);
+                    self.order.shuffle(&mut rng);
+                }
+                Passes::Balanced => {
+                    let classes = self.classes.iter().cycle().take(self.indices.len());
+                    self.order.extend(classes.map(|class| class[rng.random_range(0..class.len())]));
+                }
+            }
             self.pass = Some(pass);
         }
     }
@@ -247,10 +285,31 @@ mod tests {
     }
 
     #[test]
+    fn balanced_batches_have_as_many_of_each_class() {
+        // 40 of class 0, 10 of class 2, 3 of class 3.
+        let labels: Vec<i32> = (0..53).map(|i| if i < 40 { 0 } else { 2 + i32::from(i >= 50) }).collect();
+        let indices: Vec<u32> = (100..153).collect();
+        let mut batcher = Batcher::balanced(&indices, &labels, config(12, Stream::MetaBatches)).unwrap();
+        let mut seen = HashSet::new();
+        for step in 0..60 {
+            let batch = batcher.batch(step);
+            for class in [0, 2, 3] {
+                let count = batch.labels.iter().filter(|label| **label == class).count();
+                assert!((3..=5).contains(&count), "step {step}: {count} of class {class}");
+            }
+            for (pick, position) in batch.picks.iter().zip(&batch.positions) {
+                assert_eq!(pick[0], *position as i32 + 100);
+                seen.insert(*position);
+            }
+        }
+        assert_eq!(seen.len(), 53, "every sample comes");
+    }
+
+    #[test]
     fn any_step_is_the_same_however_it_is_reached() {
         let (indices, labels) = samples(53);
-        for endless in [false, true] {
-            let make = || Batcher::new(&indices, &labels, config(10, Stream::MetaBatches), endless).unwrap();
+        for kind in [Batcher::per_epoch, Batcher::endless, Batcher::balanced] {
+            let make = || kind(&indices, &labels, config(10, Stream::MetaBatches)).unwrap();
             let mut whole = make();
             let all: Vec<Batch> = (0..40).map(|step| whole.batch(step).clone()).collect();
             for start in [1, 5, 17, 39] {

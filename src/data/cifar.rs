@@ -4,8 +4,9 @@
 
 use std::path::Path;
 
+use super::reading::Tables;
 use super::source::Source;
-use super::{Dataset, DatasetKind, Images, dir_or_inner, missing_file, owned};
+use super::{DatasetKind, Table, dir_or_inner, missing_file, owned};
 use crate::{Error, Result};
 
 const SIDE: usize = 32;
@@ -22,23 +23,24 @@ const CIFAR10: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
 /// CIFAR-10 from `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`.
-pub(super) fn load10(dir: &Path) -> Result<Dataset> {
+pub(super) fn load10(dir: &Path) -> Result<Tables> {
     let kind = DatasetKind::Cifar10;
     let dir = dir_or_inner(dir, "cifar-10-batches-bin");
     let read = |title: &str, files: &[&str]| {
-        let mut images = no_images(format!("{kind} {title} set"));
+        let (mut pixels, mut all) = (Vec::new(), Vec::new());
         for file in files {
             let source = open(kind, &dir, file)?;
-            let labels = records(&source, [("label", CIFAR10.len())], &mut images.pixels)?;
-            images.labels.extend(labels.iter().map(|&[label]| i32::from(label)));
+            let labels = records(&source, [("label", CIFAR10.len())], &mut pixels)?;
+            all.extend(labels.iter().map(|&[label]| i32::from(label)));
         }
-        Ok(images)
+        Ok(Table::images(format!("{kind} {title} set"), [SIDE, SIDE, CHANNELS], pixels, all))
     };
     let batches =
         ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
     let (train, test) = (read("training", &batches)?, read("test", &["test_batch.bin"])?);
     let names = names(&dir.join("batches.meta.txt"), CIFAR10.len())?;
-    Dataset::new(kind.name(), train, test, names.unwrap_or_else(|| owned(&CIFAR10)), Some(statistics()))
+    let names = names.unwrap_or_else(|| owned(&CIFAR10));
+    Ok(Tables { statistics: Some(statistics()), ..Tables::new(kind.name(), train, Some(test), names) })
 }
 
 const FINE: usize = 100;
@@ -46,14 +48,14 @@ const COARSE: usize = 20;
 
 /// CIFAR-100 by fine label from `train.bin` and `test.bin`; [`Dataset::coarse`] gets the coarse
 /// class of each.
-pub(super) fn load100(dir: &Path) -> Result<Dataset> {
+pub(super) fn load100(dir: &Path) -> Result<Tables> {
     let kind = DatasetKind::Cifar100;
     let dir = dir_or_inner(dir, "cifar-100-binary");
     let mut coarse = vec![None; FINE];
     let mut read = |title: &str, file: &str| {
-        let mut images = no_images(format!("{kind} {title} set"));
+        let (mut pixels, mut all) = (Vec::new(), Vec::new());
         let source = open(kind, &dir, file)?;
-        let labels = records(&source, [("coarse label", COARSE), ("fine label", FINE)], &mut images.pixels)?;
+        let labels = records(&source, [("coarse label", COARSE), ("fine label", FINE)], &mut pixels)?;
         for (record, &[coarse_label, label]) in labels.iter().enumerate() {
             let known = *coarse[usize::from(label)].get_or_insert(coarse_label);
             if known != coarse_label {
@@ -63,21 +65,19 @@ pub(super) fn load100(dir: &Path) -> Result<Dataset> {
                 );
                 return Err(source.error(record * (2 + PIXELS), detail));
             }
-            images.labels.push(i32::from(label));
+            all.push(i32::from(label));
         }
-        Ok(images)
+        Ok(Table::images(format!("{kind} {title} set"), [SIDE, SIDE, CHANNELS], pixels, all))
     };
     let (train, test) = (read("training", "train.bin")?, read("test", "test.bin")?);
     let names = names(&dir.join("fine_label_names.txt"), FINE)?;
     let names = names.unwrap_or_else(|| (0..FINE).map(|class| class.to_string()).collect());
-    let mut dataset = Dataset::new(kind.name(), train, test, names, Some(statistics()))?;
-    // `Dataset::new` found training images of every class, so every class has met its coarse one.
-    dataset.coarse = coarse.into_iter().map(|label| label.map(i32::from)).collect();
-    Ok(dataset)
-}
-
-fn no_images(name: String) -> Images {
-    Images { name, height: SIDE, width: SIDE, channels: CHANNELS, pixels: Vec::new(), labels: Vec::new() }
+    let coarse = coarse.into_iter().map(|label| label.map(i32::from)).collect();
+    Ok(Tables {
+        statistics: Some(statistics()),
+        coarse,
+        ..Tables::new(kind.name(), train, Some(test), names)
+    })
 }
 
 fn open(kind: DatasetKind, dir: &Path, file: &str) -> Result<Source<'static>> {
@@ -181,13 +181,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         ten(dir.path());
         let data = super::super::load(DatasetKind::Cifar10, Some(dir.path())).unwrap();
-        assert_eq!((data.train.len(), data.test.len(), data.train.image_len()), (20, 1, PIXELS));
+        assert_eq!((data.train.len(), data.test.len(), data.sample_len()), (20, 1, PIXELS));
         let labels: Vec<i32> = (0..20).map(|i| i % 10).collect();
         assert_eq!(data.train.labels, labels);
-        let image = data.train.image(6); // third of the second file
+        let image = data.image(6); // third of the second file
         assert_eq!(image[..9], [0, 0, 202, 0, 1, 202, 0, 2, 202]);
         assert_eq!(image[(5 * SIDE + 31) * 3..][..3], [5, 31, 202]);
-        assert_eq!((data.test.labels[0], data.test.image(0)[2]), (7, 209));
+        assert_eq!((data.test.labels[0], data.image(data.test.indices[0])[2]), (7, 209));
         assert_eq!(data.class_names[9], "truck");
         assert_eq!(data.mean, [125.3 / 255.0, 123.0 / 255.0, 113.9 / 255.0]);
         assert_eq!(data.augment, Some(super::super::Augment { pad: 4, flip: true }));
@@ -238,8 +238,8 @@ mod tests {
         hundred(dir.path());
         let data = super::super::load(DatasetKind::Cifar100, Some(dir.path())).unwrap();
         assert_eq!((data.train.len(), data.classes(), data.test.labels[0]), (100, 100, 17));
-        assert_eq!(data.coarse.unwrap()[17], 3);
-        assert_eq!(data.train.image(42)[..6], [0, 0, 200, 0, 1, 200]);
+        assert_eq!(data.coarse.as_ref().unwrap()[17], 3);
+        assert_eq!(data.image(42)[..6], [0, 0, 200, 0, 1, 200]);
 
         put(dir.path(), "test.bin", &record(&[4, 17], 1));
         let message = complaint(DatasetKind::Cifar100, dir.path());

@@ -1,167 +1,197 @@
-//! A folder of images: `train/<class>/*.jpg|jpeg|png` and `test/<class>/…`.
-//!
-//! Classes are the folders of `train`, sorted by name; images are sorted by name within their
-//! class. Files with other endings and hidden files are passed over. Images are grey if all are,
-//! else colour; an alpha channel is dropped, 16 bits become 8. Mean and deviation are computed from
-//! the training images, whatever their size.
+//! A folder of images: which there are is `listing.rs`, what is in them `decode.rs`; here they
+//! become tables. Images are grey if all are, else colour.
 
 use std::ffi::OsStr;
-use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use image::{ColorType, DynamicImage, ImageFormat, ImageReader};
-use rayon::prelude::*;
-
-use super::{Dataset, DatasetKind, Images, missing_file};
+use super::decode::{Decoded, decode_all};
+use super::listing::{Entry, PassedOver, entries, parts};
+use super::reading::{Reading, Tables, classes};
+use super::{DatasetKind, Table, missing_file};
+use crate::tape::Shape;
+use crate::words::counted;
 use crate::{Error, Result};
 
-/// An image file and its class.
-struct Entry {
-    path: PathBuf,
-    label: i32,
+/// Reads the whole folder.
+pub(super) fn load(how: &Reading, dir: &Path) -> Result<Tables> {
+    let mut over = PassedOver::default();
+    let [train, meta, test] = parts(dir, &mut over)?;
+    if train.is_empty() {
+        let (lacking, what) = match dir.join("train").is_dir() {
+            true => (dir.join("train"), "folder for any class"),
+            false => (dir.to_path_buf(), "folder `train`"),
+        };
+        return Err(missing_file(DatasetKind::Folder, &lacking, what));
+    }
+    let mut remarks = Vec::from_iter(over.remark(dir));
+    let names = classes(train.iter().map(|entry| &entry.label));
+    let of = |title: &str, part: Read| -> Result<Option<Table>> {
+        let title = format!("{title} set of {}", dir.display());
+        if part.entries.is_empty() { Ok(None) } else { table(title, dir, part, &names).map(Some) }
+    };
+    let [train, meta, test] = read(how, [train, meta, test], None, &mut remarks)?;
+    let (train, meta, test) = (of("training", train)?, of("meta", meta)?, of("test", test)?);
+    let none = || Error::Data(format!("{} has no training image that can be read", dir.display()));
+    let train = train.ok_or_else(none)?;
+    let name = dir.file_name().unwrap_or(OsStr::new("folder")).to_string_lossy().into_owned();
+    Ok(Tables { meta, remarks, ..Tables::new(name, train, test, names) })
 }
 
-/// A decoded image: rows, columns, 1 or 3 channels.
-struct Decoded {
+/// The images of a folder apart, for a data set of images of this shape and these classes.
+pub(super) fn meta(
+    how: &Reading,
+    dir: &Path,
+    shape: &Shape,
+    names: &[String],
+) -> Result<(Table, Vec<String>)> {
+    let mut over = PassedOver::default();
+    if !dir.is_dir() {
+        return Err(Error::Data(format!("--meta-dir {} is no folder", dir.display())));
+    }
+    let all = entries(dir, &mut over)?;
+    let mut remarks = Vec::from_iter(over.remark(dir));
+    let [read] = read(how, [all], shape.last().copied(), &mut remarks)?;
+    let table = table(format!("meta set of {}", dir.display()), dir, read, names)?;
+    Ok((table, remarks))
+}
+
+/// Images are decoded so many at a time, so that there is never a second copy of all.
+const AT_ONCE: usize = 4096;
+
+/// The images of a part, in one piece.
+#[derive(Default)]
+struct Read {
+    entries: Vec<Entry>,
+    /// Rows, columns, channels.
     shape: [usize; 3],
     pixels: Vec<u8>,
 }
 
-/// Reads the whole folder; decoding is spread over rayon's threads.
-pub(super) fn load(dir: &Path) -> Result<Dataset> {
-    for part in ["train", "test"] {
-        if !dir.join(part).is_dir() {
-            return Err(missing_file(DatasetKind::Folder, dir, &format!("folder `{part}`")));
+impl Read {
+    /// Adds an image of the size of those before it; the first with colour makes all colour.
+    fn add(&mut self, entry: Entry, image: Decoded) -> Result<()> {
+        let [height, width, channels] = image.shape;
+        if let Some(first) = self.entries.first() {
+            if (height, width) != (self.shape[0], self.shape[1]) {
+                return Err(Error::Data(format!(
+                    "{} is {width}×{height} but {} is {}×{}: give --image-size N to resize and crop all to one size",
+                    entry.path.display(),
+                    first.path.display(),
+                    self.shape[1],
+                    self.shape[0]
+                )));
+            }
+        } else {
+            self.shape = image.shape;
         }
+        let most = channels.max(self.shape[2]);
+        self.widen(most);
+        self.pixels.extend(widened(image.pixels, channels, most));
+        self.entries.push(entry);
+        Ok(())
     }
-    let classes = subfolders(&dir.join("train"))?;
-    if classes.is_empty() {
-        return Err(missing_file(DatasetKind::Folder, &dir.join("train"), "folder for any class"));
+
+    /// With as many channels.
+    fn widen(&mut self, channels: usize) {
+        self.pixels = widened(std::mem::take(&mut self.pixels), self.shape[2], channels);
+        self.shape[2] = channels;
     }
-    let mut train = Vec::new();
-    for (label, class) in classes.iter().enumerate() {
-        entries(&dir.join("train").join(class), label as i32, &mut train)?;
-    }
-    let mut test = Vec::new();
-    for class in subfolders(&dir.join("test"))? {
-        let Some(label) = classes.iter().position(|known| *known == class) else {
-            return Err(Error::Data(format!(
-                "{} is a class without training images: add {} or remove it",
-                dir.join("test").join(&class).display(),
-                dir.join("train").join(&class).display()
-            )));
-        };
-        entries(&dir.join("test").join(&class), label as i32, &mut test)?;
-    }
-    let name = dir.file_name().unwrap_or(OsStr::new("folder")).to_string_lossy().into_owned();
-    let all: Vec<&Entry> = train.iter().chain(&test).collect();
-    let decoded = decode_all(&all)?;
-    let channels = decoded.iter().map(|image| image.shape[2]).max().unwrap_or(1);
-    let assemble = |title: &str, entries: &[Entry], decoded: &[Decoded]| {
-        let [height, width, _] = decoded.first().map_or([0; 3], |image| image.shape);
-        let mut pixels = Vec::with_capacity(decoded.len() * height * width * channels);
-        for image in decoded {
-            if image.shape[2] == channels {
-                pixels.extend_from_slice(&image.pixels);
-            } else {
-                pixels.extend(image.pixels.iter().flat_map(|&grey| [grey; 3]));
+}
+
+/// Pixels of `from` channels with as many as `to`: grey becomes colour.
+fn widened(pixels: Vec<u8>, from: usize, to: usize) -> Vec<u8> {
+    if from == to { pixels } else { pixels.iter().flat_map(|&grey| [grey; 3]).collect() }
+}
+
+/// Decodes all parts; their images have `channels`, or as many as the most have.
+fn read<const N: usize>(
+    how: &Reading,
+    parts: [Vec<Entry>; N],
+    channels: Option<usize>,
+    remarks: &mut Vec<String>,
+) -> Result<[Read; N]> {
+    let mut unreadable = Vec::new();
+    let mut all = Vec::with_capacity(N);
+    for part in parts {
+        let mut read = Read::default();
+        for entries in part.chunks(AT_ONCE) {
+            let decoded = decode_all(entries.iter().map(|entry| &entry.path), how.image_size)?;
+            for (entry, image) in entries.iter().zip(decoded) {
+                match image {
+                    Ok(image) => {
+                        // All are as large as the first.
+                        if read.entries.is_empty() {
+                            read.pixels.reserve_exact(part.len() * image.pixels.len());
+                        }
+                        read.add(entry.clone(), image)?;
+                    }
+                    Err(error) => unreadable.push(error.to_string()),
+                }
             }
         }
-        let labels = entries.iter().map(|entry| entry.label).collect();
-        Images { name: format!("{title} set of {}", dir.display()), height, width, channels, pixels, labels }
-    };
-    let (first, second) = decoded.split_at(train.len());
-    let (train, test) = (assemble("training", &train, first), assemble("test", &test, second));
-    let class_names = classes.iter().map(|class| class.to_string_lossy().into_owned()).collect();
-    Dataset::new(name, train, test, class_names, None)
-}
-
-/// All entries of a folder except hidden ones, sorted by name.
-fn sorted_names(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
-    let entries = std::fs::read_dir(dir).map_err(Error::io(dir, "list the folder"))?;
-    let names: std::io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.file_name())).collect();
-    let mut names = names.map_err(Error::io(dir, "list the folder"))?;
-    names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
-    names.sort();
-    Ok(names)
-}
-
-fn subfolders(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
-    let mut names = sorted_names(dir)?;
-    names.retain(|name| dir.join(name).is_dir());
-    Ok(names)
-}
-
-/// Appends the images of one class; there must be some.
-fn entries(dir: &Path, label: i32, into: &mut Vec<Entry>) -> Result<()> {
-    let before = into.len();
-    let is_image = |name: &OsStr| {
-        let ending = Path::new(name).extension().map(|ending| ending.to_ascii_lowercase());
-        ending.is_some_and(|ending| ["jpg", "jpeg", "png"].iter().any(|known| ending == *known))
-    };
-    let names = sorted_names(dir)?.into_iter().filter(|name| is_image(name));
-    into.extend(names.map(|name| Entry { path: dir.join(name), label }));
-    if into.len() == before {
-        return Err(Error::Data(format!(
-            "{} is an empty class: it holds no .jpg, .jpeg or .png file; add images or remove the folder",
-            dir.display()
-        )));
+        all.push(read);
     }
-    Ok(())
-}
-
-/// Decodes all images and checks that they have one size; of several wrong ones the first in order
-/// is reported.
-fn decode_all(entries: &[&Entry]) -> Result<Vec<Decoded>> {
-    let decoded: Vec<Result<Decoded>> = entries.par_iter().map(|entry| decode(&entry.path)).collect();
-    let decoded = decoded.into_iter().collect::<Result<Vec<Decoded>>>()?;
-    let size = |image: &Decoded| (image.shape[0], image.shape[1]);
-    if let Some(odd) = decoded.iter().position(|image| size(image) != size(&decoded[0])) {
-        let [(height, width), (odd_height, odd_width)] = [size(&decoded[0]), size(&decoded[odd])];
-        return Err(Error::Data(format!(
-            "{} is {odd_width}×{odd_height} but {} is {width}×{height}: scale them all to one size",
-            entries[odd].path.display(),
-            entries[0].path.display()
-        )));
-    }
-    Ok(decoded)
-}
-
-fn decode(path: &Path) -> Result<Decoded> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read the image"))?;
-    let bad = |detail: String| {
-        Error::Data(format!("{}: {detail}; put a whole one in its place, or remove it", path.display()))
-    };
-    // By content, since a PNG named .jpg is common and harmless.
-    let reader = ImageReader::new(Cursor::new(&bytes));
-    let reader = reader.with_guessed_format().map_err(Error::io(path, "read the image"))?;
-    // The decoder fills what a cut JPEG lacks with grey.
-    if reader.format() == Some(ImageFormat::Jpeg) && !ends(&bytes) {
-        return Err(bad("the image is truncated: its JPEG data have no end".into()));
-    }
-    let image = reader
-        .decode()
-        .map_err(|error| bad(format!("the image cannot be decoded ({})", error.to_string().trim_end())))?;
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let (channels, pixels) = match image.color() {
-        ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16 => {
-            (1, image.into_luma8().into_raw())
+    if !unreadable.is_empty() {
+        let (count, list) = (counted(unreadable.len(), "image"), unreadable.join("\n  "));
+        if let ([only], false) = (&unreadable[..], how.skip_unreadable) {
+            return Err(Error::Data(format!(
+                "{only}; put a whole one in its place, remove it, or leave it out with --skip-unreadable"
+            )));
         }
-        _ => (3, DynamicImage::into_rgb8(image).into_raw()),
-    };
-    Ok(Decoded { shape: [height, width, channels], pixels })
+        if !how.skip_unreadable {
+            return Err(Error::Data(format!(
+                "{count} cannot be read:\n  {list}\nput whole ones in their place, remove them, or leave them out with \
+                 --skip-unreadable"
+            )));
+        }
+        remarks.push(format!("left out {count} that cannot be read:\n  {list}"));
+    }
+    let most = all.iter().map(|read| read.shape[2]).max().unwrap_or(1);
+    if channels == Some(1) && most > 1 {
+        return Err(Error::Data("the images of --meta-dir are colour, and the training images grey".into()));
+    }
+    all.iter_mut()
+        .filter(|read| !read.entries.is_empty())
+        .for_each(|read| read.widen(channels.unwrap_or(most)));
+    all.try_into().map_err(|_| Error::Program("as many parts as there were".into()))
 }
 
-/// Whether a JPEG has its end marker after its last scan's beginning. In the scan's data no other
-/// marker but those of restarts can occur.
-fn ends(jpeg: &[u8]) -> bool {
-    let last = |marker: [u8; 2]| jpeg.windows(2).rposition(|pair| pair == marker);
-    last([0xff, 0xd9]) > last([0xff, 0xda])
+/// The images of a part as a table.
+fn table(name: String, dir: &Path, part: Read, names: &[String]) -> Result<Table> {
+    let Read { entries, shape, pixels } = part;
+    let label = |entry: &Entry, label: &str| {
+        let place = names.iter().position(|name| name == label).map(|place| place as i32);
+        place.ok_or_else(|| {
+            Error::Data(format!(
+                "{} is of the class `{label}`, which has no training images: add some, or remove it",
+                entry.path.display()
+            ))
+        })
+    };
+    let labels = entries.iter().map(|entry| label(entry, &entry.label)).collect::<Result<_>>()?;
+    let truth = match entries.iter().filter(|entry| entry.clean.is_some()).count() {
+        0 => None,
+        n if n == entries.len() => {
+            let clean = |entry: &Entry| label(entry, entry.clean.as_deref().unwrap_or_default());
+            Some(entries.iter().map(clean).collect::<Result<_>>()?)
+        }
+        n => {
+            return Err(Error::Data(format!(
+                "the {name} has a clean_label for {n} of {}: give one for each, or leave the column out",
+                counted(entries.len(), "image")
+            )));
+        }
+    };
+    let shown = |path: &Path| path.strip_prefix(dir).unwrap_or(path).display().to_string();
+    let files = entries.iter().map(|entry| shown(&entry.path)).collect();
+    Ok(Table { truth, names: files, ..Table::images(name, shape, pixels, labels) })
 }
 
 #[cfg(test)]
 mod tests {
     use image::{GrayImage, Luma, Rgb, RgbImage};
+
+    use super::super::Dataset;
 
     use super::*;
 
@@ -192,12 +222,12 @@ mod tests {
         let data = read(dir.path()).unwrap();
         assert_eq!(data.class_names, ["a", "b", "c"]);
         assert_eq!(data.train.labels, [0, 1, 1, 2]);
-        assert_eq!((data.train.height, data.train.width, data.train.channels), (5, 6, 1));
+        assert_eq!(&data.shape[..], [5, 6, 1]);
         // a/x, b/10, b/2, c/y.
-        let first: Vec<u8> = (0..4).map(|i| data.train.image(i)[0]).collect();
+        let first: Vec<u8> = (0..4).map(|i| data.image(i)[0]).collect();
         assert_eq!(first, [20, 10, 0, 30]);
-        assert_eq!(data.train.image(0)[..7], [20, 21, 22, 23, 24, 25, 26]);
-        assert_eq!((data.test.labels[0], data.test.image(0)[29]), (2, 119));
+        assert_eq!(data.image(0)[..7], [20, 21, 22, 23, 24, 25, 26]);
+        assert_eq!((data.test.labels[0], data.image(data.test.indices[0])[29]), (2, 119));
         assert_eq!(data.augment, None);
     }
 
@@ -208,10 +238,10 @@ mod tests {
         grey(dir.path(), "train/b/1.png", 40);
         colour(dir.path(), "test/a/1.jpg", [200, 200, 200], (6, 5));
         let data = read(dir.path()).unwrap();
-        assert_eq!(data.train.channels, 3);
-        assert_eq!(data.train.image(0)[..6], [1, 2, 3, 1, 2, 3]);
-        assert_eq!(data.train.image(1)[..6], [40, 40, 40, 41, 41, 41]);
-        assert_eq!(data.test.image(0)[..3], [200, 200, 200]);
+        assert_eq!(data.shape[2], 3);
+        assert_eq!(data.image(0)[..6], [1, 2, 3, 1, 2, 3]);
+        assert_eq!(data.image(1)[..6], [40, 40, 40, 41, 41, 41]);
+        assert_eq!(data.image(data.test.indices[0])[..3], [200, 200, 200]);
         assert_eq!(data.augment, Some(super::super::Augment { pad: 4, flip: true }));
     }
 
@@ -232,7 +262,7 @@ mod tests {
         };
         let dir = base();
         colour(dir.path(), "train/b/0.png", [0; 3], (7, 5));
-        fault(dir.path(), &["train/b/0.png is 7×5", "train/a/1.png is 6×5"]);
+        fault(dir.path(), &["train/b/0.png is 7×5", "train/a/1.png is 6×5", "--image-size"]);
 
         let dir = base();
         colour(dir.path(), "train/b/2.jpg", [10, 200, 90], (6, 5));
@@ -249,7 +279,7 @@ mod tests {
 
         let dir = base();
         colour(dir.path(), "test/new/1.png", [0; 3], (6, 5));
-        fault(dir.path(), &["test/new is a class without training images"]);
+        fault(dir.path(), &["test/new/1.png is of the class `new`, which has no training images"]);
 
         let dir = base();
         let path = dir.path().join("test/a/1.png");
@@ -259,11 +289,11 @@ mod tests {
 
         let dir = base();
         std::fs::remove_dir_all(dir.path().join("test")).unwrap();
-        fault(dir.path(), &["has no folder `test`", "train/<class>/"]);
+        fault(dir.path(), &["has no test set", "train/<class>/", "--test-size N"]);
 
         let dir = base();
         std::fs::remove_dir_all(dir.path().join("test/a")).unwrap();
-        fault(dir.path(), &["test set of", "holds no images"]);
+        fault(dir.path(), &["has no test set"]);
 
         let dir = base();
         std::fs::remove_dir_all(dir.path().join("train/a")).unwrap();

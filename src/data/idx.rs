@@ -4,8 +4,9 @@
 
 use std::path::Path;
 
+use super::reading::Tables;
 use super::source::Source;
-use super::{Dataset, DatasetKind, Images, missing_file, owned};
+use super::{DatasetKind, Table, missing_file, owned};
 use crate::words::counted;
 use crate::{Error, Result};
 
@@ -38,7 +39,7 @@ macro_rules! embedded {
 }
 
 /// The data set that is part of the program.
-pub(super) fn embedded() -> Result<Dataset> {
+pub(super) fn embedded() -> Result<Tables> {
     let kind = DatasetKind::FashionMnistMini;
     let source = |(path, bytes): (&str, &'static [u8])| Source::new(Path::new(path), bytes.into());
     let train = part(
@@ -51,11 +52,11 @@ pub(super) fn embedded() -> Result<Dataset> {
         &source(embedded!("t10k-images-idx3-ubyte.gz"))?,
         &source(embedded!("t10k-labels-idx1-ubyte.gz"))?,
     )?;
-    Dataset::new(kind.name(), train, test, owned(&FASHION), None)
+    Ok(Tables::new(kind.name(), train, Some(test), owned(&FASHION)))
 }
 
 /// MNIST or Fashion-MNIST from the four files in `dir`.
-pub(super) fn load(kind: DatasetKind, dir: &Path) -> Result<Dataset> {
+pub(super) fn load(kind: DatasetKind, dir: &Path) -> Result<Tables> {
     let open = |name: &str| {
         let candidates = [dir.join(name), dir.join(format!("{name}.gz"))];
         match candidates.iter().find(|path| path.exists()) {
@@ -68,11 +69,11 @@ pub(super) fn load(kind: DatasetKind, dir: &Path) -> Result<Dataset> {
         part(format!("{kind} {title} set"), &images, &open(&format!("{which}-labels-idx1-ubyte"))?)
     };
     let names = if kind == DatasetKind::Mnist { &DIGITS } else { &FASHION };
-    Dataset::new(kind.name(), both("train", "training")?, both("t10k", "test")?, owned(names), None)
+    Ok(Tables::new(kind.name(), both("train", "training")?, Some(both("t10k", "test")?), owned(names)))
 }
 
 /// Images and their labels.
-fn part(name: String, images: &Source<'_>, labels: &Source<'_>) -> Result<Images> {
+fn part(name: String, images: &Source<'_>, labels: &Source<'_>) -> Result<Table> {
     let ([count, height, width], pixels) = records::<3>(images, IMAGES, "images")?;
     let ([label_count], label_bytes) = records::<1>(labels, LABELS, "labels")?;
     if count != label_count {
@@ -92,7 +93,7 @@ fn part(name: String, images: &Source<'_>, labels: &Source<'_>) -> Result<Images
         );
     }
     let labels = label_bytes.iter().map(|&label| i32::from(label)).collect();
-    Ok(Images { name, height, width, channels: 1, pixels: pixels.to_vec(), labels })
+    Ok(Table::images(name, [height, width, 1], pixels.to_vec(), labels))
 }
 
 /// Checks the header and the length of an IDX file of unsigned bytes with `DIMS` dimensions;
@@ -171,7 +172,7 @@ mod tests {
         std::fs::write(dir.path().join(name), bytes).unwrap();
     }
 
-    fn read(dir: &tempfile::TempDir) -> Result<Dataset> {
+    fn read(dir: &tempfile::TempDir) -> Result<super::super::Dataset> {
         super::super::load(DatasetKind::Mnist, Some(dir.path()))
     }
 
@@ -184,12 +185,11 @@ mod tests {
     #[test]
     fn golden_folder_plain_and_gzipped() {
         let data = read(&folder()).unwrap();
-        let shape = (data.train.len(), data.train.height, data.train.width, data.train.channels);
-        assert_eq!(shape, (20, 2, 3, 1));
-        assert_eq!(data.train.image(2), [12, 13, 14, 15, 16, 17]);
+        assert_eq!((data.train.len(), &data.shape[..]), (20, &[2, 3, 1][..]));
+        assert_eq!(data.image(2), [12, 13, 14, 15, 16, 17]);
         assert_eq!(data.train.labels[..11], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]);
         assert_eq!(data.test.labels, [9, 0, 9]);
-        assert_eq!(data.test.image(0), data.train.image(1));
+        assert_eq!(data.image(data.test.indices[0]), data.image(1));
         assert_eq!(data.class_names[3], "3");
         assert_eq!(data.augment, None);
         // Pixels 0..120 once each: mean 59.5, variance (120² − 1)/12.
@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn embedded_set_is_the_original_in_order() {
-        let data = embedded().unwrap();
-        assert_eq!((data.train.len(), data.test.len(), data.train.image_len()), (10_000, 5_000, 784));
+        let data = super::super::load(DatasetKind::FashionMnistMini, None).unwrap();
+        assert_eq!((data.train.len(), data.test.len(), data.sample_len()), (10_000, 5_000, 784));
         // The first labels of the original files.
         assert_eq!(data.train.labels[..12], [9, 0, 0, 3, 0, 2, 7, 2, 5, 5, 0, 9]);
         assert_eq!(data.test.labels[..12], [9, 2, 1, 1, 6, 1, 4, 6, 5, 7, 4, 5]);
@@ -266,7 +266,7 @@ mod tests {
         label_case(idx(LABELS, &[20], &wrong), "label 10 is out of range, expected 0 to 9 (at byte 12)");
         label_case(idx(LABELS, &[19], &labels[1..]), "holds 20 images but");
         let eights: Vec<u8> = labels.iter().map(|&label| label.min(8)).collect();
-        label_case(idx(LABELS, &[20], &eights), "the mnist training set has no image of class 9 (9)");
+        label_case(idx(LABELS, &[20], &eights), "the mnist training set has no sample of class 9 (9)");
     }
 
     #[test]

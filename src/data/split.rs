@@ -3,10 +3,49 @@
 
 use rand::seq::SliceRandom;
 
+use super::dataset::Part;
 use super::{Dataset, Noise};
 use crate::seed::{Stream, rng};
 use crate::words::counted;
 use crate::{Error, Result};
+
+/// Where the meta set comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetaSource {
+    /// Training samples are set apart, with their labels as they are given.
+    Split,
+    /// The data have it apart: their folder `meta`, or another folder.
+    Dir,
+    /// The training set itself: meta batches are drawn from it, as many of each class, as work on
+    /// long tails does. Nothing is set apart.
+    TrainBalanced,
+}
+
+impl MetaSource {
+    const ALL: [(MetaSource, &str); 3] = [
+        (MetaSource::Split, "split"),
+        (MetaSource::Dir, "dir"),
+        (MetaSource::TrainBalanced, "train-balanced"),
+    ];
+}
+
+impl std::fmt::Display for MetaSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(MetaSource::ALL.iter().find(|source| source.0 == *self).map_or("", |source| source.1))
+    }
+}
+
+impl std::str::FromStr for MetaSource {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<MetaSource> {
+        MetaSource::ALL
+            .iter()
+            .find(|source| source.1 == text)
+            .map(|source| source.0)
+            .ok_or_else(|| Error::Usage(format!("`{text}` is none of split, dir, train-balanced")))
+    }
+}
 
 /// How to split and to corrupt the training images.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,32 +55,37 @@ pub struct SplitConfig {
     /// The imbalance factor, at least 1: how many times more images the first class has than the
     /// last.
     pub imbalance: Option<f64>,
-    /// Images of the meta set in all, the same number of each class.
+    /// Where the meta set comes from.
+    pub meta_source: MetaSource,
+    /// Images of a meta set that is split off, in all, the same number of each class.
     pub meta_size: usize,
     /// One seed decides meta set, long tail and noise, each from random numbers of its own.
     pub seed: u64,
 }
 
-/// Images by their place in [`Dataset::train`], with labels.
+/// Samples by their place among all of the data set's, with labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labelled {
     /// Ascending.
     pub indices: Vec<u32>,
-    /// The true ones.
+    /// Those that are taken for true.
     pub labels: Vec<i32>,
 }
 
 /// The biased training set; all four have one length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainSet {
-    /// Places in [`Dataset::train`], ascending.
+    /// Places among all of the data set's samples, ascending.
     pub indices: Vec<u32>,
     /// The labels that training sees.
     pub labels: Vec<i32>,
-    /// The true labels, for reports only.
+    /// The true labels as far as they are known, for reports only.
     pub original_labels: Vec<i32>,
     /// Whether the two differ.
     pub corrupted: Vec<bool>,
+    /// Whether it is known which labels are wrong: labels were corrupted here, or the data came with
+    /// the right ones, too.
+    pub known: bool,
 }
 
 /// What [`split`] makes of the training images.
@@ -49,8 +93,11 @@ pub struct TrainSet {
 pub struct Split {
     /// Biased.
     pub train: TrainSet,
-    /// Clean and balanced.
+    /// Clean, or what is taken for it.
     pub meta: Labelled,
+    /// Whether meta batches have as many samples of each class by force, the meta set being not
+    /// balanced itself.
+    pub balanced: bool,
 }
 
 /// How many images each class of a long tail keeps: ⌊n_max · (1/factor)^{c/(classes−1)}⌋ (Cui et
@@ -63,11 +110,15 @@ pub fn long_tail_counts(n_max: usize, classes: usize, factor: f64) -> Vec<usize>
         .collect()
 }
 
-/// The size of the meta set where none is asked for: 1000 images, or 10 a class where a long tail
-/// is the only bias; as many as are the same number of each class.
-pub fn default_meta_size(classes: usize, noise: Noise, imbalance: Option<f64>) -> usize {
+/// The size of the meta set where none is asked for: 1000 samples, or 10 a class where a long tail
+/// is the only bias; but not more than a tenth of the training samples, nor than half of the
+/// smallest class, and one a class at least. The same number of each class.
+pub fn default_meta_size(dataset: &Dataset, noise: Noise, imbalance: Option<f64>) -> usize {
+    let classes = dataset.classes();
     let long_tail_alone = imbalance.is_some() && noise == Noise::None;
-    classes * if long_tail_alone { 10 } else { (1000 / classes.max(1)).max(1) }
+    let wanted = if long_tail_alone { 10 } else { 1000 / classes };
+    let smallest = dataset.train.class_counts(classes).into_iter().min().unwrap_or(0);
+    classes * wanted.min(dataset.train.len() / 10 / classes).min(smallest / 2).max(1)
 }
 
 /// Sets `meta_size` images apart, balanced and with their true labels; thins the rest to a long
@@ -83,9 +134,11 @@ pub fn default_meta_size(classes: usize, noise: Noise, imbalance: Option<f64>) -
 /// not a number ≥ 1; [`Error::Data`] if the meta set would leave some class without training
 /// images, or the long tail empties a class.
 pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Split> {
-    let (classes, labels) = (dataset.classes(), &dataset.train.labels);
-    let SplitConfig { noise, imbalance, meta_size, seed } = *config;
-    if meta_size == 0 || !meta_size.is_multiple_of(classes) {
+    let (classes, all) = (dataset.classes(), &dataset.train);
+    let labels = &all.labels;
+    let SplitConfig { noise, imbalance, meta_source, meta_size, seed } = *config;
+    let apart = meta_source == MetaSource::Split;
+    if apart && (meta_size == 0 || !meta_size.is_multiple_of(classes)) {
         return Err(Error::Usage(format!(
             "--meta-size {meta_size} is not a positive multiple of the {classes} classes of {}: \
              the meta set holds the same number of each class, so give {} or {}",
@@ -95,16 +148,11 @@ pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Split> {
         )));
     }
     let mut members = vec![Vec::new(); classes];
-    for (index, &label) in labels.iter().enumerate() {
-        let Some(images) = usize::try_from(label).ok().and_then(|class| members.get_mut(class)) else {
-            return Err(Error::Data(format!(
-                "label {label} of image {index} of the {} is out of range: there are {classes} classes",
-                dataset.train.name
-            )));
-        };
-        images.push(index as u32);
+    for (position, &label) in labels.iter().enumerate() {
+        // `Dataset` has seen that it is in range.
+        members[label as usize].push(position as u32);
     }
-    let each = meta_size / classes;
+    let each = if apart { meta_size / classes } else { 0 };
     if let Some((class, short)) = members.iter().enumerate().find(|(_, images)| images.len() <= each) {
         return Err(Error::Data(format!(
             "--meta-size {meta_size} takes {} of each class and must leave some to train on, but class {class} \
@@ -127,15 +175,64 @@ pub fn split(dataset: &Dataset, config: &SplitConfig) -> Result<Split> {
     if let Some(factor) = imbalance {
         thin(dataset, &mut members, factor, seed)?;
     }
-    let labelled = |mut indices: Vec<u32>| {
-        indices.sort_unstable();
-        let labels = indices.iter().map(|&index| labels[index as usize]).collect();
-        Labelled { indices, labels }
+    let at = |positions: &[u32], values: &[u32]| positions.iter().map(|&p| values[p as usize]).collect();
+    let of = |positions: &[u32], values: &[i32]| positions.iter().map(|&p| values[p as usize]).collect();
+    let mut positions = members.concat();
+    positions.sort_unstable();
+    meta.sort_unstable();
+    let given: Vec<i32> = of(&positions, labels);
+    let labels_now = noise.corrupt(&given, classes, seed)?.labels;
+    let original_labels = all.truth.as_ref().map_or(given, |truth| of(&positions, truth));
+    let corrupted = labels_now.iter().zip(&original_labels).map(|(now, right)| now != right).collect();
+    let train = TrainSet {
+        indices: at(&positions, &all.indices),
+        labels: labels_now,
+        original_labels,
+        corrupted,
+        known: all.truth.is_some() || noise != Noise::None,
     };
-    let Labelled { indices, labels: original_labels } = labelled(members.concat());
-    let noisy = noise.corrupt(&original_labels, classes, seed)?;
-    let train = TrainSet { indices, labels: noisy.labels, original_labels, corrupted: noisy.corrupted };
-    Ok(Split { train, meta: labelled(meta) })
+    let meta = match (meta_source, &dataset.meta) {
+        (MetaSource::Split, _) => Labelled { indices: at(&meta, &all.indices), labels: of(&meta, labels) },
+        (MetaSource::Dir, Some(Part { indices, labels, .. })) => {
+            Labelled { indices: indices.clone(), labels: labels.clone() }
+        }
+        (MetaSource::Dir, None) => {
+            return Err(Error::Usage(format!(
+                "--meta-source dir needs a meta set in {}: give --meta-dir, or take split or train-balanced",
+                dataset.name
+            )));
+        }
+        (MetaSource::TrainBalanced, _) => {
+            Labelled { indices: train.indices.clone(), labels: train.labels.clone() }
+        }
+    };
+    Ok(Split { train, meta, balanced: meta_source == MetaSource::TrainBalanced })
+}
+
+/// `size` samples of a training part for the test, drawn evenly from its classes, and what is left.
+/// The draw is the same for every seed of a run, so that results can be compared.
+///
+/// # Errors
+/// [`Error::Data`] if a class would be left without training samples.
+pub(super) fn test_part(all: &Part, size: usize, class_names: &[String]) -> Result<[Part; 2]> {
+    let classes = class_names.len();
+    let mut taken = vec![false; all.len()];
+    for (class, name) in class_names.iter().enumerate() {
+        let wanted = size / classes + usize::from(class < size % classes);
+        let places = all.labels.iter().enumerate().filter(|place| *place.1 == class as i32);
+        let mut places: Vec<usize> = places.map(|place| place.0).collect();
+        if places.len() <= wanted {
+            return Err(Error::Data(format!(
+                "--test-size {size} takes {} of each class and must leave some to train on, but class {class} ({name}) has {}: \
+                 choose a smaller one",
+                counted(wanted, "sample"),
+                places.len()
+            )));
+        }
+        let (drawn, _) = places.partial_shuffle(&mut rng(0, Stream::TestSplit, class as u64), wanted);
+        drawn.iter().for_each(|place| taken[*place] = true);
+    }
+    Ok(all.divide("test set", &taken))
 }
 
 /// Leaves of each class only its share of a long tail.
@@ -165,7 +262,7 @@ fn thin(dataset: &Dataset, members: &mut [Vec<u32>], factor: f64, seed: u64) -> 
 mod tests {
     use std::collections::HashSet;
 
-    use super::super::{DatasetKind, Images, load};
+    use super::super::{DatasetKind, Table, load};
     use super::*;
 
     /// A data set of 1×1 images with `counts[c]` images of class c, interleaved.
@@ -175,14 +272,13 @@ mod tests {
             .flat_map(|i| (0..counts.len()).filter(move |&class| i < counts[class]).map(|class| class as i32))
             .collect();
         let pixels = (0..labels.len()).map(|i| i as u8).collect();
-        let train =
-            Images { name: "toy training set".into(), height: 1, width: 1, channels: 1, pixels, labels };
+        let train = Table::images("toy training set".into(), [1, 1, 1], pixels, labels);
         let names = (0..counts.len()).map(|class| format!("name{class}")).collect();
-        Dataset::new("toy", train.clone(), train, names, None).unwrap()
+        Dataset::new("toy", [train.clone(), train], names, None).unwrap()
     }
 
     fn config(noise: Noise, imbalance: Option<f64>, meta_size: usize, seed: u64) -> SplitConfig {
-        SplitConfig { noise, imbalance, meta_size, seed }
+        SplitConfig { noise, imbalance, meta_source: MetaSource::Split, meta_size, seed }
     }
 
     #[test]
@@ -271,10 +367,10 @@ mod tests {
         fails(config(Noise::None, None, 60, 1), 1, short);
         fails(config(Noise::None, None, 3000, 1), 1, "takes 1000 images of each class");
         assert!(split(&data, &config(Noise::None, None, 57, 1)).is_ok());
-        let mut wrong = dataset(&[5, 5]);
-        wrong.train.labels[3] = 2;
-        let error = split(&wrong, &config(Noise::None, None, 2, 1)).unwrap_err().to_string();
-        assert!(error.starts_with("label 2 of image 3 of the toy training set is out of range"), "{error}");
+        let wrong = Table::images("toy training set".into(), [1, 1, 1], vec![0; 3], vec![0, 1, 2]);
+        let names = vec!["a".into(), "b".into()];
+        let error = Dataset::new("toy", [wrong.clone(), wrong], names, None).unwrap_err().to_string();
+        assert!(error.starts_with("a label of the toy training set is 2, out of range"), "{error}");
         fails(config(Noise::None, Some(12.0), 30, 1), 1, "--imbalance 12 empties class 2 (name2)");
         assert!(split(&data, &config(Noise::None, Some(10.0), 30, 1)).is_ok());
         for factor in [0.5, f64::NAN, f64::INFINITY, -3.0] {

@@ -1,6 +1,8 @@
 //! What a session needs of a machine. It stands here, and the machines in `crate::backend`, so that
 //! imports point one way.
 
+use std::sync::Arc;
+
 use super::kernel::Tensor;
 use super::plan::Plan;
 use crate::error::Result;
@@ -15,6 +17,8 @@ pub enum Values<'a> {
     Int(&'a [i32]),
     /// Pixels.
     Byte(&'a [u8]),
+    /// As [`Values::Byte`], of memory that the machine may share in place of a copy.
+    Shared(&'a Arc<Vec<u8>>),
 }
 
 impl Values<'_> {
@@ -24,6 +28,7 @@ impl Values<'_> {
             Values::Float(v) => v.len(),
             Values::Int(v) => v.len(),
             Values::Byte(v) => v.len(),
+            Values::Shared(v) => v.len(),
         }
     }
 
@@ -37,7 +42,7 @@ impl Values<'_> {
         match self {
             Values::Float(_) => Kind::Float,
             Values::Int(_) => Kind::Int,
-            Values::Byte(_) => Kind::Byte,
+            Values::Byte(_) | Values::Shared(_) => Kind::Byte,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One file with everything that a run needs to go on: all states, bit for bit, and the history so
 //! far.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Config;
 use super::files::write_atomically;
-use super::history::History;
+use super::history::{History, WeightPicture};
 use super::values::Precision;
 use crate::error::{Error, Result};
+use crate::meta::schemes::Memory;
 use crate::program::{Session, Values};
 use crate::tape::Kind;
 
@@ -27,30 +28,58 @@ pub(super) struct Progress {
     pub epochs: usize,
     /// By method.
     pub histories: Vec<(String, History)>,
-    /// By method, what its stages hand on.
-    #[serde(default)]
-    pub memories: Vec<(String, BTreeMap<String, Vec<f64>>)>,
 }
 
-/// Writes the sessions' floating-point states (each under its name's prefix) and the progress.
-pub(super) fn save(path: &Path, sessions: &[(String, &Session)], progress: &Progress) -> Result<()> {
+/// A method's states and numbers.
+pub(super) struct Part<'a> {
+    /// Before its tensors' names.
+    pub prefix: &'a str,
+    pub session: &'a Session,
+    /// What its stages hand on, and what is known of its samples.
+    pub memory: &'a Memory,
+    /// Of which the samples' numbers stand among the tensors.
+    pub pictures: &'a [WeightPicture],
+}
+
+/// The names of numbers that are no states.
+fn memory_name(prefix: &str, name: &str) -> String {
+    format!("{prefix}/memory/{name}")
+}
+
+fn picture_names(prefix: &str, picture: usize) -> [String; 2] {
+    ["losses", "weights"].map(|what| format!("{prefix}/picture/{picture}/{what}"))
+}
+
+/// Writes the methods' floating-point states and numbers, and the progress.
+pub(super) fn save(path: &Path, parts: &[Part], progress: &Progress) -> Result<()> {
     let wide = progress.config.precision == Precision::F64;
     let dtype = if wide { Dtype::F64 } else { Dtype::F32 };
     let mut tensors = Vec::new();
-    for (prefix, session) in sessions {
+    let doubles = |values: &[f64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    for Part { prefix, session, memory, pictures } in parts {
+        for (name, values) in memory.all() {
+            tensors.push((memory_name(prefix, name), Dtype::F64, vec![values.len()], doubles(values)));
+        }
+        for (i, picture) in pictures.iter().enumerate() {
+            for (name, values) in
+                picture_names(prefix, i).into_iter().zip([&picture.losses, &picture.weights])
+            {
+                tensors.push((name, Dtype::F64, vec![values.len()], doubles(values)));
+            }
+        }
         for state in session.states().iter().filter(|s| s.kind == Kind::Float) {
             let values = session.read_state(&state.name)?;
             // An f32 state comes as f64 and goes back without loss.
             let bytes: Vec<u8> = match wide {
-                true => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                true => doubles(&values),
                 false => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
             };
-            tensors.push((format!("{prefix}/{}", state.name), state.shape.to_vec(), bytes));
+            tensors.push((format!("{prefix}/{}", state.name), dtype, state.shape.to_vec(), bytes));
         }
     }
     let views = tensors
         .iter()
-        .map(|(name, shape, bytes)| Ok((name.clone(), TensorView::new(dtype, shape.clone(), bytes)?)))
+        .map(|(name, dtype, shape, bytes)| Ok((name.clone(), TensorView::new(*dtype, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
     let json = serde_json::to_string(progress).map_err(|e| Error::Program(e.to_string()))?;
     let metadata = HashMap::from([("progress".to_owned(), json)]);
@@ -89,12 +118,49 @@ impl Saved {
         Ok(Saved { path: path.to_path_buf(), bytes, progress })
     }
 
+    /// A method's memory.
+    ///
+    /// # Errors
+    /// None for a file that [`Saved::read`] took.
+    pub fn memory(&self, prefix: &str) -> Result<Memory> {
+        let tensors = self.tensors()?;
+        let mut memory = Memory::new();
+        let of = memory_name(prefix, "");
+        for (full, view) in tensors.tensors() {
+            if let Some(name) = full.strip_prefix(&of) {
+                memory.set(name, numbers(view.data(), f64::from_le_bytes));
+            }
+        }
+        Ok(memory)
+    }
+
+    /// Gives pictures the samples' numbers.
+    ///
+    /// # Errors
+    /// If they are not there.
+    pub fn fill(&self, prefix: &str, pictures: &mut [WeightPicture]) -> Result<()> {
+        let tensors = self.tensors()?;
+        for (i, picture) in pictures.iter_mut().enumerate() {
+            let [losses, weights] = picture_names(prefix, i).map(|name| {
+                let missing = || Error::Data(format!("{}: has no `{name}`", self.path.display()));
+                let view = tensors.tensor(&name).map_err(|_| missing())?;
+                Ok(numbers(view.data(), f64::from_le_bytes))
+            });
+            (picture.losses, picture.weights) = (losses?, weights?);
+        }
+        Ok(())
+    }
+
+    fn tensors(&self) -> Result<SafeTensors<'_>> {
+        SafeTensors::deserialize(&self.bytes).map_err(|e| Error::Program(e.to_string()))
+    }
+
     /// Writes the states with `prefix` into a session.
     ///
     /// # Errors
     /// If one is missing or has another shape: a checkpoint of another model.
     pub fn restore(&self, prefix: &str, session: &mut Session) -> Result<()> {
-        let tensors = SafeTensors::deserialize(&self.bytes).map_err(|e| Error::Program(e.to_string()))?;
+        let tensors = self.tensors()?;
         for state in session.states().to_vec().into_iter().filter(|s| s.kind == Kind::Float) {
             let name = format!("{prefix}/{}", state.name);
             let view = tensors.tensor(&name).map_err(|_| {

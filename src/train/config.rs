@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::method::Method;
 use super::values::{MODELS, Precision, ROUTES, factor, model, positive, rate, share};
-use crate::data::{DatasetKind, Noise};
+use crate::data::{DatasetKind, MetaSource, Noise, Reading};
 use crate::error::{Error, Result};
 use crate::meta::schemes::MwNetRecipe;
 use crate::meta::{Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
@@ -27,8 +27,9 @@ fn own() -> Config {
 #[serde(deny_unknown_fields)]
 #[command(next_help_heading = "Data", allow_negative_numbers = true)]
 pub struct Config {
-    /// fashion-mnist-mini (built in), mnist, fashion-mnist, cifar10, cifar100, or folder
-    /// (train/<class>/*.jpg|png, test/...)
+    /// fashion-mnist-mini (built in), mnist, fashion-mnist, cifar10, cifar100; folder (images:
+    /// train/<class>/*, meta/..., test/..., or a metadata.csv with file_name and label), arrays
+    /// (.npz, .npy, .safetensors with x and y) or csv (numbers and a column of labels)
     #[arg(long, value_name = "NAME", default_value_t = own().dataset)]
     #[serde(with = "text")]
     pub dataset: DatasetKind,
@@ -37,13 +38,17 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
     /// Label noise of the training set: none, or with a probability P uniform:P (a label drawn anew
-    /// from all classes), flip:P (one wrong class for each), flip2:P (two) [default: uniform:0.6,
-    /// or none beside --imbalance]
+    /// from all classes), flip:P (one wrong class for each), flip2:P (two) [default: none;
+    /// uniform:0.6 for the built-in images, if there is no --imbalance]
     #[arg(
         long,
         value_name = "NOISE",
         default_value_t = own().noise,
-        default_value_if("imbalance", ArgPredicate::IsPresent, "none"),
+        default_value_ifs([
+            ("imbalance", ArgPredicate::IsPresent, "none"),
+            ("dataset", ArgPredicate::Equals("fashion-mnist-mini".into()), "uniform:0.6"),
+            ("dataset", ArgPredicate::IsPresent, "none"),
+        ]),
         hide_default_value = true
     )]
     #[serde(with = "text")]
@@ -52,11 +57,43 @@ pub struct Config {
     #[arg(long, value_name = "IF", value_parser = factor)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imbalance: Option<f64>,
-    /// Clean images set apart for the meta set, the same number of each class [default: 1000; 10 a
-    /// class for a long tail without noise]
+    /// Where the meta set comes from: split (set apart from the training samples), dir (it is there
+    /// as meta/ or --meta-dir), or train-balanced (meta batches are drawn from the training set
+    /// itself, as many of each class) [default: dir where there is one, else split]
+    #[arg(long, value_name = "split|dir|train-balanced")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_text")]
+    pub meta_source: Option<MetaSource>,
+    /// A folder of clean samples for the meta set: images in folders by class, or a file meta of the
+    /// data set's own kind
+    #[arg(long, value_name = "DIR")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta_dir: Option<PathBuf>,
+    /// Samples set apart for the meta set, the same number of each class [default: 1000; 10 a class
+    /// for a long tail without noise]
     #[arg(long, value_name = "N", value_parser = positive)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meta_size: Option<usize>,
+    /// Samples set apart for the test, where the data have no test set
+    #[arg(long, value_name = "N", value_parser = positive)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_size: Option<usize>,
+    /// Resize images so that the shorter side has N pixels, and crop the other from the middle
+    #[arg(long, value_name = "N", value_parser = positive)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<usize>,
+    /// Leave out images that cannot be read, and say which
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub skip_unreadable: bool,
+    /// A file with the labels to train on (.npy, .csv, .txt, .safetensors), one for each training
+    /// sample; the set's own are then the truth, for reports only
+    #[arg(long, value_name = "FILE")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_labels: Option<PathBuf>,
+    /// The column of the labels, with --dataset csv
+    #[arg(long, value_name = "NAME", default_value_t = own().label_column)]
+    #[serde(default = "label", skip_serializing_if = "is_label")]
+    pub label_column: String,
     /// The classifier
     #[arg(long, value_name = MODELS, default_value_t = own().model, value_parser = model)]
     pub model: String,
@@ -185,7 +222,14 @@ impl Default for Config {
             data_dir: None,
             noise: Noise::Uniform(0.6),
             imbalance: None,
+            meta_source: None,
+            meta_dir: None,
             meta_size: None,
+            test_size: None,
+            image_size: None,
+            skip_unreadable: false,
+            train_labels: None,
+            label_column: label(),
             model: "mlp".into(),
             method: Method::MwNet,
             baseline: true,
@@ -212,6 +256,20 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What is read, and how.
+    pub fn reading(&self) -> Reading {
+        Reading {
+            kind: self.dataset,
+            dir: self.data_dir.clone(),
+            meta_dir: self.meta_dir.clone(),
+            test_size: self.test_size,
+            image_size: self.image_size,
+            skip_unreadable: self.skip_unreadable,
+            train_labels: self.train_labels.clone(),
+            label_column: self.label_column.clone(),
+        }
+    }
+
     /// A method's meta step.
     pub fn step(&self, method: Method) -> StepConfig {
         let MwNetRecipe { weights, undetached, weight_net } = self.recipe(method);
@@ -307,6 +365,14 @@ impl Config {
                 self.method
             ));
         }
+        if self.meta_size.is_some() && self.meta_source.is_some_and(|source| source != MetaSource::Split) {
+            return usage(
+                "--meta-size is for a meta set that is split off; leave it, or --meta-source, out".into(),
+            );
+        }
+        if self.meta_dir.is_some() && self.meta_source.is_some_and(|source| source != MetaSource::Dir) {
+            return usage("--meta-dir is for --meta-source dir; leave one of the two out".into());
+        }
         self.step(self.method).check()?;
         if !self.milestones.is_sorted() {
             let given: Vec<String> = self.milestones.iter().map(usize::to_string).collect();
@@ -319,12 +385,46 @@ impl Config {
     }
 }
 
+fn label() -> String {
+    Reading::default().label_column
+}
+
+fn is_label(column: &String) -> bool {
+    *column == label()
+}
+
+fn is_off(switch: &bool) -> bool {
+    !switch
+}
+
 fn one() -> usize {
     1
 }
 
 fn is_one(count: &usize) -> bool {
     *count == 1
+}
+
+/// As [`text`], where there may be nothing.
+mod maybe_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<T: Display, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => to.collect_str(value),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<T>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
 }
 
 /// Fields that are written as people type them.

@@ -1,11 +1,12 @@
 //! The trained network on whole sets, with running statistics: nothing is updated.
 
 use super::prepared::Prepared;
+use super::step::{Fed, Given};
 use crate::data;
 use crate::error::Result;
 use crate::meta::Evaluation;
 use crate::meta::schemes::{Predictions, Set, Trained};
-use crate::program::{Options, Plan, Program, Session, Values};
+use crate::program::{Options, Plan, Session};
 use crate::tape::Tape;
 
 /// Images of one evaluation pass.
@@ -13,7 +14,7 @@ const AT_ONCE: usize = 250;
 
 /// The forward pass as a program.
 pub(super) struct Evaluator {
-    program: Program,
+    fed: Fed,
 }
 
 impl Evaluator {
@@ -22,18 +23,17 @@ impl Evaluator {
         let mut tape = Tape::new();
         let plain = data.batch(false);
         Evaluation { net: data.net(), data: &plain, batch: AT_ONCE }.record(&mut tape)?;
-        Ok(Evaluator { program: data.load(Plan::new(&tape, Options::default())?, session)? })
+        Ok(Evaluator { fed: Fed::new(Plan::new(&tape, Options::default())?, data, session)? })
     }
 
     /// Predictions on a set.
-    pub fn see(&self, session: &mut Session, data: &Prepared, set: Set) -> Result<Predictions> {
-        let program = &self.program;
-        let (picks, y) = (program.input("picks")?, program.input("y")?);
+    pub fn see(&mut self, session: &mut Session, data: &Prepared, set: Set) -> Result<Predictions> {
         let mut all = Predictions::default();
-        for (batch, rows) in data::in_order(&data.indices(set), data.labels(set), AT_ONCE) {
-            session.write_input(program, picks, Values::Int(bytemuck::cast_slice(&batch.picks)))?;
-            session.write_input(program, y, Values::Int(&batch.labels))?;
-            session.run(program)?;
+        for (batch, rows) in data::in_order(data.indices(set), data.labels(set), AT_ONCE) {
+            let given =
+                Given { data, batch: &batch, ahead: &[], meta: &batch, lr: 0.0, at: [0; 2], scheme: &[] };
+            self.fed.run(session, &given)?;
+            let program = &self.fed.program;
             all.losses.extend_from_slice(&session.fetch(program, "loss")?[..rows]);
             all.hits.extend_from_slice(&session.fetch(program, "correct")?[..rows]);
             let logits = session.fetch(program, "logits")?;
@@ -45,7 +45,7 @@ impl Evaluator {
 
 /// A session's network as a scheme sees it between two stages.
 pub(super) struct Looked<'a> {
-    pub evaluator: &'a Evaluator,
+    pub evaluator: &'a mut Evaluator,
     pub session: &'a mut Session,
     pub data: &'a Prepared,
 }

@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use super::samples::Finding;
+
 /// One epoch of one method: a row of `metrics.csv`. Accuracies in percent.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct EpochRow {
@@ -40,9 +42,11 @@ pub struct WeightPicture {
     /// losses.
     #[serde(default)]
     pub groups: Vec<(String, Vec<f64>)>,
-    /// Per training sample, its loss.
+    /// Per training sample, its loss. In a checkpoint these are tensors.
+    #[serde(skip)]
     pub losses: Vec<f64>,
     /// Per training sample, its weight.
+    #[serde(skip)]
     pub weights: Vec<f64>,
 }
 
@@ -133,6 +137,8 @@ pub struct Summary {
     pub meta_samples: usize,
     /// Share of training samples with a wrong label, in percent.
     pub corrupted_percent: f64,
+    /// How well the ranking of suspects finds them, where they are known.
+    pub finding: Option<Finding>,
 }
 
 /// Mean weights by loss, in bins of a quarter of a nat from 0 to 8. What lies above belongs to no

@@ -5,6 +5,7 @@ use super::evaluator::{Evaluator, Looked};
 use super::history::{EpochRow, LossBins, WeightPicture, mean_where};
 use super::method::Method;
 use super::prepared::Prepared;
+use super::samples::{self, Finding, SampleReport};
 use super::scores::accuracy;
 use super::step::{Given, StepProgram};
 use crate::data::Batcher;
@@ -199,6 +200,7 @@ impl Learner {
         let (mut losses, mut hits, mut weights) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
         let mut meta_loss = [0.0];
         let mut sums = Sums::default();
+        let judged = stage + 1 == self.stages() && samples::counts(epoch, data.config.epochs);
         for i in 0..steps {
             let step = epoch as u64 * steps + i;
             let at = match self.scheme.stages() {
@@ -222,6 +224,11 @@ impl Learner {
                 let positions = &self.train.batch(step).positions;
                 sums.corrupted.extend(positions.iter().map(|p| data.split.train.corrupted[*p as usize]));
                 sums.by_loss.add(&losses, &weights);
+            }
+            if judged {
+                let weights = program.weight.map(|_| &weights[..]);
+                let (n, positions) = (data.split.train.indices.len(), &self.train.batch(step).positions);
+                samples::add(&mut self.memory, n, positions, &losses, weights);
             }
             if !(loss + meta_loss[0]).is_finite() {
                 let what = format!("the loss is {loss} and the meta loss {} at step {}", meta_loss[0], i + 1);
@@ -266,7 +273,7 @@ impl Learner {
         let now = Moment { step, steps, epoch, batch: config.batch, positions: &batch.positions, memory };
         let scheme = scheme.inputs(&now);
         let at = [config.seed, step];
-        program.fed.run(session, &Given { batch, ahead: &ahead, meta, lr, at, scheme: &scheme })
+        program.fed.run(session, &Given { data, batch, ahead: &ahead, meta, lr, at, scheme: &scheme })
     }
 
     /// What the next stage needs of the network just trained; then a network anew.
@@ -292,6 +299,18 @@ impl Learner {
             confusion[*label as usize][argmax(scores)] += 1;
         }
         Ok((losses.iter().sum::<f64>() / losses.len().max(1) as f64, confusion))
+    }
+
+    /// What training tells about each of its samples, in their order, and how well that finds the
+    /// wrong labels, where they are known.
+    ///
+    /// # Errors
+    /// The machine's.
+    pub fn judge(&mut self, data: &Prepared) -> Result<(Vec<SampleReport>, Option<Finding>)> {
+        let seen = self.evaluator.see(&mut self.session, data, Set::Train)?;
+        let rows = samples::report(data, &self.memory, &seen);
+        let finding = samples::finding(data, &rows, &seen);
+        Ok((rows, finding))
     }
 
     /// The weight over losses and over the training samples, after `epoch` epochs; `None` for a

@@ -13,6 +13,7 @@
 //! | `learner.rs` | [`Learner`]: one method's programs, epoch by epoch |
 //! | `stepper.rs` | any order of the meta step as a program, and what each step feeds it |
 //! | `signal.rs` | [`Walk`]: meta steps one by one, with every sample's numbers |
+//! | `samples.rs` | [`SampleReport`]: which labels to distrust |
 //! | `history.rs` | what was measured: rows, curves, the summary |
 //! | `files.rs` | folders that one process works in, files that are written whole or not at all |
 //! | `checkpoint.rs` | states and history in one file |
@@ -43,6 +44,7 @@ mod pictures;
 pub mod plots;
 mod prepared;
 mod run;
+mod samples;
 mod scores;
 mod signal;
 mod statistics;
@@ -61,6 +63,7 @@ pub use method::Method;
 pub use paper::PaperCell;
 pub use prepared::Prepared;
 pub use run::{Observer, Run};
+pub use samples::{Finding, SampleReport, ranking};
 pub use signal::{SampleRow, StepNumbers, Walk};
 pub use statistics::{Difference, Spread};
 pub use stepper::{At, Stepper};

@@ -1,8 +1,8 @@
-use std::borrow::Cow;
-
 use super::config::Config;
 use super::method::Method;
-use crate::data::{self, Batcher, Dataset, Images, Split, SplitConfig};
+use crate::data::{
+    self, BatchConfig, Batcher, Dataset, Labelled, MetaSource, Noise, Samples, Split, SplitConfig,
+};
 use crate::error::{Error, Result};
 use crate::meta::Batch;
 use crate::meta::schemes::{Set, class_groups};
@@ -21,8 +21,6 @@ pub struct Prepared {
     pub split: Split,
     /// The classifier.
     net: SharedModel,
-    /// All images, the training set's first: what lies on the device.
-    pixels: Vec<u8>,
 }
 
 impl Prepared {
@@ -44,7 +42,7 @@ impl Prepared {
     pub fn with(config: Config, net: impl FnOnce(usize) -> Result<SharedModel>) -> Result<Prepared> {
         // Before anything is read.
         config.check()?;
-        let dataset = data::load(config.dataset, config.data_dir.as_deref())?;
+        let dataset = config.reading().load()?;
         Prepared::of(config, dataset, net)
     }
 
@@ -61,17 +59,20 @@ impl Prepared {
         let how = SplitConfig {
             noise: config.noise,
             imbalance: config.imbalance,
-            meta_size: config.meta_size.unwrap_or_else(|| {
-                data::default_meta_size(dataset.classes(), config.noise, config.imbalance)
+            meta_source: config.meta_source.unwrap_or(match &dataset.meta {
+                Some(_) if config.meta_size.is_none() => MetaSource::Dir,
+                _ => MetaSource::Split,
             }),
+            meta_size: config
+                .meta_size
+                .unwrap_or_else(|| data::default_meta_size(&dataset, config.noise, config.imbalance)),
             seed: config.seed,
         };
         let split = data::split(&dataset, &how)?;
         let net = net(dataset.classes())?;
-        let pixels = [&dataset.train.pixels[..], &dataset.test.pixels[..]].concat();
-        let prepared = Prepared { config, dataset, split, net, pixels };
-        let fits = Summary::of(prepared.net(), &prepared.image());
-        fits.map_err(|e| Error::Data(format!("the images are not for {}: {e}", prepared.network())))?;
+        let prepared = Prepared { config, dataset, split, net };
+        let fits = Summary::of(prepared.net(), prepared.shape());
+        fits.map_err(|e| Error::Data(format!("the samples are not for {}: {e}", prepared.network())))?;
         // They refuse a batch that is larger than the training set.
         prepared.batcher(false)?;
         prepared.batcher(true)?;
@@ -85,8 +86,37 @@ impl Prepared {
 
     /// The network and what it is trained on, as a checkpoint records them.
     pub(super) fn network(&self) -> String {
-        let Images { height, width, channels, .. } = self.dataset.train;
-        format!("{} on {height}x{width}x{channels}, {} classes", self.config.model, self.dataset.classes())
+        let sizes: Vec<String> = self.shape().iter().map(usize::to_string).collect();
+        format!("{} on {}, {} classes", self.config.model, sizes.join("x"), self.dataset.classes())
+    }
+
+    /// What the run trains, what was done to it, and what happened on reading: for people, a line
+    /// each.
+    pub fn account(&self) -> Vec<String> {
+        let Prepared { config, dataset, split, .. } = self;
+        let (train, n) = (&split.train, split.train.indices.len());
+        let wrong = train.corrupted.iter().filter(|wrong| **wrong).count();
+        let share = 100.0 * wrong as f64 / n as f64;
+        let mut labels = match (config.noise, train.known) {
+            (Noise::None, false) => "labels as they are".to_owned(),
+            (Noise::None, true) => {
+                format!("labels as they are, of which {wrong} ({share:.1}%) are known to be wrong")
+            }
+            (noise, _) => format!("noise {noise} put on: {wrong} labels ({share:.1}%) are wrong"),
+        };
+        if let Some(factor) = config.imbalance {
+            labels.push_str(&format!("; thinned to a long tail of factor {factor}"));
+        }
+        let m = split.meta.indices.len();
+        let meta = match (split.balanced, &dataset.meta) {
+            (true, _) => "meta batches are drawn from the training set, as many of each class".to_owned(),
+            (false, Some(part)) if part.indices == split.meta.indices => format!("the {} has {m}", part.name),
+            (false, _) => format!("meta set: {m} set apart, labels as they came"),
+        };
+        let (name, classes, test) = (&dataset.name, dataset.classes(), dataset.test.len());
+        let line =
+            format!("{name}: {n} training samples of {classes} classes, {labels}; {meta}; test: {test}");
+        std::iter::once(line).chain(dataset.remarks.iter().cloned()).collect()
     }
 
     /// A session that begins a run: its first parameters, and all images.
@@ -106,36 +136,43 @@ impl Prepared {
         let there = |session: &Session| session.states().iter().any(|s| s.name == "pixels");
         let had = there(session);
         let program = session.load(plan)?;
-        if !had && there(session) {
-            session.write_state("pixels", Values::Byte(&self.pixels))?;
+        if let (false, true, Samples::Bytes(pixels)) = (had, there(session), &self.dataset.samples) {
+            session.write_state("pixels", Values::Shared(pixels))?;
         }
         Ok(program)
     }
 
-    /// The images on the device, and their normalisation; `augmented` with the border that crops
-    /// are taken from.
+    /// Images on the device, and their normalisation, `augmented` with the border that crops are
+    /// taken from; features are given to each step.
     pub fn batch(&self, augmented: bool) -> Batch {
         let scalars = |v: &[f64]| v.iter().copied().map(Scalar).collect();
         let pad = self.dataset.augment.filter(|_| augmented).map_or(0, |a| a.pad);
         let spec = GatherSpec { mean: scalars(&self.dataset.mean), std: scalars(&self.dataset.std), pad };
-        let Images { height, width, channels, .. } = self.dataset.train;
-        let count = self.dataset.train.len() + self.dataset.test.len();
-        Batch::Picked { count, image: [height, width, channels], spec }
+        match self.shape()[..] {
+            [h, w, c] => Batch::Picked { count: self.dataset.count(), image: [h, w, c], spec },
+            _ => Batch::Given(self.shape().clone()),
+        }
     }
 
-    /// `[h, w, c]` of an image.
-    pub fn image(&self) -> Shape {
-        let Images { height, width, channels, .. } = self.dataset.train;
-        [height, width, channels].into()
+    /// `[h, w, c]` of an image, `[d]` of features.
+    pub fn shape(&self) -> &Shape {
+        &self.dataset.shape
     }
 
-    /// Places of a set's images among all images on the device.
-    pub(super) fn indices(&self, set: Set) -> Cow<'_, [u32]> {
-        let first = self.dataset.train.len() as u32;
+    /// Features `[n, d]` of a batch, normalised.
+    pub(super) fn features(&self, picks: &[[i32; 4]]) -> Vec<f64> {
+        let Dataset { samples, mean, std, .. } = &self.dataset;
+        let (Samples::Floats(all), d) = (samples, self.shape().count()) else { return Vec::new() };
+        let rows = picks.iter().flat_map(|pick| &all[pick[0] as usize * d..][..d]);
+        rows.zip(mean.iter().zip(std).cycle()).map(|(v, (mean, std))| (f64::from(*v) - mean) / std).collect()
+    }
+
+    /// Places of a set's samples among all of them.
+    pub(super) fn indices(&self, set: Set) -> &[u32] {
         match set {
-            Set::Train => Cow::Borrowed(&self.split.train.indices),
-            Set::Meta => Cow::Borrowed(&self.split.meta.indices),
-            Set::Test => Cow::Owned((first..first + self.dataset.test.len() as u32).collect()),
+            Set::Train => &self.split.train.indices,
+            Set::Meta => &self.split.meta.indices,
+            Set::Test => &self.dataset.test.indices,
         }
     }
 
@@ -167,14 +204,28 @@ impl Prepared {
         net
     }
 
+    /// Training batches, or meta batches.
     pub(super) fn batcher(&self, meta: bool) -> Result<Batcher> {
-        let stream = if meta { Stream::MetaBatches } else { Stream::TrainBatches };
-        let Config { batch: size, seed, .. } = self.config;
-        let how = data::BatchConfig { size, seed, stream, augment: self.dataset.augment };
-        if meta {
-            Batcher::endless(&self.split.meta.indices, &self.split.meta.labels, how)
-        } else {
-            Batcher::per_epoch(&self.split.train.indices, &self.split.train.labels, how)
+        let Labelled { indices, labels } = &self.split.meta;
+        match meta {
+            true if self.split.balanced => {
+                Batcher::balanced(indices, labels, self.batches(Stream::MetaBatches))
+            }
+            true => self.meta_batcher(&self.split.meta),
+            false => {
+                let train = &self.split.train;
+                Batcher::per_epoch(&train.indices, &train.labels, self.batches(Stream::TrainBatches))
+            }
         }
+    }
+
+    /// Meta batches from another set.
+    pub(super) fn meta_batcher(&self, meta: &Labelled) -> Result<Batcher> {
+        Batcher::endless(&meta.indices, &meta.labels, self.batches(Stream::MetaBatches))
+    }
+
+    fn batches(&self, stream: Stream) -> BatchConfig {
+        let Config { batch: size, seed, .. } = self.config;
+        BatchConfig { size, seed, stream, augment: self.dataset.augment }
     }
 }

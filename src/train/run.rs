@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{Progress, Saved, save};
+use super::checkpoint::{Part, Progress, Saved, save};
 use super::config::Config;
 use super::files::{Claim, read_toml, to_toml, write_atomically};
 use super::history::{EpochRow, History, Summary, mean_where};
@@ -8,6 +8,9 @@ use super::learner::{Learner, Measured, SUMMARY_STRIDE, StepReport};
 use super::method::Method;
 use super::pictures;
 use super::prepared::Prepared;
+use super::samples::ranking;
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 use crate::meta::schemes::Scheme;
 use crate::program::Session;
@@ -47,6 +50,8 @@ pub struct Run {
 pub(super) const CONFIG: &str = "config.toml";
 pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 const METRICS: &str = "metrics.csv";
+const SAMPLES: &str = "samples.csv";
+const SUSPECTS: &str = "suspects.csv";
 const SUMMARY: &str = "summary.json";
 
 impl Run {
@@ -83,7 +88,14 @@ impl Run {
         session: &dyn Fn() -> Result<Session>,
     ) -> Result<Run> {
         let text = to_toml(&config)?;
-        let mut taken = vec![CONFIG.to_owned(), CHECKPOINT.into(), METRICS.into(), SUMMARY.into()];
+        let mut taken = vec![
+            CONFIG.to_owned(),
+            CHECKPOINT.into(),
+            METRICS.into(),
+            SAMPLES.into(),
+            SUSPECTS.into(),
+            SUMMARY.into(),
+        ];
         taken.extend(pictures::files());
         let claim = Claim::fresh(out, &taken.iter().map(String::as_str).collect::<Vec<_>>())?;
         let made = claim.made;
@@ -146,9 +158,8 @@ impl Run {
             *history = found.map(|h| h.1.clone()).ok_or_else(|| {
                 Error::Data(format!("{}: has no history of `{name}`; it is of another run", path.display()))
             })?;
-            if let Some((_, memory)) = progress.memories.iter().find(|m| m.0 == name) {
-                *learner.memory_mut() = memory.clone().into();
-            }
+            saved.fill(&name, &mut history.pictures)?;
+            *learner.memory_mut() = saved.memory(&name)?;
         }
         run.done = progress.epochs;
         Ok(run)
@@ -240,7 +251,12 @@ impl Run {
             }
             self.write_progress()?;
         }
-        let summary = self.summary();
+        let (samples, finding) = self.learners[0].judge(&self.data)?;
+        let in_order =
+            |order: &mut dyn Iterator<Item = usize>| order.map(|i| &samples[i]).collect::<Vec<_>>();
+        self.write_csv(SAMPLES, in_order(&mut (0..samples.len())))?;
+        self.write_csv(SUSPECTS, in_order(&mut ranking(&samples).into_iter()))?;
+        let summary = Summary { finding, ..self.summary() };
         let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Program(e.to_string()))?;
         write_atomically(&self.out.join(SUMMARY), (text + "\n").as_bytes())?;
         Ok(summary)
@@ -262,24 +278,29 @@ impl Run {
             config: self.data.config.clone(),
             epochs: self.done,
             histories: names.iter().cloned().zip(self.histories.iter().cloned()).collect(),
-            memories: names
-                .iter()
-                .cloned()
-                .zip(self.learners.iter().map(|l| l.memory().all().clone()))
-                .collect(),
         };
-        let sessions: Vec<_> = names.into_iter().zip(self.learners.iter().map(Learner::session)).collect();
+        let learners = names.iter().zip(self.learners.iter().zip(&self.histories));
+        let parts: Vec<Part> = learners
+            .map(|(prefix, (learner, history))| Part {
+                prefix,
+                session: learner.session(),
+                memory: learner.memory(),
+                pictures: &history.pictures,
+            })
+            .collect();
         // Metrics first: what a checkpoint claims is then on the disk.
+        let epochs = 0..self.data.config.epochs;
+        let rows = epochs.flat_map(|epoch| self.histories.iter().filter_map(move |h| h.rows.get(epoch)));
+        self.write_csv(METRICS, rows)?;
+        save(&self.out.join(CHECKPOINT), &parts, &progress)
+    }
+
+    fn write_csv<T: Serialize>(&self, file: &str, rows: impl IntoIterator<Item = T>) -> Result<()> {
+        let path = self.out.join(file);
+        let broken = |e: &dyn std::fmt::Display| Error::Program(format!("{}: {e}", path.display()));
         let mut csv = csv::Writer::from_writer(Vec::new());
-        let path = self.out.join(METRICS);
-        for epoch in 0..self.data.config.epochs {
-            for row in self.histories.iter().filter_map(|h| h.rows.get(epoch)) {
-                csv.serialize(row).map_err(|e| Error::Program(format!("{}: {e}", path.display())))?;
-            }
-        }
-        let bytes = csv.into_inner().map_err(|e| Error::Program(format!("{}: {e}", path.display())))?;
-        write_atomically(&path, &bytes)?;
-        save(&self.out.join(CHECKPOINT), &sessions, &progress)
+        rows.into_iter().try_for_each(|row| csv.serialize(row)).map_err(|e| broken(&e))?;
+        write_atomically(&path, &csv.into_inner().map_err(|e| broken(&e))?)
     }
 
     fn summary(&self) -> Summary {
@@ -325,6 +346,7 @@ impl Run {
             steps_per_epoch: self.steps_per_epoch(),
             train_samples: train.indices.len(),
             meta_samples: self.data.split.meta.indices.len(),
+            finding: None,
             corrupted_percent: 100.0 * corrupted as f64 / train.indices.len().max(1) as f64,
         }
     }

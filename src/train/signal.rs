@@ -98,7 +98,7 @@ impl<'a> Walk<'a> {
             .iter()
             .map(|n| Ok((n.clone(), session.read_state(&format!("theta.{n}"))?)))
             .collect::<Result<Vec<_>>>()?;
-        stepper.run(session, At { step: at, meta_step: at, lr: config.lr })?;
+        stepper.run(data, session, At { step: at, meta_step: at, lr: config.lr })?;
         *done += 1;
         let fetch = |name: &str| session.fetch(stepper.program(), name);
         let (losses, weights, next) = (fetch("loss")?, fetch("weight")?, fetch("weight_next")?);

@@ -13,6 +13,10 @@ use crate::tape::Tape;
 #[derive(PartialEq)]
 enum Feed {
     Picks,
+    /// Where samples are features, these themselves.
+    Features,
+    MetaFeatures,
+    AheadFeatures(usize),
     Labels,
     /// Of the batch for the virtual step of this number, from 2.
     AheadPicks(usize),
@@ -26,6 +30,7 @@ enum Feed {
 
 /// Everything that a step's inputs may be given.
 pub(super) struct Given<'a> {
+    pub data: &'a Prepared,
     pub batch: &'a Samples,
     /// Those of further virtual steps.
     pub ahead: &'a [Samples],
@@ -46,19 +51,22 @@ pub(super) struct Fed {
 }
 
 impl Fed {
-    /// A program of steps on images that are picked.
+    /// A program of steps on a run's samples.
     pub fn new(plan: Plan, data: &Prepared, session: &mut Session) -> Result<Fed> {
         let program = data.load(plan, session)?;
         let mut inputs = Vec::new();
         for input in program.inputs().iter().filter(|input| !is_noise(&input.name)) {
             let feed = match input.name.as_str() {
                 "picks" => Feed::Picks,
+                "x" => Feed::Features,
+                "x_meta" => Feed::MetaFeatures,
                 "y" => Feed::Labels,
                 "picks_meta" => Feed::MetaPicks,
                 "y_meta" => Feed::MetaLabels,
                 "lr" => Feed::Lr,
                 name => match name.split_once('_').map(|(what, step)| (what, step.parse())) {
                     Some(("picks", Ok(step))) => Feed::AheadPicks(step),
+                    Some(("x", Ok(step))) => Feed::AheadFeatures(step),
                     Some(("y", Ok(step))) => Feed::AheadLabels(step),
                     _ => Feed::Scheme(name.to_owned()),
                 },
@@ -79,13 +87,24 @@ impl Fed {
 
     /// Whether the meta set takes part.
     pub fn reads_meta(&self) -> bool {
-        self.inputs.iter().any(|i| i.1 == Feed::MetaPicks)
+        self.inputs.iter().any(|i| i.1 == Feed::MetaLabels)
     }
 
     /// Gives the inputs their values and runs the step. Floats that have not changed since the last
     /// one stay where they are: most steps send a device nothing but indices and labels.
     pub fn run(&mut self, session: &mut Session, given: &Given) -> Result<()> {
         for ((id, feed), had) in self.inputs.iter().zip(&mut self.floats) {
+            let samples = match feed {
+                Feed::Features => Some(given.batch),
+                Feed::MetaFeatures => Some(given.meta),
+                Feed::AheadFeatures(step) => Some(&given.ahead[step - 2]),
+                _ => None,
+            };
+            if let Some(samples) = samples {
+                let features = given.data.features(&samples.picks);
+                session.write_input(&self.program, *id, Values::Float(&features))?;
+                continue;
+            }
             let values = match feed {
                 Feed::Picks => Values::Int(bytemuck::cast_slice(&given.batch.picks)),
                 Feed::Labels => Values::Int(&given.batch.labels),
@@ -94,6 +113,7 @@ impl Fed {
                 Feed::AheadPicks(step) => Values::Int(bytemuck::cast_slice(&given.ahead[step - 2].picks)),
                 Feed::AheadLabels(step) => Values::Int(&given.ahead[step - 2].labels),
                 Feed::Lr => Values::Float(std::slice::from_ref(&given.lr)),
+                Feed::Features | Feed::MetaFeatures | Feed::AheadFeatures(_) => continue,
                 Feed::Scheme(name) => {
                     let own = given.scheme.iter().find(|input| input.0 == name);
                     let nobody = || Error::Program(format!("the scheme gives its input `{name}` no value"));

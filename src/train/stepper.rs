@@ -1,11 +1,10 @@
 use super::prepared::Prepared;
 use super::step::{Fed, Given};
-use crate::data::{Batch, BatchConfig, Batcher, Labelled};
+use crate::data::{Batch, Batcher, Labelled};
 use crate::error::Result;
 use crate::meta::{MetaStep, Optimiser, Order, PlainStep};
 use crate::nn::GROUPS;
 use crate::program::{Options, Plan, Program, Session};
-use crate::seed::Stream;
 use crate::tape::Tape;
 
 /// One order of the meta step as a program of a session, and the batches that it is fed.
@@ -60,15 +59,8 @@ impl Stepper {
     /// # Errors
     /// As [`Stepper::for_training`].
     pub fn load(data: &Prepared, plan: Plan, meta: &Labelled, session: &mut Session) -> Result<Stepper> {
-        let Prepared { config, split, .. } = data;
-        let how = |stream| BatchConfig {
-            size: config.batch,
-            seed: config.seed,
-            stream,
-            augment: data.dataset.augment,
-        };
-        let train = Batcher::per_epoch(&split.train.indices, &split.train.labels, how(Stream::TrainBatches))?;
-        let meta = Batcher::endless(&meta.indices, &meta.labels, how(Stream::MetaBatches))?;
+        let config = &data.config;
+        let (train, meta) = (data.batcher(false)?, data.meta_batcher(meta)?);
         let fed = Fed::new(plan, data, session)?;
         let own = vec![
             ("lr.theta", vec![config.weight_net_rule(config.method).1]),
@@ -149,12 +141,12 @@ impl Stepper {
     ///
     /// # Errors
     /// Those of the machine.
-    pub fn run(&mut self, session: &mut Session, at: At) -> Result<()> {
+    pub fn run(&mut self, data: &Prepared, session: &mut Session, at: At) -> Result<()> {
         let Stepper { fed, train, meta, own, seed } = self;
         let further = 1..=fed.ahead() as u64;
         let ahead: Vec<_> = further.map(|further| train.batch(at.step + further).clone()).collect();
         let (batch, meta) = (train.batch(at.step), meta.batch(at.meta_step));
         let at = (at.lr, [*seed, at.step]);
-        fed.run(session, &Given { batch, ahead: &ahead, meta, lr: at.0, at: at.1, scheme: own })
+        fed.run(session, &Given { data, batch, ahead: &ahead, meta, lr: at.0, at: at.1, scheme: own })
     }
 }

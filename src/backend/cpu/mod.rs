@@ -31,6 +31,8 @@ pub mod team;
 mod tests;
 pub mod xent;
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::program::{Backend, Kernel, Place, Plan, Tensor, Values};
 use crate::tape::Kind;
@@ -49,7 +51,8 @@ pub struct Cpu<T> {
 enum Buffer<T> {
     Float(Vec<T>),
     Int(Vec<i32>),
-    Byte(Vec<u8>),
+    /// May be shared with whoever gave it.
+    Byte(Arc<Vec<u8>>),
 }
 
 /// Arenas begin at a multiple of this many bytes: a cache line, and the widest vector.
@@ -87,7 +90,8 @@ impl<T: Real> Buffer<T> {
         Ok(match kind {
             Kind::Float => Buffer::Float(zeros(len, T::ZERO)?),
             Kind::Int => Buffer::Int(zeros(len, 0)?),
-            Kind::Byte => Buffer::Byte(zeros(len, 0)?),
+            // Pages that nobody writes to take no memory.
+            Kind::Byte => Buffer::Byte(Arc::new(vec![0; len])),
         })
     }
 
@@ -97,7 +101,8 @@ impl<T: Real> Buffer<T> {
                 to.iter_mut().zip(from).for_each(|(t, f)| *t = T::from_f64(*f));
             }
             (Buffer::Int(to), Values::Int(from)) => to.copy_from_slice(from),
-            (Buffer::Byte(to), Values::Byte(from)) => to.copy_from_slice(from),
+            (Buffer::Byte(to), Values::Byte(from)) => *to = Arc::new(from.to_vec()),
+            (Buffer::Byte(to), Values::Shared(from)) => *to = from.clone(),
             _ => unreachable!("the session checks kinds"),
         }
     }

@@ -119,6 +119,7 @@ impl Cuda {
             }
             Values::Int(from) => self.driver.upload(to.at, bytemuck::cast_slice(from)),
             Values::Byte(from) => self.driver.upload(to.at, from),
+            Values::Shared(from) => self.driver.upload(to.at, from),
         }
     }
 

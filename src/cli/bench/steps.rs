@@ -1,7 +1,7 @@
 //! The two steps that are planned and timed, and the random images that they are timed on.
 
 use metatape::Result;
-use metatape::data::{Augment, Dataset, Images};
+use metatape::data::{Dataset, Table};
 use metatape::meta::{Route, Weights};
 use metatape::nn;
 use metatape::program::{Options, Plan};
@@ -23,22 +23,16 @@ pub fn prepared(model: &str, batch: usize, route: Route, precision: Precision) -
     let grey = matches!(model, "mlp" | "lenet");
     let [height, width, channels] = if grey { [28, 28, 1] } else { [32, 32, 3] };
     let mut rng = Pcg64::seed_from_u64(1);
-    let mut images = |count: usize| {
+    let mut table = |count: usize| {
         let mut pixels = vec![0; count * height * width * channels];
         rng.fill_bytes(&mut pixels);
         let labels = (0..count).map(|i| (i % CLASSES) as i32).collect();
-        Images { name: "random".into(), height, width, channels, pixels, labels }
+        Table::images("random".into(), [height, width, channels], pixels, labels)
     };
-    let dataset = Dataset {
-        name: "random".into(),
-        train: images(IMAGES.max(2 * batch)),
-        test: images(CLASSES),
-        class_names: (0..CLASSES).map(|class| class.to_string()).collect(),
-        coarse: None,
-        mean: vec![0.5; channels],
-        std: vec![0.29; channels],
-        augment: (!grey).then_some(Augment { pad: 4, flip: true }),
-    };
+    let tables = [table(IMAGES.max(2 * batch)), table(CLASSES)];
+    let names = (0..CLASSES).map(|class| class.to_string()).collect();
+    let statistics = (vec![0.5; channels], vec![0.29; channels]);
+    let dataset = Dataset::new("random", tables, names, Some(statistics))?;
     let config = Config {
         model: model.into(),
         meta_size: Some(10 * CLASSES),

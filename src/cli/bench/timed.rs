@@ -46,7 +46,7 @@ pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Res
     let [of_plain, of_meta] = plans(&data)?;
     let mut meta = Timed::new(&data, &mut session, forecast(&of_meta)?, of_meta)?;
     for _ in 0..WARM_UP {
-        meta.step(&mut session)?;
+        meta.step(&data, &mut session)?;
     }
     // Before the plain step is set up: the memory of a process that does meta steps alone.
     // What an earlier configuration has left in the process cannot be told apart.
@@ -55,7 +55,7 @@ pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Res
 
     let mut plain = Timed::new(&data, &mut session, forecast(&of_plain)?, of_plain)?;
     for _ in 0..WARM_UP {
-        plain.step(&mut session)?;
+        plain.step(&data, &mut session)?;
     }
     meta.ms.clear();
     plain.ms.clear();
@@ -64,7 +64,7 @@ pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Res
         let steps = turn.min(args.steps - meta.ms.len());
         for timed in [&mut plain, &mut meta] {
             for _ in 0..steps {
-                timed.step(&mut session)?;
+                timed.step(&data, &mut session)?;
             }
         }
     }
@@ -132,9 +132,9 @@ impl Timed {
     }
 
     /// The next step, on its batch; timed with the upload of its few kilobytes, as in training.
-    fn step(&mut self, session: &mut Session) -> Result<()> {
+    fn step(&mut self, data: &Prepared, session: &mut Session) -> Result<()> {
         let start = Instant::now();
-        self.stepper.run(session, self.at)?;
+        self.stepper.run(data, session, self.at)?;
         session.wait()?;
         self.ms.push(start.elapsed().as_secs_f64() * 1e3);
         self.at = At { step: self.at.step + 1, meta_step: self.at.meta_step + 1, ..self.at };

@@ -137,7 +137,7 @@ impl Setting<'_> {
     fn too_large(&self, jvp_flops: u64) -> Result<Option<String>> {
         let Config { batch, precision, .. } = self.data.config;
         let n = batch as f64;
-        let params = Summary::of(self.data.net(), &self.data.image())?.count();
+        let params = Summary::of(self.data.net(), &self.data.shape())?.count();
         let bytes = 2.0 * n * params as f64 * precision.bytes() as f64;
         // With F one forward pass of the batch, a step by `jvp` is 10F, and each of the 2n reverse
         // walks 2F.
@@ -163,10 +163,10 @@ impl Setting<'_> {
         let mut step = Stepper::new(data, Order::Published, meta, &mut session)?;
         if let Some(dump) = dump {
             self.dump_inputs(&mut step, &mut session, dump)?;
-            step.run(&mut session, at)?;
+            step.run(&self.data, &mut session, at)?;
             self.dump_results(way, &session, step.program(), dump)?;
         } else {
-            step.run(&mut session, at)?;
+            step.run(&self.data, &mut session, at)?;
         }
         let losses = session.fetch(step.program(), "loss")?;
         let meta_loss = session.fetch(step.program(), "meta_loss")?[0];
@@ -183,13 +183,13 @@ impl Setting<'_> {
         let mut session = Session::new(machine.backend()?);
         data.begin(&mut session)?;
         let mut step = Stepper::for_training(data, Order::Published, &data.split.meta, &mut session)?;
-        step.run(&mut session, at)?;
+        step.run(&self.data, &mut session, at)?;
         session.wait()?;
         let mut times = Vec::new();
         let start = Instant::now();
         while times.is_empty() || (times.len() < TIMED_RUNS && start.elapsed() < TIMED_FOR) {
             let start = Instant::now();
-            step.run(&mut session, at)?;
+            step.run(&self.data, &mut session, at)?;
             session.wait()?;
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
@@ -225,7 +225,7 @@ impl Setting<'_> {
             session.feed(&program, "picks", Values::Int(batch.picks.as_flattened()))?;
             session.run(&program)?;
             let images = session.fetch(&program, "x")?;
-            dump.floats(format!("x{suffix}"), &self.data.image().with(0, &[config.batch]), &images);
+            dump.floats(format!("x{suffix}"), &self.data.shape().with(0, &[config.batch]), &images);
             dump.labels(&format!("y{suffix}"), &batch.labels);
         }
         dump.floats("lr", &[], &[config.lr]);
@@ -252,7 +252,7 @@ impl Setting<'_> {
         let config = run.step(run.method);
         let (rule, lr_theta) = run.weight_net_rule(run.method);
         dump.note("program", format!("metatape {}", env!("CARGO_PKG_VERSION")));
-        dump.note("model", format!("{} on {}", run.model, self.data.image()));
+        dump.note("model", format!("{} on {}", run.model, self.data.shape()));
         dump.note("seed", run.seed);
         dump.note("dataset", run.dataset);
         dump.note("noise", run.noise);

@@ -27,6 +27,11 @@ impl Memory {
         &self.0
     }
 
+    /// The values of this name, to be changed; empty if nobody wrote them.
+    pub fn entry(&mut self, name: &str) -> &mut Vec<f64> {
+        self.0.entry(name.into()).or_default()
+    }
+
     /// Writes the values of this name.
     pub fn set(&mut self, name: &str, values: Vec<f64>) {
         self.0.insert(name.into(), values);

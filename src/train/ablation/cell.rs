@@ -194,24 +194,24 @@ impl Cell {
                 let probed = step % distance == distance / 2;
                 // Before the step: the same w, θ and batches.
                 let exact = match probed || (moves && self.between.is_some()) {
-                    true => self.gradient(false, at)?,
+                    true => self.gradient(data, false, at)?,
                     false => Vec::new(),
                 };
                 if moves && self.between.is_some() {
                     latest.clone_from(&exact);
                 } else if probed && self.own.is_some() {
-                    latest = self.gradient(true, at)?;
+                    latest = self.gradient(data, true, at)?;
                 }
                 if probed && variant == Variant::Published {
                     // A batch that training does not come to.
-                    let other = self.gradient(false, At { meta_step: steps + step, ..at })?;
+                    let other = self.gradient(data, false, At { meta_step: steps + step, ..at })?;
                     other_batch.push(Probe { step, epoch: epoch + 1, cosine: cosine(&other, &exact) });
                     latest.clone_from(&exact);
                 }
                 let began = Instant::now();
                 let (session, main) = (self.learner.session_mut(), &mut self.main);
                 let stepper = if moves { main } else { self.between.as_mut().unwrap_or(main) };
-                stepper.run(session, at)?;
+                stepper.run(data, session, at)?;
                 seconds += began.elapsed().as_secs_f64();
                 if probed {
                     if variant == Variant::TwoSteps {
@@ -250,10 +250,10 @@ impl Cell {
     }
 
     /// The exact hypergradient or the variant's own, at the present w and θ.
-    fn gradient(&mut self, own: bool, at: At) -> Result<Vec<f64>> {
+    fn gradient(&mut self, data: &Prepared, own: bool, at: At) -> Result<Vec<f64>> {
         let Cell { learner, exact, own: variants, .. } = self;
         let stepper = if own { variants.as_mut().unwrap_or(exact) } else { exact };
-        stepper.run(learner.session_mut(), at)?;
+        stepper.run(data, learner.session_mut(), at)?;
         hypergrad(learner.session(), stepper)
     }
 }

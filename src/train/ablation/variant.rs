@@ -281,7 +281,17 @@ mod tests {
         let data = load(DatasetKind::FashionMnistMini, None).unwrap();
         let noise = Noise::Flip2(0.4);
         let meta_size = 10 * Pool::per_class(10, 1000);
-        let split = split(&data, &SplitConfig { noise, imbalance: None, meta_size, seed: 3 }).unwrap();
+        let split = split(
+            &data,
+            &SplitConfig {
+                noise,
+                imbalance: None,
+                meta_source: crate::data::MetaSource::Split,
+                meta_size,
+                seed: 3,
+            },
+        )
+        .unwrap();
         let pool = Pool::new(&split.meta, 10, 1000, 3);
         let of = |variant: Variant| variant.meta_set(&pool, &split.train, noise).unwrap();
         let train: HashSet<u32> = split.train.indices.iter().copied().collect();

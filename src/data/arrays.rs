@@ -1,0 +1,208 @@
+//! Arrays as NumPy and its kin write them: `x`, images `[n, h, w, c]` (or `[n, h, w]`) of bytes or
+//! features `[n, d]` of numbers, and `y`, the labels `[n]`. In one file (`.npz`, `.safetensors`) or
+//! in two (`_x.npy`, `_y.npy`).
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use npyz::{DType, NpyFile, Order};
+use safetensors::{Dtype, SafeTensors};
+
+use super::reading::Tables;
+use super::{DatasetKind, Table, missing_file};
+use crate::{Error, Result};
+
+/// Numbers of an array, in the widest type of their kind.
+pub(super) enum Numbers {
+    Bytes(Vec<u8>),
+    Ints(Vec<i64>),
+    Floats(Vec<f32>),
+}
+
+/// An array, row-major.
+pub(super) struct Array {
+    pub shape: Vec<usize>,
+    pub numbers: Numbers,
+}
+
+/// Reads the parts that a folder has.
+pub(super) fn load(dir: &Path) -> Result<Tables> {
+    let part = |which: &str, title: &str| part(dir, which, &format!("{title} set of {}", dir.display()));
+    let missing = || missing_file(DatasetKind::Arrays, dir, "train.npz, train.safetensors or train_x.npy");
+    let train = part("train", "training")?.ok_or_else(missing)?;
+    let (meta, test) = (part("meta", "meta")?, part("test", "test")?);
+    let most = |table: &Table| table.labels.iter().copied().max().unwrap_or(0);
+    let classes = 1 + most(&train).max(-1);
+    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let names = (0..classes).map(|class| class.to_string()).collect();
+    Ok(Tables { meta, ..Tables::new(name, train, test, names) })
+}
+
+/// The meta set in a folder of its own: files called `meta`, or `train`.
+pub(super) fn meta(dir: &Path) -> Result<Table> {
+    let title = format!("meta set of {}", dir.display());
+    let found = match part(dir, "meta", &title)? {
+        None => part(dir, "train", &title)?,
+        found => found,
+    };
+    found.ok_or_else(|| {
+        Error::Data(format!(
+            "{} has no meta.npz, meta.safetensors or meta_x.npy and meta_y.npy",
+            dir.display()
+        ))
+    })
+}
+
+/// One part; `None` if the folder has no such files.
+fn part(dir: &Path, which: &str, title: &str) -> Result<Option<Table>> {
+    let file = |name: String| Some(dir.join(name)).filter(|path| path.is_file());
+    let (path, x, y) = if let Some(path) = file(format!("{which}.npz")) {
+        let (x, y) = (npz(&path, "x")?, npz(&path, "y")?);
+        (path, x, y)
+    } else if let Some(path) = file(format!("{which}.safetensors")) {
+        let (x, y) = (tensor(&path, Some("x"))?, tensor(&path, Some("y"))?);
+        (path, x, y)
+    } else if let Some(path) = file(format!("{which}_x.npy")) {
+        let labels = dir.join(format!("{which}_y.npy"));
+        let (x, y) = (npy(&path)?, npy(&labels)?);
+        (path, x, y)
+    } else {
+        return Ok(None);
+    };
+    let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
+    let labels = labels(&y).map_err(|detail| bad(format!("y {detail}")))?;
+    if x.shape.first() != Some(&labels.len()) {
+        return Err(bad(format!(
+            "x is {:?} and y has {} labels: one for each is needed",
+            x.shape,
+            labels.len()
+        )));
+    }
+    let title = title.to_owned();
+    Ok(Some(match (x.numbers, &x.shape[1..]) {
+        (Numbers::Bytes(pixels), &[h, w]) => Table::images(title, [h, w, 1], pixels, labels),
+        (Numbers::Bytes(pixels), &[h, w, c @ (1 | 3)]) => Table::images(title, [h, w, c], pixels, labels),
+        (Numbers::Bytes(values), &[d]) => {
+            Table::features(title, d, values.into_iter().map(f32::from).collect(), labels)
+        }
+        (Numbers::Ints(values), &[d]) => {
+            Table::features(title, d, values.into_iter().map(|v| v as f32).collect(), labels)
+        }
+        (Numbers::Floats(values), &[d]) => {
+            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+                return Err(bad(format!("x[{}, {}] is {}, no finite number", at / d, at % d, values[at])));
+            }
+            Table::features(title, d, values, labels)
+        }
+        (_, rest) => {
+            return Err(bad(format!(
+                "x is [n{}]: images are [n, h, w, c] of uint8 with 1 or 3 channels, features are [n, d] of numbers",
+                rest.iter().map(|d| format!(", {d}")).collect::<String>()
+            )));
+        }
+    }))
+}
+
+/// Labels of an array of whole numbers `[n]`.
+pub(super) fn labels(array: &Array) -> std::result::Result<Vec<i32>, String> {
+    if array.shape.len() != 1 {
+        return Err(format!("is {:?}, expected [n] labels", array.shape));
+    }
+    let label = |value: i64| {
+        let label = i32::try_from(value).ok().filter(|label| (0..1_000_000).contains(label));
+        label.ok_or_else(|| format!("has the label {value}; labels are whole numbers from 0"))
+    };
+    match &array.numbers {
+        Numbers::Bytes(values) => Ok(values.iter().map(|v| i32::from(*v)).collect()),
+        Numbers::Ints(values) => values.iter().map(|v| label(*v)).collect(),
+        Numbers::Floats(_) => Err("is of floats, expected whole numbers".into()),
+    }
+}
+
+/// A `.npy` file.
+pub(super) fn npy(path: &Path) -> Result<Array> {
+    let file = File::open(path).map_err(Error::io(path, "read the array"))?;
+    let size = file.metadata().map_err(Error::io(path, "read the array"))?.len();
+    array(path, NpyFile::new(BufReader::new(file)), size)
+}
+
+fn npz(path: &Path, name: &str) -> Result<Array> {
+    let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
+    let file = File::open(path).map_err(Error::io(path, "read the arrays"))?;
+    let mut archive =
+        zip::ZipArchive::new(BufReader::new(file)).map_err(|e| bad(format!("is no npz file ({e})")))?;
+    let found = archive.by_name(&format!("{name}.npy"));
+    let found = found.map_err(|e| bad(format!("array `{name}` cannot be read ({e}); it needs x and y")))?;
+    let size = found.size();
+    array(path, NpyFile::new(found), size)
+}
+
+/// The numbers behind a header. A header that announces more than the file has is refused before
+/// memory is asked for.
+fn array<R: std::io::Read>(path: &Path, file: std::io::Result<NpyFile<R>>, size: u64) -> Result<Array> {
+    let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
+    let cut = |e: std::io::Error| bad(format!("is no whole .npy file ({e})"));
+    let file = file.map_err(cut)?;
+    let shape: Vec<usize> = file.shape().iter().map(|d| *d as usize).collect();
+    if file.order() != Order::C && shape.len() > 1 {
+        return Err(bad("is in Fortran order; save numpy.ascontiguousarray of it".into()));
+    }
+    let DType::Plain(kind) = file.dtype() else {
+        return Err(bad("is an array of records, expected numbers".into()));
+    };
+    let kind = kind.to_string();
+    if file.len() > size {
+        return Err(bad(format!("is cut short: it announces {} numbers", file.len())));
+    }
+    let numbers = match kind.trim_start_matches(['<', '|', '=']) {
+        "u1" => Numbers::Bytes(file.into_vec().map_err(cut)?),
+        "f4" => Numbers::Floats(file.into_vec().map_err(cut)?),
+        "f8" => Numbers::Floats(narrow(file.into_vec::<f64>().map_err(cut)?, |v| v as f32)),
+        "i1" => Numbers::Ints(narrow(file.into_vec::<i8>().map_err(cut)?, i64::from)),
+        "i2" => Numbers::Ints(narrow(file.into_vec::<i16>().map_err(cut)?, i64::from)),
+        "u2" => Numbers::Ints(narrow(file.into_vec::<u16>().map_err(cut)?, i64::from)),
+        "i4" => Numbers::Ints(narrow(file.into_vec::<i32>().map_err(cut)?, i64::from)),
+        "u4" => Numbers::Ints(narrow(file.into_vec::<u32>().map_err(cut)?, i64::from)),
+        "i8" => Numbers::Ints(file.into_vec().map_err(cut)?),
+        _ => {
+            return Err(bad(format!("is of type {kind}; save it as uint8, float32 or, for labels, int64")));
+        }
+    };
+    Ok(Array { shape, numbers })
+}
+
+/// A tensor of a safetensors file, by name, or the only one.
+pub(super) fn tensor(path: &PathBuf, name: Option<&str>) -> Result<Array> {
+    let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read the tensors"))?;
+    let tensors =
+        SafeTensors::deserialize(&bytes).map_err(|e| bad(format!("is no safetensors file ({e})")))?;
+    let names = tensors.names();
+    let name = match (name, &names[..]) {
+        (Some(name), _) => name,
+        (None, [only]) => only,
+        (None, _) => return Err(bad(format!("has {} tensors, expected one", names.len()))),
+    };
+    let view = tensors.tensor(name).map_err(|_| bad(format!("has no tensor `{name}`; it needs x and y")))?;
+    let data = view.data();
+    let numbers = match view.dtype() {
+        Dtype::U8 => Numbers::Bytes(data.to_vec()),
+        Dtype::F32 => Numbers::Floats(of(data, f32::from_le_bytes)),
+        Dtype::F64 => Numbers::Floats(of(data, |b| f64::from_le_bytes(b) as f32)),
+        Dtype::I32 => Numbers::Ints(of(data, |b| i64::from(i32::from_le_bytes(b)))),
+        Dtype::I64 => Numbers::Ints(of(data, i64::from_le_bytes)),
+        other => {
+            return Err(bad(format!("`{name}` is of type {other:?}, expected U8, F32, F64, I32 or I64")));
+        }
+    };
+    Ok(Array { shape: view.shape().to_vec(), numbers })
+}
+
+fn of<const N: usize, T>(bytes: &[u8], f: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks::<N>().0.iter().map(|chunk| f(*chunk)).collect()
+}
+
+fn narrow<T: Copy, U>(values: Vec<T>, f: impl Fn(T) -> U) -> Vec<U> {
+    values.into_iter().map(f).collect()
+}

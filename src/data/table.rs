@@ -1,0 +1,97 @@
+//! Tables of numbers, `.csv` with a heading: a column of labels, all others features.
+
+use std::path::{Path, PathBuf};
+
+use super::reading::{Reading, Tables, classes};
+use super::{DatasetKind, Table, missing_file};
+use crate::{Error, Result};
+
+/// A file's rows.
+struct Rows {
+    path: PathBuf,
+    /// Of the features.
+    columns: Vec<String>,
+    values: Vec<f32>,
+    labels: Vec<String>,
+}
+
+/// Reads `train.csv`, `meta.csv` and `test.csv` of a folder, or one file.
+pub(super) fn load(how: &Reading, dir: &Path) -> Result<Tables> {
+    let path = |which: &str| Some(dir.join(format!("{which}.csv"))).filter(|path| path.is_file());
+    let missing = || missing_file(DatasetKind::Csv, dir, "train.csv");
+    let train = if dir.is_file() { dir.to_path_buf() } else { path("train").ok_or_else(missing)? };
+    let train = rows(&train, &how.label_column)?;
+    let names = classes(train.labels.iter());
+    let columns = train.columns.clone();
+    let other =
+        |which: &str| path(which).map(|path| part(how, &path, which, &names, Some(&columns))).transpose();
+    let (meta, test) = (other("meta")?, other("test")?);
+    let name = dir.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let train = table(train, "training", &names)?;
+    Ok(Tables { meta, ..Tables::new(name, train, test, names) })
+}
+
+/// The meta set in a folder (its `meta.csv`) or file of its own.
+pub(super) fn meta(how: &Reading, dir: &Path, names: &[String]) -> Result<Table> {
+    let path = if dir.is_file() { dir.to_path_buf() } else { dir.join("meta.csv") };
+    part(how, &path, "meta", names, None)
+}
+
+fn part(
+    how: &Reading,
+    path: &Path,
+    title: &str,
+    names: &[String],
+    columns: Option<&[String]>,
+) -> Result<Table> {
+    let rows = rows(path, &how.label_column)?;
+    if columns.is_some_and(|columns| columns != rows.columns) {
+        return Err(Error::Data(format!("{} has other columns than the training table", path.display())));
+    }
+    table(rows, title, names)
+}
+
+fn table(rows: Rows, title: &str, names: &[String]) -> Result<Table> {
+    let place = |label: &String| {
+        let place = names.iter().position(|name| name == label).map(|place| place as i32);
+        let unknown = || format!("{}: the class `{label}` has no training rows", rows.path.display());
+        place.ok_or_else(|| Error::Data(unknown()))
+    };
+    let labels = rows.labels.iter().map(place).collect::<Result<_>>()?;
+    let name = format!("{title} set {}", rows.path.display());
+    Ok(Table::features(name, rows.columns.len(), rows.values, labels))
+}
+
+fn rows(path: &Path, label_column: &str) -> Result<Rows> {
+    let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
+    let broken = |e: csv::Error| bad(e.to_string());
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(broken)?;
+    let heading: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_owned).collect();
+    let at = heading.iter().position(|column| column == label_column).ok_or_else(|| {
+        bad(format!("has no column `{label_column}`; name that of the labels with --label-column"))
+    })?;
+    let columns: Vec<String> =
+        heading.iter().enumerate().filter(|column| column.0 != at).map(|column| column.1.clone()).collect();
+    if columns.is_empty() {
+        return Err(bad("has no column besides the labels'".into()));
+    }
+    let (mut values, mut labels) = (Vec::new(), Vec::new());
+    for (row, record) in reader.records().enumerate() {
+        let record = record.map_err(broken)?;
+        for (column, field) in record.iter().enumerate() {
+            if column == at {
+                labels.push(field.to_owned());
+                continue;
+            }
+            let value = field.parse::<f32>().ok().filter(|value| value.is_finite());
+            values.push(value.ok_or_else(|| {
+                bad(format!(
+                    "row {}, column `{}`: `{field}` is no finite number; encode it as numbers, or remove the column",
+                    row + 1,
+                    heading[column]
+                ))
+            })?);
+        }
+    }
+    Ok(Rows { path: path.to_path_buf(), columns, values, labels })
+}

@@ -1,0 +1,312 @@
+//! Data as they come: image files of every kind, folders with and without a `metadata.csv`, arrays,
+//! tables, labels in files of their own; and what is wrong with each in one sentence.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use metatape::data::{Dataset, DatasetKind, MetaSource, Noise, Reading, Samples, SplitConfig, split};
+use metatape::error::Result;
+
+fn read(kind: DatasetKind, dir: &Path) -> Reading {
+    Reading { kind, dir: Some(dir.to_path_buf()), ..Reading::default() }
+}
+
+fn says(result: Result<Dataset>, parts: &[&str]) {
+    let message = result.map(drop).unwrap_err().to_string();
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+}
+
+fn put(path: &Path, bytes: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn grey(path: &Path, size: (u32, u32), value: u8) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    image::GrayImage::from_pixel(size.0, size.1, image::Luma([value])).save(path).unwrap();
+}
+
+/// Every kind of image file as Pillow reads it (`tests/images/make.py`); lossy ones within the
+/// rounding of their decoders.
+#[test]
+fn image_files_are_read_as_the_usual_libraries_read_them() {
+    let images = Path::new("tests/images");
+    let expected = fs::read(images.join("expected.json")).unwrap();
+    let expected: BTreeMap<String, (usize, usize, usize, Vec<u8>)> =
+        serde_json::from_slice(&expected).unwrap();
+    for (name, (height, width, channels, pixels)) in &expected {
+        let dir = tempfile::tempdir().unwrap();
+        for part in ["train", "test"] {
+            put(&dir.path().join(part).join("a").join(name), fs::read(images.join(name)).unwrap());
+        }
+        let data = read(DatasetKind::Folder, dir.path()).load().unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(data.shape[..], [*height, *width, *channels], "{name}");
+        let limit = match name.rsplit_once('.').unwrap().1 {
+            "jpg" => 3,
+            "webp" if name.starts_with("lossy") => 3,
+            _ => 0,
+        };
+        let limit = if name == "alpha.png" || name == "grey_alpha.png" { 1 } else { limit };
+        let distance = data.image(0).iter().zip(pixels).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(distance <= limit, "{name}: {distance}");
+        assert_eq!(data.sample_name(0), format!("train/a/{name}"));
+    }
+    assert_eq!(expected.len(), 24);
+}
+
+#[test]
+fn images_of_any_size_become_one_and_unreadable_ones_are_all_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    grey(&at("train/a/1.png"), (20, 12), 10);
+    grey(&at("train/a/deep/er/2.png"), (9, 31), 200);
+    grey(&at("train/b/1.png"), (8, 8), 90);
+    grey(&at("test/b/1.png"), (40, 10), 90);
+    put(&at("train/a/notes.txt"), "not an image");
+    put(&at("train/b/clip.mp4"), "nor this");
+    let how = read(DatasetKind::Folder, dir.path());
+    says(how.load(), &["2.png is 9×31", "1.png is 20×12", "--image-size N"]);
+    let how = Reading { image_size: Some(8), ..how };
+    let data = how.load().unwrap();
+    assert_eq!((&data.shape[..], &data.train.labels[..]), (&[8, 8, 1][..], &[0, 0, 1][..]));
+    assert_eq!([data.image(0)[0], data.image(1)[63], data.image(2)[5]], [10, 200, 90]);
+    let remark = data.remarks.join("\n");
+    assert!(remark.contains("passed over 2 files") && remark.contains("1 .mp4, 1 .txt"), "{remark}");
+
+    put(&at("train/a/3.png"), "\u{89}PNG but no more");
+    put(&at("train/b/0.jpg"), "");
+    says(how.load(), &["2 images cannot be read", "a/3.png", "b/0.jpg", "--skip-unreadable"]);
+    let data = Reading { skip_unreadable: true, ..how }.load().unwrap();
+    assert_eq!(data.train.labels, [0, 0, 1]);
+    let remark = data.remarks.join("\n");
+    assert!(remark.contains("left out 2 images") && remark.contains("b/0.jpg"), "{remark}");
+
+    grey(&at("train/loose.png"), (8, 8), 1);
+    says(read(DatasetKind::Folder, dir.path()).load(), &["loose.png is in no class", "metadata.csv"]);
+}
+
+#[test]
+fn a_clean_meta_set_may_lie_in_the_folder_or_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for i in 0..12 {
+        grey(&at(&format!("data/train/{}/{i}.png", ["a", "b", "c"][i % 3])), (6, 5), i as u8);
+    }
+    for (i, class) in ["b", "c", "c"].into_iter().enumerate() {
+        grey(&at(&format!("data/meta/{class}/{i}.png")), (6, 5), 50 + i as u8);
+        grey(&at(&format!("elsewhere/{class}/{i}.png")), (6, 5), 70 + i as u8);
+    }
+    let how = read(DatasetKind::Folder, &at("data"));
+    says(how.load(), &["has no test set", "--test-size N"]);
+    says(
+        Reading { test_size: Some(12), ..how.clone() }.load(),
+        &["--test-size 12", "4 samples of each class"],
+    );
+    let how = Reading { test_size: Some(4), ..how };
+    let config =
+        |meta_source| SplitConfig { noise: Noise::None, imbalance: None, meta_source, meta_size: 3, seed: 1 };
+    let with_dir = Reading { meta_dir: Some(at("elsewhere")), ..how.clone() };
+    for (how, first) in [(&how, 50), (&with_dir, 70)] {
+        let data = how.load().unwrap();
+        let counts = data.test.class_counts(3);
+        assert_eq!((counts, data.train.len()), (vec![2, 1, 1], 8));
+        let meta = split(&data, &config(MetaSource::Dir)).unwrap().meta;
+        assert_eq!(meta.labels, [1, 2, 2]);
+        assert_eq!(
+            meta.indices.iter().map(|i| data.image(*i)[0]).collect::<Vec<_>>(),
+            [first, first + 1, first + 2]
+        );
+        let all = split(&data, &config(MetaSource::TrainBalanced)).unwrap();
+        assert_eq!((&all.meta.indices, all.balanced), (&all.train.indices, true));
+        // What is tested is never trained on.
+        let apart = split(&data, &config(MetaSource::Split)).unwrap();
+        assert!(
+            apart.train.indices.iter().chain(&apart.meta.indices).all(|i| !data.test.indices.contains(i))
+        );
+        assert_eq!((apart.train.indices.len(), apart.meta.indices.len()), (5, 3));
+    }
+    // The same test samples for every reading.
+    assert_eq!(how.load().unwrap().test, how.load().unwrap().test);
+    grey(&at("elsewhere/zebra/1.png"), (6, 5), 1);
+    says(with_dir.load(), &["zebra/1.png is of the class `zebra`", "no training images"]);
+}
+
+#[test]
+fn metadata_labels_images_and_may_know_the_right_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for i in 0..6 {
+        grey(&at(&format!("images/{i}.png")), (6, 5), i as u8);
+    }
+    let rows = "file_name,label,clean_label,split\nimages/0.png,10,2,train\nimages/1.png,2,2,train\nimages/2.png,10,10,train\n\
+                images/3.png,2,2,test\nimages/4.png,10,10,meta\nimages/5.png,2,10,train\n";
+    put(&at("metadata.csv"), rows);
+    let how = read(DatasetKind::Folder, dir.path());
+    let data = how.load().unwrap();
+    // Numbers are in the order of numbers.
+    assert_eq!(data.class_names, ["2", "10"]);
+    assert_eq!(
+        (&data.train.labels[..], data.train.truth.as_deref()),
+        (&[1, 0, 1, 0][..], Some(&[0, 0, 1, 1][..]))
+    );
+    assert_eq!((&data.test.labels[..], &data.meta.as_ref().unwrap().labels[..]), (&[0][..], &[1][..]));
+    let config = SplitConfig {
+        noise: Noise::None,
+        imbalance: None,
+        meta_source: MetaSource::Dir,
+        meta_size: 2,
+        seed: 1,
+    };
+    let train = split(&data, &config).unwrap().train;
+    assert_eq!((train.corrupted, train.known), (vec![true, false, false, true], true));
+
+    // A file in each part's folder, as Hugging Face has it.
+    fs::remove_file(at("metadata.csv")).unwrap();
+    for (part, row) in [("train", "0.png,cat\n1.png,ant\n"), ("test", "2.png,cat\n")] {
+        fs::create_dir_all(at(part)).unwrap();
+        put(&at(part).join("metadata.csv"), format!("file_name,label\n{row}"));
+        (0..3).for_each(|i| grey(&at(part).join(format!("{i}.png")), (6, 5), i));
+    }
+    let data = how.load().unwrap();
+    assert_eq!(
+        (&data.class_names[..], &data.train.labels[..]),
+        (&["ant".into(), "cat".into()][..], &[1, 0][..])
+    );
+
+    put(&at("train/metadata.csv"), "name,label\n0.png,cat\n");
+    says(how.load(), &["train/metadata.csv", "file_name"]);
+    put(&at("train/metadata.csv"), "file_name,label\n0.png,\n");
+    says(how.load(), &["row 1 has no label"]);
+    put(&at("metadata.csv"), "file_name,label,split\nimages/0.png,1,trian\n");
+    says(how.load(), &["split `trian` is none of train, meta, test"]);
+    put(&at("metadata.csv"), "file_name,label\nimages/9.png,1\n");
+    says(how.load(), &["images/9.png", "is no file"]);
+}
+
+/// A `.npy` file.
+fn npy(kind: &str, shape: &[usize], data: &[u8]) -> Vec<u8> {
+    let shape: String = shape.iter().map(|d| format!("{d},")).collect();
+    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({shape}), }}");
+    header += &" ".repeat(63 - (header.len() + 10) % 64);
+    header.push('\n');
+    [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), data].concat()
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn longs(values: &[i64]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+#[test]
+fn arrays_are_features_or_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let how = read(DatasetKind::Arrays, dir.path());
+    says(how.load(), &["has no train.npz"]);
+    put(&at("train_x.npy"), npy("<f4", &[3, 2], &floats(&[1.0, -1.0, 2.0, 0.0, 3.0, 1.0])));
+    put(&at("train_y.npy"), npy("<i8", &[3], &longs(&[0, 1, 1])));
+    put(&at("test_x.npy"), npy("<f8", &[1, 2], &[1.5f64, 2.5].map(f64::to_le_bytes).concat()));
+    put(&at("test_y.npy"), npy("|u1", &[1], &[1]));
+    let data = how.load().unwrap();
+    assert_eq!((&data.shape[..], &data.train.labels[..], data.classes()), (&[2][..], &[0, 1, 1][..], 2));
+    let Samples::Floats(all) = &data.samples else { panic!("features are floats") };
+    assert_eq!(all[..], [1.0, -1.0, 2.0, 0.0, 3.0, 1.0, 1.5, 2.5]);
+    assert!((data.mean[0] - 2.0).abs() < 1e-12 && (data.std[1] - (2.0f64 / 3.0).sqrt()).abs() < 1e-12);
+
+    put(&at("train_x.npy"), npy("<f4", &[3, 2], &floats(&[1.0, f32::NAN, 2.0, 0.0, 3.0, 1.0])));
+    says(how.load(), &["x[0, 1] is NaN"]);
+    put(&at("train_x.npy"), npy("<f4", &[2, 2], &floats(&[1.0; 4])));
+    says(how.load(), &["x is [2, 2] and y has 3 labels"]);
+    put(&at("train_x.npy"), &npy("<f4", &[3, 2], &floats(&[1.0; 6]))[..100]);
+    says(how.load(), &["train_x.npy", "no whole .npy file"]);
+    put(&at("train_x.npy"), npy("<f4", &[3, 1 << 40], &floats(&[1.0; 6])));
+    says(how.load(), &["train_x.npy", "cut short"]);
+
+    // Images of bytes, in safetensors; a clean meta set from a folder of its own.
+    let tensors = |name: &str, pixels: &[u8], labels: &[i64]| {
+        use safetensors::tensor::{Dtype, TensorView, serialize};
+        let labels_bytes = longs(labels);
+        let x = TensorView::new(Dtype::U8, vec![labels.len(), 2, 2, 3], pixels).unwrap();
+        let y = TensorView::new(Dtype::I64, vec![labels.len()], &labels_bytes).unwrap();
+        put(&at(name), serialize([("x", x), ("y", y)], None).unwrap());
+    };
+    for file in ["train_x.npy", "train_y.npy", "test_x.npy", "test_y.npy"] {
+        fs::remove_file(at(file)).unwrap();
+    }
+    tensors("train.safetensors", &(0..36).collect::<Vec<u8>>(), &[0, 1, 2]);
+    tensors("test.safetensors", &[7; 12], &[2]);
+    tensors("clean/meta.safetensors", &[9; 24], &[1, 0]);
+    let data = Reading { meta_dir: Some(at("clean")), ..how.clone() }.load().unwrap();
+    assert_eq!((&data.shape[..], data.image(1)[0], data.image(3)[0]), (&[2, 2, 3][..], 12, 7));
+    let meta = data.meta.as_ref().unwrap();
+    assert_eq!((&meta.labels[..], data.image(meta.indices[0])[5]), (&[1, 0][..], 9));
+    tensors("train.safetensors", &(0..36).collect::<Vec<u8>>(), &[0, 1, -2]);
+    says(how.load(), &["y has the label -2"]);
+}
+
+#[test]
+fn tables_are_features() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    put(&at("train.csv"), "a,kind,b\n1,yes,2.5\n3,no,-1e-3\n5,yes,0\n");
+    put(&at("test.csv"), "a,kind,b\n1,no,2.5\n");
+    let how = Reading { label_column: "kind".into(), ..read(DatasetKind::Csv, dir.path()) };
+    let data = how.load().unwrap();
+    assert_eq!(
+        (&data.class_names[..], &data.train.labels[..]),
+        (&["no".into(), "yes".into()][..], &[1, 0, 1][..])
+    );
+    assert_eq!((data.shape[0], &data.test.labels[..]), (2, &[0][..]));
+    says(read(DatasetKind::Csv, dir.path()).load(), &["has no column `label`", "--label-column"]);
+    put(&at("test.csv"), "a,kind,c\n1,no,2.5\n");
+    says(how.load(), &["test.csv has other columns"]);
+    put(&at("test.csv"), "a,kind,b\n1,perhaps,2.5\n");
+    says(how.load(), &["the class `perhaps` has no training rows"]);
+    put(&at("train.csv"), "a,kind,b\n1,yes,red\n");
+    says(how.load(), &["row 1, column `b`: `red` is no finite number"]);
+    // One file, the test set split off.
+    put(&at("all.csv"), "a,kind,b\n1,yes,2\n3,no,1\n5,yes,0\n7,no,0\n");
+    let one = Reading { dir: Some(at("all.csv")), test_size: Some(2), ..how };
+    assert_eq!(one.load().unwrap().test.class_counts(2), [1, 1]);
+}
+
+#[test]
+fn labels_of_their_own_make_the_sets_own_the_truth() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for i in 0..4 {
+        grey(&at(&format!("data/train/{}/{i}.png", ["ant", "bee"][i / 2])), (6, 5), i as u8);
+    }
+    grey(&at("data/test/ant/9.png"), (6, 5), 9);
+    let with = |name: &str| {
+        let how = read(DatasetKind::Folder, &at("data"));
+        Reading { train_labels: Some(at(name)), ..how }.load()
+    };
+    put(&at("l.npy"), npy("<i8", &[4], &longs(&[1, 0, 1, 0])));
+    put(&at("l.txt"), "1\n0\nbee\nant\n");
+    put(&at("l.csv"), "file_name,label\nbee/2.png,bee\ntrain/bee/3.png,ant\nant/0.png,1\nant/1.png,0\n");
+    put(&at("bare.csv"), "1\n0\n1\n0\n");
+    for name in ["l.npy", "l.txt", "l.csv", "bare.csv"] {
+        let train = with(name).unwrap().train;
+        assert_eq!(
+            (&train.labels[..], train.truth.as_deref()),
+            (&[1, 0, 1, 0][..], Some(&[0, 0, 1, 1][..])),
+            "{name}"
+        );
+    }
+    put(&at("l.txt"), "1\n0\n1\n");
+    says(with("l.txt"), &["has 3 labels, and there are 4 training samples"]);
+    put(&at("l.txt"), "1\n0\n1\nwasp\n");
+    says(with("l.txt"), &["`wasp` is neither a class of data nor a whole number"]);
+    put(&at("l.npy"), npy("<i8", &[4], &longs(&[1, 0, 1, 2])));
+    says(with("l.npy"), &["label 2 of sample 3 is out of range"]);
+    put(&at("l.npy"), npy("<f4", &[4], &floats(&[1.0; 4])));
+    says(with("l.npy"), &["is of floats, expected whole numbers"]);
+    put(&at("l.csv"), "file_name,label\nbee/2.png,bee\n");
+    says(with("l.csv"), &["has no row for train/ant/0.png"]);
+    says(with("l.pt"), &[".npy, .safetensors, .csv and .txt"]);
+}
