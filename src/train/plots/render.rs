@@ -1,4 +1,4 @@
-//! From a figure to its two files.
+//! From a chart to its two files.
 
 use std::fmt::Display;
 use std::io::{self, Cursor};
@@ -8,7 +8,8 @@ use image::imageops::{FilterType, resize};
 use image::{ImageFormat, RgbImage};
 use plotters::prelude::*;
 
-use super::Figure;
+use super::Chart;
+use super::draw::draw;
 use super::style::{SCALE, SIZE};
 use super::text::{Bitmap, FAMILY, FILE};
 use crate::{Error, Result};
@@ -21,7 +22,7 @@ const PNG_SCALE: u32 = 2;
 ///
 /// # Errors
 /// [`Error::Io`] with the path of the file that could not be written.
-pub fn write(figure: &impl Figure, stem: &Path) -> Result<[PathBuf; 2]> {
+pub fn write(chart: &Chart, stem: &Path) -> Result<[PathBuf; 2]> {
     // Not `with_extension`, which would cut a dot in the name itself.
     let path = |ending: &str| {
         let mut name = stem.as_os_str().to_owned();
@@ -29,8 +30,8 @@ pub fn write(figure: &impl Figure, stem: &Path) -> Result<[PathBuf; 2]> {
         PathBuf::from(name)
     };
     let paths = [path(".svg"), path(".png")];
-    std::fs::write(&paths[0], svg(figure, &paths[0])?).map_err(Error::io(&paths[0], "write the plot"))?;
-    std::fs::write(&paths[1], png(figure, &paths[1])?).map_err(Error::io(&paths[1], "write the plot"))?;
+    std::fs::write(&paths[0], svg(chart, &paths[0])?).map_err(Error::io(&paths[0], "write the plot"))?;
+    std::fs::write(&paths[1], png(chart, &paths[1])?).map_err(Error::io(&paths[1], "write the plot"))?;
     Ok(paths)
 }
 
@@ -45,13 +46,13 @@ fn drawing<E: Display>(path: &Path) -> impl FnOnce(E) -> Error {
     move |error| Error::Io { path, action: "draw the plot", source: io::Error::other(error.to_string()) }
 }
 
-/// The figure as an SVG text that holds its font.
-fn svg(figure: &impl Figure, path: &Path) -> Result<String> {
+/// The chart as an SVG text that holds its font.
+fn svg(chart: &Chart, path: &Path) -> Result<String> {
     let mut drawn = String::new();
     {
         let area = SVGBackend::with_string(&mut drawn, canvas()).into_drawing_area();
         area.fill(&WHITE).map_err(drawing(path))?;
-        figure.draw(&area).map_err(drawing(path))?;
+        draw(chart, &area).map_err(drawing(path))?;
         area.present().map_err(drawing(path))?;
     }
     // Shown at the size in points; the drawing itself keeps the fine coordinates of its viewBox.
@@ -74,14 +75,14 @@ fn svg(figure: &impl Figure, path: &Path) -> Result<String> {
     Ok(format!("{}\n{face}{}", &named[..start], named[start..].trim_start()))
 }
 
-/// The figure as the bytes of a PNG file.
-fn png(figure: &impl Figure, path: &Path) -> Result<Vec<u8>> {
+/// The chart as the bytes of a PNG file.
+fn png(chart: &Chart, path: &Path) -> Result<Vec<u8>> {
     let (width, height) = canvas();
     let mut pixels = vec![0; (width * height * 3) as usize];
     {
         let area = Bitmap(BitMapBackend::with_buffer(&mut pixels, canvas())).into_drawing_area();
         area.fill(&WHITE).map_err(drawing(path))?;
-        figure.draw(&area).map_err(drawing(path))?;
+        draw(chart, &area).map_err(drawing(path))?;
         area.present().map_err(drawing(path))?;
     }
     let image = RgbImage::from_raw(width, height, pixels)
@@ -108,7 +109,7 @@ fn base64(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{EpochCurves, EpochLine, WeightCurve, WeightHistogram};
+    use super::super::{Axis, Layer, Pen};
     use super::*;
 
     #[test]
@@ -126,22 +127,29 @@ mod tests {
         image.pixels().filter(|pixel| pixel.0.iter().zip(colour).all(|(a, b)| a.abs_diff(b) < 12)).count()
     }
 
+    fn lines(title: &str, all: &[&[f64]]) -> Chart {
+        let line = |(i, values): (usize, &&[f64])| {
+            let points: Vec<(f64, f64)> = (1..).map(f64::from).zip(values.iter().copied()).collect();
+            Layer::line(format!("line {i}"), Pen::number(i), &points)
+        };
+        let (x, y) = (Axis::new("epoch").whole(), Axis::new("test accuracy (%)").at_least(2.0));
+        Chart { title: title.into(), x, y, layers: all.iter().enumerate().map(line).collect(), right: None }
+    }
+
     #[test]
     fn both_files_show_the_data() {
         let dir = tempfile::tempdir().unwrap();
-        let method = EpochLine { name: "own", values: &[60.0, 70.0, 75.0] };
-        let figure = EpochCurves::accuracy("with <&> in it", method, Some(&[60.0, 65.0, 66.0]));
-        let [svg, png] = write(&figure, &dir.path().join("a.b")).unwrap();
+        let chart = lines("with <&> in it", &[&[60.0, 70.0, 75.0], &[60.0, 65.0, 66.0]]);
+        let [svg, png] = write(&chart, &dir.path().join("a.b")).unwrap();
         assert_eq!(
             (svg.file_name().unwrap(), png.file_name().unwrap()),
             ("a.b.svg".as_ref(), "a.b.png".as_ref())
         );
         let svg = std::fs::read_to_string(svg).unwrap();
         assert!(svg.starts_with("<svg width=\"720\" height=\"440\" viewBox=\"0 0 2880 1760\""));
-        assert!(
-            svg.contains("@font-face") && svg.contains("with &lt;&amp;&gt; in it") && svg.contains("\nown\n")
-        );
-        assert!(svg.contains("#0072B2") && svg.contains("#D55E00"));
+        let holds = |part: &str| svg.contains(part);
+        assert!(holds("@font-face") && holds("with &lt;&amp;&gt; in it") && holds("\nline 0\n"));
+        assert!(holds("#0072B2") && holds("#D55E00"));
         let png = std::fs::read(png).unwrap();
         assert!(count(&png, [0, 114, 178]) > 500 && count(&png, [213, 94, 0]) > 300);
         // Text: ticks and labels in the ink of no line.
@@ -153,30 +161,46 @@ mod tests {
         let nan = f64::NAN;
         let huge = [1e308, -1e308, f64::INFINITY, 0.0];
         let path = Path::new("x.svg");
-        let draw = |figure: &dyn Fn() -> Result<String>| figure().unwrap();
         for values in [&[][..], &[nan], &[nan, nan], &[5.0], &[5.0, 5.0, 5.0], &[1.0, nan, 2.0], &huge] {
-            let lines = vec![EpochLine { name: "", values }; 5];
-            let text = draw(&|| {
-                svg(&EpochCurves { title: "", label: "", least_range: 0.0, lines: lines.clone() }, path)
-            });
-            assert_eq!(text.contains("no data"), values.iter().all(|value| value.is_nan()));
-            let text = draw(&|| svg(&WeightHistogram { title: "", clean: values, corrupted: values }, path));
-            assert_eq!(text.contains("no data"), values.iter().all(|value| value.is_nan()));
-            let curves = [(String::new(), values.to_vec()), (String::new(), Vec::new())];
-            for losses in [&[][..], values, &[0.0, 1.0, 2.0]] {
-                let (title, method, corrupted) = ("", "", &[][..]);
-                let figure = WeightCurve { title, method, losses, curves: &curves, clean: values, corrupted };
-                draw(&|| svg(&figure, path));
-            }
+            let empty = values.iter().all(|value| value.is_nan());
+            let mut chart = lines("", &[values; 5]);
+            assert_eq!(svg(&chart, path).unwrap().contains("no data"), empty);
+            chart.right = Some(Axis::new("").over(0.0, 0.0));
+            chart.layers.push(Layer::histogram(String::new(), Pen::area(true), values, 4, 1.0, values.len()));
+            assert!(!svg(&chart, path).unwrap().contains("no data"));
+            let rows = vec![Layer::Rule(nan), Layer::Dots(0, values.to_vec()), Layer::Dots(1, Vec::new())];
+            let y = Axis::new("").named(vec!["a".into(), "long name ".repeat(30)], 2);
+            let chart = Chart { y, layers: rows, ..Chart::default() };
+            assert_eq!(svg(&chart, path).unwrap().contains("no data"), empty);
         }
-        let empty = EpochCurves { title: "", label: "", least_range: 1.0, lines: Vec::new() };
-        assert!(svg(&empty, path).unwrap().contains("no data"));
+        let squares = Chart { layers: vec![Layer::Squares(Vec::new())], ..Chart::default() };
+        assert!(svg(&squares, path).unwrap().contains("no data"));
+        assert!(svg(&Chart::default(), path).unwrap().contains("no data"));
+    }
+
+    #[test]
+    fn a_matrix_has_its_first_row_on_top() {
+        let axis = |label: &str| Axis::new(label).named(vec!["ant 0".into(), "bee 1".into()], 2);
+        let shares = vec![vec![0.75, 0.25], vec![0.0, 1.0]];
+        let layers = vec![Layer::Squares(shares)];
+        let chart = Chart { x: axis("predicted"), y: axis("true"), layers, ..Chart::default() };
+        let drawn = svg(&chart, Path::new("x.svg")).unwrap();
+        // (x, y) of the text.
+        let at = |text: &str| -> (i32, i32) {
+            let before = &drawn[..drawn.find(&format!("\n{text}\n")).unwrap()];
+            let tag = &before[before.rfind("<text").unwrap()..];
+            let number =
+                |name: &str| tag.split(name).nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+            (number(" x=\""), number(" y=\""))
+        };
+        let (first, second, last) = (at("75"), at("25"), at("100"));
+        assert!(first.0 < second.0 && first.1 == second.1 && last.0 == second.0 && last.1 > first.1);
+        assert!((at("ant 0").1 - first.1).abs() < 20);
     }
 
     #[test]
     fn an_error_names_the_file() {
-        let figure = EpochCurves::losses("", &[1.0], &[1.0]);
-        let error = write(&figure, Path::new("/no/such/folder/plot")).unwrap_err().to_string();
+        let error = write(&lines("", &[&[1.0]]), Path::new("/no/such/folder/plot")).unwrap_err().to_string();
         assert!(error.starts_with("/no/such/folder/plot.svg: cannot write the plot"), "{error}");
     }
 }

@@ -1,12 +1,12 @@
-//! The look that all figures share: sizes, colours, text.
+//! The look that all charts share: sizes, colours, dashes, title and legend.
 
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::{FontTransform, RGBAColor, TextStyle};
 
-use super::Drawn;
 use super::text::{FAMILY, SIZE_PER_EM, width};
+use super::{Drawn, Layer};
 
 /// Width and height of a figure in points, as an SVG viewer shows it.
 pub(super) const SIZE: (u32, u32) = (720, 440);
@@ -15,7 +15,7 @@ pub(super) const SIZE: (u32, u32) = (720, 440);
 pub(super) const SCALE: u32 = 4;
 
 /// So many classes can be told apart by name.
-pub(super) const READABLE: usize = 20;
+pub const READABLE: usize = 20;
 
 /// Points as pixels of the canvas.
 pub(super) fn px(points: f64) -> i32 {
@@ -32,29 +32,46 @@ pub(super) const PURPLE: RGBColor = RGBColor(204, 121, 167);
 pub(super) const ORANGE: RGBColor = RGBColor(230, 159, 0);
 pub(super) const SKY: RGBColor = RGBColor(86, 180, 233);
 
-/// Clean samples, and samples with a wrong label, in all figures.
-pub(super) const CLEAN: RGBColor = BLUE;
-pub(super) const CORRUPTED: RGBColor = VERMILLION;
-
 /// Lengths of dash and gap in points; no gap is a solid line.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Dash(pub f64, pub f64);
+pub(super) struct Dash(f64, f64);
 
 pub(super) const SOLID: Dash = Dash(1.0, 0.0);
 pub(super) const DASHED: Dash = Dash(6.0, 4.0);
 pub(super) const DOTTED: Dash = Dash(1.6, 3.2);
-pub(super) const LONG: Dash = Dash(12.0, 4.0);
 
 /// How a line looks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pen {
-    pub colour: RGBColor,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pen {
+    pub(super) colour: RGBColor,
     /// In points.
-    pub width: f64,
-    pub dash: Dash,
+    pub(super) width: f64,
+    pub(super) dash: Dash,
 }
 
 impl Pen {
+    /// One of twenty-four that are told apart, by colour and dash.
+    pub fn number(look: usize) -> Pen {
+        let colours = [BLUE, VERMILLION, GREEN, PURPLE, INK, ORANGE, SKY, GREY];
+        let dashes = [SOLID, DASHED, DOTTED];
+        Pen { colour: colours[look % colours.len()], width: 2.1, dash: dashes[look % dashes.len()] }
+    }
+
+    /// Of an area.
+    pub fn area(corrupted: bool) -> Pen {
+        Pen { colour: if corrupted { VERMILLION } else { BLUE }, width: 0.9, dash: SOLID }
+    }
+
+    /// Of what a chart is about.
+    pub fn strong() -> Pen {
+        Pen { colour: INK, width: 2.6, dash: SOLID }
+    }
+
+    /// Of what was there before that.
+    pub fn earlier(number: usize) -> Pen {
+        Pen { colour: GREY, width: 1.8, dash: [DOTTED, DASHED][number % 2] }
+    }
+
     fn stroke(&self) -> ShapeStyle {
         self.colour.stroke_width(px(self.width) as u32)
     }
@@ -93,13 +110,6 @@ pub(super) fn line<B: DrawingBackend>(
     Ok(())
 }
 
-/// What stands before a name in the legend.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Key {
-    Line(Pen),
-    Area(RGBColor),
-}
-
 /// How a shaded area is filled.
 pub(super) fn shade(colour: RGBColor) -> RGBAColor {
     colour.mix(0.35)
@@ -110,7 +120,7 @@ pub(super) fn shade(colour: RGBColor) -> RGBAColor {
 pub(super) fn head<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
     title: &str,
-    legend: &[(Key, String)],
+    layers: &[Layer],
 ) -> Result<i32, DrawingAreaErrorKind<B::ErrorType>> {
     let (left, right) = (px(14.0), area.dim_in_pixel().0 as i32 - px(14.0));
     let mut y = px(10.0);
@@ -121,26 +131,25 @@ pub(super) fn head<B: DrawingBackend>(
         y += px(24.0);
     }
     let (row, swatch, style) = (px(19.0), px(24.0), text(12.0, INK));
-    let mut x = left;
-    for (key, name) in legend {
+    let (mut x, mut named) = (left, 0);
+    for layer in layers {
+        let (Layer::Line { name, pen, .. } | Layer::Area { name, pen, .. }) = layer else { continue };
         // Room also for a viewer's own font, which may be wider.
         let wide = swatch + px(6.0) + width(name, &style) * 9 / 8 + px(14.0);
         if x > left && x + wide > right {
             (x, y) = (left, y + row);
         }
         let middle = y + px(6.2);
-        match key {
-            Key::Line(pen) => line(area, [Some((x, middle)), Some((x + swatch, middle))], *pen)?,
-            Key::Area(colour) => {
-                let corners = [(x, middle - px(5.0)), (x + swatch, middle + px(5.0))];
-                area.draw(&Rectangle::new(corners, shade(*colour).filled()))?;
-                let [(left, top), (right, bottom)] = corners;
-                let outline = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)];
-                line(area, outline.map(Some), Pen { colour: *colour, width: 0.9, dash: SOLID })?;
-            }
+        if let Layer::Area { .. } = layer {
+            let (top, bottom, end) = (middle - px(5.0), middle + px(5.0), x + swatch);
+            area.draw(&Rectangle::new([(x, top), (end, bottom)], shade(pen.colour).filled()))?;
+            let outline = [(x, top), (end, top), (end, bottom), (x, bottom), (x, top)];
+            line(area, outline.map(Some), *pen)?;
+        } else {
+            line(area, [Some((x, middle)), Some((x + swatch, middle))], *pen)?;
         }
         area.draw(&Text::new(name.clone(), (x + swatch + px(6.0), y), style.clone()))?;
-        x += wide;
+        (x, named) = (x + wide, named + 1);
     }
-    Ok(if legend.is_empty() { y } else { y + row })
+    Ok(if named == 0 { y } else { y + row })
 }

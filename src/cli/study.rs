@@ -1,0 +1,89 @@
+//! What `compare` and `ablate` share: from a plan to the cells of a study.
+
+use std::path::Path;
+
+use metatape::program::Session;
+use metatape::train::Config;
+use metatape::train::study::{Arm, Cell, Plan, Study};
+use metatape::words::counted;
+use metatape::{Error, Result};
+
+use super::args::{DeviceArgs, given};
+use super::progress::Progress;
+use super::run_config::in_folder;
+use super::train::{agree, misfit};
+
+/// Where a study is kept, and what is asked of it but for its plan.
+pub struct Flags<'a> {
+    /// The subcommand.
+    pub command: &'a str,
+    pub device: &'a DeviceArgs,
+    pub out: Option<&'a Path>,
+    pub resume: bool,
+    pub json: bool,
+}
+
+/// Begins a study or goes on with one, and trains what is not finished.
+pub fn run<A: Arm>(asked: Plan<A>, flags: &Flags) -> Result<(Study<A>, Vec<Cell>)> {
+    let mut device = flags.device.clone();
+    let study = match (flags.out, flags.resume) {
+        (Some(out), true) => {
+            let mut study = Study::resume(out)?;
+            study.extend(grown(flags.command, asked, &study.plan)?)?;
+            study
+        }
+        (out, _) => {
+            // A machine that is not there is told before anything is written.
+            device.backend()?;
+            in_folder(out, flags.command, |out| Study::start(asked, out))?
+        }
+    };
+    // It keeps its precision, too.
+    device.precision = study.plan.config.precision.parse()?;
+    let mut progress = Progress::study(&study.plan, flags.json);
+    let cells = study.run(&|| Ok(Session::new(device.backend()?)), &mut progress)?;
+    progress.finish();
+    Ok((study, cells))
+}
+
+/// So many seeds from this one on.
+pub fn seeds(first: u64, count: usize) -> Result<Vec<u64>> {
+    let room = || Error::Usage(format!("--seed {first} leaves no room for {}", counted(count, "seed")));
+    let last = first.checked_add(count as u64 - 1).ok_or_else(room)?;
+    Ok((first..=last).collect())
+}
+
+/// A resumed study keeps its plan, but that arms and seeds may be added to it: a flag on the
+/// command line that says otherwise is an error.
+fn grown<A: Arm>(command: &str, asked: Plan<A>, stored: &Plan<A>) -> Result<Plan<A>> {
+    let typed = given(command);
+    let mut plan = stored.clone();
+    let differs = |key: &str, had: String, rule: &str| {
+        misfit(A::STUDY, &format!("--{key}"), &format!("{key} = {had}{rule}"))
+    };
+    let first = |plan: &Plan<A>| plan.seeds.first().copied().unwrap_or(1);
+    if typed.contains("seed") && first(&asked) != first(stored) {
+        return Err(differs("seed", first(stored).to_string(), ""));
+    }
+    if typed.contains("seeds") {
+        plan.seeds = seeds(first(stored), asked.seeds.len())?;
+        if !plan.seeds.starts_with(&stored.seeds) {
+            return Err(differs("seeds", stored.seeds.len().to_string(), "; seeds can only be added"));
+        }
+    }
+    let arms = format!("{}s", A::ARM);
+    if typed.contains(&arms) {
+        if !stored.arms.iter().all(|arm| asked.arms.contains(arm)) {
+            let had: Vec<String> = stored.arms.iter().map(A::to_string).collect();
+            let rule = format!("; {arms} can only be added, so name those as well");
+            return Err(differs(&arms, had.join(","), &rule));
+        }
+        plan.arms.extend(asked.arms.iter().filter(|arm| !stored.arms.contains(arm)));
+    }
+    // What the stored preset has set is not contradicted by defaults.
+    if typed.contains("preset") && asked.preset != stored.preset {
+        return Err(differs("preset", stored.preset.clone().unwrap_or("none".into()), ""));
+    }
+    agree(command, A::STUDY, &Config { seed: stored.config.seed, ..asked.config }, &stored.config)?;
+    Ok(plan)
+}
