@@ -2,29 +2,20 @@
 
 use metatape::meta::Route;
 use metatape::train::Method;
-use metatape::train::ablation::{Findings, Variant};
+use metatape::train::ablation::{Findings, META_SIZE, Variant};
 use metatape::train::study::Plan;
 use metatape::{Error, Result};
 
 use super::args::{AblateArgs, given};
 use super::report::{ms, optional, print, print_file, table, wrap};
 use super::run_config::config;
-use super::study::{self, Flags, seeds};
-
-/// Images of the full meta set, if not `--meta-size`.
-const META_SIZE: usize = 1000;
+use super::study::{self, seeds};
 
 /// Trains all cells, or what is left of them.
 pub fn run(args: &AblateArgs) -> Result<()> {
     let AblateArgs { out, resume, json, .. } = args;
-    let flags = Flags {
-        command: "ablate",
-        device: &args.run.device,
-        out: out.as_deref(),
-        resume: *resume,
-        json: *json,
-    };
-    let (study, cells) = study::run(plan(args)?, &flags)?;
+    let (study, cells) =
+        study::run("ablate", plan(args)?, &args.run.device, (out.as_deref(), *resume), *json)?;
     let findings = Findings::new(&study.plan, &cells);
     findings.write(&study)?;
     if *json {

@@ -10,7 +10,7 @@ use metatape::train::{Comparison, Method, PaperCell};
 use super::args::{RunArgs, given};
 use super::report::{ms, optional, print, print_file, table};
 use super::run_config::config;
-use super::study::{self, Flags, seeds};
+use super::study::{self, seeds};
 use super::values::{positive, seed};
 
 /// `metatape compare`.
@@ -87,9 +87,7 @@ fn preset(name: &str) -> Result<PaperCell> {
 /// Trains all cells, or what is left of them.
 pub fn run(args: &CompareArgs) -> Result<()> {
     let CompareArgs { out, resume, json, .. } = args;
-    let flags =
-        Flags { command: "compare", device: &args.run.device, out: Some(out), resume: *resume, json: *json };
-    let (study, cells) = study::run(plan(args)?, &flags)?;
+    let (study, cells) = study::run("compare", plan(args)?, &args.run.device, (Some(out), *resume), *json)?;
     let comparison = Comparison::write(&study, &cells)?;
     match json {
         true => print_file(&study.out.join("summary.json")),

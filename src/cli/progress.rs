@@ -58,7 +58,7 @@ impl Progress {
         let (cells, epochs) = (plan.cells(), plan.config.epochs);
         let networks: usize = cells.iter().map(|(arm, _)| arm.networks()).sum();
         let progress = Progress::new(vec![Method::Uniform], networks * epochs, epochs, json);
-        progress.bars.iter().for_each(|bar| bar.set_prefix(""));
+        progress.bars.iter().for_each(|bar| bar.set_prefix("study"));
         Progress { cells: cells.len(), ..progress }
     }
 
@@ -205,7 +205,7 @@ impl<A: Arm> StudyObserver<A> for Progress {
 
     fn begin_cell(&mut self, arm: A, seed: u64) {
         self.number += 1;
-        self.cell = format!("cell {}/{}: {arm}, seed {seed}, ", self.number, self.cells);
+        self.cell = format!("cell {}/{}: {arm}, seed {seed}: ", self.number, self.cells);
         self.spent.fill((0.0, 0));
         (self.cell_began, self.said) = (Instant::now(), Instant::now());
     }

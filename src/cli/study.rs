@@ -13,34 +13,31 @@ use super::progress::Progress;
 use super::run_config::in_folder;
 use super::train::{agree, misfit};
 
-/// Where a study is kept, and what is asked of it but for its plan.
-pub struct Flags<'a> {
-    /// The subcommand.
-    pub command: &'a str,
-    pub device: &'a DeviceArgs,
-    pub out: Option<&'a Path>,
-    pub resume: bool,
-    pub json: bool,
-}
-
-/// Begins a study or goes on with one, and trains what is not finished.
-pub fn run<A: Arm>(asked: Plan<A>, flags: &Flags) -> Result<(Study<A>, Vec<Cell>)> {
-    let mut device = flags.device.clone();
-    let study = match (flags.out, flags.resume) {
+/// Begins a study or goes on with one, as the flags of `command` ask, and trains what is not
+/// finished.
+pub fn run<A: Arm>(
+    command: &str,
+    asked: Plan<A>,
+    device: &DeviceArgs,
+    (out, resume): (Option<&Path>, bool),
+    json: bool,
+) -> Result<(Study<A>, Vec<Cell>)> {
+    let mut device = device.clone();
+    let study = match (out, resume) {
         (Some(out), true) => {
             let mut study = Study::resume(out)?;
-            study.extend(grown(flags.command, asked, &study.plan)?)?;
+            study.extend(grown(command, asked, &study.plan)?)?;
             study
         }
         (out, _) => {
             // A machine that is not there is told before anything is written.
             device.backend()?;
-            in_folder(out, flags.command, |out| Study::start(asked, out))?
+            in_folder(out, command, |out| Study::start(asked, out))?
         }
     };
     // It keeps its precision, too.
     device.precision = study.plan.config.precision.parse()?;
-    let mut progress = Progress::study(&study.plan, flags.json);
+    let mut progress = Progress::study(&study.plan, json);
     let cells = study.run(&|| Ok(Session::new(device.backend()?)), &mut progress)?;
     progress.finish();
     Ok((study, cells))

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::variant::{IMBALANCE, Pool, Variant};
+use super::variant::{IMBALANCE, META_SIZE, Pool, Variant};
 use crate::data::{self, DatasetKind, Noise};
 use crate::error::{Error, Result};
 use crate::meta::schemes::{Moment, MwNet, Scheme, Seen, TrainStep};
@@ -17,9 +17,6 @@ use crate::words::counted;
 
 /// Cosines that are measured in an epoch, if it has so many steps.
 const PROBES_PER_EPOCH: u64 = 2;
-
-/// Images of the full meta set, where a configuration does not say.
-const META_SIZE: usize = 1000;
 
 /// Images of the full meta set.
 pub(super) fn meta_size(config: &Config) -> usize {

@@ -37,6 +37,9 @@ pub enum Variant {
     FiniteDifference,
 }
 
+/// Images of the full meta set, where a configuration does not say.
+pub const META_SIZE: usize = 1000;
+
 /// The imbalance factor of imbalanced meta sets.
 pub const IMBALANCE: f64 = 10.0;
 

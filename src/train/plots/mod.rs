@@ -1,8 +1,8 @@
 //! Pictures as SVG and PNG: plain data in, files out.
 //!
 //! A [`Chart`] says what is to be seen: two axes, and layers of lines, areas, dots or squares in
-//! their frame. One drawing routine serves both files, so that they show the same. The font is part
-//! of the program, and of each SVG, so that no machine needs to have it. Colours are those of Okabe
+//! their frame. The PNG is made from the SVG, so that they show the same. The font is part of the
+//! program, and of each SVG, so that no machine needs to have it. Colours are those of Okabe
 //! and Ito, told apart by colour-blind eyes too; lines differ in their dashes as well. Values that
 //! are not finite are left out, and data without any leave an empty frame that says so.
 //!
@@ -23,26 +23,20 @@
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `axis.rs` | which values an axis spans, and its ticks |
+//! | `style.rs` | sizes, colours, dashes |
 //! | `draw.rs` | from a chart to strokes and texts |
-//! | `style.rs` | sizes, colours, dashes, title and legend |
-//! | `text.rs` | the font, and text on bitmaps |
-//! | `render.rs` | from strokes to files |
+//! | `canvas.rs` | strokes and texts as SVG, and the font |
+//! | `render.rs` | the two files |
 
 mod axis;
+mod canvas;
 mod draw;
 mod render;
 mod style;
-mod text;
 
 pub use axis::Axis;
 pub use render::write;
 pub use style::{Pen, READABLE};
-
-use plotters::drawing::DrawingAreaErrorKind;
-use plotters::prelude::DrawingBackend;
-
-/// The result of drawing on `B`.
-type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 /// A picture.
 #[derive(Clone, PartialEq, Debug, Default)]
