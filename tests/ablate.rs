@@ -44,17 +44,22 @@ fn cells(out: &Path) -> BTreeMap<String, Value> {
     let mut cells = BTreeMap::new();
     for entry in fs::read_dir(out.join("cells")).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "json") {
-            let mut cell: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-            cell.as_object_mut().unwrap().remove("ms_per_step");
-            cells.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), cell);
+        if let Ok(bytes) = fs::read(path.join("cell.json")) {
+            let mut cell: Value = serde_json::from_slice(&bytes).unwrap();
+            for row in cell["history"]["rows"].as_array_mut().unwrap() {
+                let row = row.as_object_mut().unwrap();
+                assert!(row.remove("seconds").is_some() && row.remove("steps_per_second").is_some());
+            }
+            cells.insert(path.file_name().unwrap().to_str().unwrap().to_owned(), cell);
         }
     }
     cells
 }
 
-fn numbers(value: &Value) -> Vec<f64> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+/// Test accuracies, epoch by epoch.
+fn accuracies(cell: &Value) -> Vec<f64> {
+    let rows = cell["history"]["rows"].as_array().unwrap();
+    rows.iter().map(|row| row["test_accuracy"].as_f64().unwrap()).collect()
 }
 
 fn cosines(cell: &Value) -> Vec<f64> {
@@ -113,8 +118,7 @@ fn a_study_of_everything_leaves_files_that_agree() {
     assert_eq!(rows.len(), 36);
     let cells = cells(&out);
     assert_eq!(cells.len(), 36);
-    let last =
-        |name: &str, seed: u64| *numbers(&cells[&format!("{name}-seed-{seed}")]["accuracy"]).last().unwrap();
+    let last = |name: &str, seed: u64| *accuracies(&cells[&format!("{name}-seed{seed}")]).last().unwrap();
     for variant in summary["variants"].as_array().unwrap() {
         let name = variant["name"].as_str().unwrap();
         let (a, b) = (last(name, 1), last(name, 2));
@@ -143,11 +147,11 @@ fn a_study_of_everything_leaves_files_that_agree() {
     }
     // The published variant's hypergradient is the exact one; all others' differ.
     for seed in [1, 2] {
-        assert!(cosines(&cells[&format!("published-seed-{seed}")]).iter().all(|c| (c - 1.0).abs() < 1e-6));
+        assert!(cosines(&cells[&format!("published-seed{seed}")]).iter().all(|c| (c - 1.0).abs() < 1e-6));
         for name in
             ["clean-10", "noisy-1000", "imbalanced-100", "train-batch", "two-steps", "every-5", "unroll-4"]
         {
-            let cosines = cosines(&cells[&format!("{name}-seed-{seed}")]);
+            let cosines = cosines(&cells[&format!("{name}-seed{seed}")]);
             assert_eq!(cosines.len(), 4);
             assert!(cosines.iter().all(|c| c.abs() < 1.0 + 1e-9), "{name}");
             // After so few steps, a step with momentum still goes where one without it goes.
@@ -188,9 +192,9 @@ fn variants_that_change_nothing_give_the_same_bits() {
     let summary = study(&args, &out);
     assert!(summary["conclusions"].as_str().unwrap().contains("nothing can be concluded"));
     let cells = cells(&out);
-    let published = &cells["published-seed-1"];
-    for other in ["every-1-seed-1", "clean-1000-seed-1", "unroll-1-seed-1"] {
-        assert_eq!(cells[other]["accuracy"], published["accuracy"], "{other}");
+    let published = &cells["published-seed1"];
+    for other in ["every-1-seed1", "clean-1000-seed1", "unroll-1-seed1"] {
+        assert_eq!(accuracies(&cells[other]), accuracies(published), "{other}");
         assert_eq!(cells[other]["mean_weight_clean"], published["mean_weight_clean"], "{other}");
         assert!(cosines(&cells[other]).iter().all(|c| (c - 1.0).abs() < 1e-6), "{other}");
     }
@@ -203,7 +207,7 @@ fn finite_differences_point_the_same_way() {
     let args =
         [&SMALL[..], &["--seeds", "1", "--variants", "finite-difference", "--precision", "f64"]].concat();
     study(&args, &out);
-    let cosines = cosines(&cells(&out)["finite-difference-seed-1"]);
+    let cosines = cosines(&cells(&out)["finite-difference-seed1"]);
     assert!(cosines.iter().all(|c| *c > 0.99), "{cosines:?}");
     assert!(cosines.iter().any(|c| *c != 1.0), "{cosines:?}");
 }
@@ -227,9 +231,7 @@ fn a_killed_study_goes_on_with_its_finished_cells() {
         .unwrap();
     let began = Instant::now();
     let finished = |out: &Path| match fs::read_dir(out.join("cells")) {
-        Ok(files) => {
-            files.filter(|f| f.as_ref().unwrap().path().extension().is_some_and(|e| e == "json")).count()
-        }
+        Ok(cells) => cells.filter(|c| c.as_ref().unwrap().path().join("cell.json").exists()).count(),
         Err(_) => 0,
     };
     while finished(&killed) < 3 {
@@ -245,17 +247,21 @@ fn a_killed_study_goes_on_with_its_finished_cells() {
 
     // Nothing is overwritten unasked; a contradiction is told.
     let before = cells(&killed);
-    fails(&[&args[..], &["--out", text(&killed)]].concat(), 2, &["killed", "config.toml", "--resume"]);
+    fails(&[&args[..], &["--out", text(&killed)]].concat(), 2, &["killed", "ablate.toml", "--resume"]);
     fails(&["--resume", "--out", text(&killed), "--epochs", "3"], 2, &["--epochs", "epochs = 2"]);
     fails(&["--resume", "--out", text(&killed), "--noise", "flip:0.1"], 2, &["--noise", "uniform:0.6"]);
     fails(&["--resume", "--out", text(&killed), "--seeds", "1"], 2, &["--seeds", "seeds = 2"]);
     assert_eq!(cells(&killed), before);
 
     // A damaged cell is named, not computed again unasked.
-    let cell = killed.join("cells/published-seed-1.json");
+    let cell = killed.join("cells/published-seed1/cell.json");
     let bytes = fs::read(&cell).unwrap();
     fs::write(&cell, &bytes[..bytes.len() / 2]).unwrap();
-    fails(&["--resume", "--out", text(&killed)], 1, &["published-seed-1.json", "remove it"]);
+    fails(
+        &["--resume", "--out", text(&killed)],
+        1,
+        &["published-seed1/cell.json", "remove ", "to have it trained again"],
+    );
     fs::write(&cell, &bytes).unwrap();
 
     let resumed = study(&["--resume", "--threads", "1"], &killed);
@@ -302,7 +308,7 @@ fn what_cannot_be_is_said() {
     told(&["--variants", "three-steps"], 2, &["--variants", "`three-steps`", "two-steps", "clean-N"]);
     told(&["--variants", "clean-0"], 2, &["`clean-0`"]);
     told(&["--variants", "every-x"], 2, &["`every-x`"]);
-    told(&["--variants", "uniform,uniform"], 2, &["`uniform` twice"]);
+    told(&["--variants", "uniform,uniform"], 2, &["--variants", "`uniform` is listed twice"]);
     told(&["--variants", "clean-5000"], 2, &["clean-5000", "1000 images", "--meta-size 5000"]);
     told(&["--variants", "noisy-10", "--noise", "none"], 2, &["noisy-10", "--noise"]);
     told(&["--seeds", "0"], 2, &["--seeds", "`0`"]);

@@ -284,8 +284,9 @@ fn a_plan_that_was_changed_is_understood_or_refused() {
     compare(&args, &out);
     let plan = std::fs::read_to_string(out.join("compare.toml")).unwrap();
     for (from, to, part) in [
-        ("methods = [\"uniform\", \"gce\"]", "methods = []", "no method or no seed"),
-        ("methods = [\"uniform\", \"gce\"]", "methods = [\"gce\", \"gce\"]", "gce is listed twice"),
+        ("arms = [\"uniform\", \"gce\"]", "arms = []", "no method or no seed"),
+        ("arms = [\"uniform\", \"gce\"]", "arms = [\"gce\", \"gce\"]", "`gce` is listed twice"),
+        ("arms = [\"uniform\", \"gce\"]", "arms = [\"boost\"]", "no method `boost`"),
         ("seeds = [1]", "seeds = []", "no method or no seed"),
         ("epochs = 1", "epochs = 2", "has 1 epoch and compare.toml asks for 2"),
         ("epochs = 1", "epochs = 0", "--epochs 0"),

@@ -1,18 +1,16 @@
-//! `metatape compare`: methods by seeds, with resumption and a table.
+//! `metatape compare`: from flags to a study of methods, and its table.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use metatape::program::Session;
+use metatape::Result;
+use metatape::train::study::{Plan, Study};
 use metatape::train::values::positive;
-use metatape::train::{Cell, Comparison, Config, Grid, Method, MethodSummary, PaperCell, Plan};
-use metatape::words::counted;
-use metatape::{Error, Result};
+use metatape::train::{Comparison, Config, Method, PaperCell};
 
 use super::args::{RunArgs, given};
-use super::compare_progress::Progress;
-use super::report::{ms, print, table};
-use super::train::agree;
+use super::report::{ms, optional, print, print_file, table};
+use super::study::{self, seeds};
 use super::values::seed;
 
 /// `metatape compare`.
@@ -71,68 +69,34 @@ pub struct CompareArgs {
     pub json: bool,
 }
 
-/// A list of methods, each once.
+/// A list of methods.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Methods(Vec<Method>);
 
 fn methods(text: &str) -> Result<Methods> {
-    if text == "all" {
-        return Ok(Methods(Method::all().collect()));
-    }
-    let mut list = Vec::new();
-    for name in text.split(',') {
-        let method: Method = name.trim().parse()?;
-        if list.contains(&method) {
-            return Err(Error::Usage(format!("`{name}` is listed twice")));
-        }
-        list.push(method);
-    }
-    Ok(Methods(list))
+    Ok(Methods(match text {
+        "all" => Method::all().collect(),
+        list => list.split(',').map(|name| name.trim().parse()).collect::<Result<_>>()?,
+    }))
 }
 
 fn preset(name: &str) -> Result<PaperCell> {
     PaperCell::named(name)
 }
 
-/// Runs the grid, or what is left of it.
+/// Trains all cells, or what is left of them.
 pub fn run(args: &CompareArgs) -> Result<()> {
-    let mut device = args.run.machine();
-    let grid = if args.resume {
-        let mut grid = Grid::resume(&args.out)?;
-        grid.extend(grown(args, &grid.plan)?)?;
-        grid
-    } else {
-        // A machine that is not there is told before a folder is made.
-        device.backend()?;
-        Grid::start(plan(args)?, &args.out)?
-    };
-    device.precision = grid.plan.config.precision;
-    let ids = grid.cells()?;
-    let mut cells = Vec::with_capacity(ids.len());
-    for id in &ids {
-        cells.push(grid.finished(*id)?);
+    let CompareArgs { out, resume, json, .. } = args;
+    let (study, cells) = study::run("compare", plan(args)?, args.run.machine(), (Some(out), *resume), *json)?;
+    let comparison = Comparison::write(&study, &cells)?;
+    match json {
+        true => print_file(&study.out.join("summary.json")),
+        false => print(report(&study, &comparison)),
     }
-    let waiting = ids.iter().zip(&cells).filter(|c| c.1.is_none()).map(|c| *c.0).collect();
-    let mut progress = Progress::new(ids.len(), waiting, ids[0], args.json);
-    for (id, cell) in ids.iter().zip(&mut cells).filter(|c| c.1.is_none()) {
-        progress.start(*id);
-        let finished = grid.run(*id, &|| Ok(Session::new(device.backend()?)), &mut progress)?;
-        progress.end(&finished);
-        *cell = Some(finished);
-    }
-    progress.finish();
-    let cells: Vec<Cell> = cells.into_iter().flatten().collect();
-    let comparison = Comparison::new(&grid, &cells)?;
-    comparison.write(&grid, &cells)?;
-    if args.json {
-        let json = serde_json::to_string_pretty(&comparison).map_err(|e| Error::Program(e.to_string()))?;
-        return print(json);
-    }
-    print(report(&grid, &comparison))
 }
 
 /// What the flags ask for.
-fn plan(args: &CompareArgs) -> Result<Plan> {
+fn plan(args: &CompareArgs) -> Result<Plan<Method>> {
     let flags = args.run.config()?;
     let mut config = Config { method: Method::Uniform, baseline: false, seed: args.seed, ..flags };
     if let Some(cell) = &args.preset {
@@ -144,100 +108,56 @@ fn plan(args: &CompareArgs) -> Result<Plan> {
         (None, None) => Method::all().collect(),
     };
     Ok(Plan {
-        methods: methods.iter().map(Method::to_string).collect(),
+        arms: methods,
         seeds: seeds(args.seed, args.seeds)?,
         preset: args.preset.map(|p| p.name()),
         config,
     })
 }
 
-/// So many seeds from this one on.
-fn seeds(first: u64, count: usize) -> Result<Vec<u64>> {
-    let room = || Error::Usage(format!("--seed {first} leaves no room for {}", counted(count, "seed")));
-    let last = first.checked_add(count as u64 - 1).ok_or_else(room)?;
-    Ok((first..=last).collect())
-}
-
-/// A resumed comparison keeps its plan, but that methods and seeds may be added to it: a flag on
-/// the command line that says otherwise is an error.
-fn grown(args: &CompareArgs, stored: &Plan) -> Result<Plan> {
-    let typed = given("compare");
-    let asked = plan(args)?;
-    let misfit = |flag: &str, had: &str, rule: &str| {
-        Err(Error::Usage(format!(
-            "{flag} does not fit the comparison to resume, which was started with {had}{rule}; leave the flag out, or start a new one \
-             in another --out"
-        )))
-    };
-    let mut plan = stored.clone();
-    let first = stored.seeds.first().copied().unwrap_or(args.seed);
-    if typed.contains("seed") && args.seed != first {
-        return misfit("--seed", &first.to_string(), "");
-    }
-    if typed.contains("seeds") {
-        plan.seeds = seeds(first, args.seeds)?;
-        if !plan.seeds.starts_with(&stored.seeds) {
-            return misfit("--seeds", &stored.seeds.len().to_string(), "; seeds can only be added");
-        }
-    }
-    if typed.contains("methods") {
-        if !stored.methods.iter().all(|method| asked.methods.contains(method)) {
-            let rule = "; methods can only be added, so name those as well";
-            return misfit("--methods", &stored.methods.join(","), rule);
-        }
-        let new = asked.methods.into_iter().filter(|method| !stored.methods.contains(method));
-        plan.methods.extend(new);
-    }
-    // What the stored preset has set is not contradicted by defaults.
-    if args.preset.is_some() && asked.preset != stored.preset {
-        return misfit("--preset", stored.preset.as_deref().unwrap_or("none"), "");
-    }
-    agree("compare", &Config { seed: stored.config.seed, ..asked.config }, &stored.config)?;
-    Ok(plan)
-}
-
 /// The table at the end.
-fn report(grid: &Grid, comparison: &Comparison) -> String {
-    let config = &grid.plan.config;
+fn report(study: &Study<Method>, comparison: &Comparison) -> String {
+    let config = &study.plan.config;
     let (tail, paper) = (config.imbalance.is_some(), comparison.preset.is_some());
     let with_std = |mean: Option<f64>, std: Option<f64>| match (mean, std) {
         (Some(mean), Some(std)) => format!("{mean:.2} ± {std:.2}"),
         (Some(mean), None) => format!("{mean:.2}"),
         (None, _) => "-".to_owned(),
     };
-    let plain = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
-    let signed = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:+.2}"));
+    let plain = |value, digits: usize| optional(value, |v: f64| format!("{v:.digits$}"));
+    let signed = |value| optional(value, |v: f64| format!("{v:+.2}"));
     let mut heading = vec!["method", "final %", "best %"];
     heading.extend(tail.then_some("balanced %"));
     heading.extend(["gain", "least", "weight clean", "corrupted", "ms/step", "networks"]);
     let departs = !comparison.departures.is_empty();
     heading.extend(paper.then_some(if departs { "paper %*" } else { "paper %" }));
     let mut rows = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
-    for m in &comparison.methods {
-        let mut row =
+    for row in &comparison.methods {
+        let m = &row.arm;
+        let mut cells =
             vec![m.name.clone(), with_std(m.final_mean, m.final_std), with_std(m.best_mean, m.best_std)];
-        row.extend(tail.then(|| with_std(m.balanced_mean, m.balanced_std)));
-        row.extend([signed(m.gain_mean), signed(m.gain_min)]);
-        row.extend([plain(m.mean_weight_clean, 3), plain(m.mean_weight_corrupted, 3)]);
-        row.extend([m.ms_per_step.map_or("-".to_owned(), ms), m.networks.to_string()]);
-        row.extend(paper.then(|| plain(m.paper, 2)));
-        rows.push(row);
+        cells.extend(tail.then(|| with_std(m.balanced_mean, m.balanced_std)));
+        cells.extend([signed(m.gain_mean), signed(m.gain_min)]);
+        cells.extend([plain(m.mean_weight_clean, 3), plain(m.mean_weight_corrupted, 3)]);
+        cells.extend([optional(m.ms_per_step, ms), row.networks.to_string()]);
+        cells.extend(paper.then(|| plain(row.paper, 2)));
+        rows.push(cells);
     }
     let seeds = match &comparison.seeds[..] {
         [one] => format!("seed {one}"),
         [first, .., last] => format!("seeds {first} to {last}"),
         [] => String::new(),
     };
-    let imbalance = config.imbalance.map_or(String::new(), |f| format!(", imbalance {f}"));
     let mut text = format!(
-        "\n{} on {}, noise {}{imbalance}, epochs: {}, {seeds}\n\n{}\n",
+        "\n{} on {}, {}, epochs: {}, {seeds}\n\n{}\n",
         config.model,
         config.dataset,
-        config.noise,
+        config.bias(),
         config.epochs,
         table(&rows)
     );
-    for MethodSummary { name, diverged, .. } in comparison.methods.iter().filter(|m| m.diverged > 0) {
+    for arm in comparison.methods.iter().map(|m| &m.arm).filter(|arm| arm.diverged > 0) {
+        let (name, diverged) = (&arm.name, arm.diverged);
         text.push_str(&format!("\n{name}: without the runs whose loss did not stay finite ({diverged})"));
     }
     if let Some(preset) = &comparison.preset {
@@ -250,6 +170,6 @@ fn report(grid: &Grid, comparison: &Comparison) -> String {
         }
         text.push('\n');
     }
-    text.push_str(&format!("\nfiles: {}", grid.out.display()));
+    text.push_str(&format!("\nfiles: {}", study.out.display()));
     text
 }

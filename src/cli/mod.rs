@@ -8,10 +8,12 @@
 //! | `cuda.rs` | GPUs; in a build without them, `no_cuda.rs` |
 //! | `device.rs` | from `--device`, `--precision`, `--threads` to a backend |
 //! | `report.rs` | standard output: text, tables, JSON |
-//! | `train.rs` | `metatape train` |
-//! | `ablate.rs` | `metatape ablate` |
 //! | `folder.rs` | the folder of a command's results |
-//! | `compare.rs`, `compare_progress.rs` | `metatape compare`, and what it shows while it goes on |
+//! | `progress.rs` | what commands that train show while they go on |
+//! | `train.rs` | `metatape train` |
+//! | `study.rs` | from a plan to the cells of a study, begun or resumed |
+//! | `compare.rs` | `metatape compare` |
+//! | `ablate.rs` | `metatape ablate` |
 //! | `hypergrad.rs`, `dump.rs` | `metatape hypergrad`, and the file that it writes |
 //! | `parting.rs` | samples by label and by class size |
 //! | `explain.rs`, `lesson/` | `metatape hypergrad --explain`: its numbers, and its words |
@@ -23,7 +25,6 @@ mod ablate;
 mod args;
 mod bench;
 mod compare;
-mod compare_progress;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(not(feature = "cuda"))]
@@ -39,7 +40,9 @@ mod info;
 mod kernels;
 mod lesson;
 mod parting;
+mod progress;
 mod report;
+mod study;
 mod train;
 mod values;
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 use metatape::{Error, Result};
 
@@ -18,6 +19,16 @@ pub fn print(text: impl Display) -> Result<()> {
 /// [`print`] of indented JSON.
 pub fn print_json(value: &serde_json::Value) -> Result<()> {
     print(format_args!("{value:#}"))
+}
+
+/// [`print`] of a text file that was just written.
+pub fn print_file(path: &Path) -> Result<()> {
+    print(std::fs::read_to_string(path).map_err(Error::io(path, "read"))?.trim_end())
+}
+
+/// A cell of a table; `-` for what there is not.
+pub fn optional<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
+    value.map_or("-".to_owned(), text)
 }
 
 /// Rows in columns: the first to the left, the others to the right; the first row is the heading.

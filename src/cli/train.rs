@@ -1,16 +1,13 @@
-//! `metatape train`: from flags to a [`Run`], and what it shows while it goes on and at its end.
+//! `metatape train`: from flags to a [`Run`], and what it shows at its end.
 
-use std::io::IsTerminal;
-use std::time::{Duration, Instant};
-
-use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use metatape::program::Session;
-use metatape::train::{Config, EpochRow, Method, Observer, Run, StepReport, Summary};
+use metatape::train::{Config, Method, Run, Summary};
 use metatape::{Error, Result};
 use serde_json::Value;
 
 use super::args::{TrainArgs, given};
 use super::folder::in_folder;
+use super::progress::Progress;
 use super::report::{print, table};
 
 /// Trains, or goes on training.
@@ -19,7 +16,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let mut run = match (&args.out, args.resume) {
         (Some(out), true) => {
             let stored = Run::stored_config(out)?;
-            agree("train", &asked(args)?, &stored)?;
+            agree("train", "run", &asked(args)?, &stored)?;
             // A run keeps its precision, too.
             device.precision = stored.precision;
             Run::resume(out, &|| Ok(Session::new(device.backend()?)))?
@@ -31,9 +28,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             in_folder(out.as_deref(), &name, |out| Run::start(config, out, &session))?
         }
     };
-    let mut watcher = Watcher::new(&run, args.json);
-    let summary = run.train(&mut watcher)?;
-    watcher.finish();
+    let mut progress = Progress::run(&run, args.json);
+    let summary = run.train(&mut progress)?;
+    progress.finish();
     if args.json {
         let json = serde_json::to_string_pretty(&summary).map_err(|e| Error::Program(e.to_string()))?;
         return print(json);
@@ -47,9 +44,9 @@ fn asked(args: &TrainArgs) -> Result<Config> {
     Ok(Config { method: args.method, baseline, seed: args.seed, ..args.run.config()? })
 }
 
-/// A resumed run keeps its configuration: a flag on the command line that says otherwise is an
-/// error.
-pub fn agree(subcommand: &str, asked: &Config, stored: &Config) -> Result<()> {
+/// What is resumed (a run, a study) keeps its configuration: a flag on the command line that says
+/// otherwise is an error.
+pub fn agree(subcommand: &str, what: &str, asked: &Config, stored: &Config) -> Result<()> {
     let fields = |config: &Config| serde_json::to_value(config).map_err(|e| Error::Program(e.to_string()));
     let (asked, stored) = (fields(asked)?, fields(stored)?);
     for field in given(subcommand) {
@@ -64,13 +61,18 @@ pub fn agree(subcommand: &str, asked: &Config, stored: &Config) -> Result<()> {
             // A switch says all by its name.
             let given = if value.is_boolean() { flag } else { format!("{flag} {}", plain(value)) };
             let had = stored.get(key).map_or("none".to_owned(), plain);
-            return Err(Error::Usage(format!(
-                "{given} does not fit the run to resume, which was started with {key} = {had}; leave the flag out, or start a \
-                 new run in another --out"
-            )));
+            return Err(misfit(what, &given, &format!("{key} = {had}")));
         }
     }
     Ok(())
+}
+
+/// The error of a flag that does not fit what is resumed.
+pub fn misfit(what: &str, flag: &str, had: &str) -> Error {
+    Error::Usage(format!(
+        "{flag} does not fit the {what} to resume, which was started with {had}; leave the flag out, or start a new {what} in another \
+         --out"
+    ))
 }
 
 /// A value as it is typed: strings without quotes, lists without brackets.
@@ -79,161 +81,6 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
         other => other.to_string(),
-    }
-}
-
-/// Progress bars on a terminal, a line an epoch elsewhere.
-struct Watcher {
-    bars: Vec<ProgressBar>,
-    all: MultiProgress,
-    methods: Vec<Method>,
-    lines: bool,
-    json: bool,
-    line: String,
-    steps: u64,
-    passes: u64,
-    epochs: usize,
-    began: Instant,
-    /// Seconds spent in steps and their number, by method, and when the last step was done.
-    spent: Vec<(f64, u64)>,
-    last: Instant,
-    /// Steps that an earlier process has done, all methods together.
-    resumed: u64,
-}
-
-impl Watcher {
-    fn new(run: &Run, json: bool) -> Watcher {
-        let methods = run.data.config.methods();
-        let (steps, epochs) = (run.steps_per_epoch(), run.data.config.epochs);
-        let passes = run.passes() as u64;
-        let all = MultiProgress::new();
-        let bars_shown = std::io::stderr().is_terminal();
-        // JSON leaves standard output alone.
-        let lines = !bars_shown || (!json && !std::io::stdout().is_terminal());
-        let mut bars = Vec::new();
-        for method in methods.iter().filter(|_| bars_shown) {
-            let bar = all.add(ProgressBar::new(steps * passes));
-            if let Ok(style) = ProgressStyle::with_template("{prefix:>8} {bar:24} {pos}/{len} steps  {msg}") {
-                bar.set_style(style);
-            }
-            bar.set_prefix(method.to_string());
-            bars.push(bar);
-        }
-        let (line, now) = (String::new(), Instant::now());
-        let spent = vec![(0.0, 0); methods.len()];
-        Watcher {
-            bars,
-            all,
-            methods,
-            lines,
-            json,
-            line,
-            steps,
-            passes,
-            epochs,
-            began: now,
-            spent,
-            last: now,
-            resumed: 0,
-        }
-    }
-
-    /// How long it will take to the end, all methods together, if it goes on as it has since it
-    /// began.
-    fn left(&self) -> String {
-        let all = self.steps * self.passes * self.bars.len() as u64;
-        let done: u64 = self.bars.iter().map(ProgressBar::position).sum();
-        let fresh = done.saturating_sub(self.resumed) as f64;
-        let left = self.began.elapsed().as_secs_f64() * all.saturating_sub(done) as f64 / fresh.max(1.0);
-        format!("{:#}", HumanDuration(Duration::from_secs_f64(left.ceil().min(1e9))))
-    }
-
-    fn finish(&self) {
-        self.bars.iter().for_each(ProgressBar::finish);
-    }
-
-    /// A line of progress: on standard output, unless that is for JSON.
-    fn say(&self, line: &str) {
-        // Bars that are drawn already step aside, and do not stay behind.
-        self.all.suspend(|| {
-            if self.json {
-                eprintln!("{line}");
-            } else {
-                // A reader that has gone away is no reason to stop training.
-                let _ = print(line);
-            }
-        });
-    }
-}
-
-impl Observer for Watcher {
-    fn begin(&mut self, run: &Run, done: usize) {
-        let (data, train) = (&run.data, &run.data.split.train);
-        let corrupted = train.corrupted.iter().filter(|c| **c).count();
-        let tail = data.config.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));
-        let begun = format!(
-            "{} on {} (noise {}{tail}): {} training images, {corrupted} with a wrong label, {} clean meta images; {}",
-            data.config.model,
-            data.dataset.name,
-            data.config.noise,
-            train.indices.len(),
-            data.split.meta.indices.len(),
-            run.machine(),
-        );
-        self.say(&begun);
-        if done > 0 {
-            let (what, all) =
-                if run.passes() == self.epochs { ("epoch", self.epochs) } else { ("pass", run.passes()) };
-            self.say(&format!("resumed after {what} {done} of {all}"));
-        }
-        self.resumed = done as u64 * self.steps * self.bars.len() as u64;
-        for bar in &self.bars {
-            bar.set_position(done as u64 * self.steps);
-        }
-        (self.began, self.last) = (Instant::now(), Instant::now());
-    }
-
-    fn step(&mut self, method: Method, pass: usize, report: StepReport) {
-        let Some(index) = self.methods.iter().position(|m| *m == method) else { return };
-        let now = Instant::now();
-        let since = now.duration_since(std::mem::replace(&mut self.last, now)).as_secs_f64();
-        // Before an epoch's first step there was an evaluation, or the other method's turn.
-        if report.step > 1 {
-            let (seconds, steps) = &mut self.spent[index];
-            (*seconds, *steps) = (*seconds + since, *steps + 1);
-        }
-        let Some(bar) = self.bars.get(index) else { return };
-        bar.set_position(pass as u64 * self.steps + report.step);
-        // Text is costly beside a step of a small network.
-        if report.step.is_multiple_of(16) {
-            let meta = report.meta_loss.map_or(String::new(), |m| format!("  meta {m:.3}"));
-            let (seconds, steps) = self.spent[index];
-            bar.set_message(format!(
-                "{:.0} steps/s  {} left  loss {:.3}{meta}  accuracy {:.0}% of the given labels",
-                steps as f64 / seconds,
-                self.left(),
-                report.loss,
-                report.accuracy
-            ));
-        }
-    }
-
-    fn epoch(&mut self, row: &EpochRow) {
-        if !self.lines {
-            return;
-        }
-        let meta = row.meta_loss.map_or(String::new(), |m| format!(", meta loss {m:.3}"));
-        let part = format!(
-            "  {}: loss {:.3}{meta}, test {:.2}%, {:.0} steps/s",
-            row.method, row.train_loss, row.test_accuracy, row.steps_per_second
-        );
-        self.line.push_str(&part);
-        if self.methods.last().is_some_and(|m| m.to_string() == row.method) {
-            let seconds = self.began.elapsed().as_secs_f64();
-            let line = format!("epoch {}/{}{}  ({seconds:.1} s)", row.epoch, self.epochs, self.line);
-            self.say(&line);
-            self.line.clear();
-        }
     }
 }
 
@@ -262,6 +109,14 @@ fn report(run: &Run, summary: &Summary) -> String {
             }
             None => format!("\nmean weight of samples {clean:.3} (no label is wrong)\n"),
         });
+    }
+    if let Some(finding) = &summary.finding {
+        text.push_str(&format!(
+            "suspects: of the {} most suspicious samples {:.1}% have a wrong label; area under the ROC curve {:.4}\n",
+            finding.wrong,
+            100.0 * finding.precision,
+            finding.auc
+        ));
     }
     if !summary.weight_curve.is_empty() {
         text.push_str(&format!("\n{}\n", table(&curve_rows(run.data.config.method, summary))));

@@ -333,6 +333,12 @@ impl Config {
         self.lr / 10f64.powi(drops as i32)
     }
 
+    /// What spoils the data, for people: `noise uniform:0.6, imbalance 10`.
+    pub fn bias(&self) -> String {
+        let tail = self.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));
+        format!("noise {}{tail}", self.noise)
+    }
+
     /// The methods of the run, the main one first.
     pub fn methods(&self) -> Vec<Method> {
         match (self.method, self.baseline) {

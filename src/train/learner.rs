@@ -11,7 +11,7 @@ use super::step::{Given, StepProgram};
 use crate::data::Batcher;
 use crate::error::{Error, Result};
 use crate::meta::schemes::{Draw, Memory, Moment, Predictions, Scheme, Set, Stages, argmax};
-use crate::program::Session;
+use crate::program::{Program, Session};
 
 /// Losses at which the curve of V is drawn: 0, 0.05, … 8.
 const CURVE_POINTS: usize = 161;
@@ -24,6 +24,8 @@ pub(super) const SUMMARY_STRIDE: usize = 5;
 pub struct StepReport {
     /// Steps of this epoch that are done.
     pub step: u64,
+    /// Of so many.
+    pub steps: u64,
     /// Mean loss of the batch.
     pub loss: f64,
     /// Mean loss of the meta batch.
@@ -40,6 +42,25 @@ pub struct Measured {
     pub confusion: Vec<Vec<u32>>,
     /// Mean weight by loss over the epoch's batches; empty where samples have no weights.
     pub by_loss: Vec<(f64, f64)>,
+}
+
+/// Who looks at the states in between the steps (from 0) of training, and may run programs that
+/// change none.
+pub(super) trait Look {
+    /// The step is next.
+    fn before(&mut self, data: &Prepared, session: &mut Session, step: u64) -> Result<()>;
+    /// It was done, by this program.
+    fn after(&mut self, session: &Session, program: &Program, step: u64) -> Result<()>;
+}
+
+/// Nobody does.
+impl Look for () {
+    fn before(&mut self, _: &Prepared, _: &mut Session, _: u64) -> Result<()> {
+        Ok(())
+    }
+    fn after(&mut self, _: &Session, _: &Program, _: u64) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// One method's programs, and the session that holds its states.
@@ -144,12 +165,23 @@ impl Learner {
         pass: usize,
         watch: &mut dyn FnMut(Method, StepReport),
     ) -> Result<Option<Measured>> {
+        self.looked_at(data, pass, watch, &mut ())
+    }
+
+    /// [`Learner::pass`] with someone who looks at it step by step.
+    pub(super) fn looked_at(
+        &mut self,
+        data: &Prepared,
+        pass: usize,
+        watch: &mut dyn FnMut(Method, StepReport),
+        look: &mut dyn Look,
+    ) -> Result<Option<Measured>> {
         let epochs = data.config.epochs;
         let (stage, epoch) = (pass / epochs, pass % epochs);
         if stage + 1 == self.stages() {
-            return self.epoch(data, stage, epoch, watch).map(Some);
+            return self.epoch(data, stage, epoch, watch, look).map(Some);
         }
-        self.train_epoch(data, stage, epoch, watch)?;
+        self.train_epoch(data, stage, epoch, watch, look)?;
         if epoch + 1 == epochs {
             self.next_stage(data, stage)?;
         }
@@ -162,9 +194,10 @@ impl Learner {
         stage: usize,
         epoch: usize,
         watch: &mut dyn FnMut(Method, StepReport),
+        look: &mut dyn Look,
     ) -> Result<Measured> {
         let began = Instant::now();
-        let sums = self.train_epoch(data, stage, epoch, watch)?;
+        let sums = self.train_epoch(data, stage, epoch, watch, look)?;
         let training = began.elapsed().as_secs_f64();
         let (test_loss, confusion) = self.test(data)?;
         if !test_loss.is_finite() {
@@ -195,6 +228,7 @@ impl Learner {
         stage: usize,
         epoch: usize,
         watch: &mut dyn FnMut(Method, StepReport),
+        look: &mut dyn Look,
     ) -> Result<Sums> {
         let (steps, n) = (self.steps_per_epoch(), data.config.batch);
         let (mut losses, mut hits, mut weights) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
@@ -207,8 +241,10 @@ impl Learner {
                 Some(_) => stage.min(self.steps.len() - 1),
                 None => self.scheme.program(step),
             };
+            look.before(data, &mut self.session, step)?;
             self.one_step(data, at, step)?;
             let program = &self.steps[at];
+            look.after(&self.session, &program.fed.program, step)?;
             self.session.read_into(&program.fed.program, program.loss, &mut losses)?;
             self.session.read_into(&program.fed.program, program.correct, &mut hits)?;
             let loss = losses.iter().sum::<f64>() / n as f64;
@@ -237,7 +273,7 @@ impl Learner {
             sums.loss += loss;
             sums.hits += hit;
             let meta_loss = self.steps[at].meta_loss.map(|_| meta_loss[0]);
-            watch(self.method, StepReport { step: i + 1, loss, meta_loss, accuracy: 100.0 * hit });
+            watch(self.method, StepReport { step: i + 1, steps, loss, meta_loss, accuracy: 100.0 * hit });
         }
         Ok(sums)
     }

@@ -19,23 +19,20 @@
 //! | `checkpoint.rs` | states and history in one file |
 //! | `run.rs` | [`Run`]: all methods side by side, with the files of the run's folder |
 //! | `paper.rs`, `paper.toml` | [`PaperCell`]: settings and figures of the paper's tables |
-//! | `grid.rs` | [`Grid`]: methods by seeds, each run kept when it is finished |
-//! | `comparison.rs` | [`Comparison`]: a grid's means, files and plots |
-//! | `cells.rs` | [`CellFolder`]: a folder of finished cells, for studies of many runs |
-//! | `ablation/` | [`ablation::Study`]: the method's open questions, answered by experiment |
+//! | `study/` | [`study::Study`]: arms by seeds, each cell kept when it is finished |
+//! | `comparison.rs` | [`Comparison`]: methods as arms, their summary and plots |
+//! | `ablation/` | [`ablation::Variant`]: the method's open questions as arms, and what is found |
 //! | `statistics.rs` | [`Spread`], [`Difference`]: values over seeds |
 //! | `pictures.rs` | which plots a run draws, from its history |
 //! | `plots/` | how a plot is drawn |
 
 pub mod ablation;
-mod cells;
 mod checkpoint;
 mod comparison;
 mod config;
 mod curve;
 mod evaluator;
 mod files;
-mod grid;
 mod history;
 mod learner;
 mod method;
@@ -50,13 +47,12 @@ mod signal;
 mod statistics;
 mod step;
 mod stepper;
+pub mod study;
 pub mod values;
 
-pub use cells::CellFolder;
 pub use comparison::{Comparison, MethodSummary};
 pub use config::Config;
 pub use files::write_atomically;
-pub use grid::{Cell, CellId, DataNames, Grid, Plan};
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Measured, StepReport};
 pub use method::Method;

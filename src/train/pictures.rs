@@ -1,11 +1,14 @@
 //! Which plots a run draws, from its history: SVG and PNG of each, in the run's folder.
 
+use std::fmt::Display;
 use std::path::Path;
 
-use super::history::History;
-use super::plots::{EpochCurves, EpochLine, WeightCurve, WeightHistogram, write};
+use super::config::Config;
+use super::history::{EpochRow, History};
+use super::plots::{Axis, Chart, Layer, Pen, peak, write};
 use super::prepared::Prepared;
 use crate::error::Result;
+use crate::words::counted;
 
 /// File names without their endings.
 pub(super) const WEIGHT_CURVE: &str = "weight_curve";
@@ -19,52 +22,83 @@ pub(super) fn files() -> impl Iterator<Item = String> {
     stems.into_iter().flat_map(|stem| ["svg", "png"].map(|ending| format!("{stem}.{ending}")))
 }
 
+/// What a picture is of.
+pub(super) fn title(dataset: &str, config: &Config, seeds: impl Display) -> String {
+    format!("{dataset}, {}, {}, {seeds}", config.model, config.bias())
+}
+
 pub(super) fn draw(data: &Prepared, histories: &[History], out: &Path) -> Result<()> {
     let config = &data.config;
-    let tail = config.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));
-    let title = format!(
-        "{}, {}, noise {}{tail}, seed {}",
-        data.dataset.name, config.model, config.noise, config.seed
-    );
-    let (main, baseline) = (&histories[0], histories.get(1));
-    let column =
-        |h: &History, f: fn(&super::history::EpochRow) -> f64| h.rows.iter().map(f).collect::<Vec<_>>();
-    let accuracy = column(main, |r| r.test_accuracy);
-    let baseline = baseline.map(|h| column(h, |r| r.test_accuracy));
-    let method = config.method.to_string();
-    let line = EpochLine { name: &method, values: &accuracy };
-    write(&EpochCurves::accuracy(&title, line, baseline.as_deref()), &out.join(ACCURACY))?;
-    let meta: Vec<f64> = main.rows.iter().filter_map(|r| r.meta_loss).collect();
-    let train = column(main, |r| r.train_loss);
-    write(&EpochCurves::losses(&title, &train, &meta), &out.join(LOSSES))?;
-    let Some(last) = main.pictures.last() else { return Ok(()) };
-    let apart = |values: &[f64], flag: bool| -> Vec<f64> {
-        let of_flag = values.iter().zip(&data.split.train.corrupted).filter(|(_, c)| **c == flag);
-        of_flag.map(|(v, _)| *v).collect()
+    let title = title(&data.dataset.name, config, format_args!("seed {}", config.seed));
+    let chart =
+        |x: Axis, y: Axis, layers: Vec<Layer>| Chart { title: title.clone(), x, y, right: None, layers };
+    let over_epochs = |look: usize, name: &str, history: &History, value: fn(&EpochRow) -> Option<f64>| {
+        let point = |row: &EpochRow| Some((row.epoch as f64, value(row)?));
+        Layer::line(name, Pen::number(look), &history.rows.iter().filter_map(point).collect::<Vec<_>>())
     };
-    let losses: Vec<f64> = last.curve.iter().map(|p| p.0).collect();
-    let over_time = main.pictures.iter().map(|p| {
-        let when = match p.epoch {
+    let (main, method, epoch) = (&histories[0], config.method.to_string(), Axis::new("epoch").whole());
+    let mut lines = vec![over_epochs(0, &method, main, |row| Some(row.test_accuracy))];
+    if let Some(baseline) = histories.get(1) {
+        lines.push(over_epochs(1, "baseline, uniform weights", baseline, |row| Some(row.test_accuracy)));
+    }
+    let accuracy = Axis::new("test accuracy (%)").at_least(2.0);
+    write(&chart(epoch.clone(), accuracy, lines), &out.join(ACCURACY))?;
+    let lines = vec![
+        over_epochs(0, "training batches", main, |row| Some(row.train_loss)),
+        over_epochs(1, "meta batches", main, |row| row.meta_loss),
+    ];
+    let losses = Axis::new("mean cross-entropy (nats)").at_least(0.1);
+    write(&chart(epoch, losses, lines), &out.join(LOSSES))?;
+
+    let Some(last) = main.pictures.last() else { return Ok(()) };
+    // A layer of samples with their true label, and one of those with a wrong one.
+    type Named<'a> = &'a dyn Fn(&str, &[f64]) -> String;
+    let histograms = |values: &[f64], bins: usize, high: f64, together: bool, named: Named| {
+        let mut layers = Vec::new();
+        for (flag, group) in [(false, "clean"), (true, "corrupted")] {
+            let of_flag = values.iter().zip(&data.split.train.corrupted).filter(|(_, c)| **c == flag);
+            let part: Vec<f64> = of_flag.map(|(value, _)| *value).collect();
+            let of = if together { values.len() } else { part.len() };
+            if !part.is_empty() {
+                let name = named(group, &part);
+                layers.push(Layer::histogram(name, Pen::area(flag), &part, bins, high, of));
+            }
+        }
+        layers
+    };
+    let end = last.curve.last().map_or(1.0, |point| point.0);
+    let mut layers = histograms(&last.losses, 48, end, true, &|group, _| format!("losses, {group}"));
+    let share = Axis::new("share of the training samples (%)").over(0.0, 1.1 * peak(&layers));
+    // Several curves at one time, or one curve at several times.
+    let at_end = last.groups.iter().map(|(name, weights)| {
+        (name.clone(), last.curve.iter().zip(weights).map(|(point, weight)| (point.0, *weight)).collect())
+    });
+    let over_time = main.pictures.iter().map(|picture| {
+        let when = match picture.epoch {
             0 => "start".to_owned(),
             epoch if epoch == config.epochs => format!("end (epoch {epoch})"),
             epoch => format!("epoch {epoch}"),
         };
-        (when, p.curve.iter().map(|c| c.1).collect())
+        (when, picture.curve.clone())
     });
-    // Several curves at one time, or one curve at several times.
-    let curves: Vec<(String, Vec<f64>)> =
-        if last.groups.is_empty() { over_time.collect() } else { last.groups.clone() };
-    let (clean, corrupted) = (apart(&last.losses, false), apart(&last.losses, true));
-    let figure = WeightCurve {
-        title: &title,
-        method: &method,
-        losses: &losses,
-        curves: &curves,
-        clean: &clean,
-        corrupted: &corrupted,
-    };
-    write(&figure, &out.join(WEIGHT_CURVE))?;
-    let (clean, corrupted) = (apart(&last.weights, false), apart(&last.weights, true));
-    write(&WeightHistogram { title: &title, clean: &clean, corrupted: &corrupted }, &out.join(WEIGHTS))?;
-    Ok(())
+    let curves: Vec<(String, Vec<(f64, f64)>)> =
+        if last.groups.is_empty() { over_time.collect() } else { at_end.collect() };
+    let lines = curves.iter().enumerate().map(|(i, (name, points))| {
+        let pen = if i + 1 == curves.len() { Pen::strong() } else { Pen::earlier(i) };
+        Layer::line(format!("{method}, {name}"), pen, points)
+    });
+    let lines: Vec<Layer> = lines.collect();
+    let x = Axis::new("loss of a training sample (nats; the last bin holds all above)").over(0.0, end);
+    let y = Axis::new("weight of a training sample").over(0.0, 1.04 * peak(&lines).max(1.0));
+    layers.extend(lines);
+    write(&Chart { right: Some(share), ..chart(x, y, layers) }, &out.join(WEIGHT_CURVE))?;
+
+    let high = last.weights.iter().copied().fold(1.0, f64::max);
+    let layers = histograms(&last.weights, 40, high, false, &|group, weights| {
+        let mean = weights.iter().sum::<f64>() / weights.len() as f64;
+        format!("{}, mean weight {mean:.2}", counted(weights.len(), &format!("{group} sample")))
+    });
+    let x = Axis::new("weight of a training sample").over(0.0, high);
+    let y = Axis::new("share of each group (%)").over(0.0, 1.06 * peak(&layers));
+    write(&chart(x, y, layers), &out.join(WEIGHTS)).map(drop)
 }

@@ -111,7 +111,7 @@ impl Prepared {
         let meta = match (split.balanced, &dataset.meta) {
             (true, _) => "meta batches are drawn from the training set, as many of each class".to_owned(),
             (false, Some(part)) if part.indices == split.meta.indices => format!("the {} has {m}", part.name),
-            (false, _) => format!("meta set: {m} set apart, labels as they came"),
+            (false, _) => format!("meta set: {m} set apart, with their labels as they came"),
         };
         let (name, classes, test) = (&dataset.name, dataset.classes(), dataset.test.len());
         let line =

@@ -121,10 +121,7 @@ impl Stepper {
     /// # Errors
     /// Those of the machine.
     pub fn hypergrad(&self, session: &Session) -> Result<Vec<f64>> {
-        let program = self.program();
-        let outputs = program.outputs().filter(|o| o.name.starts_with("hypergrad."));
-        let parts = outputs.map(|o| session.fetch(program, &o.name));
-        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
+        hypergrad(session, self.program())
     }
 
     /// The training batch of `step`; the meta batch; those of further virtual steps.
@@ -149,4 +146,11 @@ impl Stepper {
         let at = (at.lr, [*seed, at.step]);
         fed.run(session, &Given { data, batch, ahead: &ahead, meta, lr: at.0, at: at.1, scheme: own })
     }
+}
+
+/// [`Stepper::hypergrad`] of any program.
+pub(super) fn hypergrad(session: &Session, program: &Program) -> Result<Vec<f64>> {
+    let outputs = program.outputs().filter(|o| o.name.starts_with("hypergrad."));
+    let parts = outputs.map(|o| session.fetch(program, &o.name));
+    Ok(parts.collect::<Result<Vec<_>>>()?.concat())
 }

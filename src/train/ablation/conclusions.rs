@@ -2,20 +2,25 @@
 //! rule: a difference counts if its interval over the seeds leaves out 0; that none shows is worth
 //! saying only where one as large as the method's own gain would have shown.
 
-use super::findings::Findings;
+use super::findings::{Findings, Row};
 use super::variant::Variant;
 use crate::train::statistics::Difference;
 use crate::words::counted;
 
-impl Findings {
+impl Findings<'_> {
     /// The paragraph of conclusions.
     pub fn conclusions(&self) -> String {
         let Some(published) = self.row(Variant::Published) else { return String::new() };
-        let accuracy = published.final_mean.map_or("no accuracy".to_owned(), |mean| format!("{mean:.2}%"));
+        let (config, seeds) = (&self.plan.config, self.plan.seeds.len());
+        let accuracy =
+            published.arm.final_mean.map_or("no accuracy".to_owned(), |mean| format!("{mean:.2}%"));
         let mut text = format!(
-            "Published method: {accuracy} ({}; {}).",
-            self.setting,
-            match self.seeds {
+            "Published method: {accuracy} ({} on {}, {}, {}; {}).",
+            config.model,
+            config.dataset,
+            config.bias(),
+            counted(config.epochs, "epoch"),
+            match seeds {
                 1 => "1 seed, so that there is no spread to compare with, and nothing can be concluded"
                     .to_owned(),
                 n => format!(
@@ -27,13 +32,13 @@ impl Findings {
         if let Some(gain) = published.gain {
             text.push_str(&format!(" Against uniform weights: {}.", judged(&gain)));
         }
-        for row in self.rows.iter().filter(|r| r.diverged > 0) {
+        for row in self.rows.iter().filter(|r| r.arm.diverged > 0) {
             text.push_str(&format!(
                 " {}: the loss did not stay finite with {} of {}, which {} left out.",
                 row.name,
-                row.diverged,
-                counted(self.seeds as usize, "seed"),
-                if row.diverged == 1 { "is" } else { "are" }
+                row.arm.diverged,
+                counted(seeds, "seed"),
+                if row.arm.diverged == 1 { "is" } else { "are" }
             ));
         }
         let (meta, steps) = (self.meta_set(), self.steps());
@@ -54,56 +59,39 @@ impl Findings {
 
     fn meta_set(&self) -> Vec<String> {
         let mut said = Vec::new();
-        let variants = || self.rows.iter().map(|r| r.name);
-        // Size: clean sets against the full one.
-        let sizes: Vec<usize> =
-            variants().filter_map(|v| if let Variant::Clean(n) = v { Some(n) } else { None }).collect();
+        // The variants of one kind, by their number of images.
+        let of = |kind: fn(usize) -> Variant| {
+            let images = move |row: &Row| row.name.images().filter(|n| row.name == kind(*n));
+            self.rows.iter().filter_map(move |row| Some((images(row)?, row)))
+        };
+        let sizes: Vec<(usize, Difference)> =
+            of(Variant::Clean).filter_map(|(n, row)| Some((n, row.difference?))).collect();
+        let each = sizes.iter().map(|(n, d)| format!("{} {}", counted(*n, "image"), judged(d)));
         if !sizes.is_empty() {
-            let each = sizes
-                .iter()
-                .filter_map(|n| Some((*n, self.against(Variant::Clean(*n), Variant::Published)?)));
-            let each: Vec<(usize, Difference)> = each.collect();
-            let listed: Vec<String> =
-                each.iter().map(|(n, d)| format!("{} {}", counted(*n, "image"), judged(d))).collect();
-            said.push(format!("Size, against {} clean images: {}.", self.meta_size, listed.join("; ")));
-            // From this size on none loses.
-            let losing = each.iter().filter(|(_, d)| d.loses()).map(|(n, _)| *n).max().unwrap_or(0);
-            let enough = each.iter().filter(|(n, _)| *n > losing).min_by_key(|(n, _)| *n);
-            match enough {
-                _ if self.seeds == 1 => {}
-                Some((n, d)) if self.telling(d) => {
-                    said.push(format!("{n} clean images lose nothing beyond the spread."));
-                }
-                Some(_) => said.push("Whether fewer are enough cannot be said from so few seeds.".to_owned()),
-                None => {
-                    said.push(format!("None of these sizes is enough beyond doubt: {losing} images lose."))
-                }
-            }
+            let listed = each.collect::<Vec<_>>().join("; ");
+            said.push(format!("Size, against {} clean images: {listed}.", self.meta_size()));
         }
-        for (what, pick) in [
-            (
-                "Noisy labels",
-                (|v| if let Variant::Noisy(n) = v { Some(n) } else { None }) as fn(Variant) -> Option<usize>,
-            ),
-            ("A long tail", |v| if let Variant::Imbalanced(n) = v { Some(n) } else { None }),
-        ] {
-            let of = |v: Variant| Some((v, pick(v)?));
+        // From this size on none loses.
+        let losing = sizes.iter().filter(|(_, d)| d.loses()).map(|(n, _)| *n).max().unwrap_or(0);
+        match sizes.iter().filter(|(n, _)| *n > losing).min_by_key(|(n, _)| *n) {
+            _ if self.plan.seeds.len() == 1 || sizes.is_empty() => {}
+            Some((n, d)) if self.telling(d) => {
+                said.push(format!("{n} clean images lose nothing beyond the spread."));
+            }
+            Some(_) => said.push("Whether fewer are enough cannot be said from so few seeds.".to_owned()),
+            None => said.push(format!("None of these sizes is enough beyond doubt: {losing} images lose.")),
+        }
+        type Kind = fn(usize) -> Variant;
+        for (what, kind) in [("Noisy labels", Variant::Noisy as Kind), ("A long tail", Variant::Imbalanced)] {
             // Where as many clean images were not tried, the full clean set must serve.
             for (other, alike) in [("as many clean balanced images", true), ("the full clean set", false)] {
-                let listed: Vec<String> = variants()
-                    .filter_map(of)
-                    .filter(|(_, n)| self.row(self.clean(*n)).is_some() == alike)
-                    .filter_map(|(v, n)| {
-                        let base = if alike { self.clean(n) } else { Variant::Published };
-                        let difference = self.against(v, base)?;
-                        Some(format!(
-                            "{} {}{}",
-                            counted(n, "image"),
-                            judged(&difference),
-                            self.and_uniform(v)
-                        ))
-                    })
-                    .collect();
+                let against = |(n, row): (usize, &Row)| {
+                    let base = if alike { self.clean(n) } else { Variant::Published };
+                    let difference = judged(&self.against(row.name, base)?);
+                    Some(format!("{} {difference}{}", counted(n, "image"), and_uniform(row)))
+                };
+                let tried = |n: &(usize, &Row)| self.row(self.clean(n.0)).is_some() == alike;
+                let listed: Vec<String> = of(kind).filter(tried).filter_map(against).collect();
                 if !listed.is_empty() {
                     said.push(format!("{what}, against {other}: {}.", listed.join("; ")));
                 }
@@ -128,7 +116,7 @@ impl Findings {
             said.push(format!(
                 "An ordinary training batch as meta batch: {}{}{answer}.",
                 judged(&difference),
-                self.and_uniform(Variant::TrainBatch),
+                and_uniform(row),
             ));
         }
         let cosines: Vec<String> = self
@@ -163,7 +151,7 @@ impl Findings {
             };
             let whose = if matches!(row.name, Variant::Every(_)) { " of its last step of θ" } else { "" };
             let cosine = row.cosine_mean.map_or(String::new(), |c| format!(", cosine{whose} {}", short(c)));
-            let times = row.ms_per_step.zip(published.ms_per_step);
+            let times = row.arm.ms_per_step.zip(published.arm.ms_per_step);
             let time = times.map_or(String::new(), |(own, published)| {
                 format!(", {:.0}% of the published step's time", 100.0 * own / published)
             });
@@ -176,17 +164,17 @@ impl Findings {
         }
         said
     }
+}
 
-    /// How a variant stands against uniform weights, where that is not the question itself.
-    fn and_uniform(&self, variant: Variant) -> String {
-        match self.row(variant).and_then(|r| r.gain) {
-            Some(gain) if gain.wins() => format!(" ({gain} over uniform weights)"),
-            Some(gain) if gain.loses() => format!(" (worse than uniform weights: {gain})"),
-            Some(gain) if gain.beyond_spread() == Some(false) => {
-                format!(" (no difference to uniform weights shows: {gain})")
-            }
-            _ => String::new(),
+/// How a variant stands against uniform weights, where that is not the question itself.
+fn and_uniform(row: &Row) -> String {
+    match row.gain {
+        Some(gain) if gain.wins() => format!(" ({gain} over uniform weights)"),
+        Some(gain) if gain.loses() => format!(" (worse than uniform weights: {gain})"),
+        Some(gain) if gain.half_width.is_some() => {
+            format!(" (no difference to uniform weights shows: {gain})")
         }
+        _ => String::new(),
     }
 }
 
@@ -202,61 +190,64 @@ fn short(cosine: f64) -> String {
 /// A difference in words.
 fn judged(difference: &Difference) -> String {
     match difference.beyond_spread() {
-        None => format!("{difference} points"),
         Some(false) => format!("no difference beyond the spread ({difference})"),
-        Some(true) => format!("{difference} points"),
+        Some(true) | None => format!("{difference} points"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::cell::CellResult;
-    use super::super::study::Config;
     use super::*;
-    use crate::meta::Weights;
-    use crate::train::Config as RunConfig;
-    use crate::train::ablation::Probe;
+    use crate::train::history::History;
+    use crate::train::study::{Cell, Plan, Probe};
+    use crate::train::{Config, EpochRow};
 
-    fn config(variants: &[Variant], seeds: u64) -> Config {
-        let run = RunConfig {
-            baseline: false,
-            weights: Weights::Mean,
-            epochs: 2,
-            milestones: Vec::new(),
-            ..RunConfig::default()
-        };
-        Config { seeds, variants: variants.to_vec(), meta_size: 1000, run }
-    }
-
-    /// Cells with these final accuracies, seed by seed.
-    fn findings(table: &[(Variant, &[f64])]) -> Findings {
+    /// What is concluded from these final accuracies, seed by seed.
+    fn conclusions(table: &[(Variant, &[f64])]) -> String {
         let probe = |cosine| vec![Probe { step: 1, epoch: 1, cosine: Some(cosine) }];
-        let cell = |variant, i: usize, last: f64| CellResult {
-            variant,
-            seed: i as u64 + 1,
-            meta_images: 1000,
-            test_images: 5000,
-            accuracy: vec![last + 1.0, last],
-            cosines: probe(0.5),
-            other_batch: if variant == Variant::Published { probe(0.8) } else { Vec::new() },
+        let row = |test_accuracy| EpochRow {
+            epoch: 1,
+            method: "mwnet".into(),
+            lr: 0.1,
+            train_loss: 1.0,
+            train_accuracy: 50.0,
+            meta_loss: None,
+            test_loss: 1.0,
+            test_accuracy,
             mean_weight_clean: None,
             mean_weight_corrupted: None,
-            ms_per_step: Some(2.0),
-            error: None,
+            steps_per_second: 500.0,
+            seconds: 1.0,
         };
-        let cells: Vec<CellResult> = table
+        let cell = |variant: Variant, i: usize, last: f64| Cell {
+            arm: variant.to_string(),
+            seed: i as u64 + 1,
+            history: History {
+                rows: vec![row(last + 1.0), row(last)],
+                confusion: vec![vec![5000]],
+                ..History::default()
+            },
+            cosines: probe(0.5),
+            other_batch: if variant == Variant::Published { probe(0.8) } else { Vec::new() },
+            ..Cell::default()
+        };
+        let cells: Vec<Cell> = table
             .iter()
             .flat_map(|(v, values)| values.iter().enumerate().map(|(i, last)| cell(*v, i, *last)))
             .collect();
-        let variants: Vec<Variant> = table.iter().map(|t| t.0).collect();
-        Findings::new(&config(&variants, table[0].1.len() as u64), &cells, 5000)
+        let plan = Plan {
+            arms: table.iter().map(|row| row.0).collect(),
+            seeds: (1..=table[0].1.len() as u64).collect(),
+            preset: None,
+            config: Config { epochs: 2, milestones: Vec::new(), ..Config::default() },
+        };
+        Findings::new(&plan, &cells).conclusions()
     }
 
     #[test]
     fn conclusions_follow_the_numbers() {
-        let said = |table: &[(Variant, &[f64])]| findings(table).conclusions();
         let published: &[f64] = &[80.0, 80.5, 79.5];
-        let text = said(&[
+        let text = conclusions(&[
             (Variant::Published, published),
             (Variant::Uniform, &[76.0, 76.4, 75.6]),
             (Variant::Clean(10), &[77.0, 77.6, 76.4]),
@@ -277,7 +268,7 @@ mod tests {
             assert!(text.contains(part), "`{part}` is not in: {text}");
         }
         // Other numbers, other words.
-        let text = said(&[
+        let text = conclusions(&[
             (Variant::Published, published),
             (Variant::Uniform, &[76.0, 76.4, 75.6]),
             (Variant::Clean(100), &[78.0, 78.5, 77.6]),
@@ -289,7 +280,7 @@ mod tests {
             assert!(text.contains(part), "`{part}` is not in: {text}");
         }
         assert!(!text.contains("lives from") && !text.contains("no gain"), "{text}");
-        let text = said(&[(Variant::Published, &[80.0]), (Variant::TwoSteps, &[70.0])]);
+        let text = conclusions(&[(Variant::Published, &[80.0]), (Variant::TwoSteps, &[70.0])]);
         assert!(text.contains("nothing can be concluded") && !text.contains("redoing"), "{text}");
     }
 }

@@ -1,32 +1,28 @@
 //! What the cells say together, in numbers.
 
 use serde::Serialize;
+use serde_json::json;
 
-use super::cell::CellResult;
-use super::study::Config;
+use super::arm::meta_size;
+use super::pictures;
 use super::variant::Variant;
+use crate::error::Result;
 use crate::train::statistics::{Difference, Spread};
-use crate::words::counted;
+use crate::train::study::{ArmSummary, Cell, Plan, Probe, Study, differences, ended};
 
 /// One variant over all seeds. Accuracies in percent.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Row {
     /// The variant.
+    #[serde(skip)]
     pub name: Variant,
+    /// What it has reached.
+    #[serde(flatten)]
+    pub arm: ArmSummary,
     /// What it changes.
     pub meaning: String,
     /// Images that meta batches were drawn from.
     pub meta_images: usize,
-    /// Seeds whose loss did not stay finite; they are left out of everything else.
-    pub diverged: usize,
-    /// After the last epoch.
-    pub final_mean: Option<f64>,
-    /// Over seeds.
-    pub final_std: Option<f64>,
-    /// The best epoch.
-    pub best_mean: Option<f64>,
-    /// Over seeds.
-    pub best_std: Option<f64>,
     /// Final accuracy less the published method's, seed by seed.
     pub difference: Option<Difference>,
     /// Whether that is beyond the spread.
@@ -37,137 +33,91 @@ pub struct Row {
     pub cosine_mean: Option<f64>,
     /// Over seeds.
     pub cosine_std: Option<f64>,
-    /// Mean V over samples with the right label, at the end.
-    pub mean_weight_clean: Option<f64>,
-    /// Mean V over those with a wrong one.
-    pub mean_weight_corrupted: Option<f64>,
-    /// Milliseconds a step.
-    pub ms_per_step: Option<f64>,
 }
 
 /// What a study found.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Findings {
+pub struct Findings<'a> {
     /// One row a variant, in the study's order.
     pub rows: Vec<Row>,
     /// The cosine between the exact hypergradients on two clean meta batches: what batches alone
     /// do.
     pub other_batch: Option<Spread>,
-    pub(super) setting: String,
-    pub(super) accuracy: Vec<(Variant, Finals)>,
-    pub(super) meta_size: usize,
-    pub(super) seeds: u64,
-    pub(super) image: f64,
+    pub(super) plan: &'a Plan<Variant>,
+    cells: &'a [Cell],
 }
 
-/// Final accuracies by seed.
-type Finals = Vec<(u64, f64)>;
-
-/// Differences of the seeds that both have.
-fn paired(values: &Finals, others: &Finals, image: f64) -> Option<Difference> {
-    let (mut left, mut right) = (Vec::new(), Vec::new());
-    for (seed, value) in values {
-        if let Some((_, other)) = others.iter().find(|o| o.0 == *seed) {
-            left.push(*value);
-            right.push(*other);
-        }
-    }
-    Difference::paired(&left, &right, image)
-}
-
-impl CellResult {
-    /// After the last epoch.
-    pub fn final_accuracy(&self) -> Option<f64> {
-        self.accuracy.last().copied()
-    }
-
-    /// Over all probes.
-    pub fn mean_cosine(&self) -> Option<f64> {
-        mean(&self.cosines.iter().filter_map(|p| p.cosine).collect::<Vec<_>>())
-    }
-}
-
-fn mean(values: &[f64]) -> Option<f64> {
-    Spread::of(values).map(|s| s.mean)
-}
-
-impl Findings {
-    /// From all cells of a study, whose accuracies are of so many test images.
-    pub(super) fn new(config: &Config, results: &[CellResult], test_images: usize) -> Findings {
-        let image = 100.0 / test_images.max(1) as f64;
-        let of = |variant: Variant| results.iter().filter(move |r| r.variant == variant);
-        let finals =
-            |variant| -> Finals { of(variant).filter_map(|r| Some((r.seed, r.final_accuracy()?))).collect() };
-        let (published, uniform) = (finals(Variant::Published), finals(Variant::Uniform));
+impl<'a> Findings<'a> {
+    /// From all cells of a study.
+    pub fn new(plan: &'a Plan<Variant>, cells: &'a [Cell]) -> Findings<'a> {
+        let mut found = Findings { rows: Vec::new(), other_batch: None, plan, cells };
         let row = |variant: &Variant| {
-            let last = finals(*variant);
-            let best: Vec<f64> =
-                of(*variant).filter_map(|r| r.accuracy.iter().copied().max_by(f64::total_cmp)).collect();
-            let cosines = Spread::of(&of(*variant).filter_map(CellResult::mean_cosine).collect::<Vec<_>>());
-            let means =
-                |f: fn(&CellResult) -> Option<f64>| mean(&of(*variant).filter_map(f).collect::<Vec<_>>());
-            let values: Vec<f64> = last.iter().map(|l| l.1).collect();
-            let (final_spread, best) = (Spread::of(&values), Spread::of(&best));
-            let difference = match variant {
-                Variant::Published => None,
-                _ => paired(&last, &published, image),
-            };
-            let gain = match variant {
-                Variant::Uniform => None,
-                _ => paired(&last, &uniform, image),
-            };
+            let name = variant.to_string();
+            let against = |other| if *variant == other { None } else { found.against(*variant, other) };
+            let cosines: Vec<f64> = ended(&name, cells).filter_map(Cell::mean_cosine).collect();
+            let (difference, cosines) = (against(Variant::Published), Spread::of(&cosines));
             Row {
                 name: *variant,
+                arm: ArmSummary::new(&name, cells),
                 meaning: variant.meaning(),
-                meta_images: of(*variant).map(|r| r.meta_images).max().unwrap_or(0),
-                diverged: of(*variant).filter(|r| r.error.is_some()).count(),
-                final_mean: final_spread.map(|s| s.mean),
-                final_std: final_spread.and_then(|s| s.std),
-                best_mean: best.map(|s| s.mean),
-                best_std: best.and_then(|s| s.std),
+                meta_images: ended(&name, cells).map(|c| c.meta_images).max().unwrap_or(0),
                 difference,
                 beyond_spread: difference.and_then(|d| d.beyond_spread()),
-                gain,
+                gain: against(Variant::Uniform),
                 cosine_mean: cosines.map(|s| s.mean),
                 cosine_std: cosines.and_then(|s| s.std),
-                mean_weight_clean: means(|r| r.mean_weight_clean),
-                mean_weight_corrupted: means(|r| r.mean_weight_corrupted),
-                ms_per_step: means(|r| r.ms_per_step),
             }
         };
-        let other: Vec<f64> = of(Variant::Published)
-            .filter_map(|r| mean(&r.other_batch.iter().filter_map(|p| p.cosine).collect::<Vec<_>>()))
-            .collect();
-        let run = &config.run;
-        let tail = run.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));
-        Findings {
-            rows: config.variants.iter().map(row).collect(),
-            other_batch: Spread::of(&other),
-            setting: format!(
-                "{} on {}, noise {}{tail}, {}",
-                run.model,
-                run.dataset,
-                run.noise,
-                counted(run.epochs, "epoch")
-            ),
-            accuracy: config.variants.iter().map(|v| (*v, finals(*v))).collect(),
-            meta_size: config.meta_size,
-            seeds: config.seeds,
-            image,
-        }
+        let rows = plan.arms.iter().map(row).collect();
+        let other: Vec<f64> = cells.iter().filter_map(|c| Probe::mean(&c.other_batch)).collect();
+        (found.rows, found.other_batch) = (rows, Spread::of(&other));
+        found
     }
 
     pub(super) fn row(&self, variant: Variant) -> Option<&Row> {
         self.rows.iter().find(|r| r.name == variant)
     }
 
+    /// Final accuracies less those of another variant, seed by seed.
     pub(super) fn against(&self, variant: Variant, other: Variant) -> Option<Difference> {
-        let of = |v| self.accuracy.iter().find(|a| a.0 == v).map(|a| &a.1);
-        paired(of(variant)?, of(other)?, self.image)
+        let tested = |cell: &Cell| cell.history.confusion.iter().flatten().sum::<u32>();
+        let images = self.cells.iter().map(tested).max().unwrap_or(0).max(1);
+        let differences = differences(&variant.to_string(), &other.to_string(), self.cells);
+        Difference::of(&differences, 100.0 / f64::from(images))
+    }
+
+    /// Images of the full meta set.
+    pub(super) fn meta_size(&self) -> usize {
+        meta_size(&self.plan.config)
     }
 
     /// The clean set of n images.
     pub(super) fn clean(&self, n: usize) -> Variant {
-        if n == self.meta_size { Variant::Published } else { Variant::Clean(n) }
+        if n == self.meta_size() { Variant::Published } else { Variant::Clean(n) }
+    }
+
+    /// Writes the study's tables, its summary and its pictures.
+    ///
+    /// # Errors
+    /// Files that cannot be written.
+    pub fn write(&self, study: &Study<Variant>) -> Result<()> {
+        let (cells, config) = (self.cells, &self.plan.config);
+        study.write_tables(cells)?;
+        let cosines = cells.iter().flat_map(|cell| {
+            let own = cell.cosines.iter().map(|probe| (&cell.arm[..], probe));
+            let other = cell.other_batch.iter().map(|probe| ("other-clean-batch", probe));
+            own.chain(other).map(|(name, p)| (name, cell.seed, p.step, p.epoch, p.cosine))
+        });
+        study.write_table("cosines.csv", "variant,seed,step,epoch,cosine", cosines)?;
+        study.write_summary(&json!({
+            "dataset": config.dataset.to_string(),
+            "noise": config.noise.to_string(),
+            "model": config.model,
+            "epochs": config.epochs,
+            "seeds": self.plan.seeds.len(),
+            "variants": self.rows,
+            "other_clean_batch_cosine": self.other_batch,
+            "conclusions": self.conclusions(),
+        }))?;
+        pictures::draw(study, cells, self)
     }
 }

@@ -25,20 +25,16 @@
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `variant.rs` | the variants by name, and their meta sets |
-//! | `cell.rs` | one variant trained with one seed |
-//! | `study.rs` | [`Study`]: all cells, resumable, and the study's files |
-//! | `findings.rs` | means and intervals |
+//! | `arm.rs` | a variant as an arm of a study, with the cosines along its training |
+//! | `findings.rs` | differences with their intervals, and the study's files |
 //! | `conclusions.rs` | the paragraph of conclusions |
 //! | `pictures.rs` | the study's plots |
 
-mod cell;
+mod arm;
 mod conclusions;
 mod findings;
 mod pictures;
-mod study;
 mod variant;
 
-pub use cell::{CellProgress, CellResult, Probe};
 pub use findings::{Findings, Row};
-pub use study::{Config, Progress, Study};
-pub use variant::{IMBALANCE, Variant};
+pub use variant::{IMBALANCE, META_SIZE, Variant};

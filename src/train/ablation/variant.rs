@@ -2,7 +2,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
 
 use crate::data::{Labelled, Noise, TrainSet};
 use crate::error::{Error, Result};
@@ -10,10 +9,10 @@ use crate::seed::{Stream, rng};
 use crate::words::counted;
 
 /// One change to the published method.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Variant {
     /// Clean balanced meta set of the full size, the published order, the exact hypergradient.
+    #[default]
     Published,
     /// No weights at all.
     Uniform,
@@ -30,13 +29,16 @@ pub enum Variant {
     TwoSteps,
     /// θ takes a step in every so many of w's; between them, w moves with the weights of the θ that
     /// there is.
-    Every(u64),
+    Every(usize),
     /// So many virtual steps, each on a batch of its own, and the hypergradient through all of
     /// them.
     Unroll(usize),
     /// The hypergradient by a central difference of the losses along the meta gradient.
     FiniteDifference,
 }
+
+/// Images of the full meta set, where a configuration does not say.
+pub const META_SIZE: usize = 1000;
 
 /// The imbalance factor of imbalanced meta sets.
 pub const IMBALANCE: f64 = 10.0;
@@ -49,6 +51,14 @@ impl Variant {
         matches!(self, Clean(_) | Noisy(_) | Imbalanced(_) | TrainBatch)
     }
 
+    /// Images of its meta set, where its name says so.
+    pub fn images(self) -> Option<usize> {
+        match self {
+            Variant::Clean(n) | Variant::Noisy(n) | Variant::Imbalanced(n) => Some(n),
+            _ => None,
+        }
+    }
+
     /// What it changes, for people.
     pub fn meaning(self) -> String {
         match self {
@@ -59,7 +69,7 @@ impl Variant {
             Variant::Imbalanced(n) => format!("{} in a long tail of {IMBALANCE}", counted(n, "clean image")),
             Variant::TrainBatch => "training batches as meta batches".into(),
             Variant::TwoSteps => "w first, then θ at the new w; no redo".into(),
-            Variant::Every(k) => format!("θ steps once in {} of w", counted(k as usize, "step")),
+            Variant::Every(k) => format!("θ steps once in {} of w", counted(k, "step")),
             Variant::Unroll(k) => format!("{} to look ahead", counted(k, "virtual step")),
             Variant::FiniteDifference => "hypergradient by finite differences".into(),
         }
@@ -75,16 +85,9 @@ impl Variant {
             list.extend(sizes.iter().map(|n| Variant::Noisy(*n)));
         }
         list.extend(sizes.iter().map(|n| Variant::Imbalanced(*n)));
-        list.extend([
-            Variant::TrainBatch,
-            Variant::TwoSteps,
-            Variant::Every(5),
-            Variant::Every(20),
-            Variant::Unroll(2),
-            Variant::Unroll(4),
-            Variant::Unroll(8),
-            Variant::FiniteDifference,
-        ]);
+        list.extend([Variant::TrainBatch, Variant::TwoSteps, Variant::Every(5), Variant::Every(20)]);
+        list.extend([2, 4, 8].map(Variant::Unroll));
+        list.push(Variant::FiniteDifference);
         list
     }
 
@@ -205,43 +208,17 @@ impl FromStr for Variant {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Variant> {
-        let number = |prefix: &str| -> Option<usize> {
-            let digits = name.strip_prefix(prefix)?;
-            digits.parse().ok().filter(|n| *n > 0 && !digits.starts_with(['0', '+']))
-        };
-        let plain = match name {
-            "published" => Some(Variant::Published),
-            "uniform" => Some(Variant::Uniform),
-            "train-batch" => Some(Variant::TrainBatch),
-            "two-steps" => Some(Variant::TwoSteps),
-            "finite-difference" => Some(Variant::FiniteDifference),
-            _ => None,
-        };
-        plain
-            .or_else(|| number("clean-").map(Variant::Clean))
-            .or_else(|| number("noisy-").map(Variant::Noisy))
-            .or_else(|| number("imbalanced-").map(Variant::Imbalanced))
-            .or_else(|| number("every-").map(|k| Variant::Every(k as u64)))
-            .or_else(|| number("unroll-").map(Variant::Unroll))
-            .ok_or_else(|| {
-                Error::Usage(format!(
-                    "there is no variant `{name}`; choose from published, uniform, clean-N, noisy-N, imbalanced-N (N images), \
-                     train-batch, two-steps, every-K and unroll-K (K steps), finite-difference"
-                ))
-            })
-    }
-}
-
-impl TryFrom<String> for Variant {
-    type Error = Error;
-    fn try_from(name: String) -> Result<Variant> {
-        name.parse()
-    }
-}
-
-impl From<Variant> for String {
-    fn from(variant: Variant) -> String {
-        variant.to_string()
+        use Variant::*;
+        let number = name.rsplit('-').next().and_then(|digits| digits.parse().ok()).filter(|n| *n > 0);
+        let numbered = number.map(|n| [Clean(n), Noisy(n), Imbalanced(n), Every(n), Unroll(n)]);
+        let plain = [Published, Uniform, TrainBatch, TwoSteps, FiniteDifference];
+        let mut all = plain.into_iter().chain(numbered.into_iter().flatten());
+        all.find(|variant| variant.to_string() == name).ok_or_else(|| {
+            Error::Usage(format!(
+                "there is no variant `{name}`; choose from published, uniform, clean-N, noisy-N, imbalanced-N (N images), \
+                 train-batch, two-steps, every-K and unroll-K (K steps), finite-difference"
+            ))
+        })
     }
 }
 

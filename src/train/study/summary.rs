@@ -1,0 +1,141 @@
+use serde::Serialize;
+
+use super::cell::Cell;
+use super::engine::Study;
+use super::plan::Arm;
+use crate::error::{Error, Result};
+use crate::train::files::write_atomically;
+use crate::train::statistics::Spread;
+
+/// The arm that gains are measured against.
+const BASELINE: &str = "uniform";
+
+/// What an arm has reached, over all its seeds that came to an end. Accuracies in percent.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ArmSummary {
+    /// Its name.
+    pub name: String,
+    /// Cells that came to an end.
+    pub runs: usize,
+    /// Cells whose loss did not stay finite.
+    pub diverged: usize,
+    /// Test accuracy after the last epoch.
+    pub final_mean: Option<f64>,
+    /// Its standard deviation over seeds.
+    pub final_std: Option<f64>,
+    /// Best test accuracy of all epochs.
+    pub best_mean: Option<f64>,
+    /// Its standard deviation over seeds.
+    pub best_std: Option<f64>,
+    /// Mean of the classes' test accuracies after the last epoch.
+    pub balanced_mean: Option<f64>,
+    /// Its standard deviation over seeds.
+    pub balanced_std: Option<f64>,
+    /// Final test accuracy less that of `uniform` with the same seed.
+    pub gain_mean: Option<f64>,
+    /// The least gain of all seeds.
+    pub gain_min: Option<f64>,
+    /// Mean weight of samples with their true label.
+    pub mean_weight_clean: Option<f64>,
+    /// Mean weight of samples with a wrong one.
+    pub mean_weight_corrupted: Option<f64>,
+    /// Milliseconds of a training step.
+    pub ms_per_step: Option<f64>,
+}
+
+/// An arm's cells that came to an end.
+pub fn ended<'a>(arm: &'a str, cells: &'a [Cell]) -> impl Iterator<Item = &'a Cell> + Clone {
+    cells.iter().filter(move |c| c.arm == arm && c.error.is_none())
+}
+
+/// Final accuracies less those of another arm, of the seeds that both have.
+pub fn differences(arm: &str, other: &str, cells: &[Cell]) -> Vec<f64> {
+    let difference = |cell: &Cell| {
+        let base = ended(other, cells).find(|base| base.seed == cell.seed)?;
+        Some(cell.history.final_accuracy()? - base.history.final_accuracy()?)
+    };
+    ended(arm, cells).filter_map(difference).collect()
+}
+
+impl ArmSummary {
+    /// Of the arm of this name.
+    pub fn new(arm: &str, cells: &[Cell]) -> ArmSummary {
+        let over = |value: fn(&Cell) -> Option<f64>| {
+            Spread::of(&ended(arm, cells).filter_map(value).collect::<Vec<_>>())
+        };
+        let mean = |value| over(value).map(|spread| spread.mean);
+        let both = |value| (mean(value), over(value).and_then(|spread| spread.std));
+        let (final_mean, final_std) = both(|c| c.history.final_accuracy());
+        let (best_mean, best_std) = both(|c| c.history.best_accuracy());
+        let (balanced_mean, balanced_std) = both(|c| c.history.balanced_accuracy());
+        let gains = if arm == BASELINE { Vec::new() } else { differences(arm, BASELINE, cells) };
+        ArmSummary {
+            name: arm.to_owned(),
+            runs: ended(arm, cells).count(),
+            diverged: cells.iter().filter(|c| c.arm == arm && c.error.is_some()).count(),
+            final_mean,
+            final_std,
+            best_mean,
+            best_std,
+            balanced_mean,
+            balanced_std,
+            gain_mean: Spread::of(&gains).map(|spread| spread.mean),
+            gain_min: gains.iter().copied().min_by(f64::total_cmp),
+            mean_weight_clean: mean(|c| c.mean_weight_clean),
+            mean_weight_corrupted: mean(|c| c.mean_weight_corrupted),
+            ms_per_step: mean(Cell::ms_per_step),
+        }
+    }
+}
+
+impl<A: Arm> Study<A> {
+    /// Writes `results.csv`, a row a cell, and `epochs.csv`, a row an epoch.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn write_tables(&self, cells: &[Cell]) -> Result<()> {
+        let results = "seed,meta_images,final_test_accuracy,best_test_accuracy,balanced_test_accuracy,\
+            mean_weight_clean,mean_weight_corrupted,ms_per_step,error";
+        let probed = cells.iter().any(|cell| !cell.cosines.is_empty());
+        let row = |c: &Cell| {
+            let (last, best) = (c.history.final_accuracy(), c.history.best_accuracy());
+            let weights = (c.mean_weight_clean, c.mean_weight_corrupted);
+            let measured =
+                (c.meta_images, last, best, c.history.balanced_accuracy(), weights, c.ms_per_step());
+            (
+                c.arm.clone(),
+                c.seed,
+                measured,
+                c.error.clone(),
+                probed.then(|| c.mean_cosine()).into_iter().collect::<Vec<_>>(),
+            )
+        };
+        let (arm, cosine) = (A::ARM, if probed { ",mean_cosine" } else { "" });
+        self.write_table("results.csv", &format!("{arm},{results}{cosine}"), cells.iter().map(row))?;
+        let epochs = "epoch,lr,train_loss,train_accuracy,meta_loss,test_loss,test_accuracy,\
+            mean_weight_clean,mean_weight_corrupted";
+        let rows = cells.iter().flat_map(|c| c.history.rows.iter().map(move |r| (c, r))).map(|(c, r)| {
+            let train = (r.epoch, r.lr, r.train_loss, r.train_accuracy, r.meta_loss);
+            let weights = (r.mean_weight_clean, r.mean_weight_corrupted);
+            (c.seed, &c.arm, train, r.test_loss, r.test_accuracy, weights)
+        });
+        self.write_table("epochs.csv", &format!("seed,{arm},{epochs}"), rows)
+    }
+
+    /// Writes a table; its columns' names are separated by commas.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_table(
+        &self,
+        file: &str,
+        heading: &str,
+        rows: impl IntoIterator<Item: Serialize>,
+    ) -> Result<()> {
+        let broken = |e: &dyn std::fmt::Display| Error::Program(format!("{file}: {e}"));
+        let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+        csv.write_record(heading.split(',')).map_err(|e| broken(&e))?;
+        rows.into_iter().try_for_each(|row| csv.serialize(row)).map_err(|e| broken(&e))?;
+        write_atomically(&self.out.join(file), &csv.into_inner().map_err(|e| broken(&e))?)
+    }
+}
