@@ -75,8 +75,18 @@ fn main() {
 }
 
 fn shapes() -> Vec<(&'static str, ConvShape)> {
-    let shape =
-        |n, hw, ci, k, co, stride, pad| ConvShape { n, h: hw, w: hw, ci, kh: k, kw: k, co, stride, pad };
+    let shape = |n, hw, ci, k, co, stride, pad| ConvShape {
+        n,
+        h: hw,
+        w: hw,
+        ci,
+        kh: k,
+        kw: k,
+        co,
+        stride,
+        pad,
+        groups: 1,
+    };
     vec![
         ("resnet 3->16 @32", shape(100, 32, 3, 3, 16, 1, 1)),
         ("resnet 16->16 @32", shape(100, 32, 16, 3, 16, 1, 1)),

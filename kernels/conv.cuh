@@ -1,6 +1,6 @@
 // Convolution as one trilinear form, each role an implicit matrix product over NHWC: no patch matrix is ever in device memory.
 //
-//     y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]        (zero outside the image)
+//     y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]        (zero outside the image; i of o's group)
 //
 //  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i), in an order of its own
 //  - data gradient:   x [m = (n,h,w), i]  = Σ_k Y[m, k] · w[tap, i, o],   k = (tap,o): a gather as well, so no sum has two writers. With stride s the
@@ -36,7 +36,23 @@ struct ConvParams {
     i32 steps_per_split;
     /// Forward and data gradient where blocks are in one row (`IN_ROW`): how many of the tile's rows come first, and how many rows each of the others has.
     i32 whole, rest;
+    /// Groups of channels: `channels` and `columns` are one's, memory has all of them side by side.
+    i32 groups, unused;
     FastDiv by_image, by_row;
+};
+
+/// The group that a block computes: where its channels and columns are in lines of memory, and how long those are. The group runs fastest in blockIdx.z;
+/// `z` is what else that counts. Without groups, nothing is left of this.
+template <bool GROUPED> struct GroupOf {
+    i32 z = i32(blockIdx.z), channels, columns, channel = 0, column = 0;
+    __device__ __forceinline__ explicit GroupOf(const ConvParams& p) : channels(p.channels), columns(p.columns) {
+        if constexpr (GROUPED) {
+            i32 group = z % p.groups;
+            z /= p.groups;
+            channel = group * p.channels, column = group * p.columns;
+            channels *= p.groups, columns *= p.groups;
+        }
+    }
 };
 
 /// Copies V entries, or zeros. NEAR: the neighbouring taps read them again soon.
@@ -312,13 +328,15 @@ template <bool VECTOR, class T, int W> __device__ __forceinline__ void write_ent
 template <bool VECTOR> struct PutPixels {
     const ConvParams& p;
     i32 m0, n0, rows, class_h, class_w, y0, x0, step;
+    /// Of memory, and the group's first column in it.
+    i32 columns, column;
 
     __device__ __forceinline__ long long row(int m) const {
         i32 at = m0 + m;
         if (at >= rows) return -1;
-        if (step == 1) return (long long)at * p.columns;
+        if (step == 1) return (long long)at * columns + column;
         i32 line = at / class_w, x = at - line * class_w, image = line / class_h, y = line - image * class_h;
-        return (((long long)image * p.grid_h + y * step + y0) * p.grid_w + x * step + x0) * p.columns;
+        return (((long long)image * p.grid_h + y * step + y0) * p.grid_w + x * step + x0) * columns + column;
     }
     /// Results in bf16 may be written eight at once, rounded already, by who has added what `old` gives: what is there, or zeros.
     __device__ __forceinline__ bool half() const { return p.out_half; }
@@ -353,10 +371,12 @@ template <i32 PART> __device__ __forceinline__ i32 weight_entry(const ConvParams
 template <bool VECTOR, i32 PART> struct PutWeights {
     const ConvParams& p;
     i32 m0, n0, rows;
+    /// The split; columns of memory, and the group's first one in it.
+    i32 split, columns, column;
 
     __device__ __forceinline__ long long row(int m) const {
         i32 at = m0 + m;
-        return at < rows ? ((long long)blockIdx.z * rows + weight_entry<PART>(p, at)) * p.columns : -1;
+        return at < rows ? ((long long)split * rows + weight_entry<PART>(p, at)) * columns + column : -1;
     }
     __device__ __forceinline__ bool half() const { return false; }
     __device__ __forceinline__ Vec<u32, 4> old(long long, int) const { return {}; }

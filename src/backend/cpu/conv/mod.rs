@@ -4,14 +4,16 @@
 //! y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]
 //! ```
 //!
-//! (zero outside the image). Producing C = y is the forward pass, A = x the data gradient, B = w
+//! (zero outside the image; i runs over the channels of o's group). Producing C = y is the forward pass, A = x the data gradient, B = w
 //! the weight gradient; each is linear in the two others, so derivatives of any order are these
 //! three again.
 //!
 //! All are implicit matrix products on register tiles (`tile.rs`) over a zero-padded copy of a few
 //! images that stays in cache (`padded.rs`), whose channels come in blocks of 16: neighbouring
 //! pixels are then a constant distance apart whatever the shape, and a stride only means more
-//! planes. Work is cut by shape alone, every output number is summed by one task in a fixed order,
+//! planes. In groups of channels, the copy has for each lane of the product the channel of its own
+//! group, and the tiles multiply lane by lane: a depthwise convolution costs what it computes. Work
+//! is cut by shape alone, every output number is summed by one task in a fixed order,
 //! so the bits do not depend on the number of threads.
 
 mod correlate;
@@ -117,6 +119,8 @@ fn weight_gradient_on<T: Real>(
 /// The kernels below work on raw pointers: lengths must be right whatever the caller did.
 fn check(s: &ConvShape, x: usize, w: usize, y: usize) {
     assert!(s.stride > 0, "convolution {s:?}: stride 0");
+    let divided = s.groups > 0 && s.ci.is_multiple_of(s.groups) && s.co.is_multiple_of(s.groups);
+    assert!(divided, "convolution {s:?}: groups do not divide the channels");
     assert_eq!((x, w, y), (s.x_len(), s.w_len(), s.y_len()), "convolution {s:?}: lengths of x, w, y");
 }
 

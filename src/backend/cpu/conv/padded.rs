@@ -13,6 +13,9 @@ use crate::backend::cpu::real::Real;
 /// *Folded* (`fold` > 1, when `fold · c ≤ BLOCK`): the `fold` pixels under a kernel row are laid
 /// side by side as channels, so that images of 1 or 3 channels do not leave the tiles idle; columns
 /// are then output columns, and planes are by row parity only.
+///
+/// *Grouped* (`groups` > 1): pixels hold what each of 16 lanes multiplies. Lanes are the product's
+/// channels, 16 of them a part; in block i of a part's, a lane has channel i of its own group.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Padded {
     /// Source image height, width and channels.
@@ -29,20 +32,34 @@ pub(super) struct Padded {
     pub cols: usize,
     /// Pixels side by side in one (1: not folded).
     pub fold: usize,
+    /// Groups of channels.
+    pub groups: usize,
+    /// Channels of the product.
+    pub outs: usize,
 }
 
 impl Padded {
-    /// Channels of a pixel of the copy.
+    /// Channels of a pixel of the copy that a channel of the product is summed over.
     pub fn channels(&self) -> usize {
-        self.fold * self.c
+        self.fold * self.c / self.groups
     }
-    /// Blocks of channels.
+    /// Parts of the product's channels that have copies of their own.
+    pub fn parts(&self) -> usize {
+        if self.groups > 1 { self.outs.div_ceil(BLOCK) } else { 1 }
+    }
+    /// Blocks of a part's channels.
     pub fn blocks(&self) -> usize {
-        self.channels().div_ceil(BLOCK)
+        if self.groups > 1 { self.channels() } else { self.channels().div_ceil(BLOCK) }
     }
-    /// Channels in block `cb`.
+    /// Channels in block `cb`, where all are in one part.
     pub fn block_channels(&self, cb: usize) -> usize {
         (self.channels() - cb * BLOCK).min(BLOCK)
+    }
+    /// The source's channel in each lane of block `cb` of all parts'.
+    fn lanes(&self, cb: usize) -> [usize; BLOCK] {
+        let (part, i) = (cb / self.blocks(), cb % self.blocks());
+        let channel = |out: usize| out / (self.outs / self.groups) * self.channels() + i;
+        std::array::from_fn(|lane| channel((part * BLOCK + lane).min(self.outs - 1)))
     }
     pub fn planes(&self) -> usize {
         if self.fold > 1 { self.step } else { self.step * self.step }
@@ -60,7 +77,7 @@ impl Padded {
         plane * self.plane_len() + ((a / self.step) * self.cols + b / self.step) * BLOCK
     }
 
-    /// Writes block `cb` of the band that starts at plane row `band` of `image` to `out`
+    /// Writes block `cb` of all parts' of the band that starts at plane row `band` of `image` to `out`
     /// (`block_len` numbers).
     ///
     /// Lanes beyond the block's channels are left alone; no tile reads them.
@@ -95,9 +112,21 @@ impl Padded {
         if inside.is_empty() {
             return;
         }
-        let source = &line[(from * self.step + g - self.left) * self.c + cb * BLOCK..];
+        let source = &line[(from * self.step + g - self.left) * self.c..];
         let pixels = inside.chunks_exact_mut(BLOCK);
-        match self.block_channels(cb) {
+        let depthwise = self.groups == self.c && self.c == self.outs;
+        if self.groups > 1 && !depthwise {
+            let lanes = self.lanes(cb);
+            for (pixel, from) in pixels.zip(source.chunks(self.step * self.c)) {
+                for (to, lane) in pixel.iter_mut().zip(lanes) {
+                    *to = from[lane];
+                }
+            }
+            return;
+        }
+        // A depthwise convolution's parts are blocks of the source's channels.
+        let source = &source[cb * BLOCK..];
+        match (self.fold * self.c - cb * BLOCK).min(BLOCK) {
             BLOCK => {
                 for (pixel, from) in pixels.zip(source.chunks(self.step * self.c)) {
                     pixel.copy_from_slice(&from[..BLOCK]);

@@ -25,7 +25,8 @@ const PARTIAL_ROWS: usize = 4;
 ///
 /// A task is one block of input channels × one of `parts` fixed ranges of *units*; a unit is an
 /// image, or a band of rows of one that is very large. Its result is a piece `[taps][BLOCK][co]` of
-/// the workspace; pieces are then added up in order.
+/// the workspace; pieces are then added up in order. Where channels come in groups, blocks are
+/// those of all of [`Padded::parts`], and a piece is `[taps][1][BLOCK]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     shape: ConvShape,
@@ -45,8 +46,19 @@ impl Plan {
         let fold = if folds(s) { s.kw } else { 1 };
         let cols = if fold > 1 { s.ow() } else { s.ow() + (s.kw - 1) / s.stride };
         let halo = (s.kh - 1) / s.stride;
-        let mut padded =
-            Padded { h: s.h, w: s.w, c: s.ci, step: s.stride, top: s.pad, left: s.pad, rows: 0, cols, fold };
+        let mut padded = Padded {
+            h: s.h,
+            w: s.w,
+            c: s.ci,
+            step: s.stride,
+            top: s.pad,
+            left: s.pad,
+            rows: 0,
+            cols,
+            fold,
+            groups: s.groups,
+            outs: s.co,
+        };
         let oh = s.oh();
         let bytes = |band: usize| padded.planes() * (band + halo) * cols * BLOCK * number;
         let mut bands = 1;
@@ -62,18 +74,27 @@ impl Plan {
         let group = if bands > 1 { 1 } else { PIXEL_BYTES / (bytes(band) + dy_bytes) }.clamp(1, units);
         let scratch = group * bytes(band);
         padded.rows = band + halo;
-        let parts = TASKS.div_ceil(padded.blocks()).min(units.div_ceil(group));
-        let lanes = (SCRATCH_BYTES / scratch).clamp(1, (parts * padded.blocks()).min(256));
+        let blocks = padded.parts() * padded.blocks();
+        let parts = TASKS.div_ceil(blocks).min(units.div_ceil(group));
+        let lanes = (SCRATCH_BYTES / scratch).clamp(1, (parts * blocks).min(256));
         let taps = if fold > 1 { s.kh } else { s.kh * s.kw };
         Plan { shape: *s, padded, taps, band, bands, group, parts, lanes }
     }
 
+    /// Rows of a piece for each tap, and numbers in a row.
+    fn rows(&self) -> (usize, usize) {
+        if self.shape.groups > 1 { (1, BLOCK) } else { (BLOCK, self.shape.co) }
+    }
     /// Numbers in one task's result.
     fn piece(&self) -> usize {
-        self.taps * BLOCK * self.shape.co
+        self.taps * self.rows().0 * self.rows().1
+    }
+    /// Of input channels.
+    fn blocks(&self) -> usize {
+        self.padded.parts() * self.padded.blocks()
     }
     fn tasks(&self) -> usize {
-        self.parts * self.padded.blocks()
+        self.parts * self.blocks()
     }
     fn per_lane(&self) -> usize {
         self.group * self.padded.block_len()
@@ -169,20 +190,57 @@ impl Plan {
         }
     }
 
+    /// The same of block `cb` where channels come in groups.
+    ///
+    /// # Safety
+    /// As for [`OuterTile`] with every tap, and the lanes of dy that are in the block.
+    #[inline(always)]
+    unsafe fn all_taps_grouped<S: Simd>(
+        &self,
+        mut pixels: Pixels,
+        cb: usize,
+        x: *const S::Elem,
+        dy: *const S::Elem,
+        out: &mut [S::Elem],
+    ) {
+        let (s, p, dw_row) = (&self.shape, &self.padded, BLOCK);
+        let first = cb / p.blocks() * BLOCK;
+        let channels = (s.co - first).min(BLOCK);
+        for (t, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+            for lane in (0..channels).step_by(S::LANES) {
+                pixels.lanes = (channels - lane).min(S::LANES);
+                // SAFETY: within what the caller vouches for; `out` is `[taps][BLOCK]`.
+                unsafe {
+                    let (x, dy) = (x.add(p.tap_offset(t / s.kw, t % s.kw) + lane), dy.add(first + lane));
+                    let (p, dw) = (&pixels, out.as_mut_ptr().add(lane));
+                    if pixels.lanes == S::LANES {
+                        S::enter(OuterTile::<S, 1, 1, true, true> { p, x, dy, dw, dw_row });
+                    } else {
+                        S::enter(OuterTile::<S, 1, 1, false, true> { p, x, dy, dw, dw_row });
+                    }
+                }
+            }
+        }
+    }
+
     /// dw (+)= Σ over parts, in order.
     fn add_up<T: Real>(&self, pieces: &[T], dw: &mut [T], accumulate: bool) {
         let (k, co) = (self.padded.channels(), self.shape.co);
+        let (each, row) = self.rows();
         let rows = (4096 / co).max(1);
         par::for_each_chunk(dw, rows * co, &|chunk, dw| {
             for (i, dw) in dw.chunks_exact_mut(co).enumerate() {
                 let (tap, channel) = ((chunk * rows + i) / k, (chunk * rows + i) % k);
-                let at = channel / BLOCK * self.piece() + (tap * BLOCK + channel % BLOCK) * co;
-                for part in 0..self.parts {
-                    let piece = &pieces[part * self.padded.blocks() * self.piece() + at..][..co];
-                    if part == 0 && !accumulate {
-                        dw.copy_from_slice(piece);
-                    } else {
-                        dw.iter_mut().zip(piece).for_each(|(to, from)| *to += *from);
+                for (j, dw) in dw.chunks_mut(row).enumerate() {
+                    let block = j * self.padded.blocks() + channel / each;
+                    let at = block * self.piece() + (tap * each + channel % each) * row;
+                    for part in 0..self.parts {
+                        let piece = &pieces[part * self.blocks() * self.piece() + at..][..dw.len()];
+                        if part == 0 && !accumulate {
+                            dw.copy_from_slice(piece);
+                        } else {
+                            dw.iter_mut().zip(piece).for_each(|(to, from)| *to += *from);
+                        }
                     }
                 }
             }
@@ -205,7 +263,7 @@ impl<S: Simd> Kernel for Task<'_, S> {
     fn run(self) {
         let Task { plan, task, x, dy, out, scratch } = self;
         let (s, p) = (&plan.shape, &plan.padded);
-        let (part, cb) = (task / p.blocks(), task % p.blocks());
+        let (part, cb) = (task / plan.blocks(), task % plan.blocks());
         out.fill(S::Elem::ZERO);
         let units = s.n * plan.bands;
         let (from, to) = (units * part / plan.parts, units * (part + 1) / plan.parts);
@@ -239,7 +297,12 @@ impl<S: Simd> Kernel for Task<'_, S> {
                 // are in the scratch and in dy; out is the task's own piece.
                 unsafe {
                     let x = scratch.as_ptr().add(row * p.cols * BLOCK);
-                    plan.all_taps::<S>(pixels, p.block_channels(cb), x, dy.as_ptr().add(row * dy_row), out);
+                    let dy = dy.as_ptr().add(row * dy_row);
+                    if s.groups > 1 {
+                        plan.all_taps_grouped::<S>(pixels, cb, x, dy, out);
+                    } else {
+                        plan.all_taps::<S>(pixels, p.block_channels(cb), x, dy, out);
+                    }
                 }
             }
         }
