@@ -36,23 +36,20 @@ struct ConvParams {
     i32 steps_per_split;
     /// Forward and data gradient where blocks are in one row (`IN_ROW`): how many of the tile's rows come first, and how many rows each of the others has.
     i32 whole, rest;
+    FastDiv by_image, by_row;
     /// Groups of channels: `channels` and `columns` are one's, memory has all of them side by side.
     i32 groups, unused;
-    FastDiv by_image, by_row;
 };
 
 /// The group that a block computes: where its channels and columns are in lines of memory, and how long those are. The group runs fastest in blockIdx.z;
-/// `z` is what else that counts. Without groups, nothing is left of this.
+/// `z` is what else that counts. Nothing is kept, so that without groups nothing of this is left.
 template <bool GROUPED> struct GroupOf {
-    i32 z = i32(blockIdx.z), channels, columns, channel = 0, column = 0;
-    __device__ __forceinline__ explicit GroupOf(const ConvParams& p) : channels(p.channels), columns(p.columns) {
-        if constexpr (GROUPED) {
-            i32 group = z % p.groups;
-            z /= p.groups;
-            channel = group * p.channels, column = group * p.columns;
-            channels *= p.groups, columns *= p.groups;
-        }
-    }
+    const ConvParams& p;
+    __device__ __forceinline__ u32 z() const { return GROUPED ? blockIdx.z / u32(p.groups) : blockIdx.z; }
+    __device__ __forceinline__ i32 channel() const { return GROUPED ? i32(blockIdx.z) % p.groups * p.channels : 0; }
+    __device__ __forceinline__ i32 column() const { return GROUPED ? i32(blockIdx.z) % p.groups * p.columns : 0; }
+    __device__ __forceinline__ i32 channels() const { return GROUPED ? p.channels * p.groups : p.channels; }
+    __device__ __forceinline__ i32 columns() const { return GROUPED ? p.columns * p.groups : p.columns; }
 };
 
 /// Copies V entries, or zeros. NEAR: the neighbouring taps read them again soon.
@@ -325,18 +322,17 @@ template <bool VECTOR, class T, int W> __device__ __forceinline__ void write_ent
 }
 
 /// Rows of the product that are pixels: of the whole grid, or of one class of it.
-template <bool VECTOR> struct PutPixels {
+template <bool VECTOR, bool GROUPED> struct PutPixels {
     const ConvParams& p;
     i32 m0, n0, rows, class_h, class_w, y0, x0, step;
-    /// Of memory, and the group's first column in it.
-    i32 columns, column;
 
     __device__ __forceinline__ long long row(int m) const {
+        GroupOf<GROUPED> group{p};
         i32 at = m0 + m;
         if (at >= rows) return -1;
-        if (step == 1) return (long long)at * columns + column;
+        if (step == 1) return (long long)at * group.columns() + group.column();
         i32 line = at / class_w, x = at - line * class_w, image = line / class_h, y = line - image * class_h;
-        return (((long long)image * p.grid_h + y * step + y0) * p.grid_w + x * step + x0) * columns + column;
+        return (((long long)image * p.grid_h + y * step + y0) * p.grid_w + x * step + x0) * group.columns() + group.column();
     }
     /// Results in bf16 may be written eight at once, rounded already, by who has added what `old` gives: what is there, or zeros.
     __device__ __forceinline__ bool half() const { return p.out_half; }
@@ -368,15 +364,14 @@ template <i32 PART> __device__ __forceinline__ i32 weight_entry(const ConvParams
 }
 
 /// Rows of the product that are entries of a weight; each split has a matrix of its own.
-template <bool VECTOR, i32 PART> struct PutWeights {
+template <bool VECTOR, i32 PART, bool GROUPED> struct PutWeights {
     const ConvParams& p;
     i32 m0, n0, rows;
-    /// The split; columns of memory, and the group's first one in it.
-    i32 split, columns, column;
 
     __device__ __forceinline__ long long row(int m) const {
+        GroupOf<GROUPED> group{p};
         i32 at = m0 + m;
-        return at < rows ? ((long long)split * rows + weight_entry<PART>(p, at)) * columns + column : -1;
+        return at < rows ? ((long long)group.z() * rows + weight_entry<PART>(p, at)) * group.columns() + group.column() : -1;
     }
     __device__ __forceinline__ bool half() const { return false; }
     __device__ __forceinline__ Vec<u32, 4> old(long long, int) const { return {}; }

@@ -56,9 +56,9 @@ template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __devi
     SHARED_MEMORY(shared);
 
     // The class of pixels: those that are (y0, x0) modulo `step`, and the taps (tap_y + step·a, tap_x + step·b) that reach them.
-    GroupOf<GROUPED> group(p);
+    GroupOf<GROUPED> group{p};
     i32 step = TRANSPOSED ? p.stride : 1;
-    i32 y0 = group.z / step, x0 = group.z - y0 * step;
+    i32 y0 = i32(group.z()) / step, x0 = i32(group.z()) - y0 * step;
     i32 tap_y = TRANSPOSED ? (y0 + p.pad) % step : 0, tap_x = TRANSPOSED ? (x0 + p.pad) % step : 0;
     i32 taps_y = (p.kernel_h - tap_y + step - 1) / step, taps_x = (p.kernel_w - tap_x + step - 1) / step;
     i32 class_h = (p.grid_h - y0 + step - 1) / step, class_w = (p.grid_w - x0 + step - 1) / step;
@@ -76,8 +76,8 @@ template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __devi
     if (m0 >= rows) return; // the whole block: classes differ in size
     if (taps_y <= 0 || taps_x <= 0) taps_y = 0, taps_x = 1;
     i32 steps = (taps_y * taps_x * p.channels + BK - 1) / BK;
-    const S* source = reinterpret_cast<const S*>(p.source) + group.channel;
-    const O* weights = reinterpret_cast<const O*>(p.other) + (TRANSPOSED ? group.channel : group.column);
+    const S* source = reinterpret_cast<const S*>(p.source) + group.channel();
+    const O* weights = reinterpret_cast<const O*>(p.other) + (TRANSPOSED ? group.channel() : group.column());
 
     // Source pixels of this thread's rows at tap (0, 0), which may lie outside of the image. An offset of what is not there may be anything: it is
     // not read.
@@ -97,7 +97,7 @@ template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __devi
         // Forward: p·s − pad. Data gradient: y0 + pad − tap_y is a multiple of the step.
         sy[r] = TRANSPOSED ? y + (y0 + p.pad - tap_y) / step : y * p.stride - p.pad;
         sx[r] = TRANSPOSED ? x + (x0 + p.pad - tap_x) / step : x * p.stride - p.pad;
-        pixel[r] = ((n * p.source_h + sy[r]) * p.source_w + sx[r]) * group.channels;
+        pixel[r] = ((n * p.source_h + sy[r]) * p.source_w + sx[r]) * group.channels();
         if (m >= rows) sy[r] = -(1 << 30);
     }
     // Where channels are many, all taps of a part of the channels come one after another: they read nearly the same pixels, which the first-level cache
@@ -144,7 +144,7 @@ template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __devi
         O* b = reinterpret_cast<O*>(stage + TileA::BYTES);
         i32 dy = TRANSPOSED ? -at_a.a : at_a.a, dx = TRANSPOSED ? -at_a.b : at_a.b;
         bool tap = exists(at_a);
-        i32 ahead = (dy * p.source_w + dx) * group.channels + at_a.channel;
+        i32 ahead = (dy * p.source_w + dx) * group.channels() + at_a.channel;
 #pragma unroll
         for (int r = 0; r < ROWS_A; r++) {
             int line = line_a + r * LINES_A;
@@ -155,18 +155,18 @@ template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __devi
         if constexpr (TRANSPOSED) {
             bool reached = exists(at_b);
             i32 tap_at = (tap_y + step * at_b.a) * p.kernel_w + tap_x + step * at_b.b, n = n0 + line_b;
-            i32 from = (tap_at * p.columns + n) * group.channels + at_b.channel;
+            i32 from = (tap_at * p.columns + n) * group.channels() + at_b.channel;
 #pragma unroll
             for (int r = 0; r < (BN + LINES_B - 1) / LINES_B; r++) {
                 if (BN % LINES_B != 0 && line_b + r * LINES_B >= BN) break;
-                fill<O, VB, false>(b + TileB::place(line_b + r * LINES_B, column_b), weights + (from + r * LINES_B * group.channels),
+                fill<O, VB, false>(b + TileB::place(line_b + r * LINES_B, column_b), weights + (from + r * LINES_B * group.channels()),
                                    reached && n + r * LINES_B < p.columns);
             }
         } else if constexpr (APART) {
-            fill_line<Math, TileB, VB>(b, weights, (at_b.a * taps_x + at_b.b) * p.channels + at_b.channel, exists(at_b), n0, p.columns, group.columns);
+            fill_line<Math, TileB, VB>(b, weights, (at_b.a * taps_x + at_b.b) * p.channels + at_b.channel, exists(at_b), n0, p.columns, group.columns());
         } else {
             i32 k = line_k + (by_taps ? (at_a.a * taps_x + at_a.b) * p.channels + at_a.channel - column_a : k0);
-            fill_line<Math, TileB, VB>(b, weights, k, k < k_end, n0, p.columns, group.columns);
+            fill_line<Math, TileB, VB>(b, weights, k, k < k_end, n0, p.columns, group.columns());
             k0 += BK;
         }
         advance(at_a);
@@ -175,7 +175,7 @@ template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __devi
     Math math;
     if constexpr (Math::IN_ROW) math.rows = rows - m0;
     pipeline<TileA, TileB>(math, shared, steps, load);
-    math.template results<TileA, TileB>(PutPixels<VECTOR>{p, m0, n0, rows, class_h, class_w, y0, x0, step, group.columns, group.column});
+    math.template results<TileA, TileB>(PutPixels<VECTOR, GROUPED>{p, m0, n0, rows, class_h, class_w, y0, x0, step});
 }
 
 // Weight gradient: the reduction runs over y's pixels.
@@ -190,11 +190,11 @@ template <class Math, bool VECTOR, bool GROUPED = false> __device__ __forceinlin
 
     i32 rows = p.kernel_h * p.kernel_w * p.channels, pixels = p.n * p.grid_h * p.grid_w;
     i32 m0 = i32(blockIdx.x) * BM, n0 = i32(blockIdx.y) * BN;
-    GroupOf<GROUPED> group(p);
-    i32 all = (pixels + BK - 1) / BK, first = min(group.z * p.steps_per_split, all);
+    GroupOf<GROUPED> group{p};
+    i32 all = (pixels + BK - 1) / BK, first = min(i32(group.z()) * p.steps_per_split, all);
     i32 steps = min(p.steps_per_split, all - first);
-    const S* source = reinterpret_cast<const S*>(p.source) + group.channel;
-    const O* other = reinterpret_cast<const O*>(p.other) + group.column;
+    const S* source = reinterpret_cast<const S*>(p.source) + group.channel();
+    const O* other = reinterpret_cast<const O*>(p.other) + group.column();
 
     // Chunks of the gathered tile, [BK pixels][BM]: a thread stays in its line, so that a step is one pixel to it; taps and channels of its
     // chunks stay.
@@ -208,7 +208,7 @@ template <class Math, bool VECTOR, bool GROUPED = false> __device__ __forceinlin
         i32 m = m0 + (lane + c * LANES) * VA, entry = weight_entry<Math::WEIGHTS_PART>(p, m), tap = entry / p.channels, a = tap / p.kernel_w;
         dx[c] = tap - a * p.kernel_w - p.pad;
         dy[c] = m < rows ? a - p.pad : -(1 << 30);
-        ahead[c] = ((a - p.pad) * p.source_w + dx[c]) * group.channels + entry - tap * p.channels;
+        ahead[c] = ((a - p.pad) * p.source_w + dx[c]) * group.channels() + entry - tap * p.channels;
     }
     int line_b, lane_b;
     TileB::template share<LANES>(line_b, lane_b);
@@ -220,7 +220,7 @@ template <class Math, bool VECTOR, bool GROUPED = false> __device__ __forceinlin
         u32 in_image, x;
         u32 n = p.by_image.split(u32(at), in_image), y = p.by_row.split(in_image, x);
         i32 sy = i32(y) * p.stride, sx = i32(x) * p.stride;
-        i32 here = ((i32(n) * p.source_h + sy) * p.source_w + sx) * group.channels;
+        i32 here = ((i32(n) * p.source_h + sy) * p.source_w + sx) * group.channels();
 #pragma unroll
         for (int c = 0; c < EACH_A; c++) {
             if (CA % LANES != 0 && lane + c * LANES >= CA) break;
@@ -228,13 +228,13 @@ template <class Math, bool VECTOR, bool GROUPED = false> __device__ __forceinlin
             fill<S, VA, true>(a + TileA::place((lane + c * LANES) * VA, line), source + (here + ahead[c]), valid);
         }
         i32 at_b = at - line + line_b;
-        fill_line<Math, TileB, VB>(b, other, at_b, at_b < pixels, n0, p.columns, group.columns);
+        fill_line<Math, TileB, VB>(b, other, at_b, at_b < pixels, n0, p.columns, group.columns());
         at += BK;
     };
     Math math;
     if constexpr (Math::IN_ROW) math.rows = rows - m0;
     pipeline<TileA, TileB>(math, shared, steps, load);
-    math.template results<TileA, TileB>(PutWeights<VECTOR, Math::WEIGHTS_PART>{p, m0, n0, rows, group.z, group.columns, group.column});
+    math.template results<TileA, TileB>(PutWeights<VECTOR, Math::WEIGHTS_PART, GROUPED>{p, m0, n0, rows});
 }
 
 // ---- kernels of one precision ------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 //! Forward pass and data gradient: one correlation of a padded source with packed weights.
 
-use super::pack::{Panels, folds};
+use super::pack::Panels;
 use super::padded::Padded;
 use super::tile::{Correlate, CorrelateTile, Tap, nearly_equal, rows};
 use super::{BLOCK, ConvShape, aligned, with_alignment};
@@ -49,22 +49,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub fn forward(s: &ConvShape, number: usize) -> Plan {
-        let fold = if folds(s) { s.kw } else { 1 };
-        let cols = if fold > 1 { s.ow() } else { s.ow() + (s.kw - 1) / s.stride };
-        let padded = Padded {
-            h: s.h,
-            w: s.w,
-            c: s.ci,
-            step: s.stride,
-            top: s.pad,
-            left: s.pad,
-            rows: (s.kh - 1) / s.stride,
-            cols,
-            fold,
-            groups: s.groups,
-            outs: s.co,
-        };
-        let (taps, k) = if fold > 1 { (s.kh, s.kw * s.ci) } else { (s.kh * s.kw, s.ci / s.groups) };
+        let padded = Padded::of_images(s);
+        let (taps, k) = (s.kh * s.kw / padded.fold, padded.channels());
         Plan::cut(s, false, padded, 1, (s.oh(), s.ow()), (taps, k, s.co), number)
     }
 
@@ -88,8 +74,8 @@ impl Plan {
             groups: s.groups,
             outs: s.ci,
         };
-        let (taps, k) = (s.kh * s.kw, s.co / s.groups);
-        Plan::cut(s, true, padded, s.stride, (s.h, s.w), (taps, k, s.ci), number)
+        let sums = (s.kh * s.kw, padded.channels(), s.ci);
+        Plan::cut(s, true, padded, s.stride, (s.h, s.w), sums, number)
     }
 
     /// `padded.rows` comes in as the rows that a band needs beyond its own.
@@ -252,9 +238,8 @@ impl<S: Simd> Kernel for Task<'_, S> {
         let x_image = p.h * p.w * p.c;
         let unit_len = p.blocks() * p.block_len();
         let y_unit = y.len() / units;
-        // Without groups, all panels are of one part; else those of a block of the product's channels.
-        let spread = p.groups > 1;
-        let in_part = if spread { BLOCK / S::LANES } else { panels.groups() };
+        let spread = p.spread();
+        let in_part = if spread { BLOCK / S::LANES } else { panels.groups() / p.parts() };
         for part in 0..p.parts() {
             for (unit, scratch) in scratch.chunks_exact_mut(unit_len).enumerate().take(units) {
                 let source = &x[(image + unit) * x_image..][..x_image];
@@ -275,14 +260,14 @@ impl<S: Simd> Kernel for Task<'_, S> {
                     let most_taps = (PANEL_BYTES
                         / (nv * S::LANES * size_of::<S::Elem>() * panels.block_channels(0)))
                     .clamp(1, MAX_TAPS);
-                    let m0 = panels.first(group);
+                    let (m0, columns) = panels.columns(group);
                     let y_at = (f * plan.w + g) * plan.m + m0;
                     let mut pass = Pass {
                         spread,
                         channels: 0,
                         panel: packed.as_ptr(),
                         y_pixel: plan.phases * plan.m,
-                        lanes: (plan.m - m0 - (nv - 1) * S::LANES).min(S::LANES),
+                        lanes: columns - (nv - 1) * S::LANES,
                         accumulate,
                         units,
                         x_unit: unit_len,
@@ -332,7 +317,7 @@ impl<S: Simd> Kernel for Task<'_, S> {
 /// One pass over all pixels of a phase, for one group of output channels.
 #[derive(Clone, Copy)]
 struct Pass<T> {
-    /// Whether channels come in groups: every lane multiplies a number of its own.
+    /// Whether every lane multiplies a number of its own.
     spread: bool,
     /// Channels of the taps' blocks.
     channels: usize,

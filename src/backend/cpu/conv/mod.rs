@@ -11,10 +11,12 @@
 //! All are implicit matrix products on register tiles (`tile.rs`) over a zero-padded copy of a few
 //! images that stays in cache (`padded.rs`), whose channels come in blocks of 16: neighbouring
 //! pixels are then a constant distance apart whatever the shape, and a stride only means more
-//! planes. In groups of channels, the copy has for each lane of the product the channel of its own
-//! group, and the tiles multiply lane by lane: a depthwise convolution costs what it computes. Work
-//! is cut by shape alone, every output number is summed by one task in a fixed order,
+//! planes. Work is cut by shape alone, every output number is summed by one task in a fixed order,
 //! so the bits do not depend on the number of threads.
+//!
+//! Groups of channels are products one after another. Where they are narrow, vectors would be
+//! nearly empty: the copy then holds for each lane of the product the channel of its own group, and
+//! tiles multiply lane by lane. A depthwise convolution so costs what it computes.
 
 mod correlate;
 pub(super) mod pack;

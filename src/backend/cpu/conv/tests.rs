@@ -56,6 +56,10 @@ fn shapes() -> Vec<ConvShape> {
         grouped(1, 8, 8, 15, 5, 5, 3, 3, 2, 3),
         grouped(3, 5, 6, 24, 3, 3, 15, 1, 0, 3),
         grouped(1, 6, 6, 34, 3, 3, 38, 1, 1, 2),
+        // Groups wide enough for vectors of their own.
+        grouped(2, 6, 7, 40, 3, 3, 80, 1, 1, 2),
+        grouped(1, 7, 6, 60, 3, 2, 30, 2, 1, 3),
+        grouped(3, 5, 5, 18, 1, 1, 70, 1, 0, 2),
         grouped(40, 4, 4, 12, 3, 3, 8, 1, 1, 4),
         grouped(1, 33, 70, 4, 3, 3, 8, 2, 1, 2),
         grouped(1, 1, 1, 20, 3, 3, 4, 2, 1, 4),
@@ -119,6 +123,15 @@ fn against_naive<T: Real>(tolerance: f64) {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn operations_are_two_a_product() {
+    for s in shapes().into_iter().filter(|s| s.pad == 0) {
+        let mut products = 0;
+        each_product(&s, |_, _, _| products += 1);
+        assert_eq!(s.flops(), 2 * products, "{s:?}");
     }
 }
 

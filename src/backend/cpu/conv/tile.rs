@@ -31,10 +31,9 @@ pub(super) struct Correlate<'a, T> {
 /// `NV` vectors. SPREAD: x has a number for each lane, x[tap.x + j·BLOCK + ·], of one channel.
 ///
 /// # Safety
-/// The machine has `S`; `x` is good for every tap, `R` pixels and `channels`, or one vector if
-/// SPREAD, where NV is 1; `panel` for every tap
-/// and `channels` rows; `y` for `R` pixels `y_pixel` apart, of `NV` vectors with `lanes` in the
-/// last.
+/// The machine has `S`; `x` is good for every tap, `R` pixels and `channels`, or a vector if SPREAD,
+/// where `channels` and NV are 1; `panel` for every tap and `channels` rows; `y` for `R` pixels
+/// `y_pixel` apart, of `NV` vectors with `lanes` in the last.
 #[inline(always)]
 unsafe fn correlate<S: Simd, const R: usize, const NV: usize, const SPREAD: bool>(
     t: &Correlate<S::Elem>,
@@ -91,13 +90,12 @@ pub(super) struct Pixels {
 }
 
 /// dw[i, ·] += Σ_pixels x[pixel, i] · dy[pixel, ·] for `R` channels i and `NV` vectors. SPREAD: x
-/// has a number for each lane, x[pixel, ·].
+/// has a number for each lane, x[pixel + i, ·], and i are taps.
 ///
 /// # Safety
 /// The machine has `S`; `x` and `dy` are good for all the pixels with `R` channels and `NV`
-/// vectors, x for one vector if SPREAD, where R and NV are 1; `dw` for `R` rows `dw_row` apart; all
-/// lanes of them are channels if `FULL`, otherwise
-/// NV is 1 and `lanes` are.
+/// vectors, or x with a vector of `R` pixels from each on if SPREAD, where NV is 1; `dw` for `R` rows
+/// `dw_row` apart; all lanes of them are channels if `FULL`, otherwise NV is 1 and `lanes` are.
 #[inline(always)]
 unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL: bool, const SPREAD: bool>(
     p: &Pixels,
@@ -123,7 +121,7 @@ unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL: bool, cons
                         *v = if FULL { S::load(from) } else { S::load_first(from, p.lanes) };
                     }
                     for (i, acc) in acc.iter_mut().enumerate() {
-                        let xi = if SPREAD { S::load(x) } else { S::splat(*x.add(i)) };
+                        let xi = if SPREAD { S::load(x.add(i * BLOCK)) } else { S::splat(*x.add(i)) };
                         for (acc, v) in acc.iter_mut().zip(v) {
                             *acc = acc.add_product(xi, v);
                         }

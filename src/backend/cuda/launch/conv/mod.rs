@@ -47,10 +47,10 @@ struct Params {
     steps_per_split: i32,
     whole: i32,
     rest: i32,
-    groups: i32,
-    unused: i32,
     by_image: FastDiv,
     by_row: FastDiv,
+    groups: i32,
+    unused: i32,
 }
 
 /// Twin of `ReduceParams`.
@@ -200,10 +200,10 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         steps_per_split: 0,
         whole: 0,
         rest: 0,
-        groups: int(s.groups)?,
-        unused: 0,
         by_image: FastDiv::new(grid_h * grid_w),
         by_row: FastDiv::new(grid_w),
+        groups: int(s.groups)?,
+        unused: 0,
     };
     let small = Small::of(b.precision, role, &s).filter(|_| vector && tile.filter == Width::F32);
     if let Some(small) = small {
