@@ -77,7 +77,7 @@ fn milliseconds(
     [side, ci, co, kernel, stride]: [usize; 5],
     role: Role,
 ) -> Result<f64> {
-    let geometry = Geometry { stride, pad: kernel / 2 };
+    let geometry = Geometry { stride, pad: kernel / 2, groups: 1 };
     let out = (side + 2 * geometry.pad - kernel) / stride + 1;
     let (a, b, c): (Shape, Shape, Shape) =
         ([BATCH, side, side, ci].into(), [kernel, kernel, ci, co].into(), [BATCH, out, out, co].into());

@@ -13,8 +13,18 @@ use metatape::program::ConvShape;
 use metatape::tape::Role;
 
 fn convolutions(bench: &mut Criterion) {
-    let shape =
-        |hw, ci, k, co, stride, pad| ConvShape { n: 100, h: hw, w: hw, ci, kh: k, kw: k, co, stride, pad };
+    let shape = |hw, ci, k, co, stride, pad| ConvShape {
+        n: 100,
+        h: hw,
+        w: hw,
+        ci,
+        kh: k,
+        kw: k,
+        co,
+        stride,
+        pad,
+        groups: 1,
+    };
     for (name, s) in [
         ("resnet-3-16-at-32", shape(32, 3, 3, 16, 1, 1)),
         ("resnet-16-16-at-32", shape(32, 16, 3, 16, 1, 1)),

@@ -75,8 +75,18 @@ fn main() {
 }
 
 fn shapes() -> Vec<(&'static str, ConvShape)> {
-    let shape =
-        |n, hw, ci, k, co, stride, pad| ConvShape { n, h: hw, w: hw, ci, kh: k, kw: k, co, stride, pad };
+    let shape = |n, hw, ci, k, co, stride, pad| ConvShape {
+        n,
+        h: hw,
+        w: hw,
+        ci,
+        kh: k,
+        kw: k,
+        co,
+        stride,
+        pad,
+        groups: 1,
+    };
     vec![
         ("resnet 3->16 @32", shape(100, 32, 3, 3, 16, 1, 1)),
         ("resnet 16->16 @32", shape(100, 32, 16, 3, 16, 1, 1)),
@@ -90,6 +100,9 @@ fn shapes() -> Vec<(&'static str, ConvShape)> {
         ("wrn 320->320 @16 n=20", shape(20, 16, 320, 3, 320, 1, 1)),
         ("wrn 640->640 @8 n=40", shape(40, 8, 640, 3, 640, 1, 1)),
         ("wrn 160->320 1x1 @32 /2", shape(20, 32, 160, 1, 320, 2, 0)),
+        ("64->64 @32 depthwise", ConvShape { groups: 64, ..shape(100, 32, 64, 3, 64, 1, 1) }),
+        ("64->64 @32 in 8 groups", ConvShape { groups: 8, ..shape(100, 32, 64, 3, 64, 1, 1) }),
+        ("64->64 @32", shape(100, 32, 64, 3, 64, 1, 1)),
     ]
 }
 

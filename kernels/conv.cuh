@@ -1,6 +1,6 @@
 // Convolution as one trilinear form, each role an implicit matrix product over NHWC: no patch matrix is ever in device memory.
 //
-//     y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]        (zero outside the image)
+//     y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]        (zero outside the image; i of o's group)
 //
 //  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i), in an order of its own
 //  - data gradient:   x [m = (n,h,w), i]  = Σ_k Y[m, k] · w[tap, i, o],   k = (tap,o): a gather as well, so no sum has two writers. With stride s the
@@ -37,6 +37,19 @@ struct ConvParams {
     /// Forward and data gradient where blocks are in one row (`IN_ROW`): how many of the tile's rows come first, and how many rows each of the others has.
     i32 whole, rest;
     FastDiv by_image, by_row;
+    /// Groups of channels: `channels` and `columns` are one's, memory has all of them side by side.
+    i32 groups, unused;
+};
+
+/// The group that a block computes: where its channels and columns are in lines of memory, and how long those are. The group runs fastest in blockIdx.z;
+/// `z` is what else that counts. Nothing is kept, so that without groups nothing of this is left.
+template <bool GROUPED> struct GroupOf {
+    const ConvParams& p;
+    __device__ __forceinline__ u32 z() const { return GROUPED ? blockIdx.z / u32(p.groups) : blockIdx.z; }
+    __device__ __forceinline__ i32 channel() const { return GROUPED ? i32(blockIdx.z) % p.groups * p.channels : 0; }
+    __device__ __forceinline__ i32 column() const { return GROUPED ? i32(blockIdx.z) % p.groups * p.columns : 0; }
+    __device__ __forceinline__ i32 channels() const { return GROUPED ? p.channels * p.groups : p.channels; }
+    __device__ __forceinline__ i32 columns() const { return GROUPED ? p.columns * p.groups : p.columns; }
 };
 
 /// Copies V entries, or zeros. NEAR: the neighbouring taps read them again soon.
@@ -309,16 +322,17 @@ template <bool VECTOR, class T, int W> __device__ __forceinline__ void write_ent
 }
 
 /// Rows of the product that are pixels: of the whole grid, or of one class of it.
-template <bool VECTOR> struct PutPixels {
+template <bool VECTOR, bool GROUPED> struct PutPixels {
     const ConvParams& p;
     i32 m0, n0, rows, class_h, class_w, y0, x0, step;
 
     __device__ __forceinline__ long long row(int m) const {
+        GroupOf<GROUPED> group{p};
         i32 at = m0 + m;
         if (at >= rows) return -1;
-        if (step == 1) return (long long)at * p.columns;
+        if (step == 1) return (long long)at * group.columns() + group.column();
         i32 line = at / class_w, x = at - line * class_w, image = line / class_h, y = line - image * class_h;
-        return (((long long)image * p.grid_h + y * step + y0) * p.grid_w + x * step + x0) * p.columns;
+        return (((long long)image * p.grid_h + y * step + y0) * p.grid_w + x * step + x0) * group.columns() + group.column();
     }
     /// Results in bf16 may be written eight at once, rounded already, by who has added what `old` gives: what is there, or zeros.
     __device__ __forceinline__ bool half() const { return p.out_half; }
@@ -350,13 +364,14 @@ template <i32 PART> __device__ __forceinline__ i32 weight_entry(const ConvParams
 }
 
 /// Rows of the product that are entries of a weight; each split has a matrix of its own.
-template <bool VECTOR, i32 PART> struct PutWeights {
+template <bool VECTOR, i32 PART, bool GROUPED> struct PutWeights {
     const ConvParams& p;
     i32 m0, n0, rows;
 
     __device__ __forceinline__ long long row(int m) const {
+        GroupOf<GROUPED> group{p};
         i32 at = m0 + m;
-        return at < rows ? ((long long)blockIdx.z * rows + weight_entry<PART>(p, at)) * p.columns : -1;
+        return at < rows ? ((long long)group.z() * rows + weight_entry<PART>(p, at)) * group.columns() + group.column() : -1;
     }
     __device__ __forceinline__ bool half() const { return false; }
     __device__ __forceinline__ Vec<u32, 4> old(long long, int) const { return {}; }

@@ -31,6 +31,7 @@ WEIGHT_GRADIENT_KERNEL(144x32, W144x32, true)
 WEIGHT_GRADIENT_KERNEL(144x64, W144x64, true)
 WEIGHT_GRADIENT_KERNEL(128x160, T128x160, true)
 WEIGHT_GRADIENT_KERNEL(odd, OddWeights, false)
+GROUPED_KERNELS(Odd, OddWeights)
 
 // Pixels in shared memory; the numbers are channels of the source and columns of a block.
 SMALL_KERNELS(correlate, bf16, true)

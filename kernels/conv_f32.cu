@@ -23,6 +23,7 @@ WEIGHT_GRADIENT_KERNEL(128x32, T128x32, true)
 WEIGHT_GRADIENT_KERNEL(64x64, T64x64, true)
 WEIGHT_GRADIENT_KERNEL(128x160, T128x160, true)
 WEIGHT_GRADIENT_KERNEL(odd, T64x32, false)
+GROUPED_KERNELS(T64x32, T64x32)
 
 // Pixels in shared memory; the numbers are channels of the source and columns of a block.
 SMALL_KERNELS(correlate_f32, float, false)

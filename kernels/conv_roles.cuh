@@ -28,15 +28,15 @@ struct Cursor {
 };
 
 /// Copies this thread's part of BK lines of a matrix into a tile by columns, from column `n0` on. A thread stays in its line of the tile, which is line
-/// `at` of the matrix if there is one.
+/// `at` of the matrix if there is one; lines are `pitch` apart.
 template <class Math, class Tile, int V, class T>
-__device__ __forceinline__ void fill_line(T* tile, const T* matrix, i32 at, bool there, i32 n0, i32 columns) {
+__device__ __forceinline__ void fill_line(T* tile, const T* matrix, i32 at, bool there, i32 n0, i32 columns, i32 pitch) {
     constexpr int LANES = Math::THREADS / Math::BK, CHUNKS = Math::BN / V;
     static_assert(Math::THREADS % Math::BK == 0, "as many threads for each line");
     int line, lane;
     Tile::template share<LANES>(line, lane);
     i32 column = n0 + lane * V;
-    const T* from = matrix + (at * columns + column);
+    const T* from = matrix + (at * pitch + column);
 #pragma unroll
     for (int c = 0; c < (CHUNKS + LANES - 1) / LANES; c++) {
         if (CHUNKS % LANES != 0 && lane + c * LANES >= CHUNKS) break;
@@ -46,7 +46,7 @@ __device__ __forceinline__ void fill_line(T* tile, const T* matrix, i32 at, bool
 
 // Forward and data gradient: rows are pixels of a grid, the reduction runs over taps and the source's channels. TRANSPOSED: data gradient.
 // VECTOR: channels and columns come in whole aligned vectors of 16 bytes.
-template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ void correlate(const ConvParams& p) {
+template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __device__ __forceinline__ void correlate(const ConvParams& p) {
     using S = typename Math::Source;
     using O = typename Math::Other;
     constexpr int VA = VECTOR ? 16 / int(sizeof(S)) : 1, VB = VECTOR ? 16 / int(sizeof(O)) : 1;
@@ -56,8 +56,9 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
     SHARED_MEMORY(shared);
 
     // The class of pixels: those that are (y0, x0) modulo `step`, and the taps (tap_y + step·a, tap_x + step·b) that reach them.
+    GroupOf<GROUPED> group{p};
     i32 step = TRANSPOSED ? p.stride : 1;
-    i32 y0 = i32(blockIdx.z) / step, x0 = i32(blockIdx.z) - y0 * step;
+    i32 y0 = i32(group.z()) / step, x0 = i32(group.z()) - y0 * step;
     i32 tap_y = TRANSPOSED ? (y0 + p.pad) % step : 0, tap_x = TRANSPOSED ? (x0 + p.pad) % step : 0;
     i32 taps_y = (p.kernel_h - tap_y + step - 1) / step, taps_x = (p.kernel_w - tap_x + step - 1) / step;
     i32 class_h = (p.grid_h - y0 + step - 1) / step, class_w = (p.grid_w - x0 + step - 1) / step;
@@ -75,8 +76,8 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
     if (m0 >= rows) return; // the whole block: classes differ in size
     if (taps_y <= 0 || taps_x <= 0) taps_y = 0, taps_x = 1;
     i32 steps = (taps_y * taps_x * p.channels + BK - 1) / BK;
-    const S* source = reinterpret_cast<const S*>(p.source);
-    const O* weights = reinterpret_cast<const O*>(p.other);
+    const S* source = reinterpret_cast<const S*>(p.source) + group.channel();
+    const O* weights = reinterpret_cast<const O*>(p.other) + (TRANSPOSED ? group.channel() : group.column());
 
     // Source pixels of this thread's rows at tap (0, 0), which may lie outside of the image. An offset of what is not there may be anything: it is
     // not read.
@@ -96,7 +97,7 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
         // Forward: p·s − pad. Data gradient: y0 + pad − tap_y is a multiple of the step.
         sy[r] = TRANSPOSED ? y + (y0 + p.pad - tap_y) / step : y * p.stride - p.pad;
         sx[r] = TRANSPOSED ? x + (x0 + p.pad - tap_x) / step : x * p.stride - p.pad;
-        pixel[r] = ((n * p.source_h + sy[r]) * p.source_w + sx[r]) * p.channels;
+        pixel[r] = ((n * p.source_h + sy[r]) * p.source_w + sx[r]) * group.channels();
         if (m >= rows) sy[r] = -(1 << 30);
     }
     // Where channels are many, all taps of a part of the channels come one after another: they read nearly the same pixels, which the first-level cache
@@ -143,7 +144,7 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
         O* b = reinterpret_cast<O*>(stage + TileA::BYTES);
         i32 dy = TRANSPOSED ? -at_a.a : at_a.a, dx = TRANSPOSED ? -at_a.b : at_a.b;
         bool tap = exists(at_a);
-        i32 ahead = (dy * p.source_w + dx) * p.channels + at_a.channel;
+        i32 ahead = (dy * p.source_w + dx) * group.channels() + at_a.channel;
 #pragma unroll
         for (int r = 0; r < ROWS_A; r++) {
             int line = line_a + r * LINES_A;
@@ -154,18 +155,18 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
         if constexpr (TRANSPOSED) {
             bool reached = exists(at_b);
             i32 tap_at = (tap_y + step * at_b.a) * p.kernel_w + tap_x + step * at_b.b, n = n0 + line_b;
-            i32 from = (tap_at * p.columns + n) * p.channels + at_b.channel;
+            i32 from = (tap_at * p.columns + n) * group.channels() + at_b.channel;
 #pragma unroll
             for (int r = 0; r < (BN + LINES_B - 1) / LINES_B; r++) {
                 if (BN % LINES_B != 0 && line_b + r * LINES_B >= BN) break;
-                fill<O, VB, false>(b + TileB::place(line_b + r * LINES_B, column_b), weights + (from + r * LINES_B * p.channels),
+                fill<O, VB, false>(b + TileB::place(line_b + r * LINES_B, column_b), weights + (from + r * LINES_B * group.channels()),
                                    reached && n + r * LINES_B < p.columns);
             }
         } else if constexpr (APART) {
-            fill_line<Math, TileB, VB>(b, weights, (at_b.a * taps_x + at_b.b) * p.channels + at_b.channel, exists(at_b), n0, p.columns);
+            fill_line<Math, TileB, VB>(b, weights, (at_b.a * taps_x + at_b.b) * p.channels + at_b.channel, exists(at_b), n0, p.columns, group.columns());
         } else {
             i32 k = line_k + (by_taps ? (at_a.a * taps_x + at_a.b) * p.channels + at_a.channel - column_a : k0);
-            fill_line<Math, TileB, VB>(b, weights, k, k < k_end, n0, p.columns);
+            fill_line<Math, TileB, VB>(b, weights, k, k < k_end, n0, p.columns, group.columns());
             k0 += BK;
         }
         advance(at_a);
@@ -174,11 +175,11 @@ template <class Math, bool TRANSPOSED, bool VECTOR> __device__ __forceinline__ v
     Math math;
     if constexpr (Math::IN_ROW) math.rows = rows - m0;
     pipeline<TileA, TileB>(math, shared, steps, load);
-    math.template results<TileA, TileB>(PutPixels<VECTOR>{p, m0, n0, rows, class_h, class_w, y0, x0, step});
+    math.template results<TileA, TileB>(PutPixels<VECTOR, GROUPED>{p, m0, n0, rows, class_h, class_w, y0, x0, step});
 }
 
 // Weight gradient: the reduction runs over y's pixels.
-template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradient(const ConvParams& p) {
+template <class Math, bool VECTOR, bool GROUPED = false> __device__ __forceinline__ void weight_gradient(const ConvParams& p) {
     using S = typename Math::Source;
     using O = typename Math::Other;
     constexpr int VA = VECTOR ? 16 / int(sizeof(S)) : 1, VB = VECTOR ? 16 / int(sizeof(O)) : 1;
@@ -189,10 +190,11 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
 
     i32 rows = p.kernel_h * p.kernel_w * p.channels, pixels = p.n * p.grid_h * p.grid_w;
     i32 m0 = i32(blockIdx.x) * BM, n0 = i32(blockIdx.y) * BN;
-    i32 all = (pixels + BK - 1) / BK, first = min(i32(blockIdx.z) * p.steps_per_split, all);
+    GroupOf<GROUPED> group{p};
+    i32 all = (pixels + BK - 1) / BK, first = min(i32(group.z()) * p.steps_per_split, all);
     i32 steps = min(p.steps_per_split, all - first);
-    const S* source = reinterpret_cast<const S*>(p.source);
-    const O* other = reinterpret_cast<const O*>(p.other);
+    const S* source = reinterpret_cast<const S*>(p.source) + group.channel();
+    const O* other = reinterpret_cast<const O*>(p.other) + group.column();
 
     // Chunks of the gathered tile, [BK pixels][BM]: a thread stays in its line, so that a step is one pixel to it; taps and channels of its
     // chunks stay.
@@ -206,7 +208,7 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
         i32 m = m0 + (lane + c * LANES) * VA, entry = weight_entry<Math::WEIGHTS_PART>(p, m), tap = entry / p.channels, a = tap / p.kernel_w;
         dx[c] = tap - a * p.kernel_w - p.pad;
         dy[c] = m < rows ? a - p.pad : -(1 << 30);
-        ahead[c] = ((a - p.pad) * p.source_w + dx[c]) * p.channels + entry - tap * p.channels;
+        ahead[c] = ((a - p.pad) * p.source_w + dx[c]) * group.channels() + entry - tap * p.channels;
     }
     int line_b, lane_b;
     TileB::template share<LANES>(line_b, lane_b);
@@ -218,7 +220,7 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
         u32 in_image, x;
         u32 n = p.by_image.split(u32(at), in_image), y = p.by_row.split(in_image, x);
         i32 sy = i32(y) * p.stride, sx = i32(x) * p.stride;
-        i32 here = ((i32(n) * p.source_h + sy) * p.source_w + sx) * p.channels;
+        i32 here = ((i32(n) * p.source_h + sy) * p.source_w + sx) * group.channels();
 #pragma unroll
         for (int c = 0; c < EACH_A; c++) {
             if (CA % LANES != 0 && lane + c * LANES >= CA) break;
@@ -226,13 +228,13 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
             fill<S, VA, true>(a + TileA::place((lane + c * LANES) * VA, line), source + (here + ahead[c]), valid);
         }
         i32 at_b = at - line + line_b;
-        fill_line<Math, TileB, VB>(b, other, at_b, at_b < pixels, n0, p.columns);
+        fill_line<Math, TileB, VB>(b, other, at_b, at_b < pixels, n0, p.columns, group.columns());
         at += BK;
     };
     Math math;
     if constexpr (Math::IN_ROW) math.rows = rows - m0;
     pipeline<TileA, TileB>(math, shared, steps, load);
-    math.template results<TileA, TileB>(PutWeights<VECTOR, Math::WEIGHTS_PART>{p, m0, n0, rows});
+    math.template results<TileA, TileB>(PutWeights<VECTOR, Math::WEIGHTS_PART, GROUPED>{p, m0, n0, rows});
 }
 
 // ---- kernels of one precision ------------------------------------------------------------------------------------------------
@@ -244,3 +246,8 @@ template <class Math, bool VECTOR> __device__ __forceinline__ void weight_gradie
     CONV_KERNEL(forward_##TILE, MATH, (correlate<MATH, false, VECTOR>(p)))                        \
     CONV_KERNEL(data_gradient_##TILE, MATH, (correlate<MATH, true, VECTOR>(p)))
 #define WEIGHT_GRADIENT_KERNEL(TILE, MATH, VECTOR) CONV_KERNEL(weight_gradient_##TILE, MATH, (weight_gradient<MATH, VECTOR>(p)))
+// As `odd`, in groups of channels.
+#define GROUPED_KERNELS(MATH, WEIGHTS)                                                            \
+    CONV_KERNEL(forward_grouped, MATH, (correlate<MATH, false, false, true>(p)))                  \
+    CONV_KERNEL(data_gradient_grouped, MATH, (correlate<MATH, true, false, true>(p)))             \
+    CONV_KERNEL(weight_gradient_grouped, WEIGHTS, (weight_gradient<WEIGHTS, false, true>(p)))

@@ -64,11 +64,11 @@ fn convolutional_step() -> Tape {
     let w2 = state(t, "conv2", &[3, 3, 8, 16]);
     let scale = state(t, "scale", &[16]);
     let bias = state(t, "bias", &[16]);
-    let y = t.conv(x, w1, Geometry { stride: 1, pad: 2 }).unwrap();
+    let y = t.conv(x, w1, Geometry { stride: 1, pad: 2, groups: 1 }).unwrap();
     let y = t.add_bias(y, b1).unwrap();
     let y = t.relu(y).unwrap();
     let pooled = t.max_pool(y, Window { size: 2, stride: 2 }).unwrap();
-    let y = t.conv(pooled, w2, Geometry { stride: 2, pad: 1 }).unwrap();
+    let y = t.conv(pooled, w2, Geometry { stride: 2, pad: 1, groups: 1 }).unwrap();
     let (mean, variance) = t.moments(y).unwrap();
     let xhat = t.normalise(y, 1e-5).unwrap();
     let shape = t.shape(y).clone();

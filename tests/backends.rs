@@ -43,7 +43,7 @@ impl Identities {
             let shape = Shape::from([1, 1, c, c]);
             tape.input(&format!("x{}", values.len() - 1), metatape::tape::Kind::Float, shape).unwrap()
         });
-        tape.conv(image, weight, Geometry { stride: 1, pad: 0 }).unwrap()
+        tape.conv(image, weight, Geometry { stride: 1, pad: 0, groups: 1 }).unwrap()
     }
 }
 

@@ -10,7 +10,7 @@ use metatape::backend::cuda::Precision;
 use metatape::program::{Backend, Options, Session, Values};
 use metatape::tape::{Form, Geometry, Kind, Role, Shape, Tape, Var};
 
-/// x `[n,h,w,ci]`, w `[k,k,ci,co]`.
+/// x `[n,h,w,ci]`, w `[k,k,ci/groups,co]`.
 #[derive(Clone, Copy, Debug)]
 struct Conv {
     n: usize,
@@ -21,10 +21,15 @@ struct Conv {
     co: usize,
     stride: usize,
     pad: usize,
+    groups: usize,
 }
 
 const fn conv([n, h, w, ci]: [usize; 4], [k, co]: [usize; 2], stride: usize, pad: usize) -> Conv {
-    Conv { n, h, w, ci, k, co, stride, pad }
+    Conv { n, h, w, ci, k, co, stride, pad, groups: 1 }
+}
+
+const fn grouped(groups: usize, conv: Conv) -> Conv {
+    Conv { groups, ..conv }
 }
 
 /// All three roles: the layers of ResNet-32 and WRN-28-10 with few pixels, sums over pixels in
@@ -58,6 +63,22 @@ const BORDERED: [Conv; 13] = [
     conv([2, 8, 16, 16], [3, 32], 2, 1),
     conv([3, 7, 5, 32], [3, 64], 2, 1),
     conv([1, 37, 3, 32], [3, 32], 2, 1),
+];
+
+/// All three roles in groups: depthwise, with two outputs of a channel, and groups of 2, 3, 4, 5 and
+/// 8 channels that no tile divides; one that without groups would stay in shared memory; more
+/// outputs of a group than a tile is wide; sums over pixels in several parts, by two.
+const GROUPED: [Conv; 10] = [
+    grouped(16, conv([2, 9, 8, 16], [3, 16], 1, 1)),
+    grouped(37, conv([1, 7, 6, 37], [5, 37], 2, 2)),
+    grouped(6, conv([3, 5, 6, 6], [3, 12], 2, 1)),
+    grouped(4, conv([1, 6, 5, 8], [3, 12], 1, 0)),
+    grouped(3, conv([2, 7, 5, 9], [2, 6], 3, 1)),
+    grouped(2, conv([1, 8, 8, 8], [1, 10], 2, 0)),
+    grouped(3, conv([1, 5, 7, 15], [3, 3], 1, 1)),
+    grouped(2, conv([2, 8, 8, 16], [3, 16], 1, 1)),
+    grouped(2, conv([1, 9, 9, 10], [3, 140], 1, 1)),
+    grouped(4, conv([40, 9, 9, 16], [3, 32], 2, 1)),
 ];
 
 /// So many pixels that large tiles keep all processors at work, as wide as each of those tiles in
@@ -134,11 +155,14 @@ fn input(t: &mut Tape, name: &str, shape: &Shape) -> Result<Var> {
 
 /// Each of the roles alone and, if wanted, added to another product.
 fn record(c: Conv, roles: &[Role], how: How) -> Result<Tape> {
-    let geometry = Geometry { stride: c.stride, pad: c.pad };
+    let geometry = Geometry { stride: c.stride, pad: c.pad, groups: c.groups };
     let form = Form::Conv(geometry);
     let out = |e: usize| (e + 2 * c.pad - c.k) / c.stride + 1;
-    let shapes: [Shape; 3] =
-        [[c.n, c.h, c.w, c.ci].into(), [c.k, c.k, c.ci, c.co].into(), [c.n, out(c.h), out(c.w), c.co].into()];
+    let shapes: [Shape; 3] = [
+        [c.n, c.h, c.w, c.ci].into(),
+        [c.k, c.k, c.ci / c.groups, c.co].into(),
+        [c.n, out(c.h), out(c.w), c.co].into(),
+    ];
     let mut t = Tape::new();
     let mut tensors = Vec::new();
     for i in 0..2 {
@@ -198,7 +222,7 @@ fn hold(findings: &mut Findings, c: Conv, roles: &[Role], fuse: bool, how: How, 
 
 fn hold_all(findings: &mut Findings, precision: Precision, machines: fn(Precision) -> Vec<Machine>) {
     let one = || machines(precision).into_iter().take(1).collect();
-    for c in SMALL {
+    for c in SMALL.into_iter().chain(GROUPED) {
         for fuse in [true, false] {
             let how = How { added: true, ..How::default() };
             hold(findings, c, &[Role::C, Role::A, Role::B], fuse, how, machines(precision));

@@ -294,7 +294,7 @@ fn odd_numbers(t: &mut Tape) -> Result<()> {
 /// every kernel that meets images. Numbers are few and whole, so that bf16 rounds nothing that a
 /// maximum or a mask hangs on.
 fn activations(t: &mut Tape) -> Result<()> {
-    let (shape, geometry) = ([3, 10, 8, 8], Geometry { stride: 1, pad: 0 });
+    let (shape, geometry) = ([3, 10, 8, 8], Geometry { stride: 1, pad: 0, groups: 1 });
     let identity = t.input("identity", Kind::Float, [1, 1, 8, 8])?;
     let (x, v) = (input(t, "few x", shape)?, input(t, "few v", shape)?);
     let (x, v) = (t.conv(x, identity, geometry)?, t.conv(v, identity, geometry)?);

@@ -31,7 +31,7 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn kernels_allocate_nothing() {
-    let s = ConvShape { n: 64, h: 8, w: 8, ci: 16, kh: 3, kw: 3, co: 16, stride: 2, pad: 1 };
+    let s = ConvShape { n: 64, h: 8, w: 8, ci: 16, kh: 3, kw: 3, co: 16, stride: 2, pad: 1, groups: 1 };
     let (mut x, mut w, mut y) = (vec![0.5f32; s.x_len()], vec![0.5f32; s.w_len()], vec![0.5f32; s.y_len()]);
     let roles = [Role::A, Role::B, Role::C];
     let mut ws = vec![0f32; roles.iter().map(|r| workspace_len::<f32>(&s, *r)).max().unwrap()];

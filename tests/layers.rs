@@ -18,7 +18,7 @@ use metatape::nn::{
     Filters, Forward, Normalisation, Params, SharedModel, WeightNet, WeightNetInit, feed_dropout,
 };
 use metatape::program::{Options, Session, Values};
-use metatape::tape::{Init, Kind, Tape, Var};
+use metatape::tape::{Geometry, Init, Kind, Tape, Var};
 use metatape::train::values::Precision;
 use metatape::train::{Config, Learner, Method, Prepared, Walk};
 use safetensors::SafeTensors;
@@ -44,6 +44,11 @@ fn layers() -> Vec<(String, Layer)> {
         let filters = Filters::same(5, 1).stride(stride);
         let layer: Layer = Box::new(move |f, x| f.conv("layer", x, filters, Init::Constant(0.0)));
         all.push((format!("conv 1x1 {stride}"), layer));
+    }
+    for (groups, size, stride, out) in [(2, 3, 1, 8), (3, 1, 2, 3), (6, 3, 1, 6), (6, 3, 2, 12)] {
+        let filters = Filters::same(out, size).stride(stride).groups(groups);
+        let layer: Layer = Box::new(move |f, x| f.conv("layer", x, filters, Init::Constant(0.0)));
+        all.push((format!("conv {size}x{size} {stride} groups {groups}"), layer));
     }
     all
 }
@@ -105,7 +110,7 @@ fn layers_are_pytorchs() {
     }
     // y, and first and second of each target, in two modes: five norms with three targets, the rest
     // with one and two.
-    assert_eq!(compared, 2 * (5 * 7 + 3 + 2 * 5));
+    assert_eq!(compared, 2 * (5 * 7 + 3 + 6 * 5));
     println!("largest error {worst:.1e}");
 }
 
@@ -114,7 +119,20 @@ fn what_layers_cannot_take_is_an_error_that_says_why() {
     let (mut tape, mut params) = (Tape::new(), Params::classifier());
     let x = tape.input("x", Kind::Float, [2, 5, 6, 4]).unwrap();
     let f = &mut Forward::new(&mut tape, &mut params, Normalisation::Batch);
-    let cases: [(Result<Var>, &str); 9] = [
+    let grouped = |groups, out| (Filters::same(out, 3).groups(groups), Init::Constant(0.0));
+    let mut conv = |layer: &str, (filters, init)| f.conv(layer, x, filters, init);
+    let convolutions = [conv("e", grouped(3, 6)), conv("f", grouped(4, 6)), conv("g", grouped(0, 4))];
+    let w = f.tape.input("w", Kind::Float, [3, 3, 4, 4]).unwrap();
+    let geometry = Geometry { stride: 1, pad: 1, groups: 2 };
+    let [three, four, none] = convolutions;
+    let cases: [(Result<Var>, &str); 13] = [
+        (three, "conv: 3 groups must divide A's 4 channels and B's 6 outputs"),
+        (four, "conv: 4 groups must divide A's 4 channels and B's 6 outputs"),
+        (none, "conv: 0 groups must divide"),
+        (
+            f.tape.conv(x, w, geometry),
+            "a channel in for each 2 of A's, got A [2, 5, 6, 4] and B [3, 3, 4, 4]",
+        ),
         (f.tape.avg_pool(x, 2), "multiples of 2, got [2, 5, 6, 4]"),
         (f.tape.avg_pool(x, 0), "multiples of 0"),
         (f.layer_norm("a", x, 0), "the last 0 axes"),

@@ -114,6 +114,7 @@ fn by_hand(bench: &mut Bench, rng: &mut Pcg64) -> Vec<LinearMap> {
     let (n, h, w, c, o) = (dims(1, 3), dims(3, 8), dims(3, 8), dims(1, 9), dims(1, 9));
     let image: Shape = [n, h, w, c].into();
     let (window, stride, pad) = (Window { size: dims(1, 3), stride: dims(1, 3) }, dims(1, 3), dims(0, 2));
+    let groups = dims(1, 3);
     let how = Strided { stride: dims(1, 3), before: dims(0, 3), after: dims(0, 3) };
     let (from, row) = (dims(0, 3), dims(0, 2));
     let to = dims(from, 4);
@@ -165,8 +166,12 @@ fn by_hand(bench: &mut Bench, rng: &mut Pcg64) -> Vec<LinearMap> {
     let forms = [
         (Form::Gemm, [[n, c].into(), [c, o].into(), [n, o].into()]),
         (
-            Form::Conv(Geometry { stride, pad }),
-            [image.clone(), [kernel, kernel, c, o].into(), [n, out(h), out(w), o].into()],
+            Form::Conv(Geometry { stride, pad, groups }),
+            [
+                [n, h, w, groups * c].into(),
+                [kernel, kernel, c, groups * o].into(),
+                [n, out(h), out(w), groups * o].into(),
+            ],
         ),
     ];
     for (form, shapes) in forms {

@@ -46,17 +46,37 @@ pub struct Filters {
     pub stride: usize,
     /// Zeros on each side.
     pub pad: usize,
+    /// Groups of neighbouring channels, as many of the input as of the output, between which
+    /// nothing is mixed. 1: every output reads all of the input.
+    pub groups: usize,
 }
 
 impl Filters {
     /// Filters of odd size with as many zeros around as keep the image's extents.
     pub fn same(out: usize, size: usize) -> Filters {
-        Filters { out, size, stride: 1, pad: size / 2 }
+        Filters { out, size, stride: 1, pad: size / 2, groups: 1 }
     }
 
     /// The same with another stride.
     pub fn stride(self, stride: usize) -> Filters {
         Filters { stride, ..self }
+    }
+
+    /// The same in groups of channels (PyTorch's `groups`); in as many as the input has channels, a
+    /// depthwise convolution. Both numbers of channels must be multiples of it.
+    pub fn groups(self, groups: usize) -> Filters {
+        Filters { groups, ..self }
+    }
+
+    /// Numbers that an output is summed over, on an input of so many channels: the fan-in that
+    /// [`Init::kaiming`] and [`Init::torch`] want.
+    pub fn fan_in(self, channels: usize) -> usize {
+        self.size * self.size * self.of_group(channels)
+    }
+
+    /// Channels that a filter reads.
+    fn of_group(self, channels: usize) -> usize {
+        channels.checked_div(self.groups).unwrap_or(0)
     }
 }
 
@@ -141,15 +161,17 @@ impl<'a> Forward<'a> {
         self.tape.linear(x, w, b)
     }
 
-    /// Convolution without bias, `x` `[n,h,w,i]`, result `[n,h′,w′,out]`.
+    /// Convolution without bias, `x` `[n,h,w,i]`, result `[n,h′,w′,out]`, weights
+    /// `[size,size,i/groups,out]`.
     ///
     /// # Errors
-    /// Those of [`Forward::param`], and for images that the filters do not fit.
+    /// Those of [`Forward::param`], for images that the filters do not fit, and for channels that
+    /// the groups do not divide.
     pub fn conv(&mut self, layer: &str, x: Var, filters: Filters, init: Init) -> Result<Var> {
-        let Filters { out, size, stride, pad } = filters;
-        let shape = [size, size, self.channels(x), out];
+        let Filters { out, size, stride, pad, groups } = filters;
+        let shape = [size, size, filters.of_group(self.channels(x)), out];
         let w = self.param(&format!("{layer}.weight"), shape, init)?;
-        self.tape.conv(x, w, Geometry { stride, pad })
+        self.tape.conv(x, w, Geometry { stride, pad, groups })
     }
 
     /// Adds `<layer>.bias` `[c]` along the last axis of `x`.

@@ -21,8 +21,9 @@ impl Model for LeNet {
         let mut x = x;
         for (layer, out) in ["conv1", "conv2"].into_iter().zip(self.channels) {
             let channels = f.tape.shape(x).last().copied().unwrap_or(1);
-            let init = Init::torch(25 * channels);
-            x = f.conv(layer, x, Filters::same(out, 5), init.clone())?;
+            let filters = Filters::same(out, 5);
+            let init = Init::torch(filters.fan_in(channels));
+            x = f.conv(layer, x, filters, init.clone())?;
             x = f.bias(layer, x, init)?;
             x = f.tape.relu(x)?;
             x = f.tape.max_pool(x, POOL)?;

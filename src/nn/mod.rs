@@ -44,6 +44,8 @@
 //!     let h = f.conv("conv", x, Filters::same(8, 3), Init::kaiming(9))?; // [n, 8, 8, 8]
 //!     let h = f.group_norm("groups", h, 4)?;
 //!     let h = f.tape.relu(h)?;
+//!     let depthwise = Filters::same(8, 3).groups(8); // of each channel alone: [n, 8, 8, 8]
+//!     let h = f.conv("depthwise", h, depthwise, Init::kaiming(depthwise.fan_in(8)))?;
 //!     let h = f.conv("mix", h, Filters::same(16, 1), Init::kaiming(8))?; // 1×1: [n, 8, 8, 16]
 //!     let h = f.tape.avg_pool(h, 2)?; // [n, 4, 4, 16]
 //!     let h = f.layer_norm("layer", h, 1)?;

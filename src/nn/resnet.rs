@@ -33,8 +33,9 @@ impl Model for ResNet {
 }
 
 fn conv(f: &mut Forward, layer: &str, x: Var, out: usize, stride: usize) -> Result<Var> {
-    let fan_in = 9 * f.tape.shape(x).last().copied().unwrap_or(1);
-    f.conv(layer, x, Filters::same(out, 3).stride(stride), Init::kaiming(fan_in))
+    let channels = f.tape.shape(x).last().copied().unwrap_or(1);
+    let filters = Filters::same(out, 3).stride(stride);
+    f.conv(layer, x, filters, Init::kaiming(filters.fan_in(channels)))
 }
 
 fn basic_block(f: &mut Forward, name: &str, x: Var, out: usize, stride: usize) -> Result<Var> {

@@ -1,6 +1,7 @@
 //! The shapes of a convolution.
 
-/// Shapes of one convolution: x `[n,h,w,ci]` (NHWC), w `[kh,kw,ci,co]` (HWIO), y `[n,oh,ow,co]`.
+/// Shapes of one convolution: x `[n,h,w,ci]` (NHWC), w `[kh,kw,ci/groups,co]` (HWIO), y
+/// `[n,oh,ow,co]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvShape {
     /// Images.
@@ -21,6 +22,8 @@ pub struct ConvShape {
     pub stride: usize,
     /// Rows and columns of zeros around the image on every side.
     pub pad: usize,
+    /// Groups of neighbouring channels, each with weights of its own; it divides `ci` and `co`.
+    pub groups: usize,
 }
 
 impl ConvShape {
@@ -38,7 +41,7 @@ impl ConvShape {
     }
     /// Numbers in w.
     pub fn w_len(&self) -> usize {
-        self.kh * self.kw * self.ci * self.co
+        self.kh * self.kw * self.ci / self.groups * self.co
     }
     /// Numbers in y.
     pub fn y_len(&self) -> usize {
@@ -46,7 +49,7 @@ impl ConvShape {
     }
     /// Floating-point operations of any one role, products with padding counted too.
     pub fn flops(&self) -> usize {
-        2 * self.y_len() * self.kh * self.kw * self.ci
+        2 * self.y_len() * self.kh * self.kw * self.ci / self.groups
     }
     /// Whether a role's output or the other two arguments are empty, so that there is nothing to
     /// multiply.

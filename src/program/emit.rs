@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::conv_shape::ConvShape;
 use super::fuse::{Units, through, work};
 use super::kernel::{Dims, Function, Group, Kernel, Operand, Outcome, Step};
-use crate::tape::{Form, Op, Role, Shape, Tape, Var, Work};
+use crate::tape::{Form, Geometry, Op, Role, Shape, Tape, Var, Work};
 
 /// A kernel whose operands have no places yet.
 pub(super) struct Draft {
@@ -69,8 +69,8 @@ fn kernel(tape: &Tape, var: Var, accumulate: bool) -> Kernel {
             let dims = match form {
                 Form::Conv(geometry) => {
                     let ([n, h, w, ci], [kh, kw, _, co]) = (four(a), four(b));
-                    let (stride, pad) = (geometry.stride, geometry.pad);
-                    Dims::Conv(ConvShape { n, h, w, ci, kh, kw, co, stride, pad })
+                    let Geometry { stride, pad, groups } = *geometry;
+                    Dims::Conv(ConvShape { n, h, w, ci, kh, kw, co, stride, pad, groups })
                 }
                 Form::Gemm => Dims::Gemm { m: c[0], n: c[1], k: a[1] },
                 Form::Mul => unreachable!("a product entry by entry is entrywise work"),

@@ -121,7 +121,8 @@ impl Tape {
         self.contract(Form::Gemm, Role::C, [a, b], None)
     }
 
-    /// Convolution of NHWC `x` with HWIO `w`.
+    /// Convolution of NHWC `x` with HWIO `w`: `[n,h,w,i]` with `[kh,kw,i/groups,o]`. Output channel
+    /// number c is of group c·groups/o, and reads that group's channels of `x` alone.
     pub fn conv(&mut self, x: Var, w: Var, geometry: Geometry) -> Result<Var> {
         self.contract(Form::Conv(geometry), Role::C, [x, w], None)
     }

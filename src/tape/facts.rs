@@ -187,7 +187,8 @@ impl Op {
                         Role::A => "→A (data gradient)",
                         Role::B => "→B (weight gradient)",
                     };
-                    format!("conv{role} stride {} pad {}", g.stride, g.pad)
+                    let groups = if g.groups == 1 { String::new() } else { format!(" groups {}", g.groups) };
+                    format!("conv{role} stride {} pad {}{groups}", g.stride, g.pad)
                 }
             },
             Op::Mask => "mask".into(),

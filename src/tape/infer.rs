@@ -19,14 +19,20 @@ fn product_shape(form: Form, a: &Shape, b: &Shape) -> Result<Shape> {
             (&[m, k], &[l, n]) if k == l => Ok([m, n].into()),
             _ => bad("A must be [m, k] and B [k, n]"),
         },
-        Form::Conv(Geometry { stride, pad }) => match (&a[..], &b[..]) {
-            (&[n, h, w, i], &[kh, kw, l, o]) if i == l => {
+        Form::Conv(Geometry { stride, pad, groups }) => match (&a[..], &b[..]) {
+            (&[_, _, _, i], &[_, _, _, o])
+                if groups == 0 || ![i, o].iter().all(|c| c.is_multiple_of(groups)) =>
+            {
+                bad(&format!("{groups} groups must divide A's {i} channels and B's {o} outputs"))
+            }
+            (&[n, h, w, i], &[kh, kw, l, o]) if i == l * groups => {
                 match (windows(h + 2 * pad, kh, stride), windows(w + 2 * pad, kw, stride)) {
                     (Some(p), Some(q)) => Ok([n, p, q, o].into()),
                     _ => bad("the kernel must fit into the padded image, with a stride of at least 1"),
                 }
             }
-            _ => bad("A must be NHWC and B HWIO with the same input channels"),
+            _ if groups == 1 => bad("A must be NHWC and B HWIO with the same input channels"),
+            _ => bad(&format!("A must be NHWC and B HWIO with a channel in for each {groups} of A's")),
         },
     }
 }

@@ -59,17 +59,21 @@ pub enum Form {
     /// `Σ A[i,k] B[k,j] C[i,j]`: NN, NT and TN products are its three roles.
     Gemm,
     /// `Σ A[n, p·s+a−pad, q·s+b−pad, i] B[a,b,i,o] C[n,p,q,o]`: a convolution, its data gradient
-    /// and its weight gradient are its roles C, A and B.
+    /// and its weight gradient are its roles C, A and B. In groups, A's channel is number i of the
+    /// group that o is in.
     Conv(Geometry),
 }
 
-/// How a convolution moves over its input.
+/// How a convolution moves over its input, and which channels it reads there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Geometry {
     /// Step between neighbouring outputs, in input pixels, in both directions.
     pub stride: usize,
     /// Zeros added on each of the four sides.
     pub pad: usize,
+    /// Groups of neighbouring channels, as many in A as in C; an output reads its own group's
+    /// alone. 1: it reads all. As many as channels of A: a depthwise convolution.
+    pub groups: usize,
 }
 
 /// A pooling window, without padding.

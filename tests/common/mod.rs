@@ -271,14 +271,27 @@ pub fn cases(size: Size) -> Vec<Case> {
     case("gemm to A", &[(&b, Signed), (&p, Signed)], gemm(Role::A));
     case("gemm to B", &[(&a, Signed), (&p, Signed)], gemm(Role::B));
 
-    for (kernel, stride, pad) in [(3, 1, 1), (3, 2, 1), (1, 1, 0), (1, 2, 0), (2, 2, 0), (5, 1, 2), (3, 1, 0)]
-    {
-        let geometry = Geometry { stride, pad };
+    // Groups, channels and outputs of each; then depthwise, and 2, 3, 4, 5 and 8 channels of a group.
+    let dense = [(3, 1, 1), (3, 2, 1), (1, 1, 0), (1, 2, 0), (2, 2, 0), (5, 1, 2), (3, 1, 0)]
+        .map(|moves| (moves, [1, c, o]));
+    let grouped = [
+        ((3, 2, 1), [3, 1, 1]),
+        ((3, 1, 1), [5, 1, 2]),
+        ((1, 1, 0), [2, 2, 3]),
+        ((3, 2, 1), [3, 3, 1]),
+        ((2, 2, 0), [2, 4, 5]),
+        ((5, 1, 2), [3, 5, 4]),
+        ((3, 1, 0), [2, 8, 8]),
+    ];
+    for ((kernel, stride, pad), [groups, own, outs]) in dense.into_iter().chain(grouped) {
+        let geometry = Geometry { stride, pad, groups };
         let form = Form::Conv(geometry);
-        let weight: Shape = [kernel, kernel, c, o].into();
+        let image: Shape = [n, h, w, groups * own].into();
+        let x = (&image, Signed);
+        let weight: Shape = [kernel, kernel, own, groups * outs].into();
         let out = |e: usize| (e + 2 * pad - kernel) / stride + 1;
-        let product: Shape = [n, out(h), out(w), o].into();
-        let name = format!("conv {kernel}x{kernel} stride {stride} pad {pad}");
+        let product: Shape = [n, out(h), out(w), groups * outs].into();
+        let name = format!("conv {kernel}x{kernel} stride {stride} pad {pad} groups {groups} of {own}");
         case(&name, &[x, (&weight, Signed)], Box::new(move |t, v| t.conv(v[0], v[1], geometry)));
         let to = image.clone();
         case(
@@ -396,7 +409,7 @@ pub fn cases(size: Size) -> Vec<Case> {
         "conv, batch norm, relu, shortcut, mean, linear, weighted cross-entropy",
         &[x, (&filter, Signed), (&channels, Positive), (&channels, Signed), (&logit_weight, Signed)],
         Box::new(move |t, v| {
-            let y = t.conv(v[0], v[1], Geometry { stride: 1, pad: 1 })?;
+            let y = t.conv(v[0], v[1], Geometry { stride: 1, pad: 1, groups: 1 })?;
             let shape = t.shape(y).clone();
             let xhat = t.normalise(y, eps.0)?;
             let scale = t.broadcast_to(v[2], shape)?;

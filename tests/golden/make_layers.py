@@ -40,6 +40,11 @@ def layers():
         yield (f"conv 1x1 {stride}",
                channels_first(lambda x, w, stride=stride: F.conv2d(x, w.permute(3, 2, 0, 1), stride=stride)),
                {"weight": numbers(1, 1, C, OUT)})
+    for groups, size, stride, out in [(2, 3, 1, 8), (3, 1, 2, 3), (C, 3, 1, C), (C, 3, 2, 2 * C)]:
+        how = {"stride": stride, "padding": size // 2, "groups": groups}
+        yield (f"conv {size}x{size} {stride} groups {groups}",
+               channels_first(lambda x, w, how=how: F.conv2d(x, w.permute(3, 2, 0, 1), **how)),
+               {"weight": numbers(size, size, C // groups, out)})
 
 
 def compute():

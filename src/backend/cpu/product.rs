@@ -37,7 +37,7 @@ pub(super) struct Product {
 
 impl Product {
     fn panels(&self, lanes: usize) -> Panels {
-        Panels { taps: 1, k: self.k, m: self.n, lanes }
+        Panels { taps: 1, k: self.k, m: self.n, lanes, apart: 1 }
     }
 
     /// Numbers of workspace that [`Product::run`] needs.

@@ -1,6 +1,6 @@
 //! Forward pass and data gradient: one correlation of a padded source with packed weights.
 
-use super::pack::{Panels, folds};
+use super::pack::Panels;
 use super::padded::Padded;
 use super::tile::{Correlate, CorrelateTile, Tap, nearly_equal, rows};
 use super::{BLOCK, ConvShape, aligned, with_alignment};
@@ -49,20 +49,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub fn forward(s: &ConvShape, number: usize) -> Plan {
-        let fold = if folds(s) { s.kw } else { 1 };
-        let cols = if fold > 1 { s.ow() } else { s.ow() + (s.kw - 1) / s.stride };
-        let padded = Padded {
-            h: s.h,
-            w: s.w,
-            c: s.ci,
-            step: s.stride,
-            top: s.pad,
-            left: s.pad,
-            rows: (s.kh - 1) / s.stride,
-            cols,
-            fold,
-        };
-        let (taps, k) = if fold > 1 { (s.kh, s.kw * s.ci) } else { (s.kh * s.kw, s.ci) };
+        let padded = Padded::of_images(s);
+        let (taps, k) = (s.kh * s.kw / padded.fold, padded.channels());
         Plan::cut(s, false, padded, 1, (s.oh(), s.ow()), (taps, k, s.co), number)
     }
 
@@ -83,8 +71,11 @@ impl Plan {
             rows: before(s.kh) + after,
             cols: before(s.kw) + phase_cols + after,
             fold: 1,
+            groups: s.groups,
+            outs: s.ci,
         };
-        Plan::cut(s, true, padded, s.stride, (s.h, s.w), (s.kh * s.kw, s.co, s.ci), number)
+        let sums = (s.kh * s.kw, padded.channels(), s.ci);
+        Plan::cut(s, true, padded, s.stride, (s.h, s.w), sums, number)
     }
 
     /// `padded.rows` comes in as the rows that a band needs beyond its own.
@@ -120,7 +111,7 @@ impl Plan {
     }
 
     fn panels(&self, lanes: usize) -> Panels {
-        Panels { taps: self.taps, k: self.k, m: self.m, lanes }
+        Panels { taps: self.taps, k: self.k, m: self.m, lanes, apart: self.shape.groups }
     }
 
     pub fn workspace_len(&self) -> usize {
@@ -246,68 +237,76 @@ impl<S: Simd> Kernel for Task<'_, S> {
         let units = if plan.bands > 1 { 1 } else { plan.group.min(plan.shape.n - image) };
         let x_image = p.h * p.w * p.c;
         let unit_len = p.blocks() * p.block_len();
-        for (unit, scratch) in scratch.chunks_exact_mut(unit_len).enumerate().take(units) {
-            let source = &x[(image + unit) * x_image..][..x_image];
-            for (cb, out) in scratch.chunks_exact_mut(p.block_len()).enumerate() {
-                p.fill(source, band * plan.band, cb, out);
-            }
-        }
         let y_unit = y.len() / units;
-        for phase in 0..plan.phases * plan.phases {
-            let (f, g) = (phase / plan.phases, phase % plan.phases);
-            // Rows and columns of this phase, within the part.
-            let rows = (y_unit / (plan.w * plan.m)).saturating_sub(f).div_ceil(plan.phases);
-            let cols = plan.w.saturating_sub(g).div_ceil(plan.phases);
-            if rows == 0 || cols == 0 {
-                continue;
+        let spread = p.spread();
+        let in_part = if spread { BLOCK / S::LANES } else { panels.groups() / p.parts() };
+        for part in 0..p.parts() {
+            for (unit, scratch) in scratch.chunks_exact_mut(unit_len).enumerate().take(units) {
+                let source = &x[(image + unit) * x_image..][..x_image];
+                for (cb, out) in scratch.chunks_exact_mut(p.block_len()).enumerate() {
+                    p.fill(source, band * plan.band, part * p.blocks() + cb, out);
+                }
             }
-            for group in 0..panels.groups() {
-                let nv = panels.group_vectors(group);
-                let most_taps = (PANEL_BYTES / (nv * S::LANES * size_of::<S::Elem>() * plan.k.min(BLOCK)))
-                    .clamp(1, MAX_TAPS);
-                let m0 = 2 * group * S::LANES;
-                let y_at = (f * plan.w + g) * plan.m + m0;
-                let mut pass = Pass {
-                    channels: 0,
-                    panel: packed.as_ptr(),
-                    y_pixel: plan.phases * plan.m,
-                    lanes: (plan.m - m0 - (nv - 1) * S::LANES).min(S::LANES),
-                    accumulate,
-                    units,
-                    x_unit: unit_len,
-                    y_unit,
-                    rows,
-                    x_row: p.cols * BLOCK,
-                    y_row: plan.phases * plan.w * plan.m,
-                    cols,
-                };
-                let (source, y) = (scratch.as_ptr(), y[y_at..].as_mut_ptr());
-                let count = plan.phase_taps(f, g);
-                if count == 0 {
-                    // SAFETY: as below. No tap reaches this phase: its sums are empty.
-                    unsafe { pass.run::<S>(nv, &[], source, y) };
+            for phase in 0..plan.phases * plan.phases {
+                let (f, g) = (phase / plan.phases, phase % plan.phases);
+                // Rows and columns of this phase, within the part.
+                let rows = (y_unit / (plan.w * plan.m)).saturating_sub(f).div_ceil(plan.phases);
+                let cols = plan.w.saturating_sub(g).div_ceil(plan.phases);
+                if rows == 0 || cols == 0 {
                     continue;
                 }
-                // Taps of all blocks in a row, as many at a time as the budget allows; a pass has
-                // blocks of one size.
-                let (mut taps, mut n) = ([Tap::default(); MAX_TAPS], 0);
-                for cb in 0..p.blocks() {
-                    pass.channels = panels.block_channels(cb);
-                    let row = pass.channels * nv * S::LANES;
-                    let next_like_it = cb + 1 < p.blocks() && panels.block_channels(cb + 1) == pass.channels;
-                    for i in 0..count {
-                        let (x, t) = plan.tap(f, g, i);
-                        taps[n] = Tap { x: cb * p.block_len() + x, w: panels.start(group, cb) + t * row };
-                        n += 1;
-                        if n < most_taps && (i + 1 < count || next_like_it) {
-                            continue;
+                for group in part * in_part..((part + 1) * in_part).min(panels.groups()) {
+                    let nv = panels.group_vectors(group);
+                    let most_taps = (PANEL_BYTES
+                        / (nv * S::LANES * size_of::<S::Elem>() * panels.block_channels(0)))
+                    .clamp(1, MAX_TAPS);
+                    let (m0, columns) = panels.columns(group);
+                    let y_at = (f * plan.w + g) * plan.m + m0;
+                    let mut pass = Pass {
+                        spread,
+                        channels: 0,
+                        panel: packed.as_ptr(),
+                        y_pixel: plan.phases * plan.m,
+                        lanes: columns - (nv - 1) * S::LANES,
+                        accumulate,
+                        units,
+                        x_unit: unit_len,
+                        y_unit,
+                        rows,
+                        x_row: p.cols * BLOCK,
+                        y_row: plan.phases * plan.w * plan.m,
+                        cols,
+                    };
+                    let lane = if spread { m0 % BLOCK } else { 0 };
+                    let (source, y) = (scratch[lane..].as_ptr(), y[y_at..].as_mut_ptr());
+                    let count = plan.phase_taps(f, g);
+                    if count == 0 {
+                        // SAFETY: as below. No tap reaches this phase: its sums are empty.
+                        unsafe { pass.run::<S>(nv, &[], source, y) };
+                        continue;
+                    }
+                    // Taps of all blocks in a row, as many at a time as the budget allows; a pass has
+                    // blocks of one size.
+                    let (mut taps, mut n) = ([Tap::default(); MAX_TAPS], 0);
+                    for cb in 0..p.blocks() {
+                        pass.channels = panels.block_channels(cb);
+                        let row = pass.channels * nv * S::LANES;
+                        let next_like_it =
+                            cb + 1 < p.blocks() && panels.block_channels(cb + 1) == pass.channels;
+                        for i in 0..count {
+                            let (x, t) = plan.tap(f, g, i);
+                            taps[n] = Tap { x: cb * p.block_len() + x, w: panels.start(group, cb) + t * row };
+                            n += 1;
+                            if n < most_taps && (i + 1 < count || next_like_it) {
+                                continue;
+                            }
+                            // SAFETY: `isa.run` entered the instruction set; the scratch holds `units`
+                            // units, good for every tap, row and column of the phase by `Plan`'s choice
+                            // of rows and cols; y is the part's own.
+                            unsafe { pass.run::<S>(nv, &taps[..n], source, y) };
+                            pass.accumulate = true;
+                            n = 0;
                         }
-                        // SAFETY: `isa.run` entered the instruction set; the scratch holds `units`
-                        // units, good for every tap, row and column of the phase by `Plan`'s choice
-                        // of rows and cols; y is the part's own.
-                        unsafe { pass.run::<S>(nv, &taps[..n], source, y) };
-                        pass.accumulate = true;
-                        n = 0;
                     }
                 }
             }
@@ -318,6 +317,8 @@ impl<S: Simd> Kernel for Task<'_, S> {
 /// One pass over all pixels of a phase, for one group of output channels.
 #[derive(Clone, Copy)]
 struct Pass<T> {
+    /// Whether every lane multiplies a number of its own.
+    spread: bool,
     /// Channels of the taps' blocks.
     channels: usize,
     panel: *const T,
@@ -334,6 +335,11 @@ struct Pass<T> {
     cols: usize,
 }
 
+/// Most pixels of a tile. Fewer of what is spread, which memory bounds: fewer sizes to compile.
+const fn most_rows<S: Simd>(vectors: usize, spread: bool) -> usize {
+    S::TILE_ROWS[if spread { 1 } else { vectors - 1 }]
+}
+
 impl<T: Real> Pass<T> {
     /// # Safety
     /// As for [`CorrelateTile`], for every unit, row and column.
@@ -341,17 +347,24 @@ impl<T: Real> Pass<T> {
     unsafe fn run<S: Simd<Elem = T>>(&self, vectors: usize, taps: &[Tap], x: *const T, y: *mut T) {
         // SAFETY: the caller's.
         unsafe {
-            if vectors == 2 {
-                self.run_wide::<S, 2>(taps, x, y);
+            if self.spread {
+                self.run_wide::<S, 1, true>(taps, x, y);
+            } else if vectors == 2 {
+                self.run_wide::<S, 2, false>(taps, x, y);
             } else {
-                self.run_wide::<S, 1>(taps, x, y);
+                self.run_wide::<S, 1, false>(taps, x, y);
             }
         }
     }
 
     /// # Safety
     /// As for [`Self::run`].
-    unsafe fn run_wide<S: Simd<Elem = T>, const NV: usize>(&self, taps: &[Tap], x: *const T, y: *mut T) {
+    unsafe fn run_wide<S: Simd<Elem = T>, const NV: usize, const SPREAD: bool>(
+        &self,
+        taps: &[Tap],
+        x: *const T,
+        y: *mut T,
+    ) {
         let t = Correlate {
             taps,
             channels: self.channels,
@@ -362,13 +375,13 @@ impl<T: Real> Pass<T> {
         };
         for unit in 0..self.units {
             for row in 0..self.rows {
-                for (col, len) in nearly_equal(self.cols, S::TILE_ROWS[NV - 1]) {
+                for (col, len) in nearly_equal(self.cols, most_rows::<S>(NV, SPREAD)) {
                     // SAFETY: within what the caller vouches for.
                     unsafe {
                         let x = x.add(unit * self.x_unit + row * self.x_row + col * BLOCK);
                         let y = y.add(unit * self.y_unit + row * self.y_row + col * self.y_pixel);
-                        rows!(len, S::TILE_ROWS[NV - 1], [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
-                            R => S::enter(CorrelateTile::<S, R, NV> { t: &t, x, y }));
+                        rows!(len, most_rows::<S>(NV, SPREAD), [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
+                            R => S::enter(CorrelateTile::<S, R, NV, SPREAD> { t: &t, x, y }));
                     }
                 }
             }

@@ -4,7 +4,7 @@
 //! y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]
 //! ```
 //!
-//! (zero outside the image). Producing C = y is the forward pass, A = x the data gradient, B = w
+//! (zero outside the image; i runs over the channels of o's group). Producing C = y is the forward pass, A = x the data gradient, B = w
 //! the weight gradient; each is linear in the two others, so derivatives of any order are these
 //! three again.
 //!
@@ -13,6 +13,10 @@
 //! pixels are then a constant distance apart whatever the shape, and a stride only means more
 //! planes. Work is cut by shape alone, every output number is summed by one task in a fixed order,
 //! so the bits do not depend on the number of threads.
+//!
+//! Groups of channels are products one after another. Where they are narrow, vectors would be
+//! nearly empty: the copy then holds for each lane of the product the channel of its own group, and
+//! tiles multiply lane by lane. A depthwise convolution so costs what it computes.
 
 mod correlate;
 pub(super) mod pack;
@@ -117,6 +121,8 @@ fn weight_gradient_on<T: Real>(
 /// The kernels below work on raw pointers: lengths must be right whatever the caller did.
 fn check(s: &ConvShape, x: usize, w: usize, y: usize) {
     assert!(s.stride > 0, "convolution {s:?}: stride 0");
+    let divided = s.groups > 0 && s.ci.is_multiple_of(s.groups) && s.co.is_multiple_of(s.groups);
+    assert!(divided, "convolution {s:?}: groups do not divide the channels");
     assert_eq!((x, w, y), (s.x_len(), s.w_len(), s.y_len()), "convolution {s:?}: lengths of x, w, y");
 }
 

@@ -1,6 +1,7 @@
 //! The zero-padded, channel-blocked copy of (a band of) an image that the tiles read.
 
-use super::BLOCK;
+use super::pack::{folds, spreads};
+use super::{BLOCK, ConvShape};
 use crate::backend::cpu::real::Real;
 
 /// Layout of one *unit* of scratch: a band of rows of one image `[h,w,c]`, as
@@ -13,6 +14,10 @@ use crate::backend::cpu::real::Real;
 /// *Folded* (`fold` > 1, when `fold · c ≤ BLOCK`): the `fold` pixels under a kernel row are laid
 /// side by side as channels, so that images of 1 or 3 channels do not leave the tiles idle; columns
 /// are then output columns, and planes are by row parity only.
+///
+/// *Grouped* (`groups` > 1): each group of channels is a part that has a copy of its own. *Spread*
+/// (groups are narrow): a part is 16 of the product's channels. They are the lanes, and in block i
+/// each has channel i of its own group.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Padded {
     /// Source image height, width and channels.
@@ -29,20 +34,53 @@ pub(super) struct Padded {
     pub cols: usize,
     /// Pixels side by side in one (1: not folded).
     pub fold: usize,
+    /// Groups of channels.
+    pub groups: usize,
+    /// Channels of the product.
+    pub outs: usize,
 }
 
 impl Padded {
-    /// Channels of a pixel of the copy.
+    /// Of a convolution's images; `rows` are those that a band needs beyond its own.
+    pub fn of_images(s: &ConvShape) -> Padded {
+        let fold = if folds(s) { s.kw } else { 1 };
+        Padded {
+            h: s.h,
+            w: s.w,
+            c: s.ci,
+            step: s.stride,
+            top: s.pad,
+            left: s.pad,
+            rows: (s.kh - 1) / s.stride,
+            cols: if fold > 1 { s.ow() } else { s.ow() + (s.kw - 1) / s.stride },
+            fold,
+            groups: s.groups,
+            outs: s.co,
+        }
+    }
+    pub fn spread(&self) -> bool {
+        spreads(self.groups, self.outs)
+    }
+    /// Channels of a pixel of the copy that a channel of the product is summed over.
     pub fn channels(&self) -> usize {
-        self.fold * self.c
+        self.fold * self.c / self.groups
     }
-    /// Blocks of channels.
+    /// Parts of the product's channels that have copies of their own.
+    pub fn parts(&self) -> usize {
+        if self.spread() { self.outs.div_ceil(BLOCK) } else { self.groups }
+    }
+    /// Blocks of a part's channels.
     pub fn blocks(&self) -> usize {
-        self.channels().div_ceil(BLOCK)
+        if self.spread() { self.channels() } else { self.channels().div_ceil(BLOCK) }
     }
-    /// Channels in block `cb`.
+    /// Channels in block `cb` of all parts', where they do not spread.
     pub fn block_channels(&self, cb: usize) -> usize {
-        (self.channels() - cb * BLOCK).min(BLOCK)
+        (self.channels() - cb % self.blocks() * BLOCK).min(BLOCK)
+    }
+    /// The source's channel in each lane of block `i` of a part, where they spread.
+    fn lanes(&self, part: usize, i: usize) -> [usize; BLOCK] {
+        let channel = |out: usize| out / (self.outs / self.groups) * self.channels() + i;
+        std::array::from_fn(|lane| channel((part * BLOCK + lane).min(self.outs - 1)))
     }
     pub fn planes(&self) -> usize {
         if self.fold > 1 { self.step } else { self.step * self.step }
@@ -60,8 +98,8 @@ impl Padded {
         plane * self.plane_len() + ((a / self.step) * self.cols + b / self.step) * BLOCK
     }
 
-    /// Writes block `cb` of the band that starts at plane row `band` of `image` to `out`
-    /// (`block_len` numbers).
+    /// Writes block `cb` of all parts' of the band that starts at plane row `band` of `image` to
+    /// `out` (`block_len` numbers).
     ///
     /// Lanes beyond the block's channels are left alone; no tile reads them.
     #[inline(always)]
@@ -95,9 +133,25 @@ impl Padded {
         if inside.is_empty() {
             return;
         }
-        let source = &line[(from * self.step + g - self.left) * self.c + cb * BLOCK..];
+        let source = &line[(from * self.step + g - self.left) * self.c..];
         let pixels = inside.chunks_exact_mut(BLOCK);
-        match self.block_channels(cb) {
+        let (part, i) = (cb / self.blocks(), cb % self.blocks());
+        let (first, count) = if !self.spread() {
+            (part * self.channels() + i * BLOCK, self.block_channels(cb))
+        } else if self.groups == self.c && self.c == self.outs {
+            // Depthwise: a part's channels are neighbours.
+            (part * BLOCK, (self.c - part * BLOCK).min(BLOCK))
+        } else {
+            let lanes = self.lanes(part, i);
+            for (pixel, from) in pixels.zip(source.chunks(self.step * self.c)) {
+                for (to, lane) in pixel.iter_mut().zip(lanes) {
+                    *to = from[lane];
+                }
+            }
+            return;
+        };
+        let source = &source[first..];
+        match count {
             BLOCK => {
                 for (pixel, from) in pixels.zip(source.chunks(self.step * self.c)) {
                     pixel.copy_from_slice(&from[..BLOCK]);

@@ -14,10 +14,11 @@ fn each_product(s: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
                         }
                         let x0 = ((n * s.h + h - s.pad) * s.w + w - s.pad) * s.ci;
                         let y0 = ((n * s.oh() + p) * s.ow() + q) * s.co;
-                        for i in 0..s.ci {
-                            let w0 = ((a * s.kw + b) * s.ci + i) * s.co;
+                        let (own, outs) = (s.ci / s.groups, s.co / s.groups);
+                        for i in 0..own {
+                            let w0 = ((a * s.kw + b) * own + i) * s.co;
                             for o in 0..s.co {
-                                f(x0 + i, w0 + o, y0 + o);
+                                f(x0 + o / outs * own + i, w0 + o, y0 + o);
                             }
                         }
                     }
@@ -28,8 +29,41 @@ fn each_product(s: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
 }
 
 fn shapes() -> Vec<ConvShape> {
-    let shape = |n, h, w, ci, kh, kw, co, stride, pad| ConvShape { n, h, w, ci, kh, kw, co, stride, pad };
+    let grouped = |n, h, w, ci, kh, kw, co, stride, pad, groups| ConvShape {
+        n,
+        h,
+        w,
+        ci,
+        kh,
+        kw,
+        co,
+        stride,
+        pad,
+        groups,
+    };
+    let shape = |n, h, w, ci, kh, kw, co, stride, pad| grouped(n, h, w, ci, kh, kw, co, stride, pad, 1);
     vec![
+        // Depthwise: a vector of channels, less, and more; two and three outputs of a channel.
+        grouped(2, 8, 8, 16, 3, 3, 16, 1, 1, 16),
+        grouped(1, 7, 5, 3, 3, 3, 3, 2, 1, 3),
+        grouped(2, 9, 8, 37, 5, 5, 37, 1, 2, 37),
+        grouped(3, 6, 7, 20, 3, 2, 40, 2, 1, 20),
+        grouped(1, 5, 5, 7, 1, 1, 21, 1, 0, 7),
+        // 2, 3, 4, 5, 8 and more channels of a group, of its outputs.
+        grouped(2, 7, 7, 10, 3, 3, 15, 1, 1, 5),
+        grouped(1, 9, 8, 9, 3, 3, 6, 2, 1, 3),
+        grouped(2, 6, 5, 16, 1, 1, 20, 2, 0, 4),
+        grouped(1, 8, 8, 15, 5, 5, 3, 3, 2, 3),
+        grouped(3, 5, 6, 24, 3, 3, 15, 1, 0, 3),
+        grouped(1, 6, 6, 34, 3, 3, 38, 1, 1, 2),
+        // Groups wide enough for vectors of their own.
+        grouped(2, 6, 7, 40, 3, 3, 80, 1, 1, 2),
+        grouped(1, 7, 6, 60, 3, 2, 30, 2, 1, 3),
+        grouped(3, 5, 5, 18, 1, 1, 70, 1, 0, 2),
+        grouped(40, 4, 4, 12, 3, 3, 8, 1, 1, 4),
+        grouped(1, 33, 70, 4, 3, 3, 8, 2, 1, 2),
+        grouped(1, 1, 1, 20, 3, 3, 4, 2, 1, 4),
+        grouped(1, 5, 5, 4, 3, 3, 2, 4, 0, 2),
         shape(2, 8, 8, 16, 3, 3, 16, 1, 1),
         shape(3, 7, 7, 10, 3, 3, 17, 1, 1),
         shape(1, 7, 9, 3, 3, 3, 16, 1, 1),
@@ -93,6 +127,15 @@ fn against_naive<T: Real>(tolerance: f64) {
 }
 
 #[test]
+fn operations_are_two_a_product() {
+    for s in shapes().into_iter().filter(|s| s.pad == 0) {
+        let mut products = 0;
+        each_product(&s, |_, _, _| products += 1);
+        assert_eq!(s.flops(), 2 * products, "{s:?}");
+    }
+}
+
+#[test]
 fn f64_is_the_sum() {
     against_naive::<f64>(1e-13);
 }
@@ -123,7 +166,7 @@ fn same_bits_on_any_number_of_threads() {
 
 #[test]
 fn nothing_to_multiply_gives_zero() {
-    let s = ConvShape { n: 1, h: 2, w: 2, ci: 3, kh: 5, kw: 5, co: 4, stride: 1, pad: 0 };
+    let s = ConvShape { n: 1, h: 2, w: 2, ci: 3, kh: 5, kw: 5, co: 4, stride: 1, pad: 0, groups: 1 };
     assert_eq!((s.oh(), s.ow()), (0, 0));
     let [y, dx, dw] = all_roles::<f32>(Isa::best(), &s, false);
     assert!(y.is_empty() && dx.iter().chain(&dw).all(|v| *v == 0.0));

@@ -28,14 +28,14 @@ pub(super) struct Correlate<'a, T> {
 }
 
 /// y[j, ·] (+)= Σ_tap Σ_i x[tap.x + j·BLOCK + i] · panel[tap.w + i·width + ·] for `R` pixels j and
-/// `NV` vectors.
+/// `NV` vectors. SPREAD: x has a number for each lane, x[tap.x + j·BLOCK + ·], of one channel.
 ///
 /// # Safety
-/// The machine has `S`; `x` is good for every tap, `R` pixels and `channels`; `panel` for every tap
-/// and `channels` rows; `y` for `R` pixels `y_pixel` apart, of `NV` vectors with `lanes` in the
-/// last.
+/// The machine has `S`; `x` is good for every tap, `R` pixels and `channels`, or a vector if SPREAD,
+/// where `channels` and NV are 1; `panel` for every tap and `channels` rows; `y` for `R` pixels
+/// `y_pixel` apart, of `NV` vectors with `lanes` in the last.
 #[inline(always)]
-unsafe fn correlate<S: Simd, const R: usize, const NV: usize>(
+unsafe fn correlate<S: Simd, const R: usize, const NV: usize, const SPREAD: bool>(
     t: &Correlate<S::Elem>,
     x: *const S::Elem,
     y: *mut S::Elem,
@@ -57,7 +57,8 @@ unsafe fn correlate<S: Simd, const R: usize, const NV: usize>(
                     *wv = S::load(w.add(v * S::LANES));
                 }
                 for (j, acc) in acc.iter_mut().enumerate() {
-                    let xj = S::splat(*x.add(j * BLOCK));
+                    let xj = x.add(j * BLOCK);
+                    let xj = if SPREAD { S::load(xj) } else { S::splat(*xj) };
                     for (acc, wv) in acc.iter_mut().zip(wv) {
                         *acc = acc.add_product(xj, wv);
                     }
@@ -88,14 +89,15 @@ pub(super) struct Pixels {
     pub lanes: usize,
 }
 
-/// dw[i, ·] += Σ_pixels x[pixel, i] · dy[pixel, ·] for `R` channels i and `NV` vectors.
+/// dw[i, ·] += Σ_pixels x[pixel, i] · dy[pixel, ·] for `R` channels i and `NV` vectors. SPREAD: x
+/// has a number for each lane, x[pixel + i, ·], and i are taps.
 ///
 /// # Safety
 /// The machine has `S`; `x` and `dy` are good for all the pixels with `R` channels and `NV`
-/// vectors; `dw` for `R` rows `dw_row` apart; all lanes of them are channels if `FULL`, otherwise
-/// NV is 1 and `lanes` are.
+/// vectors, or x with a vector of `R` pixels from each on if SPREAD, where NV is 1; `dw` for `R` rows
+/// `dw_row` apart; all lanes of them are channels if `FULL`, otherwise NV is 1 and `lanes` are.
 #[inline(always)]
-unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL: bool>(
+unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL: bool, const SPREAD: bool>(
     p: &Pixels,
     x: *const S::Elem,
     dy: *const S::Elem,
@@ -119,7 +121,7 @@ unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL: bool>(
                         *v = if FULL { S::load(from) } else { S::load_first(from, p.lanes) };
                     }
                     for (i, acc) in acc.iter_mut().enumerate() {
-                        let xi = S::splat(*x.add(i));
+                        let xi = if SPREAD { S::load(x.add(i * BLOCK)) } else { S::splat(*x.add(i)) };
                         for (acc, v) in acc.iter_mut().zip(v) {
                             *acc = acc.add_product(xi, v);
                         }
@@ -179,22 +181,31 @@ pub(in crate::backend::cpu) fn nearly_equal(n: usize, most: usize) -> impl Itera
 
 /// [`correlate`] as a function of its own: inlined side by side, the many tile sizes take minutes
 /// to compile.
-pub(super) struct CorrelateTile<'a, S: Simd, const R: usize, const NV: usize> {
+pub(super) struct CorrelateTile<'a, S: Simd, const R: usize, const NV: usize, const SPREAD: bool> {
     pub t: &'a Correlate<'a, S::Elem>,
     pub x: *const S::Elem,
     pub y: *mut S::Elem,
 }
 
-impl<S: Simd, const R: usize, const NV: usize> Kernel for CorrelateTile<'_, S, R, NV> {
+impl<S: Simd, const R: usize, const NV: usize, const SPREAD: bool> Kernel
+    for CorrelateTile<'_, S, R, NV, SPREAD>
+{
     #[inline(always)]
     fn run(self) {
         // SAFETY: who makes one keeps what `correlate` asks for.
-        unsafe { correlate::<S, R, NV>(self.t, self.x, self.y) }
+        unsafe { correlate::<S, R, NV, SPREAD>(self.t, self.x, self.y) }
     }
 }
 
 /// [`outer`] as a function of its own.
-pub(super) struct OuterTile<'a, S: Simd, const R: usize, const NV: usize, const FULL: bool> {
+pub(super) struct OuterTile<
+    'a,
+    S: Simd,
+    const R: usize,
+    const NV: usize,
+    const FULL: bool,
+    const SPREAD: bool = false,
+> {
     pub p: &'a Pixels,
     pub x: *const S::Elem,
     pub dy: *const S::Elem,
@@ -202,11 +213,13 @@ pub(super) struct OuterTile<'a, S: Simd, const R: usize, const NV: usize, const 
     pub dw_row: usize,
 }
 
-impl<S: Simd, const R: usize, const NV: usize, const FULL: bool> Kernel for OuterTile<'_, S, R, NV, FULL> {
+impl<S: Simd, const R: usize, const NV: usize, const FULL: bool, const SPREAD: bool> Kernel
+    for OuterTile<'_, S, R, NV, FULL, SPREAD>
+{
     #[inline(always)]
     fn run(self) {
         // SAFETY: who makes one keeps what `outer` asks for.
-        unsafe { outer::<S, R, NV, FULL>(self.p, self.x, self.dy, self.dw, self.dw_row) }
+        unsafe { outer::<S, R, NV, FULL, SPREAD>(self.p, self.x, self.dy, self.dw, self.dw_row) }
     }
 }
 

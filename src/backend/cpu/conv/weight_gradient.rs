@@ -1,7 +1,6 @@
 //! Weight gradient: for every tap and block of input channels, a sum of outer products over all
 //! pixels.
 
-use super::pack::folds;
 use super::padded::Padded;
 use super::tile::{OuterTile, Pixels, nearly_equal, rows};
 use super::{BLOCK, ConvShape, aligned, with_alignment};
@@ -18,14 +17,17 @@ const SCRATCH_BYTES: usize = 64 << 20;
 /// Tasks wanted: enough for many threads, few enough that summing their results stays cheap.
 const TASKS: usize = 32;
 
-/// Most rows of a tile for the rest of a vector, which is rare: fewer sizes to compile.
+/// Most rows of a tile for the rest of a vector, which is rare, and of what is spread: fewer sizes
+/// to compile.
 const PARTIAL_ROWS: usize = 4;
 
 /// How the sum is cut into tasks. A function of shapes only.
 ///
 /// A task is one block of input channels × one of `parts` fixed ranges of *units*; a unit is an
 /// image, or a band of rows of one that is very large. Its result is a piece `[taps][BLOCK][co]` of
-/// the workspace; pieces are then added up in order.
+/// the workspace; pieces are then added up in order. Where channels come in groups, blocks are
+/// those of all of [`Padded::parts`], and co is one's; where they spread, a piece is
+/// `[taps][1][BLOCK]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     shape: ConvShape,
@@ -42,11 +44,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub fn new(s: &ConvShape, number: usize) -> Plan {
-        let fold = if folds(s) { s.kw } else { 1 };
-        let cols = if fold > 1 { s.ow() } else { s.ow() + (s.kw - 1) / s.stride };
-        let halo = (s.kh - 1) / s.stride;
-        let mut padded =
-            Padded { h: s.h, w: s.w, c: s.ci, step: s.stride, top: s.pad, left: s.pad, rows: 0, cols, fold };
+        let mut padded = Padded::of_images(s);
+        let (halo, cols) = (padded.rows, padded.cols);
         let oh = s.oh();
         let bytes = |band: usize| padded.planes() * (band + halo) * cols * BLOCK * number;
         let mut bands = 1;
@@ -62,18 +61,27 @@ impl Plan {
         let group = if bands > 1 { 1 } else { PIXEL_BYTES / (bytes(band) + dy_bytes) }.clamp(1, units);
         let scratch = group * bytes(band);
         padded.rows = band + halo;
-        let parts = TASKS.div_ceil(padded.blocks()).min(units.div_ceil(group));
-        let lanes = (SCRATCH_BYTES / scratch).clamp(1, (parts * padded.blocks()).min(256));
-        let taps = if fold > 1 { s.kh } else { s.kh * s.kw };
+        let blocks = padded.parts() * padded.blocks();
+        let parts = TASKS.div_ceil(blocks).min(units.div_ceil(group));
+        let lanes = (SCRATCH_BYTES / scratch).clamp(1, (parts * blocks).min(256));
+        let taps = s.kh * s.kw / padded.fold;
         Plan { shape: *s, padded, taps, band, bands, group, parts, lanes }
     }
 
+    /// Rows of a piece for each tap, and numbers in a row.
+    fn rows(&self) -> (usize, usize) {
+        if self.padded.spread() { (1, BLOCK) } else { (BLOCK, self.shape.co / self.shape.groups) }
+    }
     /// Numbers in one task's result.
     fn piece(&self) -> usize {
-        self.taps * BLOCK * self.shape.co
+        self.taps * self.rows().0 * self.rows().1
+    }
+    /// Of input channels.
+    fn blocks(&self) -> usize {
+        self.padded.parts() * self.padded.blocks()
     }
     fn tasks(&self) -> usize {
-        self.parts * self.padded.blocks()
+        self.parts * self.blocks()
     }
     fn per_lane(&self) -> usize {
         self.group * self.padded.block_len()
@@ -137,13 +145,13 @@ impl Plan {
         dy: *const S::Elem,
         out: &mut [S::Elem],
     ) {
-        let (s, p) = (&self.shape, &self.padded);
+        let (s, p, (_, co)) = (&self.shape, &self.padded, self.rows());
         let kw = if p.fold > 1 { 1 } else { s.kw };
         let mut o = 0;
-        while o < s.co {
+        while o < co {
             // Two whole vectors, or one, or the rest of one.
-            let nv = if o + 2 * S::LANES <= s.co { 2 } else { 1 };
-            pixels.lanes = (s.co - o).min(S::LANES);
+            let nv = if o + 2 * S::LANES <= co { 2 } else { 1 };
+            pixels.lanes = (co - o).min(S::LANES);
             let most = if pixels.lanes == S::LANES { S::TILE_ROWS[nv - 1] } else { PARTIAL_ROWS };
             for t in 0..self.taps {
                 let offset = p.tap_offset(t / kw, t % kw);
@@ -151,16 +159,16 @@ impl Plan {
                     // SAFETY: within what the caller vouches for; `out` is `[taps][BLOCK][co]`.
                     unsafe {
                         let (x, dy) = (x.add(offset + i), dy.add(o));
-                        let dw = out.as_mut_ptr().add((t * BLOCK + i) * s.co + o);
+                        let dw = out.as_mut_ptr().add((t * BLOCK + i) * co + o);
                         if nv == 2 {
                             rows!(len, S::TILE_ROWS[1], [1 2 3 4 5 6 7 8],
-                                R => S::enter(OuterTile::<S, R, 2, true> { p: &pixels, x, dy, dw, dw_row: s.co }));
+                                R => S::enter(OuterTile::<S, R, 2, true> { p: &pixels, x, dy, dw, dw_row: co }));
                         } else if pixels.lanes == S::LANES {
                             rows!(len, S::TILE_ROWS[0], [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
-                                R => S::enter(OuterTile::<S, R, 1, true> { p: &pixels, x, dy, dw, dw_row: s.co }));
+                                R => S::enter(OuterTile::<S, R, 1, true> { p: &pixels, x, dy, dw, dw_row: co }));
                         } else {
                             rows!(len, PARTIAL_ROWS, [1 2 3 4],
-                                R => S::enter(OuterTile::<S, R, 1, false> { p: &pixels, x, dy, dw, dw_row: s.co }));
+                                R => S::enter(OuterTile::<S, R, 1, false> { p: &pixels, x, dy, dw, dw_row: co }));
                         }
                     }
                 }
@@ -169,20 +177,64 @@ impl Plan {
         }
     }
 
+    /// The same where channels spread, of block `cb` of all parts'.
+    ///
+    /// # Safety
+    /// As for [`OuterTile`] with every tap, and the lanes of dy that are in the block.
+    #[inline(always)]
+    unsafe fn all_taps_spread<S: Simd>(
+        &self,
+        mut pixels: Pixels,
+        cb: usize,
+        x: *const S::Elem,
+        dy: *const S::Elem,
+        out: &mut [S::Elem],
+    ) {
+        let (s, p) = (&self.shape, &self.padded);
+        let first = cb / p.blocks() * BLOCK;
+        let channels = (s.co - first).min(BLOCK);
+        // Rows of a tile are taps beside each other in the copy: every `stride`-th.
+        let dw_row = s.stride * BLOCK;
+        for (a, b0) in (0..s.kh).flat_map(|a| (0..s.stride.min(s.kw)).map(move |b0| (a, b0))) {
+            for (i, len) in nearly_equal((s.kw - b0).div_ceil(s.stride), PARTIAL_ROWS) {
+                let b = b0 + i * s.stride;
+                for lane in (0..channels).step_by(S::LANES) {
+                    pixels.lanes = (channels - lane).min(S::LANES);
+                    // SAFETY: within what the caller vouches for; `out` is `[taps][BLOCK]`.
+                    unsafe {
+                        let (x, dy) = (x.add(p.tap_offset(a, b) + lane), dy.add(first + lane));
+                        let dw = out.as_mut_ptr().add((a * s.kw + b) * BLOCK + lane);
+                        if pixels.lanes == S::LANES {
+                            rows!(len, PARTIAL_ROWS, [1 2 3 4],
+                                R => S::enter(OuterTile::<S, R, 1, true, true> { p: &pixels, x, dy, dw, dw_row }));
+                        } else {
+                            rows!(len, PARTIAL_ROWS, [1 2 3 4],
+                                R => S::enter(OuterTile::<S, R, 1, false, true> { p: &pixels, x, dy, dw, dw_row }));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// dw (+)= Σ over parts, in order.
     fn add_up<T: Real>(&self, pieces: &[T], dw: &mut [T], accumulate: bool) {
         let (k, co) = (self.padded.channels(), self.shape.co);
+        let (each, row) = self.rows();
         let rows = (4096 / co).max(1);
         par::for_each_chunk(dw, rows * co, &|chunk, dw| {
             for (i, dw) in dw.chunks_exact_mut(co).enumerate() {
                 let (tap, channel) = ((chunk * rows + i) / k, (chunk * rows + i) % k);
-                let at = channel / BLOCK * self.piece() + (tap * BLOCK + channel % BLOCK) * co;
-                for part in 0..self.parts {
-                    let piece = &pieces[part * self.padded.blocks() * self.piece() + at..][..co];
-                    if part == 0 && !accumulate {
-                        dw.copy_from_slice(piece);
-                    } else {
-                        dw.iter_mut().zip(piece).for_each(|(to, from)| *to += *from);
+                for (j, dw) in dw.chunks_mut(row).enumerate() {
+                    let block = j * self.padded.blocks() + channel / each;
+                    let at = block * self.piece() + (tap * each + channel % each) * row;
+                    for part in 0..self.parts {
+                        let piece = &pieces[part * self.blocks() * self.piece() + at..][..dw.len()];
+                        if part == 0 && !accumulate {
+                            dw.copy_from_slice(piece);
+                        } else {
+                            dw.iter_mut().zip(piece).for_each(|(to, from)| *to += *from);
+                        }
                     }
                 }
             }
@@ -205,7 +257,7 @@ impl<S: Simd> Kernel for Task<'_, S> {
     fn run(self) {
         let Task { plan, task, x, dy, out, scratch } = self;
         let (s, p) = (&plan.shape, &plan.padded);
-        let (part, cb) = (task / p.blocks(), task % p.blocks());
+        let (part, cb) = (task / plan.blocks(), task % plan.blocks());
         out.fill(S::Elem::ZERO);
         let units = s.n * plan.bands;
         let (from, to) = (units * part / plan.parts, units * (part + 1) / plan.parts);
@@ -239,7 +291,13 @@ impl<S: Simd> Kernel for Task<'_, S> {
                 // are in the scratch and in dy; out is the task's own piece.
                 unsafe {
                     let x = scratch.as_ptr().add(row * p.cols * BLOCK);
-                    plan.all_taps::<S>(pixels, p.block_channels(cb), x, dy.as_ptr().add(row * dy_row), out);
+                    let dy = dy.as_ptr().add(row * dy_row);
+                    if p.spread() {
+                        plan.all_taps_spread::<S>(pixels, cb, x, dy, out);
+                    } else {
+                        let dy = dy.add(cb / p.blocks() * plan.rows().1);
+                        plan.all_taps::<S>(pixels, p.block_channels(cb), x, dy, out);
+                    }
                 }
             }
         }

@@ -49,6 +49,8 @@ struct Params {
     rest: i32,
     by_image: FastDiv,
     by_row: FastDiv,
+    groups: i32,
+    unused: i32,
 }
 
 /// Twin of `ReduceParams`.
@@ -71,17 +73,28 @@ fn told(instr: &Instr) -> (ConvShape, Role, bool) {
     (shape, out, accumulate)
 }
 
-/// A role's product.
+/// A role's product, of each group of channels.
 fn product(s: &ConvShape, role: Role) -> Product {
-    let (pixels, taps) = (s.n * s.oh() * s.ow(), s.kh * s.kw);
+    let (pixels, taps, classes) = (s.n * s.oh() * s.ow(), s.kh * s.kw, s.groups);
+    let (ci, co) = (s.ci / s.groups, s.co / s.groups);
     match role {
-        Role::C => Product { rows: pixels, columns: s.co, classes: 1, depth: taps * s.ci },
+        Role::C => Product { rows: pixels, columns: co, classes, depth: taps * ci },
         Role::A => {
             let rows = s.n * s.h.div_ceil(s.stride) * s.w.div_ceil(s.stride);
-            let classes = s.stride * s.stride;
-            Product { rows, columns: s.ci, classes, depth: taps * s.co / classes }
+            let squared = s.stride * s.stride;
+            Product { rows, columns: ci, classes: squared * classes, depth: taps * co / squared }
         }
-        Role::B => Product { rows: taps * s.ci, columns: s.co, classes: 1, depth: pixels },
+        Role::B => Product { rows: taps * ci, columns: co, classes, depth: pixels },
+    }
+}
+
+/// The tile for a role; `vector`: tensors are aligned, and channels come in whole vectors.
+fn tile_for(family: &Family, s: &ConvShape, role: Role, vector: bool) -> Tile {
+    let product = product(s, role);
+    if s.groups > 1 {
+        family.tile(role, product, false).grouped()
+    } else {
+        family.tile(role, product, vector)
     }
 }
 
@@ -105,7 +118,7 @@ pub fn workspace_bytes(precision: Precision, wgmma: bool, instr: &Instr) -> usiz
     let (family, product) = (Family::of(precision, wgmma), product(&shape, out));
     // Whether vectors can be used depends on addresses, too: room for either.
     let bytes = [false, true].map(|vector| {
-        let tile = family.tile(out, product, vector);
+        let tile = tile_for(family, &shape, out, vector);
         let args = instr.args.iter().zip(out.others());
         let casts: usize = args.map(|(t, role)| cast_bytes(precision, t, wanted(family, tile, role))).sum();
         let parts = match Small::of(precision, out, &shape).filter(|_| vector) {
@@ -139,16 +152,16 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         }
         return Ok(());
     }
-    // The gathered factor's extents, the grid of the product's pixels, and the product's columns.
+    // Of a group: the gathered factor's extents, the grid of the product's pixels, and the product's columns.
     let ((source_h, source_w, channels), (grid_h, grid_w), columns) = match role {
-        Role::C | Role::B => ((s.h, s.w, s.ci), (s.oh(), s.ow()), s.co),
-        Role::A => ((s.oh(), s.ow(), s.co), (s.h, s.w), s.ci),
+        Role::C | Role::B => ((s.h, s.w, s.ci / s.groups), (s.oh(), s.ow()), s.co / s.groups),
+        Role::A => ((s.oh(), s.ow(), s.co / s.groups), (s.h, s.w), s.ci / s.groups),
     };
     let family = Family::of(b.precision, b.driver.wgmma());
     let lanes = 16 / family.storage.bytes();
     let vector = [channels, columns].iter().all(|c| c.is_multiple_of(lanes))
         && instr.args.iter().chain([to]).all(|t| b.address(t).is_multiple_of(16));
-    let tile = family.tile(role, product(&s, role), vector);
+    let tile = tile_for(family, &s, role, vector);
     let mut free = b.workspace;
     let mut at = [0; 2];
     for (i, (tensor, role)) in instr.args.iter().zip(role.others()).enumerate() {
@@ -189,6 +202,8 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         rest: 0,
         by_image: FastDiv::new(grid_h * grid_w),
         by_row: FastDiv::new(grid_w),
+        groups: int(s.groups)?,
+        unused: 0,
     };
     let small = Small::of(b.precision, role, &s).filter(|_| vector && tile.filter == Width::F32);
     if let Some(small) = small {
@@ -232,7 +247,7 @@ fn weight_gradient(
 ) -> Result<()> {
     let product = product(s, Role::B);
     let (Product { rows, columns, .. }, split) = (product, Split::new(product, tile));
-    let grid = grid(rows.div_ceil(tile.m), columns.div_ceil(tile.n), split.parts)?;
+    let grid = grid(rows.div_ceil(tile.m), columns.div_ceil(tile.n), split.parts * s.groups)?;
     let shared = family.shared_bytes(Role::B, tile) as u32;
     let (out, accumulate) = (params.out, params.accumulate);
     assert_eq!(params.out_half, 0, "weight gradients are f32 in every precision");
@@ -244,7 +259,7 @@ fn weight_gradient(
     b.launch(tile.source, &name, grid, tile.threads as u32, shared, &params)?;
     match split.parts {
         1 => Ok(()),
-        parts => add_parts(b, workspace, parts, rows * columns, out, accumulate),
+        parts => add_parts(b, workspace, parts, s.w_len(), out, accumulate),
     }
 }
 
@@ -279,7 +294,7 @@ impl AsItLies {
         let family = Family::of(b.precision, b.driver.wgmma());
         let to = &instr.outs[0];
         let fits = instr.args.iter().chain([to]).all(|t| b.address(t).is_multiple_of(16) && t.len > 0);
-        let tile = family.tile(role, product(&shape, role), true);
+        let tile = tile_for(family, &shape, role, true);
         let lies = |(t, of): (&Tensor, Role)| cast_bytes(b.precision, t, wanted(family, tile, of)) == 0;
         if !fits || tile.filter != Width::F32 || !instr.args.iter().zip(role.others()).all(lies) {
             return None;
@@ -315,10 +330,7 @@ pub fn build_together(b: &mut Builder, data: &Instr, weights: &Instr) -> Result<
     Small::build_pair(b, [&data.small, &weights.small], shapes, [data.operands, weights.operands])?;
     match parts {
         1 => Ok(()),
-        parts => {
-            let s = &weights.shape;
-            add_parts(b, workspace, parts, s.kh * s.kw * s.ci * s.co, out, i32::from(weights.accumulate))
-        }
+        parts => add_parts(b, workspace, parts, weights.shape.w_len(), out, i32::from(weights.accumulate)),
     }
 }
 
@@ -342,7 +354,7 @@ fn in_shared_memory(
     small.build(b, role, s, operands)?;
     match small.parts {
         1 => Ok(()),
-        parts => add_parts(b, workspace, parts, s.kh * s.kw * s.ci * s.co, out, params.accumulate),
+        parts => add_parts(b, workspace, parts, s.w_len(), out, params.accumulate),
     }
 }
 
@@ -352,7 +364,7 @@ fn grid(m: usize, n: usize, z: usize) -> Result<[u32; 3]> {
         return Err(too_many("tiles of output channels", n));
     }
     if z > 65535 {
-        return Err(too_many("classes of pixels (stride squared)", z));
+        return Err(too_many("classes of pixels (stride squared) times groups", z));
     }
     Ok([m as u32, n as u32, z as u32])
 }

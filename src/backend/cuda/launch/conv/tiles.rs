@@ -18,6 +18,7 @@ pub(super) struct Product {
     /// At most: a class in the last rows or columns of an image may have fewer.
     pub rows: usize,
     pub columns: usize,
+    /// Of pixels, of every group of channels.
     pub classes: usize,
     /// What is summed over, on average.
     pub depth: usize,
@@ -48,6 +49,11 @@ impl Tile {
 
     const fn with_filter(self, filter: Width) -> Tile {
         Tile { filter, ..self }
+    }
+
+    /// The same for channels in groups, if it is one for any channels.
+    pub const fn grouped(self) -> Tile {
+        Tile { name: "grouped", ..self }
     }
 
     /// Whether the blocks of a forward or data gradient lie in one row, those of the same rows of
@@ -281,13 +287,13 @@ pub(super) struct Split {
 impl Split {
     /// Of a weight gradient in these tiles.
     pub fn new(product: Product, tile: Tile) -> Split {
-        let Product { rows, columns, depth, .. } = product;
+        let Product { rows, columns, classes, depth } = product;
         let steps = depth.div_ceil(tile.step).max(1);
         if tile.source.name == CONV_WGMMA.name {
             let splits = (1..=(steps / 8).clamp(1, MAX_SPLITS)).map(|parts| Split::into(parts, steps));
             return splits.min_by_key(|split| split.cost(product, tile)).expect("one part");
         }
-        let tiles = rows.div_ceil(tile.m) * columns.div_ceil(tile.n);
+        let tiles = rows.div_ceil(tile.m) * columns.div_ceil(tile.n) * classes;
         // Large blocks fill a processor alone or in pairs; of small ones several run at a time.
         let wanted = if tile.n >= 128 { 2 * PROCESSORS } else { 4 * PROCESSORS };
         let least = (wanted / tiles.max(1)).max(1);
