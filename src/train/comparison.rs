@@ -7,9 +7,10 @@ use serde::Serialize;
 use super::config::Config;
 use super::method::Method;
 use super::paper::PaperCell;
-use super::pictures::title;
-use super::plots::{Axis, Chart, Layer, Pen, READABLE, peak, write};
+use super::pictures::{by_class_name, confusion, title};
+use super::plots::{Axis, Chart, Layer, Pen, peak, write};
 use super::prepared::Prepared;
+use super::report::{Page, Table};
 use super::run::{CONFIG, Observer, Run};
 use super::study::{Arm, ArmSummary, Cell, Plan, Study, ended};
 use crate::error::Result;
@@ -105,7 +106,59 @@ impl Comparison {
         study.write_tables(cells)?;
         study.write_summary(&comparison)?;
         draw(study, cells)?;
+        comparison.report(study, cells)?;
         Ok(comparison)
+    }
+
+    /// The page of the study.
+    fn report(&self, study: &Study<Method>, cells: &[Cell]) -> Result<()> {
+        let (config, methods) = (&self.config, self.methods.iter());
+        let title = match cells.first() {
+            Some(cell) => title(&cell.dataset, config, counted(self.seeds.len(), "seed")),
+            None => String::new(),
+        };
+        let mut page = Page::new(format!("Methods compared: {title}"), study.account.clone(), config);
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+        let spread = |mean: Option<f64>, std: Option<f64>| match std {
+            Some(std) => format!("{} ± {std:.2}", number(mean)),
+            None => number(mean),
+        };
+        let row = |m: &MethodSummary| {
+            let arm = &m.arm;
+            vec![
+                arm.name.clone(),
+                spread(arm.final_mean, arm.final_std),
+                spread(arm.best_mean, arm.best_std),
+                spread(arm.balanced_mean, arm.balanced_std),
+                number(arm.gain_mean),
+                number(arm.gain_min),
+                number(arm.mean_weight_clean),
+                number(arm.mean_weight_corrupted),
+                number(arm.ms_per_step),
+                number(m.paper),
+            ]
+        };
+        let heading = "method,final %,best %,mean over classes %,gain over uniform,least gain,weight clean,corrupted,ms a step,paper %";
+        let mut notes = Vec::new();
+        for MethodSummary { arm, .. } in methods.clone().filter(|m| m.arm.diverged > 0) {
+            let (name, diverged) = (&arm.name, arm.diverged);
+            notes.push(format!("{name}: without the runs whose loss did not stay finite ({diverged})."));
+        }
+        if let (Some(preset), [_, ..]) = (&self.preset, &self.departures[..]) {
+            notes.push(format!("Not the setting of {preset} here: {}.", self.departures.join(", ")));
+        }
+        page.tables.push(Table {
+            title: "Test accuracy".into(),
+            heading: heading.split(',').map(str::to_owned).collect(),
+            rows: methods.clone().map(row).collect(),
+            notes,
+        });
+        let common = ["accuracy", "weight_curves", "class_accuracy"].map(str::to_owned);
+        page.figures(
+            &study.out,
+            common.into_iter().chain(methods.map(|m| format!("confusion_{}", m.arm.name))),
+        )?;
+        page.write(&study.out)
     }
 }
 
@@ -169,35 +222,17 @@ fn draw(study: &Study<Method>, cells: &[Cell]) -> Result<()> {
         let classes = c.history.class_accuracies().into_iter().enumerate();
         classes.map(|(class, accuracy)| (class as f64, accuracy, 1.0)).collect()
     };
-    let count = cells.iter().map(|c| c.history.confusion.len()).max().unwrap_or(0);
-    // Of more classes the numbers are shown.
-    let readable = count <= READABLE && classes.len() == count;
-    let by_name = |label: &str, name: &dyn Fn(usize) -> String| {
-        let names = if readable { (0..count).map(name).collect() } else { Vec::new() };
-        Axis::new(label).named(names, count)
-    };
-    let largest = if config.imbalance.is_some() { "class, the largest first" } else { "class" };
     let y = Axis::new("test accuracy of the class (%)").at_least(2.0);
-    let figure = chart(by_name(largest, &|class| classes[class].clone()), y, lines(&by_class));
-    write(&figure, &study.out.join("class_accuracy"))?;
+    let x = by_class_name(config, classes, "class", &|class| classes[class].clone());
+    write(&chart(x, y, lines(&by_class)), &study.out.join("class_accuracy"))?;
 
     for method in arms.iter().map(Method::to_string) {
-        let mut sum = vec![vec![0.0; count]; count];
-        for row in ended(&method, cells).map(|cell| &cell.history.confusion) {
-            for (total, counted) in sum.iter_mut().flatten().zip(row.iter().flatten()) {
-                *total += f64::from(*counted);
-            }
-        }
-        if ended(&method, cells).next().is_none() {
+        let mut counts = ended(&method, cells).map(|cell| &cell.history.confusion).peekable();
+        if counts.peek().is_none() {
             continue;
         }
-        for row in &mut sum {
-            let total = row.iter().sum::<f64>().max(1.0);
-            row.iter_mut().for_each(|count| *count /= total);
-        }
-        let x = by_name("predicted class", &|class| class.to_string());
-        let y = by_name("true class, with shares in percent", &|class| format!("{} {class}", classes[class]));
-        let figure = Chart { title: format!("{method}: {title}"), ..chart(x, y, vec![Layer::Squares(sum)]) };
+        let (x, y, squares) = confusion(config, classes, counts);
+        let figure = Chart { title: format!("{method}: {title}"), ..chart(x, y, vec![squares]) };
         write(&figure, &study.out.join(format!("confusion_{method}")))?;
     }
     Ok(())

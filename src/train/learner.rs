@@ -349,16 +349,16 @@ impl Learner {
         Ok((rows, finding))
     }
 
-    /// The weight over losses and over the training samples, after `epoch` epochs; `None` for a
+    /// The weight over losses, and if asked over the training `samples`, after `epoch` epochs; `None` for a
     /// method whose weight is not a function of the loss, or the same for all.
     ///
     /// # Errors
     /// [`Error::Numeric`] if one of them is no longer a finite number.
-    pub fn picture(&mut self, data: &Prepared, epoch: usize) -> Result<Option<WeightPicture>> {
+    pub fn picture(&mut self, data: &Prepared, epoch: usize, samples: bool) -> Result<Option<WeightPicture>> {
         let Learner { session, evaluator, curve: Some(curve), scheme, memory, .. } = self else {
             return Ok(None);
         };
-        let losses = evaluator.see(session, data, Set::Train)?.losses;
+        let losses = if samples { evaluator.see(session, data, Set::Train)?.losses } else { Vec::new() };
         let per_epoch = self.train.batches_per_epoch();
         let now = Moment {
             step: per_epoch * epoch as u64,
@@ -371,7 +371,8 @@ impl Learner {
         let points: Vec<f64> = (0..CURVE_POINTS).map(|i| i as f64 / CURVE_POINTS_PER_UNIT).collect();
         let mut at =
             |losses: &[f64], labels: &[i32]| curve.weights(session, scheme.as_ref(), losses, labels, &now);
-        let weights = at(&losses, data.labels(Set::Train))?;
+        let labels = if samples { data.labels(Set::Train) } else { &[] };
+        let weights = at(&losses, labels)?;
         let mut over_losses = |label: i32| at(&points, &[label; CURVE_POINTS]);
         let mut groups = Vec::new();
         for (name, label) in scheme.groups() {

@@ -23,6 +23,7 @@
 //! | `comparison.rs` | [`Comparison`]: methods as arms, their summary and plots |
 //! | `ablation/` | [`ablation::Variant`]: the method's open questions as arms, and what is found |
 //! | `statistics.rs` | [`Spread`], [`Difference`]: values over seeds |
+//! | `report.rs`, `report.html` | one page with all of a run or a study |
 //! | `pictures.rs` | which plots a run draws, from its history |
 //! | `plots/` | how a plot is drawn |
 
@@ -40,6 +41,7 @@ mod paper;
 mod pictures;
 pub mod plots;
 mod prepared;
+mod report;
 mod run;
 mod samples;
 mod scores;

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::config::Config;
 use super::history::{EpochRow, History};
-use super::plots::{Axis, Chart, Layer, Pen, peak, write};
+use super::plots::{Axis, Chart, Layer, Pen, READABLE, peak, write};
 use super::prepared::Prepared;
+use super::run::whole_picture;
 use crate::error::Result;
 use crate::words::counted;
 
@@ -15,11 +16,49 @@ pub(super) const WEIGHT_CURVE: &str = "weight_curve";
 const WEIGHTS: &str = "weights";
 const ACCURACY: &str = "accuracy";
 const LOSSES: &str = "losses";
+const CLASSES: &str = "class_accuracy";
+const CONFUSION: &str = "confusion";
+
+/// All of them, in the order in which a person looks at them.
+pub(super) const STEMS: [&str; 6] = [ACCURACY, LOSSES, WEIGHT_CURVE, WEIGHTS, CLASSES, CONFUSION];
 
 /// The files that [`draw`] writes.
 pub(super) fn files() -> impl Iterator<Item = String> {
-    let stems = [WEIGHT_CURVE, WEIGHTS, ACCURACY, LOSSES];
-    stems.into_iter().flat_map(|stem| ["svg", "png"].map(|ending| format!("{stem}.{ending}")))
+    STEMS.into_iter().flat_map(|stem| ["svg", "png"].map(|ending| format!("{stem}.{ending}")))
+}
+
+/// An axis of classes, with their names unless they are too many to be read.
+pub(super) fn by_class_name(
+    config: &Config,
+    names: &[String],
+    label: &str,
+    name: &dyn Fn(usize) -> String,
+) -> Axis {
+    let shown = if names.len() <= READABLE { (0..names.len()).map(name).collect() } else { Vec::new() };
+    let largest = if label == "class" && config.imbalance.is_some() { ", the largest first" } else { "" };
+    Axis::new(format!("{label}{largest}")).named(shown, names.len())
+}
+
+/// The confusion matrix of the sum of some counts: its axes, and shares by true class.
+pub(super) fn confusion<'a>(
+    config: &Config,
+    names: &[String],
+    all: impl IntoIterator<Item = &'a Vec<Vec<u32>>>,
+) -> (Axis, Axis, Layer) {
+    let mut sum = vec![vec![0.0; names.len()]; names.len()];
+    for counts in all {
+        for (total, counted) in sum.iter_mut().flatten().zip(counts.iter().flatten()) {
+            *total += f64::from(*counted);
+        }
+    }
+    for row in &mut sum {
+        let total = row.iter().sum::<f64>().max(1.0);
+        row.iter_mut().for_each(|count| *count /= total);
+    }
+    let x = by_class_name(config, names, "predicted class", &|class| class.to_string());
+    let label = "true class, with shares in percent";
+    let y = by_class_name(config, names, label, &|class| format!("{} {class}", names[class]));
+    (x, y, Layer::Squares(sum))
 }
 
 /// What a picture is of.
@@ -50,6 +89,20 @@ pub(super) fn draw(data: &Prepared, histories: &[History], out: &Path) -> Result
     let losses = Axis::new("mean cross-entropy (nats)").at_least(0.1);
     write(&chart(epoch, losses, lines), &out.join(LOSSES))?;
 
+    let names = &data.dataset.class_names;
+    let by_class = |history: &History| -> Vec<(f64, f64)> {
+        history.class_accuracies().into_iter().enumerate().map(|(class, a)| (class as f64, a)).collect()
+    };
+    let lines = histories.iter().zip(config.methods()).enumerate().map(|(look, (history, method))| {
+        Layer::line(method.to_string(), Pen::number(look), &by_class(history))
+    });
+    let of_class = Axis::new("test accuracy of the class (%)").at_least(2.0);
+    let x = by_class_name(config, names, "class", &|class| names[class].clone());
+    write(&chart(x, of_class, lines.collect()), &out.join(CLASSES))?;
+    let (x, y, squares) = confusion(config, names, [&main.confusion]);
+    let figure = Chart { title: format!("{method}: {title}"), ..chart(x, y, vec![squares]) };
+    write(&figure, &out.join(CONFUSION))?;
+
     let Some(last) = main.pictures.last() else { return Ok(()) };
     // A layer of samples with their true label, and one of those with a wrong one.
     type Named<'a> = &'a dyn Fn(&str, &[f64]) -> String;
@@ -73,7 +126,8 @@ pub(super) fn draw(data: &Prepared, histories: &[History], out: &Path) -> Result
     let at_end = last.groups.iter().map(|(name, weights)| {
         (name.clone(), last.curve.iter().zip(weights).map(|(point, weight)| (point.0, *weight)).collect())
     });
-    let over_time = main.pictures.iter().map(|picture| {
+    let whole = main.pictures.iter().filter(|picture| whole_picture(picture.epoch, config.epochs));
+    let over_time = whole.map(|picture| {
         let when = match picture.epoch {
             0 => "start".to_owned(),
             epoch if epoch == config.epochs => format!("end (epoch {epoch})"),

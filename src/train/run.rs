@@ -8,7 +8,8 @@ use super::learner::{Learner, Measured, SUMMARY_STRIDE, StepReport};
 use super::method::Method;
 use super::pictures;
 use super::prepared::Prepared;
-use super::samples::ranking;
+use super::report;
+use super::samples::{SampleReport, ranking};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -43,12 +44,16 @@ pub struct Run {
     learners: Vec<Learner>,
     histories: Vec<History>,
     done: usize,
+    /// At the end, what is known of each training sample.
+    samples: Vec<SampleReport>,
     /// Held as long as the run is.
     _claim: Claim,
 }
 
 pub(super) const CONFIG: &str = "config.toml";
 pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
+/// A run keeps about so many curves of its weight.
+const MOST_CURVES: usize = 40;
 const METRICS: &str = "metrics.csv";
 const SAMPLES: &str = "samples.csv";
 const SUSPECTS: &str = "suspects.csv";
@@ -96,7 +101,7 @@ impl Run {
             SUSPECTS.into(),
             SUMMARY.into(),
         ];
-        taken.extend(pictures::files());
+        taken.extend(pictures::files().chain([report::FILE.to_owned()]));
         let claim = Claim::fresh(out, &taken.iter().map(String::as_str).collect::<Vec<_>>())?;
         let made = claim.made;
         let run = Run::set_up(config, own, out, claim, session).inspect_err(|_| {
@@ -183,7 +188,20 @@ impl Run {
             })
             .collect::<Result<Vec<_>>>()?;
         let histories = vec![History::default(); learners.len()];
-        Ok(Run { data, out: out.to_path_buf(), learners, histories, done: 0, _claim: claim })
+        Ok(Run {
+            data,
+            out: out.to_path_buf(),
+            learners,
+            histories,
+            done: 0,
+            samples: Vec::new(),
+            _claim: claim,
+        })
+    }
+
+    /// What training tells about each of its samples, in their order; empty before its end.
+    pub fn samples(&self) -> &[SampleReport] {
+        &self.samples
     }
 
     /// Histories, the main method's first.
@@ -215,6 +233,7 @@ impl Run {
     pub fn train(&mut self, observer: &mut dyn Observer) -> Result<Summary> {
         let summary = self.finish(observer)?;
         pictures::draw(&self.data, &self.histories, &self.out)?;
+        report::of_run(self, &summary)?;
         Ok(summary)
     }
 
@@ -246,16 +265,15 @@ impl Run {
             self.done = pass + 1;
             // In the last stage.
             let epoch = (self.done + epochs).saturating_sub(passes);
-            if epoch == epochs || (epoch > 0 && epoch == epochs / 2) {
+            if epoch > 0 && (whole_picture(epoch, epochs) || epoch % epochs.div_ceil(MOST_CURVES) == 0) {
                 self.take_pictures(epoch)?;
             }
             self.write_progress()?;
         }
         let (samples, finding) = self.learners[0].judge(&self.data)?;
-        let in_order =
-            |order: &mut dyn Iterator<Item = usize>| order.map(|i| &samples[i]).collect::<Vec<_>>();
-        self.write_csv(SAMPLES, in_order(&mut (0..samples.len())))?;
-        self.write_csv(SUSPECTS, in_order(&mut ranking(&samples).into_iter()))?;
+        self.write_csv(SAMPLES, &samples)?;
+        self.write_csv(SUSPECTS, ranking(&samples).into_iter().map(|place| &samples[place]))?;
+        self.samples = samples;
         let summary = Summary { finding, ..self.summary() };
         let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Program(e.to_string()))?;
         write_atomically(&self.out.join(SUMMARY), (text + "\n").as_bytes())?;
@@ -263,8 +281,9 @@ impl Run {
     }
 
     fn take_pictures(&mut self, epoch: usize) -> Result<()> {
+        let whole = whole_picture(epoch, self.data.config.epochs);
         for (learner, history) in self.learners.iter_mut().zip(&mut self.histories) {
-            if let Some(picture) = learner.picture(&self.data, epoch)? {
+            if let Some(picture) = learner.picture(&self.data, epoch, whole)? {
                 history.pictures.push(picture);
             }
         }
@@ -350,6 +369,12 @@ impl Run {
             corrupted_percent: 100.0 * corrupted as f64 / train.indices.len().max(1) as f64,
         }
     }
+}
+
+/// Whether the picture after so many epochs has every sample: at the start, in the middle, at the
+/// end.
+pub(super) fn whole_picture(epoch: usize, epochs: usize) -> bool {
+    [0, epochs / 2, epochs].contains(&epoch)
 }
 
 /// A checkpoint goes on only with the configuration that it was written under; data may have moved.

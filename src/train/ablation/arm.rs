@@ -144,7 +144,7 @@ fn learn(
         history.rows.push(row);
         (history.confusion, history.by_loss) = (confusion, by_loss);
     }
-    history.pictures.extend(learner.picture(data, epochs)?);
+    history.pictures.extend(learner.picture(data, epochs, true)?);
     Ok(())
 }
 

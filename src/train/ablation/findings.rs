@@ -7,6 +7,7 @@ use super::arm::meta_size;
 use super::pictures;
 use super::variant::Variant;
 use crate::error::Result;
+use crate::train::report::{Page, Table};
 use crate::train::statistics::{Difference, Spread};
 use crate::train::study::{ArmSummary, Cell, Plan, Probe, Study, differences, ended};
 
@@ -118,6 +119,40 @@ impl<'a> Findings<'a> {
             "other_clean_batch_cosine": self.other_batch,
             "conclusions": self.conclusions(),
         }))?;
-        pictures::draw(study, cells, self)
+        let stems = pictures::draw(study, cells, self)?;
+        self.report(study, stems)
+    }
+
+    /// The page of the study.
+    fn report(&self, study: &Study<Variant>, stems: Vec<String>) -> Result<()> {
+        let config = &self.plan.config;
+        let title = format!("What the method needs: {} on {}", config.model, config.dataset);
+        let account = study.account.iter().cloned().chain([self.conclusions()]).collect();
+        let mut page = Page::new(title, account, config);
+        let number = |value: Option<f64>, digits: usize| {
+            value.map_or("-".to_owned(), |value: f64| format!("{value:.digits$}"))
+        };
+        let row = |row: &Row| {
+            vec![
+                row.name.to_string(),
+                number(row.arm.final_mean, 2),
+                number(row.arm.final_std, 2),
+                row.difference.map_or("-".to_owned(), |difference| difference.to_string()),
+                number(row.cosine_mean, 3),
+                number(row.arm.mean_weight_clean, 3),
+                number(row.arm.mean_weight_corrupted, 3),
+                number(row.arm.ms_per_step, 2),
+            ]
+        };
+        let heading = "variant,final %,± sd,against published,cosine,V clean,V wrong,ms a step";
+        let meanings = self.rows.iter().map(|row| format!("{}: {}", row.name, row.meaning));
+        page.tables.push(Table {
+            title: "Variants".into(),
+            heading: heading.split(',').map(str::to_owned).collect(),
+            rows: self.rows.iter().map(row).collect(),
+            notes: meanings.collect(),
+        });
+        page.figures(&study.out, stems)?;
+        page.write(&study.out)
     }
 }

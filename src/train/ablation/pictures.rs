@@ -11,8 +11,8 @@ const MOST_LINES: usize = 4;
 
 const COSINE: &str = "cosine with the exact hypergradient, mean over";
 
-/// Accuracy and mean cosine of each seed, and the cosine along training.
-pub(super) fn draw(study: &Study<Variant>, cells: &[Cell], findings: &Findings) -> Result<()> {
+/// Accuracy and mean cosine of each seed, and the cosine along training; gives the pictures' names.
+pub(super) fn draw(study: &Study<Variant>, cells: &[Cell], findings: &Findings) -> Result<Vec<String>> {
     let (plan, out) = (&study.plan, &study.out);
     let epochs = plan.config.epochs;
     let how = format!("{}, {}", counted(epochs, "epoch"), counted(plan.seeds.len(), "seed"));
@@ -38,6 +38,7 @@ pub(super) fn draw(study: &Study<Variant>, cells: &[Cell], findings: &Findings) 
     cosines.push(("another clean batch".into(), other));
     write(&each(format!("{COSINE} training"), 0.1, cosines, Some(0.0)), &out.join("cosine"))?;
 
+    let mut stems = vec!["accuracy".to_owned(), "cosine".to_owned()];
     type Chosen = fn(&&Variant) -> bool;
     let groups: [(&str, Chosen); 4] = [
         ("size", |v| matches!(v, Variant::Clean(_))),
@@ -60,8 +61,9 @@ pub(super) fn draw(study: &Study<Variant>, cells: &[Cell], findings: &Findings) 
             let x = Axis::new("epoch").whole();
             let figure = Chart { title: title.clone(), x, y, right: None, layers };
             let number = if i == 0 { String::new() } else { format!("_{}", i + 1) };
-            write(&figure, &out.join(format!("cosine_{group}{number}")))?;
+            stems.push(format!("cosine_{group}{number}"));
+            write(&figure, &out.join(&stems[stems.len() - 1]))?;
         }
     }
-    Ok(())
+    Ok(stems)
 }
