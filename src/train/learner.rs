@@ -234,7 +234,7 @@ impl Learner {
         let (mut losses, mut hits, mut weights) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
         let mut meta_loss = [0.0];
         let mut sums = Sums::default();
-        let judged = stage + 1 == self.stages() && samples::counts(epoch, data.config.epochs);
+        let judged = samples::counts(epoch, data.config.epochs);
         for i in 0..steps {
             let step = epoch as u64 * steps + i;
             let at = match self.scheme.stages() {
@@ -261,10 +261,10 @@ impl Learner {
                 sums.corrupted.extend(positions.iter().map(|p| data.split.train.corrupted[*p as usize]));
                 sums.by_loss.add(&losses, &weights);
             }
-            if judged {
+            if stage + 1 == self.stages() {
                 let weights = program.weight.map(|_| &weights[..]);
                 let (n, positions) = (data.split.train.indices.len(), &self.train.batch(step).positions);
-                samples::add(&mut self.memory, n, positions, &losses, weights);
+                samples::add(&mut self.memory, n, positions, &losses, weights, judged);
             }
             if !(loss + meta_loss[0]).is_finite() {
                 let what = format!("the loss is {loss} and the meta loss {} at step {}", meta_loss[0], i + 1);

@@ -44,6 +44,8 @@ pub struct Finding {
 
 /// Sums over the steps in which a sample was seen, by its position in the training set: names in a
 /// method's [`Memory`], so that a resumed run has them.
+const ALL_LOSS: &str = "samples.all.loss";
+const ALL_SEEN: &str = "samples.all.seen";
 const LOSS: &str = "samples.loss";
 const WEIGHT: &str = "samples.weight";
 const SEEN: &str = "samples.seen";
@@ -53,13 +55,25 @@ pub(super) fn counts(epoch: usize, epochs: usize) -> bool {
     3 * (epoch + 1) > 2 * epochs
 }
 
-/// Adds a step's losses, and weights if there are any.
-pub(super) fn add(memory: &mut Memory, n: usize, positions: &[u32], losses: &[f64], weights: Option<&[f64]>) {
+/// Adds a step's losses, and weights if there are any; `last`: of the last third.
+pub(super) fn add(
+    memory: &mut Memory,
+    n: usize,
+    positions: &[u32],
+    losses: &[f64],
+    weights: Option<&[f64]>,
+    last: bool,
+) {
     let mut sum = |name: &str, values: &mut dyn Iterator<Item = f64>| {
         let all = memory.entry(name);
         all.resize(n, 0.0);
         positions.iter().zip(values).for_each(|(position, value)| all[*position as usize] += value);
     };
+    sum(ALL_LOSS, &mut losses.iter().copied());
+    sum(ALL_SEEN, &mut std::iter::repeat(1.0));
+    if !last {
+        return;
+    }
     sum(LOSS, &mut losses.iter().copied());
     sum(SEEN, &mut std::iter::repeat(1.0));
     if let Some(weights) = weights {
@@ -71,8 +85,8 @@ pub(super) fn add(memory: &mut Memory, n: usize, positions: &[u32], losses: &[f6
 pub(super) fn report(data: &Prepared, memory: &Memory, seen: &Predictions) -> Vec<SampleReport> {
     let (train, names) = (&data.split.train, &data.dataset.class_names);
     let name = |label: i32| names[label as usize].clone();
-    let mean = |of: &str, i: usize| {
-        let (sums, counts) = (memory.get(of), memory.get(SEEN));
+    let mean = |of: &str, seen: &str, i: usize| {
+        let (sums, counts) = (memory.get(of), memory.get(seen));
         let count = counts.get(i).copied().filter(|count| *count > 0.0)?;
         Some(sums.get(i)? / count)
     };
@@ -81,16 +95,16 @@ pub(super) fn report(data: &Prepared, memory: &Memory, seen: &Predictions) -> Ve
         let (given, top) = (train.labels[i], argmax(logits));
         let sum: f64 = logits.iter().map(|logit| (logit - logits[top]).exp()).sum();
         let probability = (logits[given as usize] - logits[top]).exp() / sum;
-        let loss = mean(LOSS, i);
+        let all = mean(ALL_LOSS, ALL_SEEN, i);
         SampleReport {
             sample: data.dataset.sample_name(train.indices[i]),
             given_label: name(given),
             predicted_label: name(top as i32),
             probability,
-            loss,
-            weight: mean(WEIGHT, i),
-            // A sample that no step of the last third has seen is judged by the network alone.
-            score: loss.unwrap_or(-probability.max(f64::MIN_POSITIVE).ln()),
+            loss: mean(LOSS, SEEN, i),
+            weight: mean(WEIGHT, SEEN, i),
+            // A sample that no step has seen is judged by the network alone.
+            score: all.unwrap_or(-probability.max(f64::MIN_POSITIVE).ln()),
             true_label: train.known.then(|| name(train.original_labels[i])),
         }
     };
