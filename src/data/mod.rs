@@ -1,6 +1,19 @@
 //! The data: readers of the usual file formats, label noise and long tails, the clean meta set,
 //! batches.
 //!
+//! | file | the one thing that happens there |
+//! |---|---|
+//! | `kind.rs` | [`DatasetKind`]: what can be named |
+//! | `reading.rs` | [`Reading`]: what is read, and how |
+//! | `dataset.rs` | [`Dataset`]: all samples in one piece of memory, and its parts |
+//! | `idx.rs`, `cifar.rs`, `source.rs` | the files of MNIST, Fashion-MNIST and CIFAR |
+//! | `folder.rs`, `listing.rs`, `decode.rs` | images in folders: tables, which there are, their pixels |
+//! | `arrays.rs`, `table.rs` | arrays of NumPy and its kin; tables of numbers |
+//! | `labels.rs` | labels from a file of their own |
+//! | `noise.rs` | [`Noise`]: labels that are made wrong |
+//! | `split.rs` | [`split`]: the meta set, the long tail, the noise |
+//! | `batch.rs` | [`Batcher`]: batches as a function of the step |
+//!
 //! ```
 //! use metatape::data::{BatchConfig, Batcher, DatasetKind, Noise, SplitConfig, load, split};
 //! use metatape::seed::Stream;

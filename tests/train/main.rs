@@ -102,12 +102,26 @@ fn a_run_leaves_all_its_files() {
 
     let mut names: Vec<_> = fs::read_dir(&out).unwrap().map(|f| f.unwrap().file_name()).collect();
     names.sort();
-    let mut expected = vec!["checkpoint.safetensors", "config.toml", "metrics.csv", "summary.json"];
-    let figures = ["accuracy", "losses", "weight_curve", "weights"];
+    let mut expected = vec!["checkpoint.safetensors", "config.toml", "metrics.csv", "report.html"];
+    expected.extend(["samples.csv", "summary.json", "suspects.csv"]);
+    let figures = ["accuracy", "class_accuracy", "confusion", "losses", "weight_curve", "weights"];
     let pictures: Vec<_> = figures.iter().flat_map(|f| [format!("{f}.png"), format!("{f}.svg")]).collect();
     expected.extend(pictures.iter().map(String::as_str));
     expected.sort_unstable();
     assert_eq!(names, expected);
+    // Each training sample once, and the same in the order of suspicion.
+    let rows = |file: &str| -> Vec<BTreeMap<String, String>> {
+        let reader = csv::Reader::from_path(out.join(file)).unwrap();
+        reader.into_deserialize().map(|row| row.unwrap()).collect()
+    };
+    let (mut samples, mut suspects) = (rows("samples.csv"), rows("suspects.csv"));
+    let wrong = samples.iter().filter(|row| row["given_label"] != row["true_label"]).count();
+    assert_eq!((samples.len(), wrong), (9000, summary["finding"]["wrong"].as_u64().unwrap() as usize));
+    let score = |row: &BTreeMap<String, String>| row["score"].parse::<f64>().unwrap();
+    assert!(suspects.is_sorted_by(|a, b| score(a) >= score(b)));
+    samples.sort();
+    suspects.sort();
+    assert_eq!(samples, suspects);
     for figure in figures {
         let png = image::open(out.join(format!("{figure}.png"))).unwrap();
         assert!(png.width() > 300 && png.height() > 200, "{figure}");
@@ -149,12 +163,13 @@ fn people_get_lines_and_tables() {
     let data = files::mnist(&folder.path().join("data"), false);
     let out = folder.path().join("run");
     let args = ["train", "--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20"];
+    let args = [&args[..], &["--noise", "uniform:0.6"]].concat();
     let args = [&args[..], &["--batch", "20", "--epochs", "2", "--out", text(&out)]].concat();
     let output = metatape(&args).assert().success().get_output().clone();
     assert!(output.stderr.is_empty());
     let printed = String::from_utf8(output.stdout).unwrap();
-    for part in ["mlp on mnist (noise uniform:0.6): 280 training images", "\nepoch 1/2", "\nepoch 2/2", "%\n"]
-    {
+    let header = "mnist: 280 training samples of 10 classes, noise uniform:0.6 put on: ";
+    for part in [header, "\nmlp on cpu", "\nepoch 1/2", "\nepoch 2/2", "%\n", "\nsuspects: "] {
         assert!(printed.contains(part), "`{part}` is not in: {printed}");
     }
     for part in ["\ntest accuracy", "\nmwnet ", "\nuniform ", "\nmean weight of clean samples ", "\nV(loss)"]
