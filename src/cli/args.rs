@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Args, Parser, Subcommand};
 use metatape::train::ablation::Variant;
 use metatape::train::values::positive;
-use metatape::train::{Config, Method};
+use metatape::train::{Config, Method, ModelFile};
 use metatape::{Error, Result};
 
 use super::bench::BenchArgs;
@@ -96,11 +96,11 @@ impl RunArgs {
     /// If the data's folder has no absolute path: a run can be resumed from another folder.
     pub fn config(&self) -> Result<Config> {
         let mut config = self.config.clone();
-        for path in
-            [&mut config.data_dir, &mut config.meta_dir, &mut config.train_labels].into_iter().flatten()
-        {
+        let Config { data_dir, meta_dir, train_labels, init, .. } = &mut config;
+        for path in [data_dir, meta_dir, train_labels, init].into_iter().flatten() {
             *path = std::path::absolute(&*path).map_err(Error::io(&*path, "find"))?;
         }
+        config.init_sha256 = config.init.as_deref().map(ModelFile::read).transpose()?.map(|file| file.hash);
         if config.milestones.is_empty() {
             config.milestones = Config::milestones_of(config.epochs);
         }

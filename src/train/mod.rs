@@ -16,6 +16,8 @@
 //! | `samples.rs` | [`SampleReport`]: which labels to distrust |
 //! | `history.rs` | what was measured: rows, curves, the summary |
 //! | `files.rs` | folders that one process works in, files that are written whole or not at all |
+//! | `tensors.rs` | tensors in a file, the same bytes each time |
+//! | `model_file.rs` | [`ModelFile`]: a trained network as PyTorch has it |
 //! | `checkpoint.rs` | states and history in one file |
 //! | `run.rs` | [`Run`]: all methods side by side, with the files of the run's folder |
 //! | `paper.rs`, `paper.toml` | [`PaperCell`]: settings and figures of the paper's tables |
@@ -36,6 +38,7 @@ mod files;
 mod history;
 mod learner;
 mod method;
+mod model_file;
 mod paper;
 mod pictures;
 pub mod plots;
@@ -48,6 +51,7 @@ mod statistics;
 mod step;
 mod stepper;
 pub mod study;
+mod tensors;
 pub mod values;
 
 pub use comparison::{Comparison, MethodSummary};
@@ -56,6 +60,7 @@ pub use files::write_atomically;
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Measured, StepReport};
 pub use method::Method;
+pub use model_file::{Card, ModelFile};
 pub use paper::PaperCell;
 pub use prepared::Prepared;
 pub use run::{Observer, Run};
@@ -63,3 +68,4 @@ pub use samples::{Finding, SampleReport, ranking};
 pub use signal::{SampleRow, StepNumbers, Walk};
 pub use statistics::{Difference, Spread};
 pub use stepper::{At, Stepper};
+pub use tensors::{Tensor, write_tensors};
