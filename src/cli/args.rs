@@ -13,7 +13,9 @@ use metatape::{Error, Result};
 use super::bench::BenchArgs;
 use super::compare::CompareArgs;
 use super::device::Machine;
+use super::evaluate::EvaluateArgs;
 use super::kernels::KernelsArgs;
+use super::predict::PredictArgs;
 use super::values::{DeviceChoice, seed};
 
 /// Meta-Weight-Net on a hand-written autodiff tape: learns, from a small clean set, which losses to
@@ -29,6 +31,8 @@ use super::values::{DeviceChoice, seed};
     after_help = "Examples:
   metatape train                                    built-in images with 60% noise, and the baseline beside
   metatape train --model lenet --noise flip2:0.4    another network, another noise
+  metatape evaluate --run runs/a                    how well the run's network does, class by class
+  metatape predict --run runs/a photos/             what it takes files for
   metatape compare --methods all --out runs/all     every scheme of the field side by side
   metatape hypergrad --model lenet --precision f64  every way to compute the hypergradient, compared
   metatape bench --model resnet32                   milliseconds of a plain step and of a meta step
@@ -45,6 +49,10 @@ pub struct Metatape {
 pub enum Command {
     /// Train on biased data, with weights learned from a small clean meta set
     Train(TrainArgs),
+    /// Test a run's network: accuracy, each class, confusion; on its own data or on others
+    Evaluate(EvaluateArgs),
+    /// Classify files with a run's network
+    Predict(PredictArgs),
     /// Compare reweighting schemes on the same data over several seeds
     Compare(CompareArgs),
     /// Compute one meta step's hypergradient by every route; compare and dump

@@ -16,7 +16,7 @@ const AT_ONCE: usize = 250;
 const PIXELS_AT_ONCE: usize = AT_ONCE * 32 * 32;
 
 /// Samples of this shape in one pass.
-fn at_once(sample: &Shape) -> usize {
+pub(super) fn at_once(sample: &Shape) -> usize {
     let pixels = if let [h, w, _] = sample[..] { h * w } else { 1 };
     (PIXELS_AT_ONCE / pixels.max(1)).clamp(1, AT_ONCE)
 }

@@ -8,11 +8,11 @@ use super::method::Method;
 use super::model_file::ModelFile;
 use super::prepared::Prepared;
 use super::samples::{self, Finding, SampleReport};
-use super::scores::accuracy;
+use super::scores::{accuracy, confusion};
 use super::step::{Given, StepProgram};
 use crate::data::Batcher;
 use crate::error::{Error, Result};
-use crate::meta::schemes::{Draw, Memory, Moment, Predictions, Scheme, Set, Stages, argmax};
+use crate::meta::schemes::{Draw, Memory, Moment, Predictions, Scheme, Set, Stages};
 use crate::program::{Program, Session};
 
 /// Losses at which the curve of V is drawn: 0, 0.05, … 8.
@@ -342,11 +342,7 @@ impl Learner {
             Some(stages) => stages.scores(memory, logits, &mut Looked { evaluator, session, data })?,
             None => logits,
         };
-        let mut confusion = vec![vec![0; classes]; classes];
-        for (scores, label) in scores.chunks(classes).zip(labels) {
-            confusion[*label as usize][argmax(scores)] += 1;
-        }
-        Ok((losses.iter().sum::<f64>() / losses.len().max(1) as f64, confusion))
+        Ok((losses.iter().sum::<f64>() / losses.len().max(1) as f64, confusion(classes, &scores, labels)))
     }
 
     /// What training tells about each of its samples, in their order, and how well that finds the

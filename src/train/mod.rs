@@ -7,7 +7,8 @@
 //! | `method.rs` | [`Method`]: which scheme weights the samples |
 //! | `step.rs` | a method's step program, and what its inputs are given |
 //! | `prepared.rs` | [`Prepared`]: a run's data, split and corrupted |
-//! | `scores.rs` | from counts to accuracy |
+//! | `scores.rs` | [`Scores`]: from logits to counts and accuracies |
+//! | `predictor.rs` | [`Finished`], [`Predictor`]: a run's network, used afterwards |
 //! | `evaluator.rs` | the trained network on whole sets |
 //! | `curve.rs` | a scheme's weight as a function of the loss |
 //! | `learner.rs` | [`Learner`]: one method's programs, epoch by epoch |
@@ -42,6 +43,7 @@ mod model_file;
 mod paper;
 mod pictures;
 pub mod plots;
+mod predictor;
 mod prepared;
 mod run;
 mod samples;
@@ -62,9 +64,11 @@ pub use learner::{Learner, Measured, StepReport};
 pub use method::Method;
 pub use model_file::{Card, ModelFile};
 pub use paper::PaperCell;
+pub use predictor::{Finished, Labels, Predictor};
 pub use prepared::Prepared;
 pub use run::{Observer, Run};
 pub use samples::{Finding, SampleReport, ranking};
+pub use scores::{ClassScore, Scores};
 pub use signal::{SampleRow, StepNumbers, Walk};
 pub use statistics::{Difference, Spread};
 pub use stepper::{At, Stepper};
