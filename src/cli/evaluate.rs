@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use metatape::data::{Dataset, DatasetKind, Reading};
+use metatape::data::{Dataset, DatasetKind, Labelled, Reading};
 use metatape::meta::schemes::{Set, argmax, softmax};
 use metatape::program::Session;
 use metatape::train::values::{Precision, positive};
-use metatape::train::{Finished, Labels, Predictor, Scores, write_atomically};
+use metatape::train::{Finished, Predictor, Scores, write_atomically};
 use metatape::{Error, Result};
 use serde_json::json;
 
@@ -93,16 +93,16 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         check_free("--csv", path, args.force)?;
     }
     let finished = Finished::read(&args.network.run)?;
-    let Labels { dataset, indices, labels } = match reading(args, &finished) {
+    let (dataset, of) = match reading(args, &finished) {
         None => finished.own(args.part)?,
         Some(reading) => finished.other(&reading, args.part)?,
     };
     let mut predictor = args.network.predictor(&finished)?;
-    let seen = predictor.see(&dataset, &indices, &labels)?;
+    let seen = predictor.see(&dataset, &of)?;
     let card = &finished.file.card;
-    let scores = Scores::of(&seen, &labels, &card.classes);
+    let scores = Scores::of(&seen, &of.labels, &card.classes);
     if let Some(path) = &args.csv {
-        write(path, &dataset, &indices, &labels, &seen.logits)?;
+        write(path, &dataset, &of, &seen.logits)?;
     }
     let part = format!("{:?}", args.part).to_lowercase();
     if args.json {
@@ -117,8 +117,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     for remark in &dataset.remarks {
         eprintln!("{remark}");
     }
-    let note = optional(card.note.as_ref(), |note| format!(" ({note})"));
-    let note = if card.note.is_some() { note } else { String::new() };
+    let note = card.note.as_ref().map_or(String::new(), |note| format!(" ({note})"));
     print(format_args!("{} trained with {}{note}, on {} ({part})\n", card.model, card.method, dataset.name))?;
     print(report(&scores))
 }
@@ -183,12 +182,12 @@ fn report(scores: &Scores) -> String {
     text
 }
 
-fn write(path: &Path, data: &Dataset, indices: &[u32], labels: &[i32], logits: &[f64]) -> Result<()> {
+fn write(path: &Path, data: &Dataset, of: &Labelled, logits: &[f64]) -> Result<()> {
     let broken = |e: &dyn std::fmt::Display| Error::Program(format!("{}: {e}", path.display()));
     let names = &data.class_names;
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(["sample", "label", "predicted", "probability"]).map_err(|e| broken(&e))?;
-    for ((index, label), logits) in indices.iter().zip(labels).zip(logits.chunks(names.len())) {
+    for ((index, label), logits) in of.indices.iter().zip(&of.labels).zip(logits.chunks(names.len())) {
         let top = argmax(logits);
         let probability = softmax(logits)[top].to_string();
         let row = [&data.sample_name(*index), &names[*label as usize], &names[top], &probability];

@@ -26,15 +26,15 @@ Examples:
   metatape predict --run runs/a photos --json"
 )]
 pub struct PredictArgs {
-    /// Which network, and where.
-    #[command(flatten)]
-    pub network: NetworkArgs,
     /// Files, and folders of images
     #[arg(value_name = "PATH", required = true)]
     pub paths: Vec<PathBuf>,
     /// Files that cannot be read are named and left out, and are no failure
     #[arg(long)]
     pub skip_unreadable: bool,
+    /// Which network, and where.
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Write path, class, probability and every class' probability to this file, or to standard
     /// output (-) in the place of the table
     #[arg(long, value_name = "FILE.csv|-", help_heading = "Output")]

@@ -131,3 +131,53 @@ fn flattened(tape: &Tape) -> HashMap<Var, [usize; 3]> {
     }
     images
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Filters;
+    use crate::tape::Init;
+
+    #[test]
+    fn features_of_a_flattened_image_go_by_channel_first() {
+        let net = |f: &mut Forward, x: Var| {
+            let x = f.conv("conv", x, Filters::same(4, 3).groups(2), Init::Constant(1.0))?;
+            let x = f.layer_norm("whole", x, 3)?;
+            let x = f.tape.flatten(x)?;
+            let x = f.batch_norm("flat", x)?;
+            let x = f.tape.relu(x)?;
+            let x = f.layer_norm("layer", x, 1)?;
+            let x = f.linear("first", x, 6)?;
+            let x = f.group_norm("groups", x, 2)?;
+            f.linear("last", x, 2)
+        };
+        let slots = Slot::of(&net, &[2, 3, 2].into()).unwrap();
+        let found: Vec<_> = slots.iter().map(|s| (s.name.as_str(), &s.shape[..], s.extents)).collect();
+        let (image, plain) = ([2, 3, 4, 1], |d: usize| [1, 1, 1, d]);
+        let expected: [(&str, &[usize], [usize; 4]); 15] = [
+            ("conv.weight", &[4, 1, 3, 3], [3, 3, 1, 4]),
+            ("whole.weight", &[4, 2, 3], image),
+            ("whole.bias", &[4, 2, 3], image),
+            ("flat.running_mean", &[24], image),
+            ("flat.running_var", &[24], image),
+            ("flat.weight", &[24], image),
+            ("flat.bias", &[24], image),
+            ("layer.weight", &[24], image),
+            ("layer.bias", &[24], image),
+            ("first.weight", &[6, 24], [2, 3, 4, 6]),
+            ("first.bias", &[6], plain(6)),
+            ("groups.weight", &[6], plain(6)),
+            ("groups.bias", &[6], plain(6)),
+            ("last.weight", &[2, 6], [1, 1, 6, 2]),
+            ("last.bias", &[2], plain(2)),
+        ];
+        assert_eq!(found, expected);
+        for slot in slots {
+            let here: Vec<f64> = (0..slot.shape.iter().product()).map(|i| i as f64).collect();
+            assert_eq!(slot.from_torch(&slot.to_torch(&here)), here);
+        }
+        // Rows, columns, channels 2×1×2, outputs 1: the second channel's two rows come last.
+        let slot = Slot { state: "".into(), name: "".into(), shape: vec![4], extents: [2, 1, 2, 1] };
+        assert_eq!(slot.to_torch(&[0.0, 1.0, 2.0, 3.0]), [0.0, 2.0, 1.0, 3.0]);
+    }
+}

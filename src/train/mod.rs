@@ -64,7 +64,7 @@ pub use learner::{Learner, Measured, StepReport};
 pub use method::Method;
 pub use model_file::{Card, ModelFile};
 pub use paper::PaperCell;
-pub use predictor::{Finished, Labels, Predictor};
+pub use predictor::{Finished, Predictor};
 pub use prepared::Prepared;
 pub use run::{Observer, Run};
 pub use samples::{Finding, SampleReport, ranking};

@@ -9,7 +9,7 @@ use super::model_file::ModelFile;
 use super::prepared::Prepared;
 use super::run::{CONFIG, MODEL};
 use super::step::upload;
-use crate::data::{Dataset, Reading, Samples, Table};
+use crate::data::{Dataset, Labelled, Reading, Samples, Table};
 use crate::error::{Error, Result};
 use crate::meta::schemes::{Predictions, Set};
 use crate::program::Session;
@@ -23,17 +23,6 @@ pub struct Finished {
     pub config: Config,
     /// What it has come to.
     pub file: ModelFile,
-}
-
-/// A set of samples with labels.
-#[derive(Debug)]
-pub struct Labels {
-    /// The samples, and others.
-    pub dataset: Dataset,
-    /// Which of them.
-    pub indices: Vec<u32>,
-    /// Their labels.
-    pub labels: Vec<i32>,
 }
 
 impl Finished {
@@ -62,7 +51,7 @@ impl Finished {
     ///
     /// # Errors
     /// As [`Prepared::new`]; [`Error::Data`] if the data are no longer those of the run.
-    pub fn own(&self, set: Set) -> Result<Labels> {
+    pub fn own(&self, set: Set) -> Result<(Dataset, Labelled)> {
         let mut config = Config { init: None, init_sha256: None, ..self.config.clone() };
         if set == Set::Test {
             config.train_labels = None;
@@ -80,22 +69,23 @@ impl Finished {
                 dataset.shape
             )));
         }
-        let (indices, labels) = match set {
-            Set::Train => (split.train.indices, split.train.original_labels),
-            Set::Meta => (split.meta.indices, split.meta.labels),
-            Set::Test => (dataset.test.indices.clone(), dataset.test.labels.clone()),
+        let labelled = match set {
+            Set::Train => Labelled { indices: split.train.indices, labels: split.train.original_labels },
+            Set::Meta => split.meta,
+            Set::Test => tested(&dataset),
         };
-        Ok(Labels { dataset, indices, labels })
+        Ok((dataset, labelled))
     }
 
     /// A part of other data with the same classes.
     ///
     /// # Errors
     /// As [`Reading::part`]; for samples of another shape.
-    pub fn other(&self, reading: &Reading, set: Set) -> Result<Labels> {
+    pub fn other(&self, reading: &Reading, set: Set) -> Result<(Dataset, Labelled)> {
         let (table, remarks) = reading.part(set, &self.file.input(), &self.file.card.classes)?;
         let dataset = Dataset { remarks, ..self.dataset(table)? };
-        Ok(Labels { indices: dataset.test.indices.clone(), labels: dataset.test.labels.clone(), dataset })
+        let labelled = tested(&dataset);
+        Ok((dataset, labelled))
     }
 
     fn dataset(&self, table: Table) -> Result<Dataset> {
@@ -103,6 +93,10 @@ impl Finished {
         let statistics = (card.mean.clone(), card.std.clone());
         Dataset::apart(table, &self.file.input(), card.classes.clone(), statistics)
     }
+}
+
+fn tested(dataset: &Dataset) -> Labelled {
+    Labelled { indices: dataset.test.indices.clone(), labels: dataset.test.labels.clone() }
 }
 
 /// A finished run's network on a machine.
@@ -132,20 +126,15 @@ impl Predictor {
         Ok(Predictor { session, evaluator, piece })
     }
 
-    /// The machine, for people.
-    pub fn machine(&self) -> String {
-        self.session.describe()
-    }
-
     /// Predictions on some samples of a data set, with their labels.
     ///
     /// # Errors
     /// The machine's.
-    pub fn see(&mut self, data: &Dataset, indices: &[u32], labels: &[i32]) -> Result<Predictions> {
+    pub fn see(&mut self, data: &Dataset, of: &Labelled) -> Result<Predictions> {
         let Predictor { session, evaluator, piece } = self;
         let (n, len) = (piece.count(), piece.sample_len());
         let mut all = Predictions::default();
-        for (indices, labels) in indices.chunks(n).zip(labels.chunks(n)) {
+        for (indices, labels) in of.indices.chunks(n).zip(of.labels.chunks(n)) {
             let places = indices.iter().map(|i| *i as usize * len..(*i as usize + 1) * len);
             piece.samples = match &data.samples {
                 Samples::Bytes(from) => {
@@ -172,6 +161,6 @@ impl Predictor {
     /// As [`Predictor::see`]; for samples of another shape.
     pub fn logits(&mut self, finished: &Finished, table: Table) -> Result<Vec<f64>> {
         let data = finished.dataset(table)?;
-        Ok(self.see(&data, &data.test.indices, &data.test.labels)?.logits)
+        Ok(self.see(&data, &tested(&data))?.logits)
     }
 }

@@ -2,6 +2,7 @@
 //! nothing in it, that every kind of data and every option trains, and that whatever is wrong is
 //! one sentence.
 
+mod after;
 mod errors;
 mod files;
 mod options;
