@@ -154,9 +154,8 @@ impl ModelFile {
         };
         let tensors = SafeTensors::deserialize(&self.bytes).map_err(|e| Error::Program(e.to_string()))?;
         let slots = Slot::of(net, sample)?;
-        if let Some(name) =
-            tensors.names().into_iter().find(|name| slots.iter().all(|slot| slot.name != **name))
-        {
+        let foreign = tensors.names().into_iter().filter(|name| slots.iter().all(|slot| slot.name != **name));
+        if let Some(name) = foreign.min() {
             return Err(bad(format!("has `{name}`, which is not wanted here")));
         }
         let value = |slot: Slot| {

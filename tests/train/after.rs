@@ -361,35 +361,31 @@ fn a_run_begins_with_a_network() {
     let tensors = |run: &Path| Twin::read(run).tensors;
     on_folder(&data, &dir("first"), &["--model", "lenet"]);
     let model = dir("first").join("model.safetensors");
-    let still = ["--lr", "1e-30", "--seed", "3", "--init", text(&model)];
-    on_folder(&data, &dir("still"), &[&still[..], &["--model", "lenet"]].concat());
+    let args = ["--lr", "1e-30", "--seed", "3", "--init", text(&model), "--model", "lenet"];
+    on_folder(&data, &dir("still"), &args);
     assert_eq!(tensors(&dir("still")), tensors(&dir("first")));
     let config: toml::Table = fs::read_to_string(dir("still").join("config.toml")).unwrap().parse().unwrap();
     assert_eq!(config["init"].as_str(), Some(text(&model)));
     assert_eq!(config["init_sha256"].as_str().unwrap().len(), 64);
     // Each network of several begins there.
-    let boosted = [&still[..], &["--model", "lenet", "--method", "adaboost"]].concat();
-    on_folder(&data, &dir("boosted"), &boosted);
+    on_folder(&data, &dir("boosted"), &[&args[..], &["--method", "adaboost"]].concat());
     let twin = Twin::read(&dir("boosted"));
     assert_eq!(twin.tensors, tensors(&dir("first")));
     assert!(twin.card["note"].as_str().unwrap().starts_with("the last of 5 networks"), "{}", twin.card);
 
-    let begin = |args: &[&str], parts: &[&str]| {
-        let base =
-            ["train", "--dataset", "folder", "--data-dir", text(&data), "--meta-size", "6", "--batch", "6"];
+    let begin = |[set, meta, net]: [&str; 3], data: &Path, parts: &[&str]| {
         let out = dir("must-not-be-made");
-        fails(&[&base[..], &["--out", text(&out), "--init", text(&model)], args].concat(), 1, parts);
+        let set = ["train", "--dataset", set, "--data-dir", text(data), "--meta-size", meta, "--batch", "6"];
+        let how = ["--model", net, "--init", text(&model), "--out", text(&out)];
+        fails(&[&set[..], &how].concat(), 1, &[&["--init"], parts].concat());
         assert!(!out.exists());
     };
-    begin(&["--model", "mlp"], &["--init", "(lenet): has `conv1.weight`", "of another network"]);
+    begin(["folder", "6", "mlp"], &data, &["(lenet): has `conv1.bias`", "of another network"]);
     let mnist = files::mnist(&dir("mnist"), false);
-    begin(
-        &["--model", "lenet", "--dataset", "mnist", "--data-dir", text(&mnist), "--meta-size", "20"],
-        &["--init", "a network of 3 classes", "mnist has 10"],
-    );
+    begin(["mnist", "20", "lenet"], &mnist, &["a network of 3 classes", "mnist has 10"]);
     // The record holds the file to what it was.
-    let resume = ["train", "--out", text(&dir("still")), "--resume"].map(str::to_owned);
-    let resume = resume.iter().map(String::as_str).collect::<Vec<_>>();
+    let still = dir("still");
+    let resume = ["train", "--out", text(&still), "--resume"];
     metatape(&resume).assert().success();
     fs::copy(dir("boosted").join("model.safetensors"), &model).unwrap();
     fails(&resume, 1, &["--init", "has changed since the run began"]);
@@ -405,7 +401,7 @@ fn damaged_networks() {
     let whole = fs::read(&path).unwrap();
     let spoilt = |bytes: Vec<u8>, parts: &[&str]| {
         fs::write(&path, bytes).unwrap();
-        fails(&["evaluate", "--run", text(&out)], 1, &[&["model.safetensors"], parts].concat());
+        fails(&["predict", "--run", text(&out), "a.png"], 1, &[&["model.safetensors"], parts].concat());
     };
     for length in [0, 7, 8, 9, 100, whole.len() / 2, whole.len() - 1] {
         spoilt(whole[..length].to_vec(), &[]);

@@ -103,7 +103,8 @@ fn a_run_leaves_all_its_files() {
 
     let mut names: Vec<_> = fs::read_dir(&out).unwrap().map(|f| f.unwrap().file_name()).collect();
     names.sort();
-    let mut expected = vec!["checkpoint.safetensors", "config.toml", "metrics.csv", "summary.json"];
+    let mut expected = vec!["checkpoint.safetensors", "config.toml", "metrics.csv", "model.safetensors"];
+    expected.extend(["samples.csv", "summary.json", "suspects.csv"]);
     let figures = ["accuracy", "losses", "weight_curve", "weights"];
     let pictures: Vec<_> = figures.iter().flat_map(|f| [format!("{f}.png"), format!("{f}.svg")]).collect();
     expected.extend(pictures.iter().map(String::as_str));
@@ -150,12 +151,16 @@ fn people_get_lines_and_tables() {
     let data = files::mnist(&folder.path().join("data"), false);
     let out = folder.path().join("run");
     let args = ["train", "--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20"];
-    let args = [&args[..], &["--batch", "20", "--epochs", "2", "--out", text(&out)]].concat();
-    let output = metatape(&args).assert().success().get_output().clone();
+    let how = ["--noise", "uniform:0.6", "--batch", "20", "--epochs", "2", "--out", text(&out)];
+    let output = metatape(&[&args[..], &how].concat()).assert().success().get_output().clone();
     assert!(output.stderr.is_empty());
     let printed = String::from_utf8(output.stdout).unwrap();
-    for part in ["mlp on mnist (noise uniform:0.6): 280 training images", "\nepoch 1/2", "\nepoch 2/2", "%\n"]
-    {
+    for part in [
+        "mnist: 280 training samples of 10 classes, noise uniform:0.6 put on",
+        "\nepoch 1/2",
+        "\nepoch 2/2",
+        "%\n",
+    ] {
         assert!(printed.contains(part), "`{part}` is not in: {printed}");
     }
     for part in ["\ntest accuracy", "\nmwnet ", "\nuniform ", "\nmean weight of clean samples ", "\nV(loss)"]
