@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Args, Parser, Subcommand};
 use metatape::train::ablation::Variant;
 use metatape::train::values::positive;
-use metatape::train::{Config, Method, ModelFile};
+use metatape::train::{Config, Method, NetworkFile};
 use metatape::{Error, Result};
 
 use super::bench::BenchArgs;
@@ -108,7 +108,7 @@ impl RunArgs {
         for path in [data_dir, meta_dir, train_labels, init].into_iter().flatten() {
             *path = std::path::absolute(&*path).map_err(Error::io(&*path, "find"))?;
         }
-        config.init_sha256 = config.init.as_deref().map(ModelFile::read).transpose()?.map(|file| file.hash);
+        config.init_sha256 = config.init.as_deref().map(NetworkFile::read).transpose()?.map(|file| file.hash);
         if config.milestones.is_empty() {
             config.milestones = Config::milestones_of(config.epochs);
         }

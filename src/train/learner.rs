@@ -5,7 +5,7 @@ use super::curve::WeightCurve;
 use super::evaluator::{Evaluator, Looked};
 use super::history::{EpochRow, LossBins, WeightPicture, mean_where};
 use super::method::Method;
-use super::model_file::ModelFile;
+use super::network_file::NetworkFile;
 use super::prepared::Prepared;
 use super::samples::{self, Finding, SampleReport};
 use super::scores::{accuracy, confusion};
@@ -136,7 +136,7 @@ impl Learner {
         let note = last.map(|stages| {
             format!("the last of {} networks, which the run tests by their votes together", stages.count())
         });
-        ModelFile::write(path, data, &self.session, self.method.to_string(), note)
+        NetworkFile::write(path, data, &self.session, self.method.to_string(), note)
     }
 
     /// The states, for a checkpoint.

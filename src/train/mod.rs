@@ -18,7 +18,7 @@
 //! | `history.rs` | what was measured: rows, curves, the summary |
 //! | `files.rs` | folders that one process works in, files that are written whole or not at all |
 //! | `tensors.rs` | tensors in a file, the same bytes each time |
-//! | `model_file.rs` | [`ModelFile`]: a trained network as PyTorch has it |
+//! | `network_file.rs` | [`NetworkFile`]: a trained network as PyTorch has it |
 //! | `checkpoint.rs` | states and history in one file |
 //! | `run.rs` | [`Run`]: all methods side by side, with the files of the run's folder |
 //! | `paper.rs`, `paper.toml` | [`PaperCell`]: settings and figures of the paper's tables |
@@ -39,7 +39,7 @@ mod files;
 mod history;
 mod learner;
 mod method;
-mod model_file;
+mod network_file;
 mod paper;
 mod pictures;
 pub mod plots;
@@ -62,7 +62,7 @@ pub use files::write_atomically;
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Measured, StepReport};
 pub use method::Method;
-pub use model_file::{Card, ModelFile};
+pub use network_file::{Card, NetworkFile};
 pub use paper::PaperCell;
 pub use predictor::{Finished, Predictor};
 pub use prepared::Prepared;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::config::Config;
 use super::evaluator::{Evaluator, at_once};
 use super::files::read_toml;
-use super::model_file::ModelFile;
+use super::network_file::NetworkFile;
 use super::prepared::Prepared;
 use super::run::{CONFIG, MODEL};
 use super::step::upload;
@@ -22,14 +22,14 @@ pub struct Finished {
     /// What it was asked for.
     pub config: Config,
     /// What it has come to.
-    pub file: ModelFile,
+    pub file: NetworkFile,
 }
 
 impl Finished {
     /// What a run's folder holds.
     ///
     /// # Errors
-    /// If the run is not finished; as [`ModelFile::read`]; for a configuration that cannot be
+    /// If the run is not finished; as [`NetworkFile::read`]; for a configuration that cannot be
     /// understood.
     pub fn read(out: &Path) -> Result<Finished> {
         let (model, config, shown) = (out.join(MODEL), out.join(CONFIG), out.display());
@@ -43,7 +43,7 @@ impl Finished {
                 "--run {shown} is not finished (there is no {MODEL}); go on with `metatape train --out {shown} --resume`"
             )));
         }
-        Ok(Finished { out: out.to_path_buf(), config: read_toml(&config)?, file: ModelFile::read(&model)? })
+        Ok(Finished { out: out.to_path_buf(), config: read_toml(&config)?, file: NetworkFile::read(&model)? })
     }
 
     /// A part of the run's own data: the training set with its labels as they came, less the meta
@@ -111,7 +111,7 @@ impl Predictor {
     /// The network in a session of its own.
     ///
     /// # Errors
-    /// As [`ModelFile::network`] and [`ModelFile::states`]; the machine's.
+    /// As [`NetworkFile::network`] and [`NetworkFile::states`]; the machine's.
     pub fn new(finished: &Finished, mut session: Session) -> Result<Predictor> {
         let (net, shape) = (finished.file.network()?, finished.file.input());
         session.begin_with(finished.file.states(net.as_ref(), &shape)?);

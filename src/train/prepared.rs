@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::config::Config;
 use super::method::Method;
-use super::model_file::ModelFile;
+use super::network_file::NetworkFile;
 use super::step::source;
 use crate::data::{self, BatchConfig, Batcher, Dataset, Labelled, MetaSource, Noise, Split, SplitConfig};
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ impl Prepared {
     ///
     /// # Errors
     /// As [`data::load`] and [`data::split`], for images that the model cannot take, for a batch
-    /// larger than the training set, and as [`ModelFile::read`] and [`ModelFile::states`] for the
+    /// larger than the training set, and as [`NetworkFile::read`] and [`NetworkFile::states`] for the
     /// network to begin with.
     pub fn new(config: Config) -> Result<Prepared> {
         let name = config.model.clone();
@@ -82,7 +82,7 @@ impl Prepared {
         prepared.batcher(false)?;
         prepared.batcher(true)?;
         if let Some(path) = &prepared.config.init {
-            let file = ModelFile::read(path)?;
+            let file = NetworkFile::read(path)?;
             prepared.beginning = file.beginning(&prepared, prepared.config.init_sha256.as_deref())?;
             prepared.config.init_sha256 = Some(file.hash);
         }

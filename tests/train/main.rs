@@ -151,16 +151,13 @@ fn people_get_lines_and_tables() {
     let data = files::mnist(&folder.path().join("data"), false);
     let out = folder.path().join("run");
     let args = ["train", "--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20"];
-    let how = ["--noise", "uniform:0.6", "--batch", "20", "--epochs", "2", "--out", text(&out)];
-    let output = metatape(&[&args[..], &how].concat()).assert().success().get_output().clone();
+    let args = [&args[..], &["--noise", "uniform:0.6"]].concat();
+    let args = [&args[..], &["--batch", "20", "--epochs", "2", "--out", text(&out)]].concat();
+    let output = metatape(&args).assert().success().get_output().clone();
     assert!(output.stderr.is_empty());
     let printed = String::from_utf8(output.stdout).unwrap();
-    for part in [
-        "mnist: 280 training samples of 10 classes, noise uniform:0.6 put on",
-        "\nepoch 1/2",
-        "\nepoch 2/2",
-        "%\n",
-    ] {
+    let header = "mnist: 280 training samples of 10 classes, noise uniform:0.6 put on: ";
+    for part in [header, "\nmlp on cpu", "\nepoch 1/2", "\nepoch 2/2", "%\n", "\nsuspects: "] {
         assert!(printed.contains(part), "`{part}` is not in: {printed}");
     }
     for part in ["\ntest accuracy", "\nmwnet ", "\nuniform ", "\nmean weight of clean samples ", "\nV(loss)"]

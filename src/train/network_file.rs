@@ -49,7 +49,7 @@ const LAYOUT: &str = "PyTorch: convolutions [out, in/groups, h, w], linear layer
 
 /// A network in a file.
 #[derive(Debug)]
-pub struct ModelFile {
+pub struct NetworkFile {
     /// What is to be known of it.
     pub card: Card,
     /// SHA-256 of the file.
@@ -58,7 +58,7 @@ pub struct ModelFile {
     bytes: Vec<u8>,
 }
 
-impl ModelFile {
+impl NetworkFile {
     /// Writes the network that a session holds: whole or not at all, the same bytes for the same
     /// numbers.
     pub(super) fn write(
@@ -95,7 +95,7 @@ impl ModelFile {
     ///
     /// # Errors
     /// If it is missing, damaged, or not of this program and version.
-    pub fn read(path: &Path) -> Result<ModelFile> {
+    pub fn read(path: &Path) -> Result<NetworkFile> {
         let bytes = std::fs::read(path).map_err(Error::io(path, "read the network"))?;
         let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| {
@@ -122,7 +122,7 @@ impl ModelFile {
         }
         SafeTensors::deserialize(&bytes).map_err(|e| bad(format!("is cut short ({e}); fetch it again")))?;
         let hash = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(ModelFile { card, hash, path: path.to_path_buf(), bytes })
+        Ok(NetworkFile { card, hash, path: path.to_path_buf(), bytes })
     }
 
     /// The network that it is of.
@@ -178,7 +178,7 @@ impl ModelFile {
     /// The values for a run that begins with this network: it must have as many classes.
     ///
     /// # Errors
-    /// As [`ModelFile::states`]; for another number of classes; if the file is not the one with the
+    /// As [`NetworkFile::states`]; for another number of classes; if the file is not the one with the
     /// SHA-256 `recorded`.
     pub(super) fn beginning(
         &self,
