@@ -30,7 +30,7 @@ EPOCHS, BATCH, LR, FOLDS = 20, 100, 0.05, 5
 data = "datasets/fashion-mnist-mini/train-images-idx3-ubyte.gz"
 images = np.frombuffer(gzip.open(data).read(), np.uint8, offset=16).reshape(-1, 784) / 255.0
 images = torch.tensor((images - images.mean()) / images.std(), dtype=torch.float32)
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 def probabilities(x, y, held, seed):

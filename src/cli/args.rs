@@ -7,13 +7,15 @@ use clap::parser::ValueSource;
 use clap::{Args, Parser, Subcommand};
 use metatape::train::ablation::Variant;
 use metatape::train::values::positive;
-use metatape::train::{Config, Method};
+use metatape::train::{Config, Method, NetworkFile};
 use metatape::{Error, Result};
 
 use super::bench::BenchArgs;
 use super::compare::CompareArgs;
 use super::device::Machine;
+use super::evaluate::EvaluateArgs;
 use super::kernels::KernelsArgs;
+use super::predict::PredictArgs;
 use super::values::{DeviceChoice, seed};
 
 /// Meta-Weight-Net on a hand-written autodiff tape: learns, from a small clean set, which losses to
@@ -29,6 +31,8 @@ use super::values::{DeviceChoice, seed};
     after_help = "Examples:
   metatape train                                    built-in images with 60% noise, and the baseline beside
   metatape train --model lenet --noise flip2:0.4    another network, another noise
+  metatape evaluate --run runs/a                    how well the run's network does, class by class
+  metatape predict --run runs/a photos/             what it takes files for
   metatape compare --methods all --out runs/all     every scheme of the field side by side
   metatape hypergrad --model lenet --precision f64  every way to compute the hypergradient, compared
   metatape bench --model resnet32                   milliseconds of a plain step and of a meta step
@@ -45,6 +49,10 @@ pub struct Metatape {
 pub enum Command {
     /// Train on biased data, with weights learned from a small clean meta set
     Train(TrainArgs),
+    /// Test a run's network: accuracy, each class, confusion; on its own data or on others
+    Evaluate(EvaluateArgs),
+    /// Classify files with a run's network
+    Predict(PredictArgs),
     /// Compare reweighting schemes on the same data over several seeds
     Compare(CompareArgs),
     /// Compute one meta step's hypergradient by every route; compare and dump
@@ -96,11 +104,11 @@ impl RunArgs {
     /// If the data's folder has no absolute path: a run can be resumed from another folder.
     pub fn config(&self) -> Result<Config> {
         let mut config = self.config.clone();
-        for path in
-            [&mut config.data_dir, &mut config.meta_dir, &mut config.train_labels].into_iter().flatten()
-        {
+        let Config { data_dir, meta_dir, train_labels, init, .. } = &mut config;
+        for path in [data_dir, meta_dir, train_labels, init].into_iter().flatten() {
             *path = std::path::absolute(&*path).map_err(Error::io(&*path, "find"))?;
         }
+        config.init_sha256 = config.init.as_deref().map(NetworkFile::read).transpose()?.map(|file| file.hash);
         if config.milestones.is_empty() {
             config.milestones = Config::milestones_of(config.epochs);
         }

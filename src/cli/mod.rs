@@ -11,6 +11,7 @@
 //! | `folder.rs` | the folder of a command's results |
 //! | `progress.rs` | what commands that train show while they go on |
 //! | `train.rs` | `metatape train` |
+//! | `evaluate.rs`, `predict.rs` | `metatape evaluate`, `metatape predict` |
 //! | `study.rs` | from a plan to the cells of a study, begun or resumed |
 //! | `compare.rs` | `metatape compare` |
 //! | `ablate.rs` | `metatape ablate` |
@@ -33,6 +34,7 @@ mod cuda;
 mod defaults;
 mod device;
 mod dump;
+mod evaluate;
 mod explain;
 mod folder;
 mod hypergrad;
@@ -40,6 +42,7 @@ mod info;
 mod kernels;
 mod lesson;
 mod parting;
+mod predict;
 mod progress;
 mod report;
 mod study;
@@ -78,6 +81,8 @@ fn parse() -> clap::error::Result<Command> {
 fn run(command: &Command) -> Result<()> {
     match command {
         Command::Train(args) => train::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
+        Command::Predict(args) => predict::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Hypergrad(args) => hypergrad::run(args),
         Command::Ablate(args) => ablate::run(args),

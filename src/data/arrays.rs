@@ -54,6 +54,18 @@ pub(super) fn meta(dir: &Path) -> Result<Table> {
     })
 }
 
+/// One part by its name; `None` if the folder has no such files.
+pub(super) fn one(dir: &Path, which: &str) -> Result<Option<Table>> {
+    part(dir, which, &format!("{which} set of {}", dir.display()))
+}
+
+/// The samples of a `.npy` file, which has no labels.
+pub(super) fn unlabelled(path: &Path) -> Result<Table> {
+    let x = npy(path)?;
+    let labels = vec![0; x.shape.first().copied().unwrap_or(0)];
+    table(path, &path.display().to_string(), x, labels)
+}
+
 /// One part; `None` if the folder has no such files.
 fn part(dir: &Path, which: &str, title: &str) -> Result<Option<Table>> {
     let file = |name: String| Some(dir.join(name)).filter(|path| path.is_file());
@@ -79,8 +91,14 @@ fn part(dir: &Path, which: &str, title: &str) -> Result<Option<Table>> {
             labels.len()
         )));
     }
+    table(&path, title, x, labels).map(Some)
+}
+
+/// Images or features with their labels.
+fn table(path: &Path, title: &str, x: Array, labels: Vec<i32>) -> Result<Table> {
+    let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
     let title = title.to_owned();
-    Ok(Some(match (x.numbers, &x.shape[1..]) {
+    Ok(match (x.numbers, &x.shape[1..]) {
         (Numbers::Bytes(pixels), &[h, w]) => Table::images(title, [h, w, 1], pixels, labels),
         (Numbers::Bytes(pixels), &[h, w, c @ (1 | 3)]) => Table::images(title, [h, w, c], pixels, labels),
         (Numbers::Bytes(values), &[d]) => {
@@ -101,7 +119,7 @@ fn part(dir: &Path, which: &str, title: &str) -> Result<Option<Table>> {
                 rest.iter().map(|d| format!(", {d}")).collect::<String>()
             )));
         }
-    }))
+    })
 }
 
 /// Labels of an array of whole numbers `[n]`.

@@ -238,6 +238,37 @@ impl Dataset {
         Dataset::of(name.into(), train, [left, test], class_names, None)
     }
 
+    /// Samples of this shape for a network that has been trained already: all are the test set.
+    ///
+    /// # Errors
+    /// As [`Dataset::new`].
+    pub fn apart(
+        table: Table,
+        shape: &Shape,
+        class_names: Vec<String>,
+        (mean, std): (Vec<f64>, Vec<f64>),
+    ) -> Result<Dataset> {
+        let test = part(&table, 0, shape, &class_names)?;
+        let none = Part { name: "training set".into(), indices: Vec::new(), labels: Vec::new(), truth: None };
+        let Table { name, shape, samples, names, .. } = table;
+        let (train, meta, coarse, augment, remarks) = (none, None, None, None, Vec::new());
+        Ok(Dataset {
+            name,
+            shape,
+            samples,
+            names,
+            train,
+            meta,
+            test,
+            class_names,
+            coarse,
+            mean,
+            std,
+            augment,
+            remarks,
+        })
+    }
+
     /// The parts of what is in the table `first`, and maybe behind it.
     fn of(
         name: String,

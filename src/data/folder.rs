@@ -8,6 +8,7 @@ use super::decode::{Decoded, decode_all};
 use super::listing::{Entry, PassedOver, entries, parts};
 use super::reading::{Reading, Tables, classes};
 use super::{DatasetKind, Table, missing_file};
+use crate::meta::schemes::Set;
 use crate::tape::Shape;
 use crate::words::counted;
 use crate::{Error, Result};
@@ -44,15 +45,49 @@ pub(super) fn meta(
     shape: &Shape,
     names: &[String],
 ) -> Result<(Table, Vec<String>)> {
-    let mut over = PassedOver::default();
     if !dir.is_dir() {
         return Err(Error::Data(format!("--meta-dir {} is no folder", dir.display())));
     }
+    let mut over = PassedOver::default();
     let all = entries(dir, &mut over)?;
+    apart(how, ("meta", dir), all, over, shape, names)
+}
+
+/// One part of a folder; all of it, where it has no parts.
+pub(super) fn part(
+    how: &Reading,
+    dir: &Path,
+    set: Set,
+    shape: &Shape,
+    names: &[String],
+) -> Result<(Table, Vec<String>)> {
+    let mut over = PassedOver::default();
+    let [train, meta, test] = parts(dir, &mut over)?;
+    let undivided = [&train, &meta, &test].iter().all(|part| part.is_empty());
+    let (which, part) = match set {
+        Set::Train => ("training", train),
+        Set::Meta => ("meta", meta),
+        Set::Test => ("test", test),
+    };
+    let all = if undivided { entries(dir, &mut over)? } else { part };
+    apart(how, (which, dir), all, over, shape, names)
+}
+
+/// Images as a table of their own.
+fn apart(
+    how: &Reading,
+    (which, dir): (&str, &Path),
+    all: Vec<Entry>,
+    over: PassedOver,
+    shape: &Shape,
+    names: &[String],
+) -> Result<(Table, Vec<String>)> {
     let mut remarks = Vec::from_iter(over.remark(dir));
-    let [read] = read(how, [all], shape.last().copied(), &mut remarks)?;
-    let table = table(format!("meta set of {}", dir.display()), dir, read, names)?;
-    Ok((table, remarks))
+    let [read] = read(how, [all], shape.last().map(|channels| (*channels, dir)), &mut remarks)?;
+    if read.entries.is_empty() {
+        return Err(Error::Data(format!("{} has no {which} image that can be read", dir.display())));
+    }
+    Ok((table(format!("{which} set of {}", dir.display()), dir, read, names)?, remarks))
 }
 
 /// Images are decoded so many at a time, so that there is never a second copy of all.
@@ -99,15 +134,16 @@ impl Read {
 }
 
 /// Pixels of `from` channels with as many as `to`: grey becomes colour.
-fn widened(pixels: Vec<u8>, from: usize, to: usize) -> Vec<u8> {
+pub(super) fn widened(pixels: Vec<u8>, from: usize, to: usize) -> Vec<u8> {
     if from == to { pixels } else { pixels.iter().flat_map(|&grey| [grey; 3]).collect() }
 }
 
-/// Decodes all parts; their images have `channels`, or as many as the most have.
+/// Decodes all parts; their images have as many channels as the most have, or, in a folder of their
+/// own, as training has.
 fn read<const N: usize>(
     how: &Reading,
     parts: [Vec<Entry>; N],
-    channels: Option<usize>,
+    channels: Option<(usize, &Path)>,
     remarks: &mut Vec<String>,
 ) -> Result<[Read; N]> {
     let mut unreadable = Vec::new();
@@ -147,12 +183,13 @@ fn read<const N: usize>(
         remarks.push(format!("left out {count} that cannot be read:\n  {list}"));
     }
     let most = all.iter().map(|read| read.shape[2]).max().unwrap_or(1);
-    if channels == Some(1) && most > 1 {
-        return Err(Error::Data("the images of --meta-dir are colour, and the training images grey".into()));
+    if let (Some((1, dir)), 3) = (channels, most) {
+        let dir = dir.display();
+        return Err(Error::Data(format!("images of {dir} are colour, and the training images grey")));
     }
     all.iter_mut()
         .filter(|read| !read.entries.is_empty())
-        .for_each(|read| read.widen(channels.unwrap_or(most)));
+        .for_each(|read| read.widen(channels.map_or(most, |c| c.0)));
     all.try_into().map_err(|_| Error::Program("as many parts as there were".into()))
 }
 

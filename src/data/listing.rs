@@ -111,6 +111,13 @@ pub(super) fn entries(dir: &Path, over: &mut PassedOver) -> Result<Vec<Entry>> {
     Ok(all)
 }
 
+/// All images below a folder, whatever their classes, in the order of their names.
+pub(super) fn images(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    walk(dir, "", DEEPEST, &mut all, &mut PassedOver::default())?;
+    Ok(all.into_iter().map(|entry| entry.path).collect())
+}
+
 /// Appends the images below a folder, in the order of their names.
 fn walk(dir: &Path, label: &str, deepest: usize, all: &mut Vec<Entry>, over: &mut PassedOver) -> Result<()> {
     if deepest == 0 {

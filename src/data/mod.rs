@@ -39,6 +39,7 @@ mod idx;
 mod kind;
 mod labels;
 mod listing;
+mod loose;
 mod noise;
 mod reading;
 mod source;
@@ -50,6 +51,7 @@ use std::path::{Path, PathBuf};
 pub use batch::{Batch, BatchConfig, Batcher, in_order};
 pub use dataset::{Augment, Dataset, Part, Samples, Table};
 pub use kind::DatasetKind;
+pub use loose::Loose;
 pub use noise::{Corrupted, Noise};
 pub use reading::Reading;
 pub use split::{

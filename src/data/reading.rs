@@ -1,6 +1,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{Dataset, DatasetKind, Table, arrays, cifar, folder, idx, labels, table};
+use crate::meta::schemes::Set;
+use crate::tape::Shape;
 use crate::{Error, Result};
 
 /// What to read, and how: all of it as it is, nothing is corrupted here.
@@ -77,18 +79,9 @@ impl Reading {
     /// for an option that the kind has no use for; [`Error::Data`], [`Error::Format`] or
     /// [`Error::Io`] for what is wrong with the files.
     pub fn load(&self) -> Result<Dataset> {
-        let dir = self.dir()?;
+        let (dir, kind) = (self.dir()?, self.kind);
         self.check()?;
-        let kind = self.kind;
-        let mut tables = match kind {
-            DatasetKind::FashionMnistMini => idx::embedded()?,
-            DatasetKind::Mnist | DatasetKind::FashionMnist => idx::load(kind, dir)?,
-            DatasetKind::Cifar10 => cifar::load10(dir)?,
-            DatasetKind::Cifar100 => cifar::load100(dir)?,
-            DatasetKind::Folder => folder::load(self, dir)?,
-            DatasetKind::Arrays => arrays::load(dir)?,
-            DatasetKind::Csv => table::load(self, dir)?,
-        };
+        let mut tables = self.tables(dir)?;
         if let Some(meta_dir) = &self.meta_dir {
             let (shape, names) = (&tables.train.shape, &tables.class_names);
             let (meta, remarks) = match kind {
@@ -129,6 +122,60 @@ impl Reading {
         Ok(dataset)
     }
 
+    fn tables(&self, dir: &Path) -> Result<Tables> {
+        match self.kind {
+            DatasetKind::FashionMnistMini => idx::embedded(),
+            DatasetKind::Mnist | DatasetKind::FashionMnist => idx::load(self.kind, dir),
+            DatasetKind::Cifar10 => cifar::load10(dir),
+            DatasetKind::Cifar100 => cifar::load100(dir),
+            DatasetKind::Folder => folder::load(self, dir),
+            DatasetKind::Arrays => arrays::load(dir),
+            DatasetKind::Csv => table::load(self, dir),
+        }
+    }
+
+    /// Reads one part alone, for a network that was trained on samples of this shape, with these
+    /// classes: labels are matched to them by name. Folders, arrays and tables need have no other
+    /// part; a folder without parts is taken as a whole. Also what there is to say about it.
+    ///
+    /// # Errors
+    /// As [`Reading::load`]; [`Error::Data`] for a class that is none of `names`.
+    pub fn part(&self, set: Set, shape: &Shape, names: &[String]) -> Result<(Table, Vec<String>)> {
+        let (dir, kind) = (self.dir()?, self.kind);
+        self.check()?;
+        let which = match set {
+            Set::Train => "train",
+            Set::Meta => "meta",
+            Set::Test => "test",
+        };
+        let lacking = || Error::Data(format!("{} of --dataset {kind} has no {which} set", dir.display()));
+        let (mut table, own, remarks) = match kind {
+            DatasetKind::Folder => return folder::part(self, dir, set, shape, names),
+            DatasetKind::Csv => return Ok((table::part(self, dir, which, names)?, Vec::new())),
+            DatasetKind::Arrays => {
+                let table = arrays::one(dir, which)?.ok_or_else(lacking)?;
+                let classes = table.labels.iter().map(|label| label + 1).max().unwrap_or(0);
+                (table, (0..classes).map(|class| class.to_string()).collect(), Vec::new())
+            }
+            _ => {
+                let Tables { train, meta, test, class_names, remarks, .. } = self.tables(dir)?;
+                let [train, meta, test] = [Some(train), meta, test];
+                let table = match set {
+                    Set::Train => train,
+                    Set::Meta => meta,
+                    Set::Test => test,
+                };
+                (table.ok_or_else(lacking)?, class_names, remarks)
+            }
+        };
+        for label in &mut table.labels {
+            let name = own.get(*label as usize).map_or("?", String::as_str);
+            let place = names.iter().position(|known| known == name);
+            *label = place.ok_or_else(|| unknown(&table.name, name, names))? as i32;
+        }
+        Ok((table, remarks))
+    }
+
     /// The folder, if the kind has one.
     fn dir(&self) -> Result<&Path> {
         let kind = self.kind;
@@ -166,6 +213,14 @@ impl Reading {
             None => Ok(()),
         }
     }
+}
+
+/// The error of a class that a network does not know.
+pub(super) fn unknown(what: &str, class: &str, names: &[String]) -> Error {
+    let shown: Vec<&str> = names.iter().take(10).map(String::as_str).collect();
+    let more = if names.len() > shown.len() { ", …" } else { "" };
+    let shown = shown.join(", ");
+    Error::Data(format!("{what}: the class `{class}` is none of those trained on, which are {shown}{more}"))
 }
 
 /// Classes by the labels that training samples have: in the order of numbers if all are whole

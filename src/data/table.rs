@@ -20,12 +20,12 @@ pub(super) fn load(how: &Reading, dir: &Path) -> Result<Tables> {
     let path = |which: &str| Some(dir.join(format!("{which}.csv"))).filter(|path| path.is_file());
     let missing = || missing_file(DatasetKind::Csv, dir, "train.csv");
     let train = if dir.is_file() { dir.to_path_buf() } else { path("train").ok_or_else(missing)? };
-    let train = rows(&train, &how.label_column)?;
+    let train = rows(&train, &how.label_column, true)?;
     let names = classes(train.labels.iter());
     let columns = train.columns.clone();
-    let other =
-        |which: &str| path(which).map(|path| part(how, &path, which, &names, Some(&columns))).transpose();
-    let (meta, test) = (other("meta")?, other("test")?);
+    let further =
+        |which: &str| path(which).map(|path| other(how, &path, which, &names, Some(&columns))).transpose();
+    let (meta, test) = (further("meta")?, further("test")?);
     let name = dir.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let train = table(train, "training", &names)?;
     Ok(Tables { meta, ..Tables::new(name, train, test, names) })
@@ -33,18 +33,29 @@ pub(super) fn load(how: &Reading, dir: &Path) -> Result<Tables> {
 
 /// The meta set in a folder (its `meta.csv`) or file of its own.
 pub(super) fn meta(how: &Reading, dir: &Path, names: &[String]) -> Result<Table> {
-    let path = if dir.is_file() { dir.to_path_buf() } else { dir.join("meta.csv") };
-    part(how, &path, "meta", names, None)
+    part(how, dir, "meta", names)
 }
 
-fn part(
+/// One part: a file, or the file of this name in a folder.
+pub(super) fn part(how: &Reading, dir: &Path, which: &str, names: &[String]) -> Result<Table> {
+    let path = if dir.is_file() { dir.to_path_buf() } else { dir.join(format!("{which}.csv")) };
+    other(how, &path, which, names, None)
+}
+
+/// The rows of a file without labels; if it has a column of them, that is passed over.
+pub(super) fn unlabelled(path: &Path, label_column: &str) -> Result<(usize, Vec<f32>)> {
+    let rows = rows(path, label_column, false)?;
+    Ok((rows.columns.len(), rows.values))
+}
+
+fn other(
     how: &Reading,
     path: &Path,
     title: &str,
     names: &[String],
     columns: Option<&[String]>,
 ) -> Result<Table> {
-    let rows = rows(path, &how.label_column)?;
+    let rows = rows(path, &how.label_column, true)?;
     if columns.is_some_and(|columns| columns != rows.columns) {
         return Err(Error::Data(format!("{} has other columns than the training table", path.display())));
     }
@@ -62,16 +73,19 @@ fn table(rows: Rows, title: &str, names: &[String]) -> Result<Table> {
     Ok(Table::features(name, rows.columns.len(), rows.values, labels))
 }
 
-fn rows(path: &Path, label_column: &str) -> Result<Rows> {
+fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
     let broken = |e: csv::Error| bad(e.to_string());
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(broken)?;
     let heading: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_owned).collect();
-    let at = heading.iter().position(|column| column == label_column).ok_or_else(|| {
-        bad(format!("has no column `{label_column}`; name that of the labels with --label-column"))
-    })?;
-    let columns: Vec<String> =
-        heading.iter().enumerate().filter(|column| column.0 != at).map(|column| column.1.clone()).collect();
+    let at = heading.iter().position(|column| column == label_column);
+    if labelled && at.is_none() {
+        return Err(bad(format!(
+            "has no column `{label_column}`; name that of the labels with --label-column"
+        )));
+    }
+    let features = heading.iter().enumerate().filter(|column| Some(column.0) != at);
+    let columns: Vec<String> = features.map(|column| column.1.clone()).collect();
     if columns.is_empty() {
         return Err(bad("has no column besides the labels'".into()));
     }
@@ -79,7 +93,7 @@ fn rows(path: &Path, label_column: &str) -> Result<Rows> {
     for (row, record) in reader.records().enumerate() {
         let record = record.map_err(broken)?;
         for (column, field) in record.iter().enumerate() {
-            if column == at {
+            if Some(column) == at {
                 labels.push(field.to_owned());
                 continue;
             }

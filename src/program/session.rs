@@ -14,6 +14,8 @@ pub struct Session {
     states: Vec<Named>,
     /// Per state, its first value, if that is not zeros.
     firsts: Vec<Option<First>>,
+    /// By state, first values that were given.
+    given: HashMap<String, Vec<f64>>,
     /// What random first values are drawn with.
     seed: u64,
     /// Per state, what the programs ask of its integers.
@@ -144,6 +146,7 @@ impl Session {
             backend,
             states: Vec::new(),
             firsts: Vec::new(),
+            given: HashMap::new(),
             seed: 0,
             limits: Vec::new(),
             by_name: HashMap::new(),
@@ -220,7 +223,7 @@ impl Session {
         self.states.push(state.clone());
         self.limits.push(Vec::new());
         let at = self.states.len() - 1;
-        if first.is_some() {
+        if first.is_some() || self.given.contains_key(&state.name) {
             self.begin(at)?;
         }
         Ok(at)
@@ -241,9 +244,19 @@ impl Session {
         Ok(())
     }
 
+    /// Gives floating-point states first values, in the place of those that their layers would
+    /// draw: with the next [`Session::initialise`], and when a program brings them.
+    pub fn begin_with(&mut self, given: HashMap<String, Vec<f64>>) {
+        self.given = given;
+    }
+
     fn begin(&mut self, state: usize) -> Result<()> {
-        let count = self.states[state].shape.count();
-        let first = self.firsts[state].as_ref();
+        let (named, first) = (&self.states[state], self.firsts[state].as_ref());
+        if let Some(values) = self.given.get(&named.name) {
+            check(named, &self.limits[state], Values::Float(values))?;
+            return self.backend.write_state(state, Values::Float(values));
+        }
+        let count = named.shape.count();
         let values = first.map_or_else(|| vec![0.0; count], |first| first.values(count, self.seed));
         self.backend.write_state(state, Values::Float(&values))
     }

@@ -4,13 +4,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::config::Config;
-use super::files::write_atomically;
 use super::history::{History, WeightPicture};
-use super::values::Precision;
+use super::tensors::{Tensor, floats, write_tensors};
 use crate::error::{Error, Result};
 use crate::meta::schemes::Memory;
 use crate::program::{Session, Values};
@@ -52,41 +51,25 @@ fn picture_names(prefix: &str, picture: usize) -> [String; 2] {
 
 /// Writes the methods' floating-point states and numbers, and the progress.
 pub(super) fn save(path: &Path, parts: &[Part], progress: &Progress) -> Result<()> {
-    let wide = progress.config.precision == Precision::F64;
-    let dtype = if wide { Dtype::F64 } else { Dtype::F32 };
     let mut tensors = Vec::new();
-    let doubles = |values: &[f64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     for Part { prefix, session, memory, pictures } in parts {
         for (name, values) in memory.all() {
-            tensors.push((memory_name(prefix, name), Dtype::F64, vec![values.len()], doubles(values)));
+            tensors.push(Tensor::doubles(memory_name(prefix, name), &[values.len()], values));
         }
         for (i, picture) in pictures.iter().enumerate() {
             for (name, values) in
                 picture_names(prefix, i).into_iter().zip([&picture.losses, &picture.weights])
             {
-                tensors.push((name, Dtype::F64, vec![values.len()], doubles(values)));
+                tensors.push(Tensor::doubles(name, &[values.len()], values));
             }
         }
         for state in session.states().iter().filter(|s| s.kind == Kind::Float) {
-            let values = session.read_state(&state.name)?;
-            // An f32 state comes as f64 and goes back without loss.
-            let bytes: Vec<u8> = match wide {
-                true => doubles(&values),
-                false => values.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
-            };
-            tensors.push((format!("{prefix}/{}", state.name), dtype, state.shape.to_vec(), bytes));
+            let (name, values) = (format!("{prefix}/{}", state.name), session.read_state(&state.name)?);
+            tensors.push(Tensor::floats(name, &state.shape, &values, progress.config.precision));
         }
     }
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((name.clone(), TensorView::new(*dtype, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
     let json = serde_json::to_string(progress).map_err(|e| Error::Program(e.to_string()))?;
-    let metadata = HashMap::from([("progress".to_owned(), json)]);
-    let bytes = views.and_then(|views| safetensors::serialize(views, Some(metadata)));
-    let bytes =
-        bytes.map_err(|e| Error::Program(format!("{}: cannot be put together: {e}", path.display())))?;
-    write_atomically(path, &bytes)
+    write_tensors(path, &tensors, HashMap::from([("progress".to_owned(), json)]))
 }
 
 /// A checkpoint that has been read.
@@ -128,7 +111,7 @@ impl Saved {
         let of = memory_name(prefix, "");
         for (full, view) in tensors.tensors() {
             if let Some(name) = full.strip_prefix(&of) {
-                memory.set(name, numbers(view.data(), f64::from_le_bytes));
+                memory.set(name, floats(&view).unwrap_or_default());
             }
         }
         Ok(memory)
@@ -144,7 +127,7 @@ impl Saved {
             let [losses, weights] = picture_names(prefix, i).map(|name| {
                 let missing = || Error::Data(format!("{}: has no `{name}`", self.path.display()));
                 let view = tensors.tensor(&name).map_err(|_| missing())?;
-                Ok(numbers(view.data(), f64::from_le_bytes))
+                floats(&view).ok_or_else(missing)
             });
             (picture.losses, picture.weights) = (losses?, weights?);
         }
@@ -177,23 +160,12 @@ impl Saved {
                     state.shape
                 )));
             }
-            let values: Vec<f64> = match view.dtype() {
-                Dtype::F64 => numbers(view.data(), f64::from_le_bytes),
-                Dtype::F32 => numbers(view.data(), |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
-                other => {
-                    return Err(Error::Data(format!(
-                        "{}: `{name}` is of type {other:?}, expected F32 or F64",
-                        self.path.display()
-                    )));
-                }
-            };
+            let values = floats(&view).ok_or_else(|| {
+                let (path, dtype) = (self.path.display(), view.dtype());
+                Error::Data(format!("{path}: `{name}` is of type {dtype:?}, expected F32 or F64"))
+            })?;
             session.write_state(&state.name, Values::Float(&values))?;
         }
         Ok(())
     }
-}
-
-fn numbers<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f64) -> Vec<f64> {
-    let (chunks, _) = bytes.as_chunks::<N>();
-    chunks.iter().map(|c| f(*c)).collect()
 }

@@ -97,6 +97,14 @@ pub struct Config {
     /// The classifier
     #[arg(long, value_name = MODELS, default_value_t = own().model, value_parser = model)]
     pub model: String,
+    /// Begin with the network of this file, the model.safetensors of a run with as many classes
+    #[arg(long, value_name = "FILE")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
+    /// SHA-256 of that file when the run began.
+    #[arg(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_sha256: Option<String>,
     /// What is trained first; the baseline is always uniform.
     #[arg(skip = own().method)]
     #[serde(with = "text")]
@@ -231,6 +239,8 @@ impl Default for Config {
             train_labels: None,
             label_column: label(),
             model: "mlp".into(),
+            init: None,
+            init_sha256: None,
             method: Method::MwNet,
             baseline: true,
             unroll: 1,

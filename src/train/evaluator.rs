@@ -1,35 +1,55 @@
 //! The trained network on whole sets, with running statistics: nothing is updated.
 
 use super::prepared::Prepared;
-use super::step::{Fed, Given};
-use crate::data;
+use super::step::{Fed, Given, source};
+use crate::data::{Dataset, in_order};
 use crate::error::Result;
 use crate::meta::Evaluation;
 use crate::meta::schemes::{Predictions, Set, Trained};
+use crate::nn::Model;
 use crate::program::{Options, Plan, Session};
-use crate::tape::Tape;
+use crate::tape::{Shape, Tape};
 
-/// Images of one evaluation pass.
+/// Samples of one evaluation pass.
 const AT_ONCE: usize = 250;
+/// Pixels of one: large images go through in smaller batches, in the memory of 250 of 32×32.
+const PIXELS_AT_ONCE: usize = AT_ONCE * 32 * 32;
+
+/// Samples of this shape in one pass.
+pub(super) fn at_once(sample: &Shape) -> usize {
+    let pixels = if let [h, w, _] = sample[..] { h * w } else { 1 };
+    (PIXELS_AT_ONCE / pixels.max(1)).clamp(1, AT_ONCE)
+}
 
 /// The forward pass as a program.
 pub(super) struct Evaluator {
     fed: Fed,
+    batch: usize,
 }
 
 impl Evaluator {
-    /// The pass on a session's parameters.
-    pub fn new(data: &Prepared, session: &mut Session) -> Result<Evaluator> {
-        let mut tape = Tape::new();
-        let plain = data.batch(false);
-        Evaluation { net: data.net(), data: &plain, batch: AT_ONCE }.record(&mut tape)?;
-        Ok(Evaluator { fed: Fed::new(Plan::new(&tape, Options::default())?, data, session)? })
+    /// The pass of a network on a session's parameters, for as many samples as the data set has.
+    pub fn new(net: &dyn Model, data: &Dataset, session: &mut Session) -> Result<Evaluator> {
+        let (mut tape, batch) = (Tape::new(), at_once(&data.shape));
+        Evaluation { net, data: &source(data, false), batch }.record(&mut tape)?;
+        Ok(Evaluator { fed: Fed::new(Plan::new(&tape, Options::default())?, data, session)?, batch })
     }
 
     /// Predictions on a set.
     pub fn see(&mut self, session: &mut Session, data: &Prepared, set: Set) -> Result<Predictions> {
+        self.predict(session, &data.dataset, data.indices(set), data.labels(set))
+    }
+
+    /// Predictions on some samples, with their labels.
+    pub fn predict(
+        &mut self,
+        session: &mut Session,
+        data: &Dataset,
+        indices: &[u32],
+        labels: &[i32],
+    ) -> Result<Predictions> {
         let mut all = Predictions::default();
-        for (batch, rows) in data::in_order(data.indices(set), data.labels(set), AT_ONCE) {
+        for (batch, rows) in in_order(indices, labels, self.batch) {
             let given =
                 Given { data, batch: &batch, ahead: &[], meta: &batch, lr: 0.0, at: [0; 2], scheme: &[] };
             self.fed.run(session, &given)?;
@@ -37,7 +57,7 @@ impl Evaluator {
             all.losses.extend_from_slice(&session.fetch(program, "loss")?[..rows]);
             all.hits.extend_from_slice(&session.fetch(program, "correct")?[..rows]);
             let logits = session.fetch(program, "logits")?;
-            all.logits.extend_from_slice(&logits[..logits.len() / AT_ONCE * rows]);
+            all.logits.extend_from_slice(&logits[..logits.len() / self.batch * rows]);
         }
         Ok(all)
     }

@@ -1,16 +1,18 @@
+use std::path::Path;
 use std::time::Instant;
 
 use super::curve::WeightCurve;
 use super::evaluator::{Evaluator, Looked};
 use super::history::{EpochRow, LossBins, WeightPicture, mean_where};
 use super::method::Method;
+use super::network_file::NetworkFile;
 use super::prepared::Prepared;
 use super::samples::{self, Finding, SampleReport};
-use super::scores::accuracy;
+use super::scores::{accuracy, confusion};
 use super::step::{Given, StepProgram};
 use crate::data::Batcher;
 use crate::error::{Error, Result};
-use crate::meta::schemes::{Draw, Memory, Moment, Predictions, Scheme, Set, Stages, argmax};
+use crate::meta::schemes::{Draw, Memory, Moment, Predictions, Scheme, Set, Stages};
 use crate::program::{Program, Session};
 
 /// Losses at which the curve of V is drawn: 0, 0.05, … 8.
@@ -112,7 +114,7 @@ impl Learner {
         let steps = (0..scheme.stages().map_or(scheme.programs(), Stages::steps))
             .map(|stage| StepProgram::new(scheme.as_ref(), stage, data, &mut session))
             .collect::<Result<Vec<_>>>()?;
-        let evaluator = Evaluator::new(data, &mut session)?;
+        let evaluator = Evaluator::new(data.net(), &data.dataset, &mut session)?;
         let curve = WeightCurve::new(scheme.as_ref(), &mut session)?;
         let memory = Memory::new();
         Ok(Learner { method, session, steps, evaluator, curve, scheme, train, meta, memory })
@@ -126,6 +128,15 @@ impl Learner {
     /// Networks that it trains one after the other.
     pub fn stages(&self) -> usize {
         self.scheme.stages().map_or(1, Stages::count)
+    }
+
+    /// Writes the network to a file.
+    pub(super) fn write_model(&self, path: &Path, data: &Prepared) -> Result<()> {
+        let last = self.scheme.stages().filter(|stages| stages.votes());
+        let note = last.map(|stages| {
+            format!("the last of {} networks, which the run tests by their votes together", stages.count())
+        });
+        NetworkFile::write(path, data, &self.session, self.method.to_string(), note)
     }
 
     /// The states, for a checkpoint.
@@ -309,6 +320,7 @@ impl Learner {
         let now = Moment { step, steps, epoch, batch: config.batch, positions: &batch.positions, memory };
         let scheme = scheme.inputs(&now);
         let at = [config.seed, step];
+        let data = &data.dataset;
         program.fed.run(session, &Given { data, batch, ahead: &ahead, meta, lr, at, scheme: &scheme })
     }
 
@@ -330,11 +342,7 @@ impl Learner {
             Some(stages) => stages.scores(memory, logits, &mut Looked { evaluator, session, data })?,
             None => logits,
         };
-        let mut confusion = vec![vec![0; classes]; classes];
-        for (scores, label) in scores.chunks(classes).zip(labels) {
-            confusion[*label as usize][argmax(scores)] += 1;
-        }
-        Ok((losses.iter().sum::<f64>() / losses.len().max(1) as f64, confusion))
+        Ok((losses.iter().sum::<f64>() / losses.len().max(1) as f64, confusion(classes, &scores, labels)))
     }
 
     /// What training tells about each of its samples, in their order, and how well that finds the

@@ -7,7 +7,8 @@
 //! | `method.rs` | [`Method`]: which scheme weights the samples |
 //! | `step.rs` | a method's step program, and what its inputs are given |
 //! | `prepared.rs` | [`Prepared`]: a run's data, split and corrupted |
-//! | `scores.rs` | from counts to accuracy |
+//! | `scores.rs` | [`Scores`]: from logits to counts and accuracies |
+//! | `predictor.rs` | [`Finished`], [`Predictor`]: a run's network, used afterwards |
 //! | `evaluator.rs` | the trained network on whole sets |
 //! | `curve.rs` | a scheme's weight as a function of the loss |
 //! | `learner.rs` | [`Learner`]: one method's programs, epoch by epoch |
@@ -16,6 +17,8 @@
 //! | `samples.rs` | [`SampleReport`]: which labels to distrust |
 //! | `history.rs` | what was measured: rows, curves, the summary |
 //! | `files.rs` | folders that one process works in, files that are written whole or not at all |
+//! | `tensors.rs` | tensors in a file, the same bytes each time |
+//! | `network_file.rs` | [`NetworkFile`]: a trained network as PyTorch has it |
 //! | `checkpoint.rs` | states and history in one file |
 //! | `run.rs` | [`Run`]: all methods side by side, with the files of the run's folder |
 //! | `paper.rs`, `paper.toml` | [`PaperCell`]: settings and figures of the paper's tables |
@@ -37,9 +40,11 @@ mod files;
 mod history;
 mod learner;
 mod method;
+mod network_file;
 mod paper;
 mod pictures;
 pub mod plots;
+mod predictor;
 mod prepared;
 mod report;
 mod run;
@@ -50,6 +55,7 @@ mod statistics;
 mod step;
 mod stepper;
 pub mod study;
+mod tensors;
 pub mod values;
 
 pub use comparison::{Comparison, MethodSummary};
@@ -58,10 +64,14 @@ pub use files::write_atomically;
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Measured, StepReport};
 pub use method::Method;
+pub use network_file::{Card, NetworkFile};
 pub use paper::PaperCell;
+pub use predictor::{Finished, Predictor};
 pub use prepared::Prepared;
 pub use run::{Observer, Run};
 pub use samples::{Finding, SampleReport, ranking};
+pub use scores::{ClassScore, Scores};
 pub use signal::{SampleRow, StepNumbers, Walk};
 pub use statistics::{Difference, Spread};
 pub use stepper::{At, Stepper};
+pub use tensors::{Tensor, write_tensors};

@@ -1,15 +1,17 @@
+use std::collections::HashMap;
+
 use super::config::Config;
 use super::method::Method;
-use crate::data::{
-    self, BatchConfig, Batcher, Dataset, Labelled, MetaSource, Noise, Samples, Split, SplitConfig,
-};
+use super::network_file::NetworkFile;
+use super::step::source;
+use crate::data::{self, BatchConfig, Batcher, Dataset, Labelled, MetaSource, Noise, Split, SplitConfig};
 use crate::error::{Error, Result};
 use crate::meta::Batch;
 use crate::meta::schemes::{Set, class_groups};
 use crate::nn::{self, Model, SharedModel, Summary, WeightNet};
-use crate::program::{Plan, Program, Session, Values};
+use crate::program::Session;
 use crate::seed::Stream;
-use crate::tape::{GatherSpec, Scalar, Shape};
+use crate::tape::Shape;
 
 /// The data of a run, ready for training: shared by all methods.
 pub struct Prepared {
@@ -21,14 +23,17 @@ pub struct Prepared {
     pub split: Split,
     /// The classifier.
     net: SharedModel,
+    /// First values of its states that are given.
+    beginning: HashMap<String, Vec<f64>>,
 }
 
 impl Prepared {
     /// Loads, splits and corrupts the data that a configuration names.
     ///
     /// # Errors
-    /// As [`data::load`] and [`data::split`], for images that the model cannot take, and for a
-    /// batch larger than the training set.
+    /// As [`data::load`] and [`data::split`], for images that the model cannot take, for a batch
+    /// larger than the training set, and as [`NetworkFile::read`] and [`NetworkFile::states`] for the
+    /// network to begin with.
     pub fn new(config: Config) -> Result<Prepared> {
         let name = config.model.clone();
         Prepared::with(config, |classes| nn::named(&name, classes))
@@ -70,12 +75,17 @@ impl Prepared {
         };
         let split = data::split(&dataset, &how)?;
         let net = net(dataset.classes())?;
-        let prepared = Prepared { config, dataset, split, net };
+        let mut prepared = Prepared { config, dataset, split, net, beginning: HashMap::new() };
         let fits = Summary::of(prepared.net(), prepared.shape());
         fits.map_err(|e| Error::Data(format!("the samples are not for {}: {e}", prepared.network())))?;
         // They refuse a batch that is larger than the training set.
         prepared.batcher(false)?;
         prepared.batcher(true)?;
+        if let Some(path) = &prepared.config.init {
+            let file = NetworkFile::read(path)?;
+            prepared.beginning = file.beginning(&prepared, prepared.config.init_sha256.as_deref())?;
+            prepared.config.init_sha256 = Some(file.hash);
+        }
         Ok(prepared)
     }
 
@@ -128,43 +138,19 @@ impl Prepared {
         if session.precision() != precision.name() {
             return Err(Error::Program(format!("a run in {precision} cannot use {machine}")));
         }
+        session.begin_with(self.beginning.clone());
         session.initialise(self.config.seed)
-    }
-
-    /// Loads a program into a session, with the images if it is the first that reads them.
-    pub(super) fn load(&self, plan: Plan, session: &mut Session) -> Result<Program> {
-        let there = |session: &Session| session.states().iter().any(|s| s.name == "pixels");
-        let had = there(session);
-        let program = session.load(plan)?;
-        if let (false, true, Samples::Bytes(pixels)) = (had, there(session), &self.dataset.samples) {
-            session.write_state("pixels", Values::Shared(pixels))?;
-        }
-        Ok(program)
     }
 
     /// Images on the device, and their normalisation, `augmented` with the border that crops are
     /// taken from; features are given to each step.
     pub fn batch(&self, augmented: bool) -> Batch {
-        let scalars = |v: &[f64]| v.iter().copied().map(Scalar).collect();
-        let pad = self.dataset.augment.filter(|_| augmented).map_or(0, |a| a.pad);
-        let spec = GatherSpec { mean: scalars(&self.dataset.mean), std: scalars(&self.dataset.std), pad };
-        match self.shape()[..] {
-            [h, w, c] => Batch::Picked { count: self.dataset.count(), image: [h, w, c], spec },
-            _ => Batch::Given(self.shape().clone()),
-        }
+        source(&self.dataset, augmented)
     }
 
     /// `[h, w, c]` of an image, `[d]` of features.
     pub fn shape(&self) -> &Shape {
         &self.dataset.shape
-    }
-
-    /// Features `[n, d]` of a batch, normalised.
-    pub(super) fn features(&self, picks: &[[i32; 4]]) -> Vec<f64> {
-        let Dataset { samples, mean, std, .. } = &self.dataset;
-        let (Samples::Floats(all), d) = (samples, self.shape().count()) else { return Vec::new() };
-        let rows = picks.iter().flat_map(|pick| &all[pick[0] as usize * d..][..d]);
-        rows.zip(mean.iter().zip(std).cycle()).map(|(v, (mean, std))| (f64::from(*v) - mean) / std).collect()
     }
 
     /// Places of a set's samples among all of them.

@@ -35,7 +35,8 @@ impl Observer for () {
 
 /// A training run: its methods side by side, and its folder.
 ///
-/// Files: `config.toml`, `metrics.csv`, `checkpoint.safetensors`, `summary.json` and the plots.
+/// Files: `config.toml`, `metrics.csv`, `checkpoint.safetensors`, and at its end
+/// `model.safetensors`, `summary.json`, tables of the training samples and the plots.
 pub struct Run {
     /// Data and configuration.
     pub data: Prepared,
@@ -58,6 +59,7 @@ const METRICS: &str = "metrics.csv";
 const SAMPLES: &str = "samples.csv";
 const SUSPECTS: &str = "suspects.csv";
 const SUMMARY: &str = "summary.json";
+pub(super) const MODEL: &str = "model.safetensors";
 
 impl Run {
     /// A new run in the folder `out`, which is made if it is not there. `session` gives each method
@@ -92,7 +94,8 @@ impl Run {
         out: &Path,
         session: &dyn Fn() -> Result<Session>,
     ) -> Result<Run> {
-        let text = to_toml(&config)?;
+        // Early, before anything is read.
+        to_toml(&config)?;
         let mut taken = vec![
             CONFIG.to_owned(),
             CHECKPOINT.into(),
@@ -100,6 +103,7 @@ impl Run {
             SAMPLES.into(),
             SUSPECTS.into(),
             SUMMARY.into(),
+            MODEL.into(),
         ];
         taken.extend(pictures::files().chain([report::FILE.to_owned()]));
         let claim = Claim::fresh(out, &taken.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -108,7 +112,7 @@ impl Run {
             // Nothing has come of it: an empty folder would only be in the way.
             let _ = if made { std::fs::remove_dir(out) } else { Ok(()) };
         })?;
-        write_atomically(&out.join(CONFIG), text.as_bytes())?;
+        write_atomically(&out.join(CONFIG), to_toml(&run.data.config)?.as_bytes())?;
         Ok(run)
     }
 
@@ -274,6 +278,7 @@ impl Run {
         self.write_csv(SAMPLES, &samples)?;
         self.write_csv(SUSPECTS, ranking(&samples).into_iter().map(|place| &samples[place]))?;
         self.samples = samples;
+        self.learners[0].write_model(&self.out.join(MODEL), &self.data)?;
         let summary = Summary { finding, ..self.summary() };
         let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Program(e.to_string()))?;
         write_atomically(&self.out.join(SUMMARY), (text + "\n").as_bytes())?;
@@ -377,10 +382,10 @@ pub(super) fn whole_picture(epoch: usize, epochs: usize) -> bool {
     [0, epochs / 2, epochs].contains(&epoch)
 }
 
-/// A checkpoint goes on only with the configuration that it was written under; data may have moved.
+/// A checkpoint goes on only with the configuration that it was written under; files may have moved.
 fn same(path: &Path, then: &Config, now: &Config) -> Result<()> {
     let fields = |config: &Config| -> Result<_> {
-        let config = Config { data_dir: None, ..config.clone() };
+        let config = Config { data_dir: None, init: None, ..config.clone() };
         serde_json::to_value(config).map_err(|e| Error::Program(e.to_string()))
     };
     let (then, now) = (fields(then)?, fields(now)?);

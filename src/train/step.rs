@@ -1,13 +1,47 @@
 //! A method's step program, and how its inputs get their values.
 
 use super::prepared::Prepared;
-use crate::data::Batch as Samples;
+use crate::data::{Batch as Picks, Dataset, Samples};
 use crate::error::{Error, Result};
-use crate::meta::Optimiser;
 use crate::meta::schemes::{Scheme, TrainStep};
+use crate::meta::{Batch, Optimiser};
 use crate::nn::{feed_dropout, is_noise};
 use crate::program::{InputId, Options, OutputId, Plan, Program, Session, Values};
-use crate::tape::Tape;
+use crate::tape::{GatherSpec, Scalar, Tape};
+
+/// Images on the device, and their normalisation, `augmented` with the border that crops are taken
+/// from; features are given to each step.
+pub(super) fn source(data: &Dataset, augmented: bool) -> Batch {
+    let scalars = |v: &[f64]| v.iter().copied().map(Scalar).collect();
+    let pad = data.augment.filter(|_| augmented).map_or(0, |a| a.pad);
+    let spec = GatherSpec { mean: scalars(&data.mean), std: scalars(&data.std), pad };
+    match data.shape[..] {
+        [h, w, c] => Batch::Picked { count: data.count(), image: [h, w, c], spec },
+        _ => Batch::Given(data.shape.clone()),
+    }
+}
+
+/// Features `[n, d]` of a batch, normalised.
+fn features(data: &Dataset, picks: &[[i32; 4]]) -> Vec<f64> {
+    let Dataset { samples, mean, std, .. } = data;
+    let (Samples::Floats(all), d) = (samples, data.sample_len()) else { return Vec::new() };
+    let rows = picks.iter().flat_map(|pick| &all[pick[0] as usize * d..][..d]);
+    rows.zip(mean.iter().zip(std).cycle()).map(|(v, (mean, std))| (f64::from(*v) - mean) / std).collect()
+}
+
+fn has_pixels(session: &Session) -> bool {
+    session.states().iter().any(|s| s.name == "pixels")
+}
+
+/// Gives the session's programs the data set's images, if they read any.
+pub(super) fn upload(session: &mut Session, data: &Dataset) -> Result<()> {
+    match &data.samples {
+        Samples::Bytes(pixels) if has_pixels(session) => {
+            session.write_state("pixels", Values::Shared(pixels))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// What an input is given.
 #[derive(PartialEq)]
@@ -30,11 +64,11 @@ enum Feed {
 
 /// Everything that a step's inputs may be given.
 pub(super) struct Given<'a> {
-    pub data: &'a Prepared,
-    pub batch: &'a Samples,
+    pub data: &'a Dataset,
+    pub batch: &'a Picks,
     /// Those of further virtual steps.
-    pub ahead: &'a [Samples],
-    pub meta: &'a Samples,
+    pub ahead: &'a [Picks],
+    pub meta: &'a Picks,
     pub lr: f64,
     /// Seed and step, which decide what dropout drops.
     pub at: [u64; 2],
@@ -51,9 +85,14 @@ pub(super) struct Fed {
 }
 
 impl Fed {
-    /// A program of steps on a run's samples.
-    pub fn new(plan: Plan, data: &Prepared, session: &mut Session) -> Result<Fed> {
-        let program = data.load(plan, session)?;
+    /// A program of steps on a data set's samples; the session gets its images, if it is the first
+    /// that reads them.
+    pub fn new(plan: Plan, data: &Dataset, session: &mut Session) -> Result<Fed> {
+        let had = has_pixels(session);
+        let program = session.load(plan)?;
+        if !had {
+            upload(session, data)?;
+        }
         let mut inputs = Vec::new();
         for input in program.inputs().iter().filter(|input| !is_noise(&input.name)) {
             let feed = match input.name.as_str() {
@@ -101,7 +140,7 @@ impl Fed {
                 _ => None,
             };
             if let Some(samples) = samples {
-                let features = given.data.features(&samples.picks);
+                let features = features(given.data, &samples.picks);
                 session.write_input(&self.program, *id, Values::Float(&features))?;
                 continue;
             }
@@ -157,7 +196,7 @@ impl StepProgram {
         let mut tape = Tape::new();
         let step = TrainStep { net, optimiser, data: &images, batch: [config.batch; 2], stage };
         scheme.record(&mut tape, &step)?;
-        let fed = Fed::new(Plan::new(&tape, Options::default())?, data, session)?;
+        let fed = Fed::new(Plan::new(&tape, Options::default())?, &data.dataset, session)?;
         let program = &fed.program;
         Ok(StepProgram {
             loss: program.output("loss")?,

@@ -61,7 +61,7 @@ impl Stepper {
     pub fn load(data: &Prepared, plan: Plan, meta: &Labelled, session: &mut Session) -> Result<Stepper> {
         let config = &data.config;
         let (train, meta) = (data.batcher(false)?, data.meta_batcher(meta)?);
-        let fed = Fed::new(plan, data, session)?;
+        let fed = Fed::new(plan, &data.dataset, session)?;
         let own = vec![
             ("lr.theta", vec![config.weight_net_rule(config.method).1]),
             (GROUPS, data.weight_net(config.method).groups_input()),
@@ -144,6 +144,7 @@ impl Stepper {
         let ahead: Vec<_> = further.map(|further| train.batch(at.step + further).clone()).collect();
         let (batch, meta) = (train.batch(at.step), meta.batch(at.meta_step));
         let at = (at.lr, [*seed, at.step]);
+        let data = &data.dataset;
         fed.run(session, &Given { data, batch, ahead: &ahead, meta, lr: at.0, at: at.1, scheme: own })
     }
 }

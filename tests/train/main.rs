@@ -2,6 +2,7 @@
 //! nothing in it, that every kind of data and every option trains, and that whatever is wrong is
 //! one sentence.
 
+mod after;
 mod errors;
 mod files;
 mod options;
@@ -102,8 +103,8 @@ fn a_run_leaves_all_its_files() {
 
     let mut names: Vec<_> = fs::read_dir(&out).unwrap().map(|f| f.unwrap().file_name()).collect();
     names.sort();
-    let mut expected = vec!["checkpoint.safetensors", "config.toml", "metrics.csv", "report.html"];
-    expected.extend(["samples.csv", "summary.json", "suspects.csv"]);
+    let mut expected = vec!["checkpoint.safetensors", "config.toml", "metrics.csv", "model.safetensors"];
+    expected.extend(["report.html", "samples.csv", "summary.json", "suspects.csv"]);
     let figures = ["accuracy", "class_accuracy", "confusion", "losses", "weight_curve", "weights"];
     let pictures: Vec<_> = figures.iter().flat_map(|f| [format!("{f}.png"), format!("{f}.svg")]).collect();
     expected.extend(pictures.iter().map(String::as_str));

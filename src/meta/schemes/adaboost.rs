@@ -85,6 +85,10 @@ impl Stages for AdaBoost {
         self.rounds
     }
 
+    fn votes(&self) -> bool {
+        true
+    }
+
     /// Each round's network begins elsewhere.
     fn seed(&self, seed: u64, stage: usize) -> u64 {
         seed.wrapping_add((stage as u64) << 32)

@@ -60,6 +60,11 @@ pub trait Stages {
         seed
     }
 
+    /// Whether what is tested is a vote of all networks, not the last one alone.
+    fn votes(&self) -> bool {
+        false
+    }
+
     /// After every stage but the last: keeps what the next one needs of the trained network.
     ///
     /// # Errors
