@@ -60,7 +60,7 @@ pub(super) fn parts(dir: &Path, over: &mut PassedOver) -> Result<[Vec<Entry>; 3]
                 None => {
                     let first = Path::new(&row.file_name).components().next();
                     let named = |part: &&str| first.is_some_and(|first| *first.as_os_str() == **part);
-                    PARTS.iter().position(|part| named(part)).unwrap_or(0)
+                    PARTS.iter().position(named).unwrap_or(0)
                 }
             };
             parts[part].push(row.entry(dir));

@@ -137,7 +137,7 @@ impl Setting<'_> {
     fn too_large(&self, jvp_flops: u64) -> Result<Option<String>> {
         let Config { batch, precision, .. } = self.data.config;
         let n = batch as f64;
-        let params = Summary::of(self.data.net(), &self.data.shape())?.count();
+        let params = Summary::of(self.data.net(), self.data.shape())?.count();
         let bytes = 2.0 * n * params as f64 * precision.bytes() as f64;
         // With F one forward pass of the batch, a step by `jvp` is 10F, and each of the 2n reverse
         // walks 2F.
