@@ -123,6 +123,10 @@ fn the_example_of_the_readme_trains_and_goes_on_without_its_file() {
     let shown = stdout(&["info", "--model", text(&mine), "--input", "28x28x1", "--classes", "3"]);
     assert!(shown.contains("[16, 3]"), "{shown}");
 
+    let refused = metatape(&["info", "--model", text(&mine), "--input", "784"]).assert().code(1);
+    let refused = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
+    assert!(include_str!("../README.md").contains(&refused), "README does not say: {refused}");
+
     let small = ["--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20", "--batch", "60"];
     let arguments = |command, model, out| {
         [&[command], &small[..], &["--model", model, "--epochs", "1", "--out", out]].concat()
@@ -323,11 +327,7 @@ fn layers_that_do_not_fit_are_one_sentence_with_their_shapes() {
             "8x8x1",
             &["layers[0].residual[1].layers[0] (max-pool)", "[n, 1, 1, 1]"],
         ),
-        (
-            "{ conv = 1000000, size = 1000000 }",
-            "8x8x1",
-            &["conv1", "1000000", "more numbers than any machine"],
-        ),
+        ("{ conv = 1000000, size = 999999 }", "8x8x1", &["conv1", "999999", "more numbers than any machine"]),
         ("\"flatten\"", "8x8x1", &["[n, 64]", "logits [n, 10]", "{ linear = \"classes\" }"]),
     ];
     let folder = tempfile::tempdir().unwrap();
