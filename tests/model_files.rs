@@ -344,8 +344,7 @@ fn layers_that_do_not_fit_are_one_sentence_with_their_shapes() {
     );
     assert!(!folder.path().join("run").exists());
     // Larger than any machine's memory, but not than sizes.
-    let large =
-        "layers = [\"flatten\", { linear = 1000000 }, { linear = 1000000 }, { linear = \"classes\" }]";
+    let large = "layers = [{ conv = 1000000, size = 999 }, \"global-avg-pool\", { linear = \"classes\" }]";
     let large = write(folder.path(), "large.toml", large);
-    fails(&["bench", "--model", text(&large), "--steps", "1"], 1, &["MiB", "smaller model"]);
+    fails(&["bench", "--model", text(&large), "--input", "28x28x1"], 1, &["MiB", "smaller model"]);
 }
