@@ -89,7 +89,7 @@ fn the_built_in_files_are_the_networks_in_rust() {
             let (theirs, firsts) = recorded(in_rust.as_ref(), &sample.into());
             let (ours, our_firsts) = recorded(file.clone().network(classes).as_ref(), &sample.into());
             assert!(theirs.lines().count() > 50 && firsts.len() > 8, "{name}");
-            assert_eq!(our_firsts, firsts, "{name}");
+            assert!(our_firsts == firsts, "{name}: the first values differ");
             assert!(ours == theirs, "{name}: the tapes differ");
             assert_eq!(stdout(&["info", "--model", name]), file.text);
         }
