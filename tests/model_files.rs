@@ -245,12 +245,13 @@ fn the_hypergradient_of_a_file_is_right() {
 fn mistakes_in_a_file_are_one_sentence_with_their_place() {
     let (open, close) = ("{ repeat = 1000000, layers = [".repeat(4), "] }".repeat(4));
     let many = format!("layers = [{open}\"relu\"{close}]");
-    let cases: [(&str, &[&str]); 24] = [
+    let cases: [(&str, &[&str]); 25] = [
         ("layers = [", &["bad.toml, line 1: "]),
         ("\nlayers = 3", &["bad.toml: invalid type: integer `3`", "`layers`"]),
         ("", &["bad.toml: missing field `layers`"]),
         ("layers = []", &["bad.toml: layers: there is no layer here"]),
         ("layer = []", &["unknown field `layer`", "`layers`"]),
+        ("layers = [{}]", &["layers[0]: `{}` is no kind of layer"]),
         ("layers = [3]", &["layers[0]: 3 is no layer", "\"relu\""]),
         ("layers = [\"relo\"]", &["layers[0]: `relo` is no kind of layer", "conv, linear", "relu"]),
         ("layers = [{ cnv = 3, size = 3 }]", &["layers[0]: `cnv`, `size` is no kind", "conv, linear"]),

@@ -247,7 +247,10 @@ impl Reader<'_> {
             }
         };
         let Some(&kind) = KINDS.iter().find(|kind| table.contains_key(kind.0)) else {
-            let given: Vec<String> = table.keys().map(|key| format!("`{key}`")).collect();
+            let mut given: Vec<String> = table.keys().map(|key| format!("`{key}`")).collect();
+            if given.is_empty() {
+                given.push("`{}`".into());
+            }
             let known: Vec<&str> = KINDS.iter().map(|kind| kind.0).collect();
             let what = format!("{} is no kind of layer; there are {}", given.join(", "), known.join(", "));
             return self.bad(place, &what);
