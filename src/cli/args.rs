@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{Args, Parser, Subcommand};
+use metatape::tape::Shape;
 use metatape::train::ablation::Variant;
-use metatape::train::values::positive;
+use metatape::train::values::{MODELS, model, positive};
 use metatape::train::{Config, Method, NetworkFile};
 use metatape::{Error, Result};
 
@@ -16,7 +17,7 @@ use super::device::Machine;
 use super::evaluate::EvaluateArgs;
 use super::kernels::KernelsArgs;
 use super::predict::PredictArgs;
-use super::values::{DeviceChoice, seed};
+use super::values::{DeviceChoice, sample, seed};
 
 /// Meta-Weight-Net on a hand-written autodiff tape: learns, from a small clean set, which losses to
 /// trust.
@@ -101,7 +102,8 @@ impl RunArgs {
     /// The configuration of a run, with what follows from other flags.
     ///
     /// # Errors
-    /// If the data's folder has no absolute path: a run can be resumed from another folder.
+    /// If the data's folder has no absolute path: a run can be resumed from another folder. If the
+    /// network's file cannot be read.
     pub fn config(&self) -> Result<Config> {
         let mut config = self.config.clone();
         let Config { data_dir, meta_dir, train_labels, init, .. } = &mut config;
@@ -109,6 +111,7 @@ impl RunArgs {
             *path = std::path::absolute(&*path).map_err(Error::io(&*path, "find"))?;
         }
         config.init_sha256 = config.init.as_deref().map(NetworkFile::read).transpose()?.map(|file| file.hash);
+        config.read_model()?;
         if config.milestones.is_empty() {
             config.milestones = Config::milestones_of(config.epochs);
         }
@@ -246,7 +249,26 @@ pub struct HypergradArgs {
 
 /// `metatape info`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  metatape info --model resnet32 > mine.toml      a file to begin from
+  metatape info --model mine.toml --input 32x32x3 its parameters
+
+A file has the layers in order, each with its number, or its name alone:
+  conv = OUT, size = K, [stride, pad, init, bias]    linear = OUT, [init, bias]    batch-norm    layer-norm [= AXES]
+  group-norm = GROUPS    dropout = P    max-pool = K, [stride]    avg-pool = K    global-avg-pool    flatten
+  relu    tanh    sigmoid    gelu    softplus    abs    subsample = K, [channels]
+  residual = [LAYERS], [before = [LAYERS], shortcut = [LAYERS]]    repeat = N, layers = [LAYERS]
+OUT is a number or \"classes\"; init and bias are torch, kaiming, kaiming-fan-out or zero. Each may have a name.")]
 pub struct InfoArgs {
+    /// Print a network's file instead
+    #[arg(long, value_name = MODELS, value_parser = model)]
+    pub model: Option<String>,
+    /// With --model: print what parameters it has on images or features of this size
+    #[arg(long, value_name = "HxWxC|D", value_parser = sample, requires = "model")]
+    pub input: Option<Shape>,
+    /// With --input: the number of classes
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = positive, requires = "input")]
+    pub classes: usize,
     /// Print JSON instead of lines
     #[arg(long)]
     pub json: bool,

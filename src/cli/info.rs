@@ -1,7 +1,8 @@
-//! `metatape info`: what this machine offers.
+//! `metatape info`: what this machine offers, or what a network's file says.
 
 use metatape::Result;
 use metatape::backend::cpu::isa::Isa;
+use metatape::nn::{ModelFile, Summary};
 use serde_json::json;
 
 use super::args::InfoArgs;
@@ -9,8 +10,11 @@ use super::cuda::describe_gpus;
 use super::device::available_threads;
 use super::report;
 
-/// Prints version, CPU, threads and GPUs.
+/// Prints version, CPU, threads and GPUs, or what is asked of a network.
 pub fn run(args: &InfoArgs) -> Result<()> {
+    if let Some(model) = &args.model {
+        return network(args, ModelFile::open(model)?);
+    }
     let (model, features) = (cpu_model(), cpu_features());
     let (kernels, threads, gpus) = (kernels(), available_threads(), describe_gpus());
     let version = env!("CARGO_PKG_VERSION");
@@ -30,6 +34,31 @@ pub fn run(args: &InfoArgs) -> Result<()> {
         if features.is_empty() { "none that the kernels ask for".to_owned() } else { features.join(" ") },
         listed(&gpus),
     ))
+}
+
+/// Prints a network's file, or its parameters on an input.
+fn network(args: &InfoArgs, file: ModelFile) -> Result<()> {
+    let (name, text) = (file.name.clone(), file.text.clone());
+    let Some(input) = &args.input else {
+        return match args.json {
+            true => report::print_json(&json!({ "model": name, "text": text })),
+            false => report::print(text.trim_end()),
+        };
+    };
+    let summary = Summary::of(file.network(args.classes).as_ref(), input)?;
+    if args.json {
+        let params = summary.params.iter().map(|(name, shape)| json!({ "name": name, "shape": shape[..] }));
+        let params: Vec<_> = params.collect();
+        let count = summary.count();
+        return report::print_json(
+            &json!({ "model": name, "text": text, "parameters": params, "count": count }),
+        );
+    }
+    let mut rows = vec![["parameter".to_owned(), "shape".into(), "numbers".into()].to_vec()];
+    let row = |name: &str, shape: String, count: usize| vec![name.to_owned(), shape, count.to_string()];
+    rows.extend(summary.params.iter().map(|(name, shape)| row(name, shape.to_string(), shape.count())));
+    rows.push(row("all", String::new(), summary.count()));
+    report::print(report::table(&rows))
 }
 
 /// The processor's name as the system gives it, or its architecture.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use metatape::meta::Route;
+use metatape::tape::Shape;
 use metatape::train::values::{self, model, positive};
 use metatape::{Error, Result};
 use serde_json::json;
@@ -11,7 +12,7 @@ use serde_json::json;
 use super::bench::{plans, prepared};
 use super::cuda::{Precision, Source, compile_kernels, written};
 use super::report;
-use super::values::architecture;
+use super::values::{architecture, sample};
 
 /// `metatape kernels`.
 #[derive(Args, Clone, Debug)]
@@ -38,6 +39,10 @@ pub struct KernelsArgs {
     /// Classifiers whose steps' kernels are compiled, too, separated by commas
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = model)]
     pub models: Vec<String>,
+    /// What the samples are like: an image's HxWxC, or the number of features [default: 32x32x3;
+    /// 28x28x1 for mlp and lenet]
+    #[arg(long, value_name = "HxWxC|D", value_parser = sample)]
+    pub input: Option<Shape>,
     /// Samples of their batches
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
     pub batch: usize,
@@ -53,7 +58,8 @@ pub struct KernelsArgs {
 fn others(args: &KernelsArgs) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for model in &args.models {
-        for plan in plans(&prepared(model, args.batch, Route::Jvp, values::Precision::F32)?)? {
+        let data = prepared(model, args.input.as_ref(), args.batch, Route::Jvp, values::Precision::F32)?;
+        for plan in plans(&data)? {
             for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
                 sources.extend(written(&plan, precision)?);
             }

@@ -44,6 +44,9 @@ fn asked(args: &TrainArgs) -> Result<Config> {
     Ok(Config { method: args.method, baseline, seed: args.seed, ..args.run.config()? })
 }
 
+/// The field with the text of the model's file.
+const TEXT: &str = "model_text";
+
 /// What is resumed (a run, a study) keeps its configuration: a flag on the command line that says
 /// otherwise is an error.
 pub fn agree(subcommand: &str, what: &str, asked: &Config, stored: &Config) -> Result<()> {
@@ -57,6 +60,13 @@ pub fn agree(subcommand: &str, what: &str, asked: &Config, stored: &Config) -> R
             key => (key, format!("--{}", key.replace('_', "-"))),
         };
         let Some(value) = asked.get(key) else { continue };
+        if key == "model" && stored.get(key) == Some(value) && stored.get(TEXT) != asked.get(TEXT) {
+            return Err(misfit(
+                what,
+                &format!("--model {}, as it is now,", plain(value)),
+                "another text of it",
+            ));
+        }
         if stored.get(key) != Some(value) {
             // A switch says all by its name.
             let given = if value.is_boolean() { flag } else { format!("{flag} {}", plain(value)) };

@@ -3,7 +3,20 @@
 use std::fmt;
 use std::str::FromStr;
 
+use metatape::tape::Shape;
+use metatape::train::values::positive;
 use metatape::{Error, Result};
+
+/// The extents of a sample: an image's `HxWxC`, or the number of features.
+pub fn sample(text: &str) -> Result<Shape> {
+    let extents = text.split('x').map(positive).collect::<Result<Vec<usize>>>();
+    match extents {
+        Ok(extents) if matches!(extents.len(), 1 | 3) => Ok(extents.into()),
+        _ => Err(Error::Usage(format!(
+            "`{text}` is no sample; give an image's HxWxC, as in 32x32x3, or a number of features"
+        ))),
+    }
+}
 
 /// Any whole number of 64 bits.
 pub fn seed(text: &str) -> Result<u64> {

@@ -10,7 +10,7 @@ use crate::data::{DatasetKind, MetaSource, Noise, Reading};
 use crate::error::{Error, Result};
 use crate::meta::schemes::MwNetRecipe;
 use crate::meta::{Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
-use crate::nn::{WeightNet, WeightNetInit};
+use crate::nn::{self, ModelFile, SharedModel, WeightNet, WeightNetInit};
 
 /// Headings of the help.
 const STEP: &str = "Meta step";
@@ -94,9 +94,13 @@ pub struct Config {
     #[arg(long, value_name = "NAME", default_value_t = own().label_column)]
     #[serde(default = "label", skip_serializing_if = "is_label")]
     pub label_column: String,
-    /// The classifier
+    /// The classifier: a built-in one, or a file of layers (`metatape info --model lenet` prints one)
     #[arg(long, value_name = MODELS, default_value_t = own().model, value_parser = model)]
     pub model: String,
+    /// What that file holds; none for a built-in network. See [`Config::read_model`].
+    #[arg(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_text: Option<String>,
     /// Begin with the network of this file, the model.safetensors of a run with as many classes
     #[arg(long, value_name = "FILE")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -239,6 +243,7 @@ impl Default for Config {
             train_labels: None,
             label_column: label(),
             model: "mlp".into(),
+            model_text: None,
             init: None,
             init_sha256: None,
             method: Method::MwNet,
@@ -277,6 +282,30 @@ impl Config {
             skip_unreadable: self.skip_unreadable,
             train_labels: self.train_labels.clone(),
             label_column: self.label_column.clone(),
+        }
+    }
+
+    /// Where `model` is the path of a file, it becomes its name, and `model_text` what it holds: a
+    /// run keeps the network that it began with.
+    ///
+    /// # Errors
+    /// As [`ModelFile::open`].
+    pub fn read_model(&mut self) -> Result<()> {
+        if self.model.ends_with(".toml") && self.model_text.is_none() {
+            let ModelFile { name, text, .. } = ModelFile::open(&self.model)?;
+            (self.model, self.model_text) = (name, Some(text));
+        }
+        Ok(())
+    }
+
+    /// The classifier for data of so many classes.
+    ///
+    /// # Errors
+    /// As [`ModelFile::parse`] and [`nn::named`].
+    pub fn network(&self, classes: usize) -> Result<SharedModel> {
+        match &self.model_text {
+            Some(text) => Ok(ModelFile::parse(&self.model, text)?.network(classes)),
+            None => nn::named(&self.model, classes),
         }
     }
 

@@ -8,10 +8,11 @@ use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::config::Config;
 use super::prepared::Prepared;
 use super::tensors::{Tensor, floats, write_tensors};
 use crate::error::{Error, Result};
-use crate::nn::{self, Model, SharedModel, Slot};
+use crate::nn::{Model, SharedModel, Slot};
 use crate::program::Session;
 use crate::tape::Shape;
 
@@ -25,6 +26,9 @@ pub struct Card {
     pub version: u32,
     /// The network's name.
     pub model: String,
+    /// The layers, where it is one of a file's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_text: Option<String>,
     /// How the tensors lie.
     pub layout: String,
     /// What it was trained with.
@@ -72,6 +76,7 @@ impl NetworkFile {
         let card = Card {
             version: VERSION,
             model: data.config.model.clone(),
+            model_text: data.config.model_text.clone(),
             layout: LAYOUT.into(),
             method,
             note,
@@ -130,8 +135,9 @@ impl NetworkFile {
     /// # Errors
     /// If this program does not know it.
     pub fn network(&self) -> Result<SharedModel> {
-        nn::named(&self.card.model, self.card.classes.len())
-            .map_err(|e| Error::Data(format!("{}: {e}", self.path.display())))
+        let Card { model, model_text, classes, .. } = self.card.clone();
+        let config = Config { model, model_text, ..Config::default() };
+        config.network(classes.len()).map_err(|e| Error::Data(format!("{}: {e}", self.path.display())))
     }
 
     /// What it takes: `[h,w,c]` or `[d]`.

@@ -8,7 +8,7 @@ use crate::data::{self, BatchConfig, Batcher, Dataset, Labelled, MetaSource, Noi
 use crate::error::{Error, Result};
 use crate::meta::Batch;
 use crate::meta::schemes::{Set, class_groups};
-use crate::nn::{self, Model, SharedModel, Summary, WeightNet};
+use crate::nn::{Model, SharedModel, Summary, WeightNet};
 use crate::program::Session;
 use crate::seed::Stream;
 use crate::tape::Shape;
@@ -31,12 +31,13 @@ impl Prepared {
     /// Loads, splits and corrupts the data that a configuration names.
     ///
     /// # Errors
-    /// As [`data::load`] and [`data::split`], for images that the model cannot take, for a batch
-    /// larger than the training set, and as [`NetworkFile::read`] and [`NetworkFile::states`] for the
-    /// network to begin with.
-    pub fn new(config: Config) -> Result<Prepared> {
-        let name = config.model.clone();
-        Prepared::with(config, |classes| nn::named(&name, classes))
+    /// As [`Config::network`], [`data::load`] and [`data::split`], for images that the model cannot
+    /// take, for a batch larger than the training set, and as [`NetworkFile::read`] and
+    /// [`NetworkFile::states`] for the network to begin with.
+    pub fn new(mut config: Config) -> Result<Prepared> {
+        config.read_model()?;
+        let named = config.clone();
+        Prepared::with(config, |classes| named.network(classes))
     }
 
     /// As [`Prepared::new`], for a classifier of one's own that is made for the data's number of

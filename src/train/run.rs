@@ -89,11 +89,12 @@ impl Run {
     }
 
     fn begin(
-        config: Config,
+        mut config: Config,
         own: Option<Box<dyn Scheme>>,
         out: &Path,
         session: &dyn Fn() -> Result<Session>,
     ) -> Result<Run> {
+        config.read_model()?;
         // Early, before anything is read.
         to_toml(&config)?;
         let mut taken = vec![
@@ -393,6 +394,11 @@ fn same(path: &Path, then: &Config, now: &Config) -> Result<()> {
     let (then, now) = (then.as_object().unwrap_or(&none), now.as_object().unwrap_or(&none));
     match then.keys().chain(now.keys()).find(|key| then.get(*key) != now.get(*key)) {
         None => Ok(()),
+        // Both texts in one sentence would hide it.
+        Some(key) if key == "model_text" => Err(Error::Data(format!(
+            "{}: was written with another {key} than {CONFIG} now has; put it back, or start anew in another --out",
+            path.display()
+        ))),
         Some(key) => {
             let shown = |map: &serde_json::Map<_, serde_json::Value>| {
                 map.get(key).map_or("none".to_owned(), serde_json::Value::to_string)

@@ -4,16 +4,16 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::nn;
+use crate::nn::ModelFile;
 
 /// The choices of `--model`.
-pub const MODELS: &str = "mlp|lenet|resnet32|wrn28-10";
+pub const MODELS: &str = "mlp|lenet|resnet32|wrn28-10|FILE.toml";
 /// The choices of `--route`.
 pub const ROUTES: &str = "jvp|reverse|finite-difference|per-sample|implicit-cg:N|neumann:N";
 
-/// `--model`: a name that [`nn::named`] knows.
+/// `--model`: what [`ModelFile::open`] takes.
 pub fn model(name: &str) -> Result<String> {
-    nn::named(name, 10).map(|_| name.to_owned())
+    ModelFile::open(name).map(|_| name.to_owned())
 }
 
 /// Counts above this are slips of the finger, and would leave the range of sizes when multiplied.

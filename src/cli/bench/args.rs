@@ -2,16 +2,16 @@
 
 use clap::Args;
 use metatape::meta::Route;
+use metatape::tape::Shape;
 use metatape::train::values::{MODELS, Precision, ROUTES, model, positive};
 
 use super::rates::Card;
 use crate::cli::args::DeviceArgs;
-use crate::cli::values::Graphs;
+use crate::cli::values::{Graphs, sample};
 
 /// `metatape bench`.
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Random images in memory, optimisers included: 32x32 colour for resnet32 and wrn28-10, 28x28 grey for the others.
+#[command(after_help = "Random samples in memory, optimisers included.
 
 The floor is the least that a step can take: the largest of bytes over bandwidth, operations over their rate, and on a card launches times \
 1.3 us, which is assumed. Bytes: every kernel reads each of its tensors once and writes each once, as wide as it is stored. \
@@ -24,15 +24,18 @@ Examples:
   metatape bench --model resnet32 --route reverse --threads 1 --json
   metatape bench --model wrn28-10 --device cuda --precision bf16
   metatape bench --plan --model resnet32 --device cuda --precision bf16 --rates h200
-  metatape bench --models mlp,lenet --device cuda --precisions f32,tf32,bf16 --graphs both --json-lines"
-)]
+  metatape bench --models mlp,lenet --device cuda --precisions f32,tf32,bf16 --graphs both --json-lines")]
 pub struct BenchArgs {
-    /// The classifier
+    /// The classifier: a built-in one, or a file of layers (`metatape info --model lenet` prints one)
     #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
     pub model: String,
     /// Several classifiers, separated by commas
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = model, conflicts_with = "model")]
     pub models: Vec<String>,
+    /// What the samples are like: an image's HxWxC, or the number of features [default: 32x32x3;
+    /// 28x28x1 for mlp and lenet]
+    #[arg(long, value_name = "HxWxC|D", value_parser = sample)]
+    pub input: Option<Shape>,
     /// Samples of the batch, and of the meta batch
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
     pub batch: usize,

@@ -25,7 +25,7 @@ struct Planned {
 pub fn run(configuration: &Configuration) -> Result<Report> {
     let Configuration { args, model, device, .. } = configuration;
     let on = device.on()?;
-    let data = prepared(model, args.batch, args.route, device.precision)?;
+    let data = prepared(model, args.input.as_ref(), args.batch, args.route, device.precision)?;
     let [plain, meta] = plans(&data)?.map(|plan| Forecast::new(&plan, on, device.precision));
     let (plain, meta) = (plain?, meta?);
     let [of_plain, of_meta] = match (on, &args.rates) {

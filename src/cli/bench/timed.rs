@@ -36,7 +36,7 @@ struct Timed {
 /// Times both kinds of steps, on a GPU that may be open already.
 pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Result<Report> {
     let Configuration { args, model, device, graphs, first } = configuration;
-    let data = prepared(model, args.batch, args.route, device.precision)?;
+    let data = prepared(model, args.input.as_ref(), args.batch, args.route, device.precision)?;
     let (backend, on) = device.backend_on(*graphs, opened)?;
     if args.rates.is_some() && on == On::Cpu {
         return Err(no_card());

@@ -40,8 +40,9 @@ impl<A: Arm> Study<A> {
     /// # Errors
     /// As [`Plan::check`] and [`Arm::prepare`]; [`Error::Usage`] if `out` holds results already; if
     /// it cannot be written to.
-    pub fn start(plan: Plan<A>, out: &Path) -> Result<Study<A>> {
+    pub fn start(mut plan: Plan<A>, out: &Path) -> Result<Study<A>> {
         plan.check()?;
+        plan.config.read_model()?;
         let text = to_toml(&plan)?;
         // What cannot be prepared is told before a folder is made.
         let account = A::prepare(&plan.config)?.account();
