@@ -117,7 +117,10 @@ fn report(run: &Run, summary: &Summary) -> String {
             Some(corrupted) => {
                 format!("\nmean weight of clean samples {clean:.3}, of corrupted samples {corrupted:.3}\n")
             }
-            None => format!("\nmean weight of samples {clean:.3} (no label is wrong)\n"),
+            None if run.data.split.train.known => {
+                format!("\nmean weight of samples {clean:.3} (no label is wrong)\n")
+            }
+            None => format!("\nmean weight of samples {clean:.3} (which labels are wrong is not known)\n"),
         });
     }
     if let Some(finding) = &summary.finding {

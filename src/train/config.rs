@@ -28,7 +28,7 @@ fn own() -> Config {
 #[command(next_help_heading = "Data", allow_negative_numbers = true)]
 pub struct Config {
     /// fashion-mnist-mini (built in), mnist, fashion-mnist, cifar10, cifar100; folder (images:
-    /// train/<class>/*, meta/..., test/..., or a metadata.csv with file_name and label), arrays
+    /// train/CLASS/*, meta/..., test/..., or a metadata.csv with file_name and label), arrays
     /// (.npz, .npy, .safetensors with x and y) or csv (numbers and a column of labels)
     #[arg(long, value_name = "NAME", default_value_t = own().dataset)]
     #[serde(with = "text")]
