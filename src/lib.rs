@@ -62,6 +62,8 @@ pub mod check;
 pub mod data;
 pub mod error;
 pub mod meta;
+#[cfg(feature = "lab")]
+pub mod models;
 pub mod nn;
 pub mod program;
 pub mod seed;

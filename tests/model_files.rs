@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use common::steps::{Net, all_outputs, relative_error, run};
 use metatape::meta::{Batch, MetaStep, Route, StepConfig};
+use metatape::models::ModelFile;
 use metatape::nn::{
-    Forward, LeNet, Mlp, Model, ModelFile, Normalisation, Params, ResNet, Summary, WeightNet, WeightNetInit,
-    WideResNet,
+    Forward, LeNet, Mlp, Model, Normalisation, Params, ResNet, Summary, WeightNet, WeightNetInit, WideResNet,
 };
 use metatape::program::Options;
 use metatape::tape::{First, Kind, Shape, Tape};

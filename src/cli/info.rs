@@ -2,7 +2,8 @@
 
 use metatape::Result;
 use metatape::backend::cpu::isa::Isa;
-use metatape::nn::{ModelFile, Summary};
+use metatape::models::ModelFile;
+use metatape::nn::Summary;
 use serde_json::json;
 
 use super::args::InfoArgs;

@@ -8,7 +8,6 @@
 //! | `summary.rs` | [`Summary`]: what a model declares |
 //! | `torch.rs` | [`Slot`]: parameters under PyTorch's names and in its layouts |
 //! | `mlp.rs`, `lenet.rs`, `resnet.rs`, `wide_resnet.rs` | the classifiers |
-//! | `file/`, `models/` | [`ModelFile`]: networks as files, and the built-in ones (feature `lab`) |
 //! | `weight_net.rs` | the weight net `V(ℓ; θ)` |
 //!
 //! Layouts: activations NHWC, convolution weights HWIO, linear weights `[in, out]`.
@@ -76,8 +75,6 @@
 //! ```
 
 mod dropout;
-#[cfg(feature = "lab")]
-pub mod file;
 mod layers;
 mod lenet;
 mod mlp;
@@ -91,8 +88,6 @@ mod wide_resnet;
 pub use dropout::feed_dropout;
 #[cfg(feature = "lab")]
 pub(crate) use dropout::is_noise;
-#[cfg(feature = "lab")]
-pub use file::ModelFile;
 pub use layers::{Filters, Forward, Moments, NORM_EPS, Normalisation};
 pub use lenet::LeNet;
 pub use mlp::Mlp;
@@ -131,15 +126,12 @@ pub type SharedModel = Box<dyn Model + Send + Sync>;
 pub const NAMES: [&str; 4] = ["mlp", "lenet", "resnet32", "wrn28-10"];
 
 /// The networks of the field's experiments, by name: an MLP with 256 hidden units, LeNet with 32
-/// and 64 channels and 256 hidden units, ResNet-32, WRN-28-10. With the feature `lab` they are read
-/// from the files in `models/`, which say the same.
+/// and 64 channels and 256 hidden units, ResNet-32, WRN-28-10. With the feature `lab` there are
+/// files that say the same, in `src/models/`.
 ///
 /// # Errors
 /// [`Error::Usage`] for a name that is none of [`NAMES`].
 pub fn named(name: &str, classes: usize) -> Result<SharedModel> {
-    #[cfg(feature = "lab")]
-    return Ok(ModelFile::built_in(name)?.network(classes));
-    #[cfg(not(feature = "lab"))]
     Ok(match name {
         "mlp" => Box::new(Mlp { hidden: 256, classes }),
         "lenet" => Box::new(LeNet { channels: [32, 64], hidden: 256, classes }),
@@ -149,7 +141,7 @@ pub fn named(name: &str, classes: usize) -> Result<SharedModel> {
     })
 }
 
-fn unknown(name: &str) -> Error {
+pub(crate) fn unknown(name: &str) -> Error {
     let or = if cfg!(feature = "lab") { ", or a file that ends in .toml" } else { "" };
     Error::Usage(format!("there is no model `{name}`; choose one of {}{or}", NAMES.join(", ")))
 }

@@ -10,7 +10,8 @@ use crate::data::{DatasetKind, MetaSource, Noise, Reading};
 use crate::error::{Error, Result};
 use crate::meta::schemes::MwNetRecipe;
 use crate::meta::{Optimiser, Preset, Route, Sgd, StepConfig, VirtualStep, Weights, probe};
-use crate::nn::{self, ModelFile, SharedModel, WeightNet, WeightNetInit};
+use crate::models::ModelFile;
+use crate::nn::{SharedModel, WeightNet, WeightNetInit};
 
 /// Headings of the help.
 const STEP: &str = "Meta step";
@@ -301,11 +302,11 @@ impl Config {
     /// The classifier for data of so many classes.
     ///
     /// # Errors
-    /// As [`ModelFile::parse`] and [`nn::named`].
+    /// As [`ModelFile::parse`] and [`ModelFile::built_in`].
     pub fn network(&self, classes: usize) -> Result<SharedModel> {
         match &self.model_text {
             Some(text) => Ok(ModelFile::parse(&self.model, text)?.network(classes)),
-            None => nn::named(&self.model, classes),
+            None => Ok(ModelFile::built_in(&self.model)?.network(classes)),
         }
     }
 

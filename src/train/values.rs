@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::nn::ModelFile;
+use crate::models::ModelFile;
 
 /// The choices of `--model`.
 pub const MODELS: &str = "mlp|lenet|resnet32|wrn28-10|FILE.toml";

@@ -50,17 +50,17 @@ use std::str::FromStr;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Forward, Model, SharedModel};
 use crate::error::{Error, Result};
+use crate::nn::{self, Forward, Model, SharedModel};
 use crate::tape::Var;
 use layer::{KINDS, Kind, Layer, record, samples};
 
 /// The built-in files.
-const BUILT_IN: [(&str, &str); super::NAMES.len()] = [
-    ("mlp", include_str!("../models/mlp.toml")),
-    ("lenet", include_str!("../models/lenet.toml")),
-    ("resnet32", include_str!("../models/resnet32.toml")),
-    ("wrn28-10", include_str!("../models/wrn28-10.toml")),
+const BUILT_IN: [(&str, &str); nn::NAMES.len()] = [
+    ("mlp", include_str!("mlp.toml")),
+    ("lenet", include_str!("lenet.toml")),
+    ("resnet32", include_str!("resnet32.toml")),
+    ("wrn28-10", include_str!("wrn28-10.toml")),
 ];
 /// A file that asks for more has a slip of the finger in its repeats.
 const MOST_LAYERS: usize = 10_000;
@@ -87,10 +87,10 @@ impl ModelFile {
     /// A built-in network.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a name that is none of [`super::NAMES`].
+    /// [`Error::Usage`] for a name that is none of [`nn::NAMES`].
     pub fn built_in(name: &str) -> Result<ModelFile> {
         let found = BUILT_IN.iter().find(|built_in| built_in.0 == name);
-        found.map_or_else(|| Err(super::unknown(name)), |(name, text)| ModelFile::parse(name, text))
+        found.map_or_else(|| Err(nn::unknown(name)), |(name, text)| ModelFile::parse(name, text))
     }
 
     /// The file of a path that ends in `.toml`, or else a built-in network.
