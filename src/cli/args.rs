@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use metatape::tape::Shape;
 use metatape::train::ablation::Variant;
 use metatape::train::values::{MODELS, model, positive};
-use metatape::train::{Config, Method, NetworkFile};
+use metatape::train::{Config, Method, NetworkFile, setting};
 use metatape::{Error, Result};
 
 use super::bench::BenchArgs;
@@ -88,6 +88,12 @@ pub struct RunArgs {
     /// Data, model, meta step, schedule, precision.
     #[command(flatten)]
     pub config: Config,
+    /// A method's own setting; may be given several times: focal.gamma, ohem.share, spl-hard.first and
+    /// .pace, spl-linear.first and .pace, geman-mcclure.sigma, gce.q, class-balanced.beta,
+    /// mentornet-pd.percentile, .inertia, .width and .burn-in, co-teaching.noise and .ramp,
+    /// fine-tune.share and .lr
+    #[arg(long, value_name = "METHOD.NAME=VALUE", value_parser = setting, help_heading = "Schedule")]
+    pub set: Vec<(String, f64)>,
     /// Threads, device.
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -112,6 +118,7 @@ impl RunArgs {
         }
         config.init_sha256 = config.init.as_deref().map(NetworkFile::read).transpose()?.map(|file| file.hash);
         config.read_model()?;
+        config.set = self.set.iter().cloned().collect();
         if config.milestones.is_empty() {
             config.milestones = Config::milestones_of(config.epochs);
         }

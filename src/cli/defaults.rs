@@ -7,8 +7,9 @@ use metatape::{Error, Result};
 use super::args::{Metatape, given};
 
 /// A run's settings that mean nothing to a command: the fields, the command, and why.
-const WITHOUT: [(&[&str], &str, &str); 2] = [
-    (&["epochs", "milestones", "theta_every"], "hypergrad", "which looks at single steps"),
+const WITHOUT: [(&[&str], &str, &str); 3] = [
+    (&["epochs", "milestones", "theta_every", "set"], "hypergrad", "which looks at single steps"),
+    (&["set"], "ablate", "whose variants have no settings of their own"),
     (&["route"], "ablate", "whose --variants say how the hypergradient is computed"),
 ];
 

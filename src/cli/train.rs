@@ -67,6 +67,12 @@ pub fn agree(subcommand: &str, what: &str, asked: &Config, stored: &Config) -> R
                 "another text of it",
             ));
         }
+        // What was asked for is among what is recorded.
+        if let (Value::Object(asked), Some(Value::Object(had))) = (value, stored.get(key))
+            && asked.iter().all(|(name, value)| had.get(name) == Some(value))
+        {
+            continue;
+        }
         if stored.get(key) != Some(value) {
             // A switch says all by its name.
             let given = if value.is_boolean() { flag } else { format!("{flag} {}", plain(value)) };

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::config::Config;
-use super::method::Method;
+use super::method::{Method, check_settings};
 use super::paper::PaperCell;
 use super::pictures::{by_class_name, confusion, title};
 use super::plots::{Axis, Chart, Layer, Pen, peak, write};
@@ -23,6 +23,7 @@ impl Arm for Method {
     const ARM: &'static str = "method";
 
     fn check(plan: &Plan<Method>) -> Result<()> {
+        check_settings(&plan.config.set, &plan.arms)?;
         paper(plan).map(drop)
     }
 
@@ -44,7 +45,10 @@ impl Arm for Method {
         let mut run = if folder.join(CONFIG).exists() {
             Run::resume(folder, session)?
         } else {
-            Run::start(Config { method: self, baseline: false, ..config }, folder, session)?
+            let own =
+                |key: &String| key.split_once('.').is_some_and(|(method, _)| method == self.to_string());
+            let set = config.set.into_iter().filter(|setting| own(&setting.0)).collect();
+            Run::start(Config { method: self, baseline: false, set, ..config }, folder, session)?
         };
         let outcome = run.finish(observer);
         Cell::new(&run.data, run.histories()[0].clone(), outcome)

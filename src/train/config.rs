@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -184,6 +185,11 @@ pub struct Config {
     /// The classifier's learning rate, in the first epoch
     #[arg(long, value_name = "LR", default_value_t = own().lr, value_parser = rate, help_heading = STEP)]
     pub lr: f64,
+    /// The methods' own settings, [`Method::settings`], by method and name: `gce.q` and so on. Those
+    /// that are left out are as by default.
+    #[arg(skip)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, f64>,
     /// Passes over the training set
     #[arg(
         long,
@@ -258,6 +264,7 @@ impl Default for Config {
             weight_net_preset: Preset::Adam,
             weight_net_lr: None,
             weight_net_init: WeightNetInit::Kinks,
+            set: BTreeMap::new(),
             epochs: 20,
             batch: 100,
             lr: 0.05,

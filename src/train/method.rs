@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -113,6 +114,49 @@ impl Method {
         }
     }
 
+    /// Its own settings: names, what they may be (from, to), and what they are by default on data of
+    /// so many classes with this noise. `--set METHOD.NAME=VALUE` changes one.
+    pub fn settings(self, classes: usize, noise: Noise) -> Vec<Setting> {
+        let setting = |name, range, default| Setting { name, range, default };
+        let (positive, share) = ((f64::MIN_POSITIVE, f64::MAX), (0.0, 1.0));
+        match self {
+            Method::Focal => vec![setting("gamma", (0.0, f64::MAX), Focal::default().gamma)],
+            Method::Ohem => vec![setting("share", (f64::MIN_POSITIVE, 1.0), Ohem::default().share)],
+            Method::SplHard | Method::SplLinear => {
+                let SelfPaced { first, pace, .. } = SelfPaced::new(SelfPacedForm::Hard, classes);
+                vec![setting("first", positive, first), setting("pace", positive, pace)]
+            }
+            Method::GemanMcClure => vec![setting("sigma", positive, GemanMcClure::new(classes).sigma)],
+            Method::Gce => vec![setting("q", (f64::MIN_POSITIVE, 1.0), Gce::default().q)],
+            Method::ClassBalanced => vec![setting("beta", (0.0, 1.0 - f64::EPSILON), ClassBalanced::BETA)],
+            Method::MentorNet => {
+                let MentorNet { percentile, inertia, width, burn_in } = MentorNet::default();
+                vec![
+                    setting("percentile", share, percentile),
+                    setting("inertia", share, inertia),
+                    setting("width", positive, width),
+                    setting("burn-in", share, burn_in),
+                ]
+            }
+            Method::CoTeaching => {
+                let CoTeaching { noise, ramp } = CoTeaching::new(wrong_labels(noise, classes));
+                vec![setting("noise", (0.0, 1.0 - f64::EPSILON), noise), setting("ramp", positive, ramp)]
+            }
+            Method::FineTune => {
+                let FineTune { share: part, lr } = FineTune::default();
+                vec![setting("share", share, part), setting("lr", positive, lr)]
+            }
+            Method::Uniform
+            | Method::AdaBoost
+            | Method::L2rw
+            | Method::Glc
+            | Method::MwNet
+            | Method::MwNetLongTail
+            | Method::CmwNet
+            | Method::Own(_) => Vec::new(),
+        }
+    }
+
     /// The scheme as a run configures it, on its data.
     ///
     /// # Errors
@@ -120,21 +164,32 @@ impl Method {
     pub(super) fn scheme(self, data: &Prepared) -> Result<Box<dyn Scheme>> {
         let Prepared { config, split, dataset, .. } = data;
         let classes = dataset.classes();
+        let known = self.settings(classes, config.noise);
+        let set = |name: &str| {
+            let default = known.iter().find(|setting| setting.name == name).map_or(f64::NAN, |s| s.default);
+            config.set.get(&format!("{self}.{name}")).copied().unwrap_or(default)
+        };
+        let paced = |form| SelfPaced { form, first: set("first"), pace: set("pace") };
         Ok(match self {
             Method::Uniform => Box::new(Uniform),
-            Method::Focal => Box::new(Focal::default()),
+            Method::Focal => Box::new(Focal { gamma: set("gamma") }),
             Method::AdaBoost => Box::new(AdaBoost::default()),
-            Method::Ohem => Box::new(Ohem::default()),
-            Method::SplHard => Box::new(SelfPaced::new(SelfPacedForm::Hard, classes)),
-            Method::SplLinear => Box::new(SelfPaced::new(SelfPacedForm::Linear, classes)),
-            Method::GemanMcClure => Box::new(GemanMcClure::new(classes)),
-            Method::Gce => Box::new(Gce::default()),
-            Method::ClassBalanced => Box::new(ClassBalanced::new(&data.class_counts())),
+            Method::Ohem => Box::new(Ohem { share: set("share") }),
+            Method::SplHard => Box::new(paced(SelfPacedForm::Hard)),
+            Method::SplLinear => Box::new(paced(SelfPacedForm::Linear)),
+            Method::GemanMcClure => Box::new(GemanMcClure { sigma: set("sigma") }),
+            Method::Gce => Box::new(Gce { q: set("q") }),
+            Method::ClassBalanced => Box::new(ClassBalanced::with_beta(&data.class_counts(), set("beta"))),
             Method::L2rw => Box::new(L2rw),
-            Method::MentorNet => Box::new(MentorNet::default()),
+            Method::MentorNet => Box::new(MentorNet {
+                percentile: set("percentile"),
+                inertia: set("inertia"),
+                width: set("width"),
+                burn_in: set("burn-in"),
+            }),
             Method::Glc => Box::new(Glc { sizes: [split.train.indices.len(), split.meta.indices.len()] }),
-            Method::CoTeaching => Box::new(CoTeaching::new(wrong_labels(config.noise, classes))),
-            Method::FineTune => Box::new(FineTune::default()),
+            Method::CoTeaching => Box::new(CoTeaching { noise: set("noise"), ramp: set("ramp") }),
+            Method::FineTune => Box::new(FineTune { share: set("share"), lr: set("lr") }),
             Method::MwNet | Method::MwNetLongTail | Method::CmwNet => {
                 let lr = config.weight_net_rule(self).1;
                 Box::new(MwNet {
@@ -151,6 +206,57 @@ impl Method {
             }
         })
     }
+}
+
+/// One of a method's own settings.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Setting {
+    /// Behind the method's name and a dot.
+    pub name: &'static str,
+    /// The least and the largest that it may be.
+    pub range: (f64, f64),
+    /// Where nobody says otherwise.
+    pub default: f64,
+}
+
+/// A method's setting as people type it: `gce.q=0.5`.
+///
+/// # Errors
+/// [`Error::Usage`] naming what is wrong.
+pub fn setting(text: &str) -> Result<(String, f64)> {
+    let wanted = || Error::Usage(format!("`{text}` is no setting; write METHOD.NAME=VALUE, as in gce.q=0.5"));
+    let (name, value) = text.split_once('=').ok_or_else(wanted)?;
+    Ok((name.trim().to_owned(), value.trim().parse().map_err(|_| wanted())?))
+}
+
+/// Checks that settings are of these methods, and within what they may be.
+///
+/// # Errors
+/// [`Error::Usage`] naming the setting.
+pub(super) fn check_settings(set: &BTreeMap<String, f64>, methods: &[Method]) -> Result<()> {
+    for (key, value) in set {
+        let usage = |sentence: String| Err(Error::Usage(format!("--set {key}: {sentence}")));
+        let Some((method, name)) = key.split_once('.') else {
+            return usage("write METHOD.NAME=VALUE, as in gce.q=0.5".into());
+        };
+        let method: Method = method.parse()?;
+        if !methods.contains(&method) {
+            return usage(format!("{method} is not trained here; leave it out"));
+        }
+        let known = method.settings(2, Noise::None);
+        match known.iter().find(|setting| setting.name == name) {
+            None if known.is_empty() => return usage(format!("{method} has no settings of its own")),
+            None => {
+                let names: Vec<&str> = known.iter().map(|setting| setting.name).collect();
+                return usage(format!("{method} has no such setting; it has {}", names.join(", ")));
+            }
+            Some(Setting { range: (low, high), .. }) if !(*low..=*high).contains(value) => {
+                return usage(format!("{value} is out of range"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// The share of wrong labels, which Co-teaching has to be told.

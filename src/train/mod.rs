@@ -63,7 +63,7 @@ pub use config::Config;
 pub use files::write_atomically;
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Measured, StepReport};
-pub use method::Method;
+pub use method::{Method, Setting, setting};
 pub use network_file::{Card, NetworkFile};
 pub use paper::PaperCell;
 pub use predictor::{Finished, Predictor};

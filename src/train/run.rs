@@ -5,7 +5,7 @@ use super::config::Config;
 use super::files::{Claim, read_toml, to_toml, write_atomically};
 use super::history::{EpochRow, History, Summary, mean_where};
 use super::learner::{Learner, Measured, SUMMARY_STRIDE, StepReport};
-use super::method::Method;
+use super::method::{Method, Setting, check_settings};
 use super::pictures;
 use super::prepared::Prepared;
 use super::report;
@@ -182,7 +182,14 @@ impl Run {
         claim: Claim,
         session: &dyn Fn() -> Result<Session>,
     ) -> Result<Run> {
-        let data = Prepared::new(config)?;
+        check_settings(&config.set, &config.methods())?;
+        let mut data = Prepared::new(config)?;
+        // What is recorded is what runs: also what nobody has asked for.
+        for method in data.config.methods() {
+            for Setting { name, default, .. } in method.settings(data.dataset.classes(), data.config.noise) {
+                data.config.set.entry(format!("{method}.{name}")).or_insert(default);
+            }
+        }
         let learners = data
             .config
             .methods()

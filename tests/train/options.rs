@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{files, metrics, text, train};
+use super::{files, metatape, metrics, text, train};
 
 /// One epoch on a data set; checks what every run's summary has, and returns it.
 fn epoch(dataset: &str, data: &Path, args: &[&str]) -> Value {
@@ -150,4 +150,65 @@ fn a_class_aware_weight_net_has_a_curve_a_group_of_classes() {
     assert!(aware["weight_curves_by_group"].is_null());
     assert_eq!(aware["weight_curve"], plain["weight_curve"]);
     assert_eq!(aware["final_test_accuracy"], plain["final_test_accuracy"]);
+}
+
+/// A method's own settings change what it does, are recorded whether asked for or not, and are
+/// refused where nothing uses them.
+#[test]
+fn methods_have_settings_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    let set = ["--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20", "--batch", "20"];
+    let set = [&set[..], &["--epochs", "1", "--no-baseline", "--noise", "uniform:0.6"]].concat();
+    let run = |name: &str, args: &[&str]| {
+        let out = folder.path().join(name);
+        train(&[&set[..], args].concat(), &out);
+        let config: toml::Table = std::fs::read_to_string(out.join("config.toml")).unwrap().parse().unwrap();
+        let loss: f64 = metrics(&out)[0]["test_loss"].parse().unwrap();
+        (config["set"].clone(), loss)
+    };
+    let (plain, loss) = run("plain", &["--method", "gce"]);
+    assert_eq!(plain, toml::Value::Table(toml::toml! { "gce.q" = 0.7 }));
+    let (other, moved) = run("other", &["--method", "gce", "--set", "gce.q=0.2"]);
+    assert_eq!(other, toml::Value::Table(toml::toml! { "gce.q" = 0.2 }));
+    assert!(loss != moved);
+    assert_eq!(run("same", &["--method", "gce", "--set", "gce.q=0.7"]), (plain, loss));
+    let (mentor, _) = run("mentor", &["--method", "mentornet-pd", "--set", "mentornet-pd.percentile=0.75"]);
+    let mentor = mentor.as_table().unwrap();
+    assert_eq!((mentor.len(), mentor["mentornet-pd.percentile"].as_float()), (4, Some(0.75)));
+    assert_eq!(mentor["mentornet-pd.width"].as_float(), Some(1.0));
+    // It goes on with the same flag, and not with another.
+    let out = folder.path().join("mentor");
+    let resume = ["train", "--method", "mentornet-pd", "--out", text(&out), "--resume", "--json", "--set"];
+    metatape(&[&resume[..], &["mentornet-pd.percentile=0.75"]].concat()).assert().success();
+
+    let refused = |args: &[&str], parts: &[&str]| {
+        let output = metatape(args).assert().code(2).get_output().clone();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.lines().count() == 1 && parts.iter().all(|part| said.contains(part)), "{said}");
+    };
+    refused(&[&resume[..], &["mentornet-pd.percentile=0.5"]].concat(), &["--set", "does not fit"]);
+    let new = folder.path().join("new");
+    let begin = [&["train", "--method", "gce", "--out", text(&new)], &set[..], &["--set"]].concat();
+    for (setting, parts) in [
+        ("gce.q", &["METHOD.NAME=VALUE"][..]),
+        ("q=0.5", &["METHOD.NAME=VALUE"]),
+        ("gce.q=x", &["METHOD.NAME=VALUE"]),
+        ("gce.p=0.5", &["--set gce.p", "it has q"]),
+        ("gce.q=1.5", &["--set gce.q", "1.5 is out of range"]),
+        ("gce.q=NaN", &["--set gce.q", "NaN is out of range"]),
+        ("focal.gamma=1", &["focal is not trained here"]),
+        ("gec.q=1", &["there is no method `gec`"]),
+    ] {
+        refused(&[&begin[..], &[setting]].concat(), parts);
+        assert!(!new.exists());
+    }
+    refused(&["ablate", "--set", "gce.q=0.5"], &["--set is not for ablate"]);
+    refused(&["hypergrad", "--set", "gce.q=0.5"], &["--set is not for hypergrad"]);
+    let compare = ["compare", "--methods", "uniform,gce", "--out", text(&new)];
+    refused(&[&compare[..], &["--set", "focal.gamma=1"]].concat(), &["focal is not trained here"]);
+    let some = ["--epochs", "1", "--seeds", "1", "--set", "gce.q=0.5", "--json"];
+    metatape(&[&compare[..], &some].concat()).assert().success();
+    let cell = std::fs::read_to_string(new.join("cells/gce-seed1/config.toml")).unwrap();
+    assert!(cell.contains("\"gce.q\" = 0.5"), "{cell}");
 }

@@ -11,13 +11,13 @@ pub struct ClassBalanced {
     weights: Vec<f64>,
 }
 
-/// β of the paper.
-const BETA: f64 = 0.9999;
-
 impl ClassBalanced {
+    /// β of the paper.
+    pub const BETA: f64 = 0.9999;
+
     /// From how many training samples each class has, with the default β.
     pub fn new(counts: &[usize]) -> ClassBalanced {
-        ClassBalanced::with_beta(counts, BETA)
+        ClassBalanced::with_beta(counts, ClassBalanced::BETA)
     }
 
     /// Likewise for another β in [0, 1). A class without samples, which no batch holds, gets weight
