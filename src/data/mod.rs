@@ -15,12 +15,14 @@
 //! | `batch.rs` | [`Batcher`]: batches as a function of the step |
 //!
 //! ```
-//! use metatape::data::{BatchConfig, Batcher, DatasetKind, Noise, SplitConfig, load, split};
+//! use metatape::data::{BatchConfig, Batcher, DatasetKind, MetaSource, Noise, SplitConfig, load, split};
 //! use metatape::seed::Stream;
 //!
 //! let dataset = load(DatasetKind::FashionMnistMini, None)?;
 //! let noise = "uniform:0.6".parse::<Noise>()?;
-//! let split = split(&dataset, &SplitConfig { noise, imbalance: None, meta_size: 1000, seed: 1 })?;
+//! let meta_source = MetaSource::Split;
+//! let how = SplitConfig { noise, imbalance: None, meta_source, meta_size: 1000, seed: 1 };
+//! let split = split(&dataset, &how)?;
 //! assert_eq!((split.train.indices.len(), split.meta.indices.len()), (9000, 1000));
 //!
 //! let config = BatchConfig { size: 100, seed: 1, stream: Stream::TrainBatches, augment: dataset.augment };
