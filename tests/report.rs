@@ -85,6 +85,8 @@ fn a_run_is_a_page_that_a_browser_shows() {
     );
     let figures = ["accuracy", "losses", "weight_curve", "weights", "class_accuracy", "confusion"];
     assert_eq!(seen["figures"], serde_json::json!(figures));
+    // The accuracies, and the noise beside the estimated one.
+    assert_eq!(seen["tables"], 2);
     assert_eq!((&seen["drawn"], &seen["wide"]), (&true.into(), &true.into()));
     assert_eq!((&seen["suspects"], &seen["thumbnails"]), (&100.into(), &100.into()));
     let numbers = |column: &str| -> Vec<f64> {

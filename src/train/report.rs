@@ -14,9 +14,10 @@ use super::config::Config;
 use super::files::write_atomically;
 use super::history::{History, Summary};
 use super::pictures;
+use super::plots::READABLE;
 use super::prepared::Prepared;
 use super::run::Run;
-use super::samples::{SampleReport, ranking};
+use super::samples::{Finding, SampleReport, ranking};
 use crate::data::Samples;
 use crate::error::{Error, Result};
 use crate::words::counted;
@@ -247,6 +248,27 @@ fn thumbnail(data: &Prepared, index: u32) -> Result<String> {
     Ok(BASE64_STANDARD.encode(png.into_inner()))
 }
 
+/// The noise that there is, beside that which the network takes it for.
+fn noise(finding: &Finding, names: &[String]) -> Table {
+    let percent = |share: f64| format!("{:.0}", 100.0 * share);
+    let both = finding.noise_matrix.iter().zip(&finding.estimated_noise_matrix);
+    let row = |(name, (true_shares, estimated)): (&String, (&Vec<f64>, &Vec<f64>))| {
+        let cells =
+            true_shares.iter().zip(estimated).map(|(a, b)| format!("{} / {}", percent(*a), percent(*b)));
+        std::iter::once(name.clone()).chain(cells).collect()
+    };
+    Table {
+        title: "Which labels a class was given (%)".into(),
+        heading: std::iter::once("class".to_owned()).chain(names.iter().cloned()).collect(),
+        rows: names.iter().zip(both).map(row).collect(),
+        notes: vec![
+            "Of the samples of a class, the share that was given each label. The second figure takes the class that the network \
+             predicts for the true one, as one must where the truth is not known."
+                .into(),
+        ],
+    }
+}
+
 /// The page of a run that has come to its end.
 ///
 /// # Errors
@@ -298,6 +320,9 @@ pub(super) fn of_run(run: &Run, summary: &Summary) -> Result<()> {
         rows: methods.zip(run.histories()).map(row).collect(),
         notes,
     });
+    if let Some(finding) = summary.finding.as_ref().filter(|_| data.dataset.classes() <= READABLE) {
+        page.tables.push(noise(finding, &data.dataset.class_names));
+    }
     let captions = [
         "Test accuracy over the epochs",
         "Losses over the epochs",
