@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Fills one folder with all that a machine with a card needs: stripped programs, the kernels compiled for sm_80, sm_90 and sm_100 as a ready
-# cache, the scripts. Needs cargo, Python and pip (for NVRTC), and no card. Prints the total, which must be under 45 MiB.
+# cache, the scripts. Needs cargo, Python and pip (for NVRTC), and no card. Prints the total, which must be under 49 MiB: with the tracked files (11.3 MiB) it stays below 64.
 #
 #     benches/gpu/pack.sh [FOLDER]        [default: target/gpu]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-target/gpu}
-most=45
+most=49
 
 cargo build --release
 # Their messages say where each test program lies.
