@@ -170,8 +170,9 @@ fn array<R: std::io::Read>(path: &Path, file: std::io::Result<NpyFile<R>>, size:
         return Err(bad("is an array of records, expected numbers".into()));
     };
     let kind = kind.to_string();
-    if file.len() > size {
-        return Err(bad(format!("is cut short: it announces {} numbers", file.len())));
+    let announced = file.shape().iter().try_fold(1, |all: u64, d| all.checked_mul(*d));
+    if shape.is_empty() || announced.is_none_or(|announced| announced > size) {
+        return Err(bad(format!("is a single number or cut short: it announces {shape:?} numbers")));
     }
     let numbers = match kind.trim_start_matches(['<', '|', '=']) {
         "u1" => Numbers::Bytes(file.into_vec().map_err(cut)?),

@@ -77,6 +77,8 @@ pub struct Learner {
     train: Batcher,
     meta: Batcher,
     memory: Memory,
+    /// Places in the training set of the last step's batch; none where it was one of the meta set.
+    positions: Vec<u32>,
 }
 
 impl Learner {
@@ -116,8 +118,8 @@ impl Learner {
             .collect::<Result<Vec<_>>>()?;
         let evaluator = Evaluator::new(data.net(), &data.dataset, &mut session)?;
         let curve = WeightCurve::new(scheme.as_ref(), &mut session)?;
-        let memory = Memory::new();
-        Ok(Learner { method, session, steps, evaluator, curve, scheme, train, meta, memory })
+        let (memory, positions) = (Memory::new(), Vec::new());
+        Ok(Learner { method, session, steps, evaluator, curve, scheme, train, meta, memory, positions })
     }
 
     /// Which method this is.
@@ -268,14 +270,13 @@ impl Learner {
             if let Some(weight) = program.weight {
                 self.session.read_into(&program.fed.program, weight, &mut weights)?;
                 sums.weights.extend_from_slice(&weights);
-                let positions = &self.train.batch(step).positions;
-                sums.corrupted.extend(positions.iter().map(|p| data.split.train.corrupted[*p as usize]));
+                sums.corrupted.extend(self.positions.iter().map(|p| data.split.train.corrupted[*p as usize]));
                 sums.by_loss.add(&losses, &weights);
             }
             if stage + 1 == self.stages() {
                 let weights = program.weight.map(|_| &weights[..]);
-                let (n, positions) = (data.split.train.indices.len(), &self.train.batch(step).positions);
-                samples::add(&mut self.memory, n, positions, &losses, weights, judged);
+                let n = data.split.train.indices.len();
+                samples::add(&mut self.memory, n, &self.positions, &losses, weights, judged);
             }
             if !(loss + meta_loss[0]).is_finite() {
                 let what = format!("the loss is {loss} and the meta loss {} at step {}", meta_loss[0], i + 1);
@@ -304,7 +305,7 @@ impl Learner {
 
     /// The step `step` (from 0) of a stage, with its program.
     fn one_step(&mut self, data: &Prepared, program: usize, step: u64) -> Result<()> {
-        let Learner { session, steps, scheme, train, meta, memory, .. } = self;
+        let Learner { session, steps, scheme, train, meta, memory, positions, .. } = self;
         let (program, config) = (&mut steps[program], &data.config);
         let steps = train.batches_per_epoch() * config.epochs as u64;
         let epoch = (step / train.batches_per_epoch()) as usize;
@@ -317,6 +318,10 @@ impl Learner {
             Draw::Train => (batch, config.lr_at(epoch)),
             Draw::Meta(factor) => (meta, config.lr * factor),
         };
+        positions.clear();
+        if draw == Draw::Train {
+            positions.extend_from_slice(&batch.positions);
+        }
         let now = Moment { step, steps, epoch, batch: config.batch, positions: &batch.positions, memory };
         let scheme = scheme.inputs(&now);
         let at = [config.seed, step];
@@ -357,8 +362,8 @@ impl Learner {
         Ok((rows, finding))
     }
 
-    /// The weight over losses, and if asked over the training `samples`, after `epoch` epochs; `None` for a
-    /// method whose weight is not a function of the loss, or the same for all.
+    /// The weight over losses, and if asked over the training `samples`, after `epoch` epochs;
+    /// `None` for a method whose weight is not a function of the loss, or the same for all.
     ///
     /// # Errors
     /// [`Error::Numeric`] if one of them is no longer a finite number.
