@@ -32,8 +32,7 @@ pub(super) fn load(dir: &Path) -> Result<Tables> {
     let missing = || missing_file(DatasetKind::Arrays, dir, "train.npz, train.safetensors or train_x.npy");
     let train = part("train", "training")?.ok_or_else(missing)?;
     let (meta, test) = (part("meta", "meta")?, part("test", "test")?);
-    let most = |table: &Table| table.labels.iter().copied().max().unwrap_or(0);
-    let classes = 1 + most(&train).max(-1);
+    let classes = 1 + train.labels.iter().copied().max().unwrap_or(0);
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let names = (0..classes).map(|class| class.to_string()).collect();
     Ok(Tables { meta, ..Tables::new(name, train, test, names) })

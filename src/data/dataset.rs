@@ -250,22 +250,10 @@ impl Dataset {
     ) -> Result<Dataset> {
         let test = part(&table, 0, shape, &class_names)?;
         let none = Part { name: "training set".into(), indices: Vec::new(), labels: Vec::new(), truth: None };
-        let Table { name, shape, samples, names, .. } = table;
-        let (train, meta, coarse, augment, remarks) = (none, None, None, None, Vec::new());
+        let name = table.name.clone();
         Ok(Dataset {
-            name,
-            shape,
-            samples,
-            names,
-            train,
-            meta,
-            test,
-            class_names,
-            coarse,
-            mean,
-            std,
-            augment,
-            remarks,
+            augment: None,
+            ..Dataset::assembled(name, table, [none, test], class_names, (mean, std))
         })
     }
 
@@ -284,15 +272,24 @@ impl Dataset {
                 train.name, class_names[class]
             )));
         }
+        let statistics = statistics.unwrap_or_else(|| moments(&first.samples, &first.shape, &train.indices));
+        Ok(Dataset::assembled(name, first, [train, test], class_names, statistics))
+    }
+
+    fn assembled(
+        name: String,
+        Table { shape, samples, names, .. }: Table,
+        [train, test]: [Part; 2],
+        class_names: Vec<String>,
+        (mean, std): (Vec<f64>, Vec<f64>),
+    ) -> Dataset {
         let pad = 4;
-        let augment = match first.shape[..] {
+        let augment = match shape[..] {
             [h, w, 3] if h.min(w) > pad => Some(Augment { pad, flip: true }),
             _ => None,
         };
-        let (mean, std) = statistics.unwrap_or_else(|| moments(&first.samples, &first.shape, &train.indices));
-        let Table { shape, samples, names, .. } = first;
         let (meta, coarse, remarks) = (None, None, Vec::new());
-        Ok(Dataset {
+        Dataset {
             name,
             shape,
             samples,
@@ -306,7 +303,7 @@ impl Dataset {
             std,
             augment,
             remarks,
-        })
+        }
     }
 
     /// Adds samples with clean labels, for the meta set.

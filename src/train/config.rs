@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::ArgPredicate;
 use serde::{Deserialize, Serialize};
+use serde_with::{As, DisplayFromStr};
 
 use super::method::Method;
 use super::values::{MODELS, Precision, ROUTES, factor, model, positive, rate, share};
@@ -33,7 +34,7 @@ pub struct Config {
     /// train/CLASS/*, meta/..., test/..., or a metadata.csv with file_name and label), arrays
     /// (.npz, .npy, .safetensors with x and y) or csv (numbers and a column of labels)
     #[arg(long, value_name = "NAME", default_value_t = own().dataset)]
-    #[serde(with = "text")]
+    #[serde(with = "As::<DisplayFromStr>")]
     pub dataset: DatasetKind,
     /// Folder with the data set's files; all but the built-in one need it
     #[arg(long, value_name = "DIR")]
@@ -53,7 +54,7 @@ pub struct Config {
         ]),
         hide_default_value = true
     )]
-    #[serde(with = "text")]
+    #[serde(with = "As::<DisplayFromStr>")]
     pub noise: Noise,
     /// Long tail: the largest class has IF times the images of the smallest
     #[arg(long, value_name = "IF", value_parser = factor)]
@@ -63,7 +64,7 @@ pub struct Config {
     /// as meta/ or --meta-dir), or train-balanced (meta batches are drawn from the training set
     /// itself, as many of each class) [default: dir where there is one, else split]
     #[arg(long, value_name = "split|dir|train-balanced")]
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe_text")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "As::<Option<DisplayFromStr>>")]
     pub meta_source: Option<MetaSource>,
     /// A folder of clean samples for the meta set: images in folders by class, or a file meta of the
     /// data set's own kind
@@ -113,14 +114,14 @@ pub struct Config {
     pub init_sha256: Option<String>,
     /// What is trained first; the baseline is always uniform.
     #[arg(skip = own().method)]
-    #[serde(with = "text")]
+    #[serde(with = "As::<DisplayFromStr>")]
     pub method: Method,
     /// Whether the uniform baseline is trained beside it.
     #[arg(skip)]
     pub baseline: bool,
     /// Weights of a batch: normalised (V over the sum of V) or mean (V/n)
     #[arg(long, value_name = "mean|normalised", default_value_t = own().weights, help_heading = STEP)]
-    #[serde(with = "text")]
+    #[serde(with = "As::<DisplayFromStr>")]
     pub weights: Weights,
     /// Differentiate the loss that the weight net reads, too
     #[arg(long, help_heading = STEP)]
@@ -132,7 +133,7 @@ pub struct Config {
         default_value_t = own().virtual_step,
         help_heading = STEP
     )]
-    #[serde(rename = "virtual", with = "text")]
+    #[serde(rename = "virtual", with = "As::<DisplayFromStr>")]
     pub virtual_step: VirtualStep,
     /// Virtual steps, each on a batch of its own, through which the hypergradient goes; 1 as
     /// published
@@ -141,7 +142,7 @@ pub struct Config {
     pub unroll: usize,
     /// How the hypergradient is computed
     #[arg(long, value_name = ROUTES, default_value_t = own().route, help_heading = STEP)]
-    #[serde(with = "text")]
+    #[serde(with = "As::<DisplayFromStr>")]
     pub route: Route,
     /// The weight net takes a step once in K steps of the classifier
     #[arg(long, value_name = "K", default_value_t = one(), value_parser = positive, help_heading = STEP)]
@@ -150,7 +151,7 @@ pub struct Config {
     /// The weight net's optimiser: adam (1e-3, L2 1e-4), sgd-noise (1e-3, Nesterov 0.9, weight
     /// decay 5e-4) or sgd-imbalance (1e-5, the same)
     #[arg(long, value_name = "PRESET", default_value_t = own().weight_net_preset, help_heading = STEP)]
-    #[serde(with = "text")]
+    #[serde(with = "As::<DisplayFromStr>")]
     pub weight_net_preset: Preset,
     /// The weight net's learning rate [default: its optimiser's; 2e-3 for adam with kinks]
     #[arg(long, value_name = "LR", value_parser = rate, help_heading = STEP)]
@@ -159,7 +160,7 @@ pub struct Config {
     /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5
     /// everywhere), or faithful (PyTorch's default, as published)
     #[arg(long, value_name = "INIT", default_value_t = own().weight_net_init, help_heading = STEP)]
-    #[serde(with = "text")]
+    #[serde(with = "As::<DisplayFromStr>")]
     pub weight_net_init: WeightNetInit,
     /// Momentum of the classifier's SGD
     #[arg(
@@ -229,7 +230,7 @@ pub struct Config {
         default_value_t = own().precision,
         help_heading = "Machine"
     )]
-    #[serde(with = "text")]
+    #[serde(with = "As::<DisplayFromStr>")]
     pub precision: Precision,
 }
 
@@ -456,42 +457,4 @@ fn one() -> usize {
 
 fn is_one(count: &usize) -> bool {
     *count == 1
-}
-
-/// As [`text`], where there may be nothing.
-mod maybe_text {
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<T: Display, S: Serializer>(value: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => to.collect_str(value),
-            None => to.serialize_none(),
-        }
-    }
-
-    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<T>, D::Error> {
-        let text = Option::<String>::deserialize(from)?;
-        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
-    }
-}
-
-/// Fields that are written as people type them.
-mod text {
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(value)
-    }
-
-    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
-        String::deserialize(from)?.parse().map_err(D::Error::custom)
-    }
 }

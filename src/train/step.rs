@@ -22,11 +22,14 @@ pub(super) fn source(data: &Dataset, augmented: bool) -> Batch {
 }
 
 /// Features `[n, d]` of a batch, normalised.
-fn features(data: &Dataset, picks: &[[i32; 4]]) -> Vec<f64> {
+fn features(data: &Dataset, picks: &[[i32; 4]], into: &mut Vec<f64>) {
     let Dataset { samples, mean, std, .. } = data;
-    let (Samples::Floats(all), d) = (samples, data.sample_len()) else { return Vec::new() };
-    let rows = picks.iter().flat_map(|pick| &all[pick[0] as usize * d..][..d]);
-    rows.zip(mean.iter().zip(std).cycle()).map(|(v, (mean, std))| (f64::from(*v) - mean) / std).collect()
+    into.clear();
+    if let (Samples::Floats(all), d) = (samples, data.sample_len()) {
+        let rows = picks.iter().flat_map(|pick| &all[pick[0] as usize * d..][..d]);
+        let moments = mean.iter().zip(std).cycle();
+        into.extend(rows.zip(moments).map(|(v, (mean, std))| (f64::from(*v) - mean) / std));
+    }
 }
 
 fn has_pixels(session: &Session) -> bool {
@@ -43,23 +46,45 @@ pub(super) fn upload(session: &mut Session, data: &Dataset) -> Result<()> {
     }
 }
 
+/// Whose samples.
+#[derive(Clone, Copy, PartialEq)]
+enum Of {
+    Batch,
+    /// Of the batch for the virtual step of this number, from 2.
+    Ahead(usize),
+    Meta,
+}
+
 /// What an input is given.
 #[derive(PartialEq)]
 enum Feed {
-    Picks,
+    /// Which images.
+    Picks(Of),
     /// Where samples are features, these themselves.
-    Features,
-    MetaFeatures,
-    AheadFeatures(usize),
-    Labels,
-    /// Of the batch for the virtual step of this number, from 2.
-    AheadPicks(usize),
-    AheadLabels(usize),
-    MetaPicks,
-    MetaLabels,
+    Features(Of),
+    Labels(Of),
     Lr,
     /// The scheme's own, by its name.
     Scheme(String),
+}
+
+impl Feed {
+    /// What the input of this name is given.
+    fn named(name: &str) -> Feed {
+        let (what, of) = name.split_once('_').unwrap_or((name, ""));
+        let of = match of {
+            "" => Some(Of::Batch),
+            "meta" => Some(Of::Meta),
+            step => step.parse().ok().map(Of::Ahead),
+        };
+        match (what, of) {
+            ("picks", Some(of)) => Feed::Picks(of),
+            ("x", Some(of)) => Feed::Features(of),
+            ("y", Some(of)) => Feed::Labels(of),
+            ("lr", Some(Of::Batch)) => Feed::Lr,
+            _ => Feed::Scheme(name.to_owned()),
+        }
+    }
 }
 
 /// Everything that a step's inputs may be given.
@@ -76,12 +101,24 @@ pub(super) struct Given<'a> {
     pub scheme: &'a [(&'static str, Vec<f64>)],
 }
 
+impl Given<'_> {
+    fn of(&self, of: Of) -> &Picks {
+        match of {
+            Of::Batch => self.batch,
+            Of::Ahead(step) => &self.ahead[step - 2],
+            Of::Meta => self.meta,
+        }
+    }
+}
+
 /// A program with what its inputs are given: the one place where a step of training is fed.
 pub(super) struct Fed {
     pub program: Program,
     inputs: Vec<(InputId, Feed)>,
     /// Per input, the floats that it has; empty before the first step, and of integers.
     floats: Vec<Vec<f64>>,
+    /// A batch's, on their way.
+    features: Vec<f64>,
 }
 
 impl Fed {
@@ -95,30 +132,15 @@ impl Fed {
         }
         let mut inputs = Vec::new();
         for input in program.inputs().iter().filter(|input| !is_noise(&input.name)) {
-            let feed = match input.name.as_str() {
-                "picks" => Feed::Picks,
-                "x" => Feed::Features,
-                "x_meta" => Feed::MetaFeatures,
-                "y" => Feed::Labels,
-                "picks_meta" => Feed::MetaPicks,
-                "y_meta" => Feed::MetaLabels,
-                "lr" => Feed::Lr,
-                name => match name.split_once('_').map(|(what, step)| (what, step.parse())) {
-                    Some(("picks", Ok(step))) => Feed::AheadPicks(step),
-                    Some(("x", Ok(step))) => Feed::AheadFeatures(step),
-                    Some(("y", Ok(step))) => Feed::AheadLabels(step),
-                    _ => Feed::Scheme(name.to_owned()),
-                },
-            };
-            inputs.push((program.input(&input.name)?, feed));
+            inputs.push((program.input(&input.name)?, Feed::named(&input.name)));
         }
-        Ok(Fed { floats: vec![Vec::new(); inputs.len()], inputs, program })
+        Ok(Fed { floats: vec![Vec::new(); inputs.len()], features: Vec::new(), inputs, program })
     }
 
     /// Batches that further virtual steps want.
     pub fn ahead(&self) -> usize {
         let step = |input: &(InputId, Feed)| match input.1 {
-            Feed::AheadLabels(step) => step - 1,
+            Feed::Labels(Of::Ahead(step)) => step - 1,
             _ => 0,
         };
         self.inputs.iter().map(step).max().unwrap_or(0)
@@ -126,40 +148,29 @@ impl Fed {
 
     /// Whether the meta set takes part.
     pub fn reads_meta(&self) -> bool {
-        self.inputs.iter().any(|i| i.1 == Feed::MetaLabels)
+        self.inputs.iter().any(|i| i.1 == Feed::Labels(Of::Meta))
     }
 
     /// Gives the inputs their values and runs the step. Floats that have not changed since the last
     /// one stay where they are: most steps send a device nothing but indices and labels.
     pub fn run(&mut self, session: &mut Session, given: &Given) -> Result<()> {
         for ((id, feed), had) in self.inputs.iter().zip(&mut self.floats) {
-            let samples = match feed {
-                Feed::Features => Some(given.batch),
-                Feed::MetaFeatures => Some(given.meta),
-                Feed::AheadFeatures(step) => Some(&given.ahead[step - 2]),
-                _ => None,
-            };
-            if let Some(samples) = samples {
-                let features = features(given.data, &samples.picks);
-                session.write_input(&self.program, *id, Values::Float(&features))?;
-                continue;
-            }
             let values = match feed {
-                Feed::Picks => Values::Int(bytemuck::cast_slice(&given.batch.picks)),
-                Feed::Labels => Values::Int(&given.batch.labels),
-                Feed::MetaPicks => Values::Int(bytemuck::cast_slice(&given.meta.picks)),
-                Feed::MetaLabels => Values::Int(&given.meta.labels),
-                Feed::AheadPicks(step) => Values::Int(bytemuck::cast_slice(&given.ahead[step - 2].picks)),
-                Feed::AheadLabels(step) => Values::Int(&given.ahead[step - 2].labels),
+                Feed::Picks(of) => Values::Int(given.of(*of).picks.as_flattened()),
+                Feed::Labels(of) => Values::Int(&given.of(*of).labels),
+                Feed::Features(of) => {
+                    features(given.data, &given.of(*of).picks, &mut self.features);
+                    Values::Float(&self.features)
+                }
                 Feed::Lr => Values::Float(std::slice::from_ref(&given.lr)),
-                Feed::Features | Feed::MetaFeatures | Feed::AheadFeatures(_) => continue,
                 Feed::Scheme(name) => {
                     let own = given.scheme.iter().find(|input| input.0 == name);
                     let nobody = || Error::Program(format!("the scheme gives its input `{name}` no value"));
                     Values::Float(&own.ok_or_else(nobody)?.1)
                 }
             };
-            if let Values::Float(new) = values {
+            // Features are other ones each time.
+            if let (Values::Float(new), Feed::Lr | Feed::Scheme(_)) = (values, feed) {
                 if !new.is_empty() && had == new {
                     continue;
                 }

@@ -3,6 +3,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_with::{As, DisplayFromStr};
 
 use super::cell::Cell;
 use crate::error::{Error, Result};
@@ -56,7 +57,7 @@ pub trait Arm: Copy + PartialEq + Debug + Display + FromStr<Err = Error> {
 #[serde(deny_unknown_fields, bound = "A: Arm")]
 pub struct Plan<A: Arm> {
     /// In the order of tables and pictures.
-    #[serde(with = "names")]
+    #[serde(with = "As::<Vec<DisplayFromStr>>")]
     pub arms: Vec<A>,
     /// One cell of each arm for each.
     pub seeds: Vec<u64>,
@@ -92,24 +93,5 @@ impl<A: Arm> Plan<A> {
     /// Arms with seeds: seed after seed, so that what is finished can be compared.
     pub fn cells(&self) -> Vec<(A, u64)> {
         self.seeds.iter().flat_map(|seed| self.arms.iter().map(move |arm| (*arm, *seed))).collect()
-    }
-}
-
-/// Arms by their names.
-mod names {
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<A: Display, S: Serializer>(arms: &[A], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(arms.iter().map(ToString::to_string))
-    }
-
-    pub fn deserialize<'de, A: FromStr<Err: Display>, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Vec<A>, D::Error> {
-        let names = Vec::<String>::deserialize(from)?;
-        names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect()
     }
 }
