@@ -7,7 +7,7 @@ use metatape::data::{Dataset, DatasetKind, Labelled, Reading};
 use metatape::meta::schemes::{Set, argmax, softmax};
 use metatape::program::Session;
 use metatape::train::values::{Precision, positive};
-use metatape::train::{Finished, Predictor, Scores, write_atomically};
+use metatape::train::{Finished, Predictor, Scores, csv_text, write_atomically};
 use metatape::{Error, Result};
 use serde_json::json;
 
@@ -183,15 +183,11 @@ fn report(scores: &Scores) -> String {
 }
 
 fn write(path: &Path, data: &Dataset, of: &Labelled, logits: &[f64]) -> Result<()> {
-    let broken = |e: &dyn std::fmt::Display| Error::Program(format!("{}: {e}", path.display()));
     let names = &data.class_names;
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    csv.write_record(["sample", "label", "predicted", "probability"]).map_err(|e| broken(&e))?;
-    for ((index, label), logits) in of.indices.iter().zip(&of.labels).zip(logits.chunks(names.len())) {
+    let samples = of.indices.iter().zip(&of.labels).zip(logits.chunks(names.len()));
+    let rows = samples.map(|((index, label), logits)| {
         let top = argmax(logits);
-        let probability = softmax(logits)[top].to_string();
-        let row = [&data.sample_name(*index), &names[*label as usize], &names[top], &probability];
-        csv.write_record(row).map_err(|e| broken(&e))?;
-    }
-    write_atomically(path, &csv.into_inner().map_err(|e| broken(&e))?)
+        (data.sample_name(*index), &names[*label as usize], &names[top], softmax(logits)[top])
+    });
+    write_atomically(path, &csv_text(&["sample", "label", "predicted", "probability"], rows)?)
 }

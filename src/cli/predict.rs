@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use metatape::data::Loose;
 use metatape::meta::schemes::{argmax, softmax};
-use metatape::train::{Finished, write_atomically};
+use metatape::train::{Finished, csv_text, write_atomically};
 use metatape::words::counted;
 use metatape::{Error, Result};
 use serde_json::{Value, json};
@@ -132,16 +132,12 @@ fn json(finished: &Finished, rows: &[Row]) -> Value {
 }
 
 fn csv(rows: &[Row], classes: &[String]) -> Result<String> {
-    let broken = |e: &dyn std::fmt::Display| Error::Program(format!("the table cannot be written: {e}"));
-    let mut csv = csv::Writer::from_writer(Vec::new());
-    let heading = ["path", "class", "probability"].into_iter().chain(classes.iter().map(String::as_str));
-    csv.write_record(heading).map_err(|e| broken(&e))?;
-    for (name, logits) in rows {
+    let own = ["path", "class", "probability"].into_iter();
+    let heading: Vec<&str> = own.chain(classes.iter().map(String::as_str)).collect();
+    let rows = rows.iter().map(|(name, logits)| {
         let (top, all) = (argmax(logits), softmax(logits));
-        let numbers: Vec<String> = std::iter::once(&all[top]).chain(&all).map(f64::to_string).collect();
-        let row = [name, &classes[top]].into_iter().chain(&numbers);
-        csv.write_record(row).map_err(|e| broken(&e))?;
-    }
-    let bytes = csv.into_inner().map_err(|e| broken(&e))?;
-    String::from_utf8(bytes).map_err(|e| broken(&e))
+        (name, &classes[top], all[top], all)
+    });
+    let bytes = csv_text(&heading, rows)?;
+    String::from_utf8(bytes).map_err(|e| Error::Program(format!("the table is no text: {e}")))
 }

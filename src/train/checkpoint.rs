@@ -104,14 +104,16 @@ impl Saved {
     /// A method's memory.
     ///
     /// # Errors
-    /// None for a file that [`Saved::read`] took.
+    /// If one of its tensors is no list of numbers.
     pub fn memory(&self, prefix: &str) -> Result<Memory> {
         let tensors = self.tensors()?;
         let mut memory = Memory::new();
         let of = memory_name(prefix, "");
         for (full, view) in tensors.tensors() {
             if let Some(name) = full.strip_prefix(&of) {
-                memory.set(name, floats(&view).unwrap_or_default());
+                let other =
+                    || Error::Data(format!("{}: `{full}` is no list of numbers", self.path.display()));
+                memory.set(name, floats(&view).ok_or_else(other)?);
             }
         }
         Ok(memory)

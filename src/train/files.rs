@@ -81,6 +81,21 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Rows as the text of a CSV file, under a heading; an empty one where rows name their columns.
+///
+/// # Errors
+/// For rows of different lengths.
+pub fn csv_text(heading: &[&str], rows: impl IntoIterator<Item: Serialize>) -> Result<Vec<u8>> {
+    let broken =
+        |e: &dyn std::fmt::Display| Error::Program(format!("a CSV file cannot be put together: {e}"));
+    let mut csv = csv::WriterBuilder::new().has_headers(heading.is_empty()).from_writer(Vec::new());
+    if !heading.is_empty() {
+        csv.write_record(heading).map_err(|e| broken(&e))?;
+    }
+    rows.into_iter().try_for_each(|row| csv.serialize(row)).map_err(|e| broken(&e))?;
+    csv.into_inner().map_err(|e| broken(&e))
+}
+
 /// A configuration as the text of its file.
 ///
 /// # Errors

@@ -60,7 +60,7 @@ pub mod values;
 
 pub use comparison::{Comparison, MethodSummary};
 pub use config::Config;
-pub use files::write_atomically;
+pub use files::{csv_text, write_atomically};
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Measured, StepReport};
 pub use method::{Method, Setting, setting};

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Part, Progress, Saved, save};
 use super::config::Config;
-use super::files::{Claim, read_toml, to_toml, write_atomically};
+use super::files::{Claim, csv_text, read_toml, to_toml, write_atomically};
 use super::history::{EpochRow, History, Summary, mean_where};
 use super::learner::{Learner, Measured, SUMMARY_STRIDE, StepReport};
 use super::method::{Method, Setting, check_settings};
@@ -328,11 +328,7 @@ impl Run {
     }
 
     fn write_csv<T: Serialize>(&self, file: &str, rows: impl IntoIterator<Item = T>) -> Result<()> {
-        let path = self.out.join(file);
-        let broken = |e: &dyn std::fmt::Display| Error::Program(format!("{}: {e}", path.display()));
-        let mut csv = csv::Writer::from_writer(Vec::new());
-        rows.into_iter().try_for_each(|row| csv.serialize(row)).map_err(|e| broken(&e))?;
-        write_atomically(&path, &csv.into_inner().map_err(|e| broken(&e))?)
+        write_atomically(&self.out.join(file), &csv_text(&[], rows)?)
     }
 
     fn summary(&self) -> Summary {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::prepared::Prepared;
-use crate::meta::schemes::{Memory, Predictions, argmax};
+use crate::meta::schemes::{Memory, Predictions, argmax, softmax};
 
 /// A training sample after a run: a row of `samples.csv`. Labels are class names.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -93,8 +93,7 @@ pub(super) fn report(data: &Prepared, memory: &Memory, seen: &Predictions) -> Ve
     let rows = seen.logits.chunks(names.len()).enumerate();
     let row = |(i, logits): (usize, &[f64])| {
         let (given, top) = (train.labels[i], argmax(logits));
-        let sum: f64 = logits.iter().map(|logit| (logit - logits[top]).exp()).sum();
-        let probability = (logits[given as usize] - logits[top]).exp() / sum;
+        let probability = softmax(logits)[given as usize];
         let all = mean(ALL_LOSS, ALL_SEEN, i);
         SampleReport {
             sample: data.dataset.sample_name(train.indices[i]),

@@ -3,8 +3,8 @@ use serde::Serialize;
 use super::cell::Cell;
 use super::engine::Study;
 use super::plan::Arm;
-use crate::error::{Error, Result};
-use crate::train::files::write_atomically;
+use crate::error::Result;
+use crate::train::files::{csv_text, write_atomically};
 use crate::train::statistics::Spread;
 
 /// The arm that gains are measured against.
@@ -132,10 +132,7 @@ impl<A: Arm> Study<A> {
         heading: &str,
         rows: impl IntoIterator<Item: Serialize>,
     ) -> Result<()> {
-        let broken = |e: &dyn std::fmt::Display| Error::Program(format!("{file}: {e}"));
-        let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-        csv.write_record(heading.split(',')).map_err(|e| broken(&e))?;
-        rows.into_iter().try_for_each(|row| csv.serialize(row)).map_err(|e| broken(&e))?;
-        write_atomically(&self.out.join(file), &csv.into_inner().map_err(|e| broken(&e))?)
+        let heading: Vec<&str> = heading.split(',').collect();
+        write_atomically(&self.out.join(file), &csv_text(&heading, rows)?)
     }
 }
