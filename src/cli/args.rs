@@ -167,6 +167,9 @@ pub struct TrainArgs {
 }
 
 /// `metatape ablate`.
+    /// Write metrics.csv also as TensorBoard's event files, into the folder tensorboard of the run
+    #[arg(long, help_heading = "Output")]
+    pub tensorboard: bool,
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Variants, each one change of the published method:
   published          clean balanced meta set, three steps, exact hypergradient; always there

@@ -28,6 +28,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
             in_folder(out.as_deref(), &name, |out| Run::start(config, out, &session))?
         }
     };
+    run.tensorboard |= args.tensorboard;
     let mut progress = Progress::run(&run, args.json);
     let summary = run.train(&mut progress)?;
     progress.finish();

@@ -10,6 +10,7 @@
 //! | `scores.rs` | [`Scores`]: from logits to counts and accuracies |
 //! | `predictor.rs` | [`Finished`], [`Predictor`]: a run's network, used afterwards |
 //! | `evaluator.rs` | the trained network on whole sets |
+//! | `events.rs` | `metrics.csv` for TensorBoard |
 //! | `curve.rs` | a scheme's weight as a function of the loss |
 //! | `learner.rs` | [`Learner`]: one method's programs, epoch by epoch |
 //! | `stepper.rs` | any order of the meta step as a program, and what each step feeds it |
@@ -36,6 +37,7 @@ mod comparison;
 mod config;
 mod curve;
 mod evaluator;
+mod events;
 mod files;
 mod history;
 mod learner;

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Part, Progress, Saved, save};
 use super::config::Config;
+use super::events::EventFile;
 use super::files::{Claim, csv_text, read_toml, to_toml, write_atomically};
 use super::history::{EpochRow, History, Summary, mean_where};
 use super::learner::{Learner, Measured, SUMMARY_STRIDE, StepReport};
@@ -35,13 +36,17 @@ impl Observer for () {
 
 /// A training run: its methods side by side, and its folder.
 ///
-/// Files: `config.toml`, `metrics.csv`, `checkpoint.safetensors`, and at its end
-/// `model.safetensors`, `summary.json`, tables of the training samples and the plots.
+/// Files: `config.toml`, `metrics.csv`, `checkpoint.safetensors`, if wanted `tensorboard/<method>/`,
+/// and at its end `model.safetensors`, `summary.json`, tables of the training samples and the plots.
 pub struct Run {
     /// Data and configuration.
     pub data: Prepared,
     /// The folder of the run's files.
     pub out: PathBuf,
+    /// Whether TensorBoard's event files are written, too; so is what is resumed, if it did.
+    pub tensorboard: bool,
+    /// Those, one for each method.
+    events: Vec<EventFile>,
     learners: Vec<Learner>,
     histories: Vec<History>,
     done: usize,
@@ -56,6 +61,7 @@ pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 /// A run keeps about so many curves of its weight.
 const MOST_CURVES: usize = 40;
 const METRICS: &str = "metrics.csv";
+const EVENTS: &str = "tensorboard";
 const SAMPLES: &str = "samples.csv";
 const SUSPECTS: &str = "suspects.csv";
 const SUMMARY: &str = "summary.json";
@@ -102,6 +108,7 @@ impl Run {
             CHECKPOINT.into(),
             METRICS.into(),
             SAMPLES.into(),
+            EVENTS.into(),
             SUSPECTS.into(),
             SUMMARY.into(),
             MODEL.into(),
@@ -204,6 +211,8 @@ impl Run {
             data,
             out: out.to_path_buf(),
             learners,
+            tensorboard: out.join(EVENTS).is_dir(),
+            events: Vec::new(),
             histories,
             done: 0,
             samples: Vec::new(),
@@ -260,6 +269,12 @@ impl Run {
             self.take_pictures(0)?;
         }
         for pass in self.done..passes {
+        let events = self.out.join(EVENTS);
+        if self.tensorboard && (self.done < passes || !events.exists()) {
+            let methods = self.learners.iter().map(|l| l.method().to_string()).zip(&self.histories);
+            let files = methods.map(|(name, history)| EventFile::begin(&events.join(name), &history.rows));
+            self.events = files.collect::<Result<_>>()?;
+        }
             for (learner, history) in self.learners.iter_mut().zip(&mut self.histories) {
                 // All methods end together.
                 let Some(own) = (pass + learner.stages() * epochs).checked_sub(passes) else {
@@ -303,7 +318,7 @@ impl Run {
         Ok(())
     }
 
-    fn write_progress(&self) -> Result<()> {
+    fn write_progress(&mut self) -> Result<()> {
         let names: Vec<String> = self.learners.iter().map(|l| l.method().to_string()).collect();
         let progress = Progress {
             network: self.data.network(),
@@ -325,6 +340,9 @@ impl Run {
         let rows = epochs.flat_map(|epoch| self.histories.iter().filter_map(move |h| h.rows.get(epoch)));
         self.write_csv(METRICS, rows)?;
         save(&self.out.join(CHECKPOINT), &parts, &progress)
+        for (file, history) in self.events.iter_mut().zip(&self.histories) {
+            file.write(&history.rows)?;
+        }
     }
 
     fn write_csv<T: Serialize>(&self, file: &str, rows: impl IntoIterator<Item = T>) -> Result<()> {

@@ -44,7 +44,7 @@ fn a_killed_run_goes_on_bit_for_bit() {
     let args = [&args[..], &["--epochs", "16", "--seed", "18446744073709551615"]].concat();
     train(&args, &whole);
     let resume = ["--resume", "--out", text(&killed)];
-    kill_after(2, &[&args[..], &["--out", text(&killed)]].concat());
+    kill_after(2, &[&args[..], &["--tensorboard", "--out", text(&killed)]].concat());
     kill_after(5, &resume);
     assert!(epochs(&killed) < 16);
 
@@ -62,6 +62,21 @@ fn a_killed_run_goes_on_bit_for_bit() {
 
     train(&["--resume"], &killed);
     assert!(results(&killed) == results(&whole));
+
+    // Every epoch is in the event files, and a run that has ended adds none.
+    let events = |method: &str| -> Vec<Vec<u8>> {
+        let folder = fs::read_dir(killed.join("tensorboard").join(method)).unwrap();
+        folder.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
+    };
+    let epochs = |method| {
+        let named = |file: &Vec<u8>| file.windows(13).filter(|w| w == b"test_accuracy").count();
+        events(method).iter().map(named).sum::<usize>()
+    };
+    assert!(epochs("mwnet") >= 16 && epochs("uniform") >= 16);
+    let before = events("mwnet");
+    train(&["--resume"], &killed);
+    assert_eq!(events("mwnet"), before);
+    assert!(before.len() >= 3 && !whole.join("tensorboard").exists());
 }
 
 #[test]
