@@ -1,5 +1,6 @@
 //! The one error type: every message names the thing that is wrong and what to do about it.
 
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
 /// `Result` with this crate's [`Error`].
@@ -77,6 +78,22 @@ impl Error {
     pub fn io(path: impl AsRef<Path>, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.as_ref().to_path_buf();
         move |source| Error::Io { path, action, source }
+    }
+
+    /// The [`Error::Usage`] of a name that is none of those known.
+    pub fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
+        let (near, known) = (Error::nearest(name, known.iter().copied()), known.join(", "));
+        Error::Usage(format!("there is no {what} `{name}`{near}; choose one of {known}"))
+    }
+
+    /// ` (did you mean …?)`, or nothing where no known name is near: as rustc has it, a third of the
+    /// letters may be wrong. Of names as near, the one that begins like it.
+    pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+        let (name, most) = (name.to_lowercase(), name.chars().count().max(3) / 3);
+        let alike = |known: &str| name.chars().zip(known.chars()).take_while(|(a, b)| a == b).count();
+        let near = known.into_iter().map(|known| (strsim::osa_distance(&name, known), known));
+        let near = near.filter(|near| near.0 <= most).min_by_key(|near| (near.0, Reverse(alike(near.1))));
+        near.map_or(String::new(), |(_, known)| format!(" (did you mean `{known}`?)"))
     }
 
     /// An [`Error::Shape`].

@@ -250,18 +250,27 @@ fn mistakes_in_a_file_are_one_sentence_with_their_place() {
         ("\nlayers = 3", &["bad.toml: invalid type: integer `3`", "`layers`"]),
         ("", &["bad.toml: missing field `layers`"]),
         ("layers = []", &["bad.toml: layers: there is no layer here"]),
-        ("layer = []", &["unknown field `layer`", "`layers`"]),
+        ("layer = []", &["unknown field `layer`", "(did you mean `layers`?)"]),
         ("layers = [{}]", &["layers[0]: `{}` is no kind of layer"]),
         ("layers = [3]", &["layers[0]: 3 is no layer", "\"relu\""]),
-        ("layers = [\"relo\"]", &["layers[0]: `relo` is no kind of layer", "conv, linear", "relu"]),
-        ("layers = [{ cnv = 3, size = 3 }]", &["layers[0]: `cnv`, `size` is no kind", "conv, linear"]),
+        (
+            "layers = [\"relo\"]",
+            &["layers[0]: `relo` is no kind of layer (did you mean `relu`?)", "conv, linear"],
+        ),
+        (
+            "layers = [{ cnv = 3, size = 3 }]",
+            &["layers[0]: `cnv`, `size` is no kind of layer (did you mean `conv`?)"],
+        ),
         ("layers = [{ conv = 3 }]", &["layers[0]: conv: missing field `size`"]),
         ("layers = [\"linear\"]", &["layers[0]: linear: missing field `linear`"]),
         (
             "layers = [{ conv = 3, size = \"3\" }]",
             &["layers[0]: conv: \"3\" is not a whole number", "`size`"],
         ),
-        ("layers = [{ conv = 3, sze = 3 }]", &["layers[0]: conv: unknown field `sze`", "`size`"]),
+        (
+            "layers = [{ conv = 3, sze = 3 }]",
+            &["layers[0]: conv: unknown field `sze`", "(did you mean `size`?)"],
+        ),
         (
             "layers = [{ linear = -3 }]",
             &["linear: -3 is not a whole number from 1", "\"classes\"", "`linear`"],

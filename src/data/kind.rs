@@ -88,9 +88,7 @@ impl std::str::FromStr for DatasetKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<DatasetKind> {
-        DatasetKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            let names = DatasetKind::ALL.map(DatasetKind::name).join(", ");
-            Error::Usage(format!("--dataset `{text}` is not known: choose one of {names}"))
-        })
+        let found = DatasetKind::ALL.into_iter().find(|kind| kind.name() == text);
+        found.ok_or_else(|| Error::unknown("data set", text, &DatasetKind::ALL.map(DatasetKind::name)))
     }
 }

@@ -237,9 +237,7 @@ macro_rules! named {
             fn from_str(name: &str) -> Result<Self> {
                 match name {
                     $($name => Ok($value),)+
-                    _ => Err(Error::Usage(format!(
-                        "there is no {} `{name}`; choose one of {}", $what, [$($name),+].join(", ")
-                    ))),
+                    _ => Err(Error::unknown($what, name, &[$($name),+])),
                 }
             }
         }

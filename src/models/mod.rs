@@ -252,8 +252,10 @@ impl Reader<'_> {
                 given.push("`{}`".into());
             }
             let known: Vec<&str> = KINDS.iter().map(|kind| kind.0).collect();
-            let what = format!("{} is no kind of layer; there are {}", given.join(", "), known.join(", "));
-            return self.bad(place, &what);
+            let near = table.keys().map(|key| Error::nearest(key, known.iter().copied()));
+            let near = near.max_by_key(String::len).unwrap_or_default();
+            let (given, known) = (given.join(", "), known.join(", "));
+            return self.bad(place, &format!("{given} is no kind of layer{near}; there are {known}"));
         };
         // Nothing is to be said.
         if table[kind.0].as_table().is_some_and(Table::is_empty) {
@@ -276,5 +278,11 @@ fn is_name(name: &str) -> bool {
 
 /// What is wrong, and in which field, in one line.
 fn sentence(error: &toml::de::Error) -> String {
-    error.to_string().trim().replace('\n', " ")
+    let text = error.to_string().trim().replace('\n', " ");
+    // "unknown field `a`, expected one of `b`, `c`", and then where.
+    let mut names = error.message().split('`').skip(1).step_by(2);
+    match names.next().filter(|_| error.message().starts_with("unknown ")) {
+        Some(name) => text + &Error::nearest(name, names),
+        None => text,
+    }
 }

@@ -142,6 +142,6 @@ pub fn named(name: &str, classes: usize) -> Result<SharedModel> {
 }
 
 pub(crate) fn unknown(name: &str) -> Error {
-    let or = if cfg!(feature = "lab") { ", or a file that ends in .toml" } else { "" };
-    Error::Usage(format!("there is no model `{name}`; choose one of {}{or}", NAMES.join(", ")))
+    let file = if cfg!(feature = "lab") { &["or a file that ends in .toml"][..] } else { &[] };
+    Error::unknown("model", name, &[&NAMES, file].concat())
 }

@@ -77,7 +77,7 @@ impl PaperCell {
     pub fn named(name: &str) -> Result<PaperCell> {
         PaperCell::all().find(|cell| cell.name() == name).ok_or_else(|| {
             let names: Vec<String> = PaperCell::all().map(|cell| cell.name()).collect();
-            Error::Usage(format!("there is no preset `{name}`; choose one of {}", names.join(", ")))
+            Error::unknown("preset", name, &names.iter().map(String::as_str).collect::<Vec<_>>())
         })
     }
 

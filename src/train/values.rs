@@ -74,9 +74,8 @@ impl FromStr for Precision {
 
     fn from_str(name: &str) -> Result<Precision> {
         let all = [Precision::F32, Precision::F64, Precision::Tf32, Precision::Bf16];
-        all.into_iter().find(|p| p.name() == name).ok_or_else(|| {
-            Error::Usage(format!("there is no precision `{name}`; choose one of f32, f64, tf32, bf16"))
-        })
+        let found = all.into_iter().find(|p| p.name() == name);
+        found.ok_or_else(|| Error::unknown("precision", name, &all.map(Precision::name)))
     }
 }
 
