@@ -143,6 +143,39 @@ fn every_method_on_the_same_data() {
     fails(&["--resume", "--lr", "0.2", "--out", text(&out)], 2, &["--lr 0.2", "lr = 0.05"]);
 }
 
+/// What only some of the methods have a use for is theirs, and nothing that none has a use for is
+/// taken.
+#[test]
+fn settings_of_some_methods() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    let out = folder.path().join("out");
+    let small = small(&data);
+    let mut args: Vec<&str> = small.iter().map(String::as_str).collect();
+    args.extend(["--seeds", "1", "--epochs", "1"]);
+    for (flags, parts) in [
+        (&["--methods", "uniform,gce", "--weights", "mean"][..], &["--weights", "uniform, gce"][..]),
+        (&["--methods", "cmwnet", "--weight-net-init", "kinks"], &["--weight-net-init", "cmwnet"]),
+        (&["--methods", "gce,mwnet", "--set", "adaboost.rounds=2"], &["adaboost is not trained here"]),
+    ] {
+        fails(&[&args[..], flags, &["--out", text(&out)]].concat(), 2, parts);
+        assert!(!out.exists());
+    }
+    args.extend(["--methods", "gce,adaboost,mwnet", "--unroll", "2", "--weights", "mean"]);
+    let summary = compare(&[&args[..], &["--set", "adaboost.rounds=2"]].concat(), &out);
+    let networks: Vec<_> = summary["methods"].as_array().unwrap().iter().map(|m| &m["networks"]).collect();
+    assert_eq!(networks, [1, 2, 1]);
+    let config = |method: &str| -> toml::Table {
+        let path = out.join("cells").join(format!("{method}-seed1/config.toml"));
+        fs::read_to_string(path).unwrap().parse().unwrap()
+    };
+    let (gce, adaboost, mwnet) = (config("gce"), config("adaboost"), config("mwnet"));
+    assert_eq!((gce["weights"].as_str(), gce.get("unroll")), (Some("normalised"), None));
+    assert_eq!(adaboost["set"]["adaboost.rounds"].as_float(), Some(2.0));
+    assert_eq!((mwnet["weights"].as_str(), mwnet["unroll"].as_integer()), (Some("mean"), Some(2)));
+    compare(&["--resume"], &out);
+}
+
 #[test]
 fn a_killed_comparison_goes_on() {
     let folder = tempfile::tempdir().unwrap();

@@ -271,7 +271,7 @@ fn prepared(method: Method, config: &Config, p: f64) -> Prepared {
 fn trained(method: Method, config: &Config, p: f64) -> Vec<Vec<f64>> {
     let data = prepared(method, config, p);
     let mut learner = Learner::new(method, &data, cpu()).unwrap();
-    for pass in 0..method.stages() * data.config.epochs {
+    for pass in 0..method.stages(&data.config.set) * data.config.epochs {
         learner.pass(&data, pass, &mut |_, _| {}).unwrap_or_else(|e| panic!("{method}: {e}"));
     }
     let session = learner.session();

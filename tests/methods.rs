@@ -24,7 +24,7 @@ fn trained(method: Method, config: &Config, backend: Box<dyn Backend>) -> Result
     let config = Config { method, precision: backend.precision().parse()?, ..config.clone() };
     let data = Prepared::new(config)?;
     let mut learner = Learner::new(method, &data, Session::new(backend))?;
-    for pass in 0..method.stages() * data.config.epochs {
+    for pass in 0..method.stages(&data.config.set) * data.config.epochs {
         learner.pass(&data, pass, &mut |_, _| {})?;
     }
     let session = learner.session();

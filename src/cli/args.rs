@@ -88,10 +88,10 @@ pub struct RunArgs {
     /// Data, model, meta step, schedule, precision.
     #[command(flatten)]
     pub config: Config,
-    /// A method's own setting; may be given several times: focal.gamma, ohem.share, spl-hard.first and
-    /// .pace, spl-linear.first and .pace, geman-mcclure.sigma, gce.q, class-balanced.beta,
-    /// mentornet-pd.percentile, .inertia, .width and .burn-in, co-teaching.noise and .ramp,
-    /// fine-tune.share and .lr
+    /// A method's own setting; may be given several times: adaboost.rounds, focal.gamma, ohem.share,
+    /// spl-hard.first and .pace, spl-linear.first and .pace, geman-mcclure.sigma, gce.q,
+    /// class-balanced.beta, mentornet-pd.percentile, .inertia, .width and .burn-in, co-teaching.noise
+    /// and .ramp, fine-tune.share and .lr
     #[arg(long, value_name = "METHOD.NAME=VALUE", value_parser = setting, help_heading = "Schedule")]
     pub set: Vec<(String, f64)>,
     /// Threads, device.
@@ -134,6 +134,12 @@ pub fn given(subcommand: &str) -> HashSet<String> {
     matches.ids().filter(typed).map(ToString::to_string).collect()
 }
 
+/// Whether a field's flag stands on the command line.
+pub fn typed(subcommand: &str) -> impl Fn(&str) -> bool {
+    let given = given(subcommand);
+    move |field| given.contains(if field == "virtual" { "virtual_step" } else { field })
+}
+
 /// `metatape train`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
@@ -161,15 +167,15 @@ pub struct TrainArgs {
     /// Continue the run in --out from its checkpoint, as if it had never stopped
     #[arg(long, requires = "out", help_heading = "Output")]
     pub resume: bool,
+    /// Write metrics.csv also as TensorBoard's event files, into the folder tensorboard of the run
+    #[arg(long, help_heading = "Output")]
+    pub tensorboard: bool,
     /// Print the summary as JSON instead of tables
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 }
 
 /// `metatape ablate`.
-    /// Write metrics.csv also as TensorBoard's event files, into the folder tensorboard of the run
-    #[arg(long, help_heading = "Output")]
-    pub tensorboard: bool,
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Variants, each one change of the published method:
   published          clean balanced meta set, three steps, exact hypergradient; always there

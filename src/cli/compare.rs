@@ -8,7 +8,7 @@ use metatape::train::study::{Plan, Study};
 use metatape::train::values::positive;
 use metatape::train::{Comparison, Config, Method, PaperCell};
 
-use super::args::{RunArgs, given};
+use super::args::{RunArgs, given, typed};
 use super::report::{ms, optional, print, print_file, table};
 use super::study::{self, seeds};
 use super::values::seed;
@@ -107,6 +107,8 @@ fn plan(args: &CompareArgs) -> Result<Plan<Method>> {
         (None, Some(cell)) => cell.figures().into_iter().map(|f| f.0).collect(),
         (None, None) => Method::all().collect(),
     };
+    // What a preset sets is the paper's, whichever methods are compared.
+    config.clone().used_by(&methods).check_used(&methods, typed("compare"))?;
     Ok(Plan {
         arms: methods,
         seeds: seeds(args.seed, args.seeds)?,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use metatape::train::study::{Arm, Cell, Plan, StudyObserver};
-use metatape::train::{EpochRow, Method, Observer, Run, StepReport};
+use metatape::train::{EpochRow, Method, Observer, Run, Settings, StepReport};
 use metatape::words::counted;
 
 use super::report::print;
@@ -28,6 +28,8 @@ pub struct Progress {
     /// Behind the bars, one each; those of a study take turns at one.
     methods: Vec<Method>,
     epochs: usize,
+    /// Of a study.
+    set: Settings,
     /// Passes over the training set of each bar, those that were done before this process or the
     /// present cell, and when either began.
     passes: f64,
@@ -56,10 +58,11 @@ impl Progress {
     /// Of a study.
     pub fn study<A: Arm>(plan: &Plan<A>, json: bool) -> Progress {
         let (cells, epochs) = (plan.cells(), plan.config.epochs);
-        let networks: usize = cells.iter().map(|(arm, _)| arm.networks()).sum();
+        let set = plan.config.set.clone();
+        let networks: usize = cells.iter().map(|(arm, _)| arm.networks(&set)).sum();
         let progress = Progress::new(vec![Method::Uniform], networks * epochs, epochs, json);
         progress.bars.iter().for_each(|bar| bar.set_prefix("study"));
-        Progress { cells: cells.len(), ..progress }
+        Progress { cells: cells.len(), set, ..progress }
     }
 
     fn new(methods: Vec<Method>, passes: usize, epochs: usize, json: bool) -> Progress {
@@ -79,6 +82,7 @@ impl Progress {
             spent: vec![(0.0, 0); methods.len()],
             methods,
             epochs,
+            set: Settings::new(),
             passes,
             earlier: 0.0,
             done: 0.0,
@@ -185,7 +189,7 @@ impl Observer for Progress {
 impl<A: Arm> StudyObserver<A> for Progress {
     fn begin_study(&mut self, waiting: &[(A, u64)]) {
         self.number = self.cells - waiting.len();
-        let networks: usize = waiting.iter().map(|(arm, _)| arm.networks()).sum();
+        let networks: usize = waiting.iter().map(|(arm, _)| arm.networks(&self.set)).sum();
         self.done = self.passes - (networks * self.epochs) as f64;
         (self.earlier, self.began) = (self.done, Instant::now());
         if self.number > 0 {
@@ -202,7 +206,7 @@ impl<A: Arm> StudyObserver<A> for Progress {
     }
 
     fn end_cell(&mut self, arm: A, cell: &Cell) {
-        self.done += (arm.networks() * self.epochs) as f64;
+        self.done += (arm.networks(&self.set) * self.epochs) as f64;
         let accuracy = |value: Option<f64>| value.unwrap_or(f64::NAN);
         let (last, best) = (cell.history.final_accuracy(), cell.history.best_accuracy());
         let result = match &cell.error {

@@ -5,7 +5,7 @@ use metatape::train::{Config, Method, Run, Summary};
 use metatape::{Error, Result};
 use serde_json::Value;
 
-use super::args::{TrainArgs, given};
+use super::args::{TrainArgs, given, typed};
 use super::folder::in_folder;
 use super::progress::Progress;
 use super::report::{print, table};
@@ -42,7 +42,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 /// The run that flags ask for.
 fn asked(args: &TrainArgs) -> Result<Config> {
     let baseline = !args.no_baseline && args.method != Method::Uniform;
-    Ok(Config { method: args.method, baseline, seed: args.seed, ..args.run.config()? })
+    let config = Config { method: args.method, baseline, seed: args.seed, ..args.run.config()? };
+    config.check_used(&[args.method], typed("train"))?;
+    Ok(config)
 }
 
 /// The field with the text of the model's file.

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::config::Config;
-use super::method::{Method, check_settings};
+use super::method::{Method, Settings, check_settings};
 use super::paper::PaperCell;
 use super::pictures::{by_class_name, confusion, title};
 use super::plots::{Axis, Chart, Layer, Pen, peak, write};
@@ -31,8 +31,8 @@ impl Arm for Method {
         Prepared::new(config.clone())
     }
 
-    fn networks(self) -> usize {
-        self.stages()
+    fn networks(self, set: &Settings) -> usize {
+        self.stages(set)
     }
 
     fn train(
@@ -45,6 +45,8 @@ impl Arm for Method {
         let mut run = if folder.join(CONFIG).exists() {
             Run::resume(folder, session)?
         } else {
+            // A cell records what is its method's own.
+            let config = config.used_by(&[self]);
             let own =
                 |key: &String| key.split_once('.').is_some_and(|(method, _)| method == self.to_string());
             let set = config.set.into_iter().filter(|setting| own(&setting.0)).collect();
@@ -97,7 +99,7 @@ impl Comparison {
         let figures = paper.map(|p| p.figures()).unwrap_or_default();
         let method = |method: &Method| MethodSummary {
             arm: ArmSummary::new(&method.to_string(), cells),
-            networks: method.networks(),
+            networks: method.networks(&plan.config.set),
             paper: figures.iter().find(|f| f.0 == *method).map(|f| f.1),
         };
         let comparison = Comparison {

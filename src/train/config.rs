@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -6,7 +5,7 @@ use clap::builder::ArgPredicate;
 use serde::{Deserialize, Serialize};
 use serde_with::{As, DisplayFromStr};
 
-use super::method::Method;
+use super::method::{Method, Settings};
 use super::values::{MODELS, Precision, ROUTES, factor, model, positive, rate, share};
 use crate::data::{DatasetKind, MetaSource, Noise, Reading};
 use crate::error::{Error, Result};
@@ -189,8 +188,8 @@ pub struct Config {
     /// The methods' own settings, [`Method::settings`], by method and name: `gce.q` and so on. Those
     /// that are left out are as by default.
     #[arg(skip)]
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub set: BTreeMap<String, f64>,
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    pub set: Settings,
     /// Passes over the training set
     #[arg(
         long,
@@ -265,7 +264,7 @@ impl Default for Config {
             weight_net_preset: Preset::Adam,
             weight_net_lr: None,
             weight_net_init: WeightNetInit::Kinks,
-            set: BTreeMap::new(),
+            set: Settings::new(),
             epochs: 20,
             batch: 100,
             lr: 0.05,
@@ -395,6 +394,33 @@ impl Config {
         }
     }
 
+    /// Refuses a setting that none of the methods has a use for: one that is among the fields
+    /// `typed`, or is not as by default.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming its flag.
+    pub fn check_used(&self, methods: &[Method], typed: impl Fn(&str) -> bool) -> Result<()> {
+        let own = Config { set: Settings::new(), ..self.clone() };
+        for (field, reset) in unused(methods) {
+            let mut without = own.clone();
+            reset(&mut without, Config::default());
+            if typed(field) || without != own {
+                let names: Vec<String> = methods.iter().map(Method::to_string).collect();
+                let (flag, names) = (field.replace('_', "-"), names.join(", "));
+                return Err(Error::Usage(format!(
+                    "--{flag} means nothing to {names}; leave it out, or train mwnet"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same with what none of the methods has a use for as by default.
+    pub fn used_by(mut self, methods: &[Method]) -> Config {
+        unused(methods).for_each(|(_, reset)| reset(&mut self, Config::default()));
+        self
+    }
+
     /// Checks what no single field shows.
     ///
     /// # Errors
@@ -412,12 +438,6 @@ impl Config {
         }
         if self.theta_every == 0 {
             return usage("--theta-every 0 never moves the weight net; give at least 1".into());
-        }
-        if !self.method.is_meta() && (self.unroll, self.theta_every) != (1, 1) {
-            return usage(format!(
-                "--unroll and --theta-every are of the weight net; {} has none",
-                self.method
-            ));
         }
         if self.meta_size.is_some() && self.meta_source.is_some_and(|source| source != MetaSource::Split) {
             return usage(
@@ -437,6 +457,38 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Gives a configuration the default's value of a field.
+type Reset = fn(&mut Config, Config);
+
+/// Fields that not all methods have a use for, and whether one does.
+const OF_SOME: [(&str, fn(Method) -> bool, Reset); 9] = [
+    ("weights", chooses, |own, default| own.weights = default.weights),
+    ("undetached", chooses, |own, default| own.undetached = default.undetached),
+    ("virtual", learns, |own, default| own.virtual_step = default.virtual_step),
+    ("unroll", learns, |own, default| own.unroll = default.unroll),
+    ("route", learns, |own, default| own.route = default.route),
+    ("theta_every", learns, |own, default| own.theta_every = default.theta_every),
+    ("weight_net_preset", chooses, |own, default| own.weight_net_preset = default.weight_net_preset),
+    ("weight_net_lr", learns, |own, default| own.weight_net_lr = default.weight_net_lr),
+    ("weight_net_init", chooses, |own, default| own.weight_net_init = default.weight_net_init),
+];
+
+/// The fields that none of the methods has a use for.
+fn unused(methods: &[Method]) -> impl Iterator<Item = (&'static str, Reset)> {
+    let used = |uses: fn(Method) -> bool| methods.iter().any(|method| uses(*method));
+    OF_SOME.into_iter().filter(move |field| !used(field.1)).map(|field| (field.0, field.2))
+}
+
+/// Whether a method has a weight net. What a scheme of one's own has is its author's affair.
+fn learns(method: Method) -> bool {
+    method.is_meta() || matches!(method, Method::Own(_))
+}
+
+/// Whether its weight net is as the fields say, and not of a recipe.
+fn chooses(method: Method) -> bool {
+    learns(method) && !matches!(method, Method::MwNetLongTail | Method::CmwNet)
 }
 
 fn label() -> String {

@@ -76,10 +76,8 @@ const NAMES: [(Method, &str); 17] = [
 impl FromStr for Method {
     type Err = Error;
     fn from_str(name: &str) -> Result<Method> {
-        NAMES.iter().find(|m| m.1 == name).map(|m| m.0).ok_or_else(|| {
-            let names = NAMES.map(|m| m.1).join(", ");
-            Error::Usage(format!("there is no method `{name}`; choose one of {names}"))
-        })
+        let found = NAMES.iter().find(|m| m.1 == name).map(|m| m.0);
+        found.ok_or_else(|| Error::unknown("method", name, &NAMES.map(|m| m.1)))
     }
 }
 
@@ -103,12 +101,14 @@ impl Method {
         matches!(self, Method::MwNet | Method::MwNetLongTail | Method::CmwNet)
     }
 
-    /// Networks that are trained one after the other, each over the whole schedule; what is tested
-    /// and reported is the last one (with AdaBoost, all together). Of a scheme of one's own, see
-    /// [`super::Learner::stages`].
-    pub fn stages(self) -> usize {
+    /// Networks that are trained one after the other with these settings, each over the whole
+    /// schedule; what is tested and reported is the last one (with AdaBoost, all together). Of a
+    /// scheme of one's own, see [`super::Learner::stages`].
+    pub fn stages(self, set: &Settings) -> usize {
         match self {
-            Method::AdaBoost => AdaBoost::default().rounds,
+            Method::AdaBoost => {
+                set.get("adaboost.rounds").map_or(AdaBoost::default().rounds, |r| *r as usize)
+            }
             Method::Glc => Glc::NETWORKS,
             _ => 1,
         }
@@ -120,6 +120,7 @@ impl Method {
         let setting = |name, range, default| Setting { name, range, default };
         let (positive, share) = ((f64::MIN_POSITIVE, f64::MAX), (0.0, 1.0));
         match self {
+            Method::AdaBoost => vec![setting("rounds", (1.0, 1000.0), AdaBoost::default().rounds as f64)],
             Method::Focal => vec![setting("gamma", (0.0, f64::MAX), Focal::default().gamma)],
             Method::Ohem => vec![setting("share", (f64::MIN_POSITIVE, 1.0), Ohem::default().share)],
             Method::SplHard | Method::SplLinear => {
@@ -147,7 +148,6 @@ impl Method {
                 vec![setting("share", share, part), setting("lr", positive, lr)]
             }
             Method::Uniform
-            | Method::AdaBoost
             | Method::L2rw
             | Method::Glc
             | Method::MwNet
@@ -173,7 +173,7 @@ impl Method {
         Ok(match self {
             Method::Uniform => Box::new(Uniform),
             Method::Focal => Box::new(Focal { gamma: set("gamma") }),
-            Method::AdaBoost => Box::new(AdaBoost::default()),
+            Method::AdaBoost => Box::new(AdaBoost { rounds: self.stages(&config.set) }),
             Method::Ohem => Box::new(Ohem { share: set("share") }),
             Method::SplHard => Box::new(paced(SelfPacedForm::Hard)),
             Method::SplLinear => Box::new(paced(SelfPacedForm::Linear)),
@@ -208,6 +208,9 @@ impl Method {
     }
 }
 
+/// The methods' own settings, by method and name: `gce.q`.
+pub type Settings = BTreeMap<String, f64>;
+
 /// One of a method's own settings.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Setting {
@@ -233,7 +236,7 @@ pub fn setting(text: &str) -> Result<(String, f64)> {
 ///
 /// # Errors
 /// [`Error::Usage`] naming the setting.
-pub(super) fn check_settings(set: &BTreeMap<String, f64>, methods: &[Method]) -> Result<()> {
+pub(super) fn check_settings(set: &Settings, methods: &[Method]) -> Result<()> {
     for (key, value) in set {
         let usage = |sentence: String| Err(Error::Usage(format!("--set {key}: {sentence}")));
         let Some((method, name)) = key.split_once('.') else {
@@ -248,10 +251,14 @@ pub(super) fn check_settings(set: &BTreeMap<String, f64>, methods: &[Method]) ->
             None if known.is_empty() => return usage(format!("{method} has no settings of its own")),
             None => {
                 let names: Vec<&str> = known.iter().map(|setting| setting.name).collect();
-                return usage(format!("{method} has no such setting; it has {}", names.join(", ")));
+                let near = Error::nearest(name, names.iter().copied());
+                return usage(format!("{method} has no such setting{near}; it has {}", names.join(", ")));
             }
             Some(Setting { range: (low, high), .. }) if !(*low..=*high).contains(value) => {
                 return usage(format!("{value} is out of range"));
+            }
+            Some(Setting { name: "rounds", .. }) if value.fract() != 0.0 => {
+                return usage(format!("{value} is no whole number"));
             }
             Some(_) => {}
         }

@@ -65,7 +65,7 @@ pub use config::Config;
 pub use files::{csv_text, write_atomically};
 pub use history::{EpochRow, History, Summary, WeightPicture};
 pub use learner::{Learner, Measured, StepReport};
-pub use method::{Method, Setting, setting};
+pub use method::{Method, Setting, Settings, setting};
 pub use network_file::{Card, NetworkFile};
 pub use paper::PaperCell;
 pub use predictor::{Finished, Predictor};

@@ -101,14 +101,15 @@ impl Run {
         session: &dyn Fn() -> Result<Session>,
     ) -> Result<Run> {
         config.read_model()?;
+        config.check_used(&config.methods(), |_| false)?;
         // Early, before anything is read.
         to_toml(&config)?;
         let mut taken = vec![
             CONFIG.to_owned(),
             CHECKPOINT.into(),
             METRICS.into(),
-            SAMPLES.into(),
             EVENTS.into(),
+            SAMPLES.into(),
             SUSPECTS.into(),
             SUMMARY.into(),
             MODEL.into(),
@@ -159,7 +160,10 @@ impl Run {
         }
         let saved = Saved::read(&path)?;
         let progress = &saved.progress;
-        same(&path, &progress.config, &run.data.config)?;
+        let mut then = progress.config.clone();
+        // A setting that there was not at that time had its default.
+        set_all(&mut then, run.data.dataset.classes());
+        same(&path, &then, &run.data.config)?;
         let network = run.data.network();
         if progress.network != network {
             return Err(Error::Data(format!(
@@ -192,11 +196,8 @@ impl Run {
         check_settings(&config.set, &config.methods())?;
         let mut data = Prepared::new(config)?;
         // What is recorded is what runs: also what nobody has asked for.
-        for method in data.config.methods() {
-            for Setting { name, default, .. } in method.settings(data.dataset.classes(), data.config.noise) {
-                data.config.set.entry(format!("{method}.{name}")).or_insert(default);
-            }
-        }
+        let classes = data.dataset.classes();
+        set_all(&mut data.config, classes);
         let learners = data
             .config
             .methods()
@@ -210,9 +211,9 @@ impl Run {
         Ok(Run {
             data,
             out: out.to_path_buf(),
-            learners,
             tensorboard: out.join(EVENTS).is_dir(),
             events: Vec::new(),
+            learners,
             histories,
             done: 0,
             samples: Vec::new(),
@@ -268,13 +269,13 @@ impl Run {
         if self.done == 0 {
             self.take_pictures(0)?;
         }
-        for pass in self.done..passes {
         let events = self.out.join(EVENTS);
         if self.tensorboard && (self.done < passes || !events.exists()) {
             let methods = self.learners.iter().map(|l| l.method().to_string()).zip(&self.histories);
             let files = methods.map(|(name, history)| EventFile::begin(&events.join(name), &history.rows));
             self.events = files.collect::<Result<_>>()?;
         }
+        for pass in self.done..passes {
             for (learner, history) in self.learners.iter_mut().zip(&mut self.histories) {
                 // All methods end together.
                 let Some(own) = (pass + learner.stages() * epochs).checked_sub(passes) else {
@@ -339,10 +340,10 @@ impl Run {
         let epochs = 0..self.data.config.epochs;
         let rows = epochs.flat_map(|epoch| self.histories.iter().filter_map(move |h| h.rows.get(epoch)));
         self.write_csv(METRICS, rows)?;
-        save(&self.out.join(CHECKPOINT), &parts, &progress)
         for (file, history) in self.events.iter_mut().zip(&self.histories) {
             file.write(&history.rows)?;
         }
+        save(&self.out.join(CHECKPOINT), &parts, &progress)
     }
 
     fn write_csv<T: Serialize>(&self, file: &str, rows: impl IntoIterator<Item = T>) -> Result<()> {
@@ -394,6 +395,15 @@ impl Run {
             meta_samples: self.data.split.meta.indices.len(),
             finding: None,
             corrupted_percent: 100.0 * corrupted as f64 / train.indices.len().max(1) as f64,
+        }
+    }
+}
+
+/// Gives the methods' own settings their defaults, where they have no value.
+fn set_all(config: &mut Config, classes: usize) {
+    for method in config.methods() {
+        for Setting { name, default, .. } in method.settings(classes, config.noise) {
+            config.set.entry(format!("{method}.{name}")).or_insert(default);
         }
     }
 }

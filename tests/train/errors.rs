@@ -49,14 +49,36 @@ fn flags() {
         fails(&[&["train", "--out", text(&out)], args].concat(), code, parts);
         assert!(!out.exists(), "{args:?}");
     };
-    train(&["--method", "gce", "--unroll", "2"], 2, &["--unroll", "gce"]);
+    // What a method has no use for, even if it says what is so by default.
+    for flag in [
+        &["--weights", "normalised"][..],
+        &["--undetached"],
+        &["--virtual", "momentum"],
+        &["--unroll", "2"],
+        &["--route", "jvp"],
+        &["--theta-every", "5"],
+        &["--weight-net-preset", "sgd-noise"],
+        &["--weight-net-lr", "0.1"],
+        &["--weight-net-init", "faithful"],
+    ] {
+        train(&[&["--method", "gce"], flag].concat(), 2, &[flag[0], "means nothing to gce"]);
+    }
+    train(&["--method", "cmwnet", "--weights", "mean"], 2, &["--weights", "cmwnet"]);
+    train(&["--method", "mwnet-longtail", "--weight-net-init", "kinks"], 2, &["--weight-net-init"]);
     train(&["--unroll", "2", "--virtual", "momentum"], 2, &["--unroll", "--virtual momentum"]);
     train(&["--theta-every", "0"], 2, &["--theta-every", "0"]);
     train(&["--epochs", "0"], 2, &["--epochs", "`0`"]);
     train(&["--milestones", "0"], 2, &["--milestones", "`0`"]);
     train(&["--milestones", "12,8"], 2, &["--milestones", "12,8"]);
     train(&["--route", "forward"], 2, &["--route", "`forward`", "jvp, reverse"]);
-    train(&["--method", "l2wr"], 2, &["--method", "`l2wr`", "uniform, focal, adaboost", "l2rw"]);
+    train(
+        &["--method", "l2wr"],
+        2,
+        &["--method", "`l2wr` (did you mean `l2rw`?)", "uniform, focal, adaboost"],
+    );
+    train(&["--dataset", "cifar-10"], 2, &["--dataset", "`cifar-10` (did you mean `cifar10`?)"]);
+    train(&["--model", "resnet"], 2, &["`resnet` (did you mean `resnet32`?)", "wrn28-10, or a file"]);
+    train(&["--weight-net-preset", "sgd-nois"], 2, &["did you mean `sgd-noise`?"]);
     train(&["--precision", "f16"], 2, &["--precision", "`f16`"]);
     train(&["--precision", "bf16", "--device", "cpu"], 2, &["--precision bf16", "f32 or f64"]);
     train(&["--batch", "9001"], 2, &["--batch 9001", "9000 training samples"]);

@@ -198,11 +198,36 @@ fn methods_have_settings_of_their_own() {
         ("gce.q=1.5", &["--set gce.q", "1.5 is out of range"]),
         ("gce.q=NaN", &["--set gce.q", "NaN is out of range"]),
         ("focal.gamma=1", &["focal is not trained here"]),
-        ("gec.q=1", &["there is no method `gec`"]),
+        ("gec.q=1", &["there is no method `gec` (did you mean `gce`?)"]),
     ] {
         refused(&[&begin[..], &[setting]].concat(), parts);
         assert!(!new.exists());
     }
+    let begin = [&["train", "--out", text(&new)], &set[..], &["--method"]].concat();
+    for (setting, parts) in [
+        (&["mentornet-pd", "--set", "mentornet-pd.percentil=0.5"][..], &["(did you mean `percentile`?)"][..]),
+        (&["adaboost", "--set", "adaboost.rounds=2.5"], &["2.5 is no whole number"]),
+        (&["adaboost", "--set", "adaboost.rounds=0"], &["0 is out of range"]),
+    ] {
+        refused(&[&begin[..], setting].concat(), parts);
+        assert!(!new.exists());
+    }
+
+    // A run of the time before there was the setting goes on: nothing says it, neither file.
+    let out = folder.path().join("other");
+    let (config, checkpoint) = (out.join("config.toml"), out.join("checkpoint.safetensors"));
+    let without = |path: &Path, text: &str| {
+        let mut bytes = std::fs::read(path).unwrap();
+        let at = bytes.windows(text.len()).position(|w| w == text.as_bytes()).unwrap();
+        bytes[at..at + text.len()].fill(b' ');
+        std::fs::write(path, bytes).unwrap();
+    };
+    let resume = ["train", "--out", text(&out), "--resume"];
+    without(&config, "\"gce.q\" = 0.2");
+    let output = metatape(&resume).assert().code(1).get_output().clone();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("now has {\"gce.q\":0.7}"));
+    without(&checkpoint, "\\\"gce.q\\\":0.2");
+    metatape(&resume).assert().success();
     refused(&["ablate", "--set", "gce.q=0.5"], &["--set is not for ablate"]);
     refused(&["hypergrad", "--set", "gce.q=0.5"], &["--set is not for hypergrad"]);
     let compare = ["compare", "--methods", "uniform,gce", "--out", text(&new)];

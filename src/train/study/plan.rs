@@ -9,6 +9,7 @@ use super::cell::Cell;
 use crate::error::{Error, Result};
 use crate::program::Session;
 use crate::train::config::Config;
+use crate::train::method::Settings;
 use crate::train::prepared::Prepared;
 use crate::train::run::Observer;
 
@@ -34,7 +35,7 @@ pub trait Arm: Copy + PartialEq + Debug + Display + FromStr<Err = Error> {
     fn prepare(config: &Config) -> Result<Prepared>;
 
     /// Networks that it trains one after the other, each over the whole schedule.
-    fn networks(self) -> usize {
+    fn networks(self, _set: &Settings) -> usize {
         1
     }
 
