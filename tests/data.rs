@@ -129,7 +129,7 @@ fn a_clean_meta_set_may_lie_in_the_folder_or_elsewhere() {
     // The same test samples for every reading.
     assert_eq!(how.load().unwrap().test, how.load().unwrap().test);
     grey(&at("elsewhere/zebra/1.png"), (6, 5), 1);
-    says(with_dir.load(), &["zebra/1.png is of the class `zebra`", "no training images"]);
+    says(with_dir.load(), &["zebra/1.png: the class `zebra` is none of those trained on, which are a, b, c"]);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn metadata_labels_images_and_may_know_the_right_ones() {
         grey(&at(&format!("images/{i}.png")), (6, 5), i as u8);
     }
     let rows = "file_name,label,clean_label,split\nimages/0.png,10,2,train\nimages/1.png,2,2,train\nimages/2.png,10,10,train\n\
-                images/3.png,2,2,test\nimages/4.png,10,10,meta\nimages/5.png,2,10,train\n";
+                images/3.png,10,2,test\nimages/4.png,2,10,meta\nimages/5.png,2,10,train\n";
     put(&at("metadata.csv"), rows);
     let how = read(DatasetKind::Folder, dir.path());
     let data = how.load().unwrap();
@@ -217,10 +217,32 @@ fn arrays_are_features_or_images() {
     assert_eq!(all[..], [1.0, -1.0, 2.0, 0.0, 3.0, 1.0, 1.5, 2.5]);
     assert!((data.mean[0] - 2.0).abs() < 1e-12 && (data.std[1] - (2.0f64 / 3.0).sqrt()).abs() < 1e-12);
 
+    // Columns first, half precision, the other byte order, labels that are whole all the same.
+    let order = |mut file: Vec<u8>| {
+        let at = file.windows(5).position(|w| w == b"False").unwrap();
+        file.splice(at..at + 5, *b"True ");
+        file
+    };
+    let halves = [1.0, 2.0, 3.0, -1.0, 0.0, 1.0].map(|v: f32| half::f16::from_f32(v).to_be_bytes()).concat();
+    put(&at("train_x.npy"), order(npy(">f2", &[3, 2], &halves)));
+    put(&at("train_y.npy"), npy("<f4", &[3], &floats(&[0.0, 1.0, 1.0])));
+    let again = how.load().unwrap();
+    assert_eq!((again.train.labels, again.samples), (data.train.labels, data.samples));
+    let pixels: Vec<u8> = (0..24).collect();
+    put(&at("train_x.npy"), order(npy("|u1", &[3, 4, 2], &pixels)));
+    put(&at("test_x.npy"), npy("|u1", &[1, 4, 2], &[0; 8]));
+    assert_eq!(how.load().unwrap().image(1), [1, 13, 4, 16, 7, 19, 10, 22]);
+    put(&at("train_y.npy"), npy("<f4", &[3], &floats(&[0.0, 0.5, 1.0])));
+    says(how.load(), &["train_y.npy: y has the label 0.5"]);
+    put(&at("train_y.npy"), npy("<i8", &[3], &longs(&[0, 2, 2])));
+    says(how.load(), &["no sample of class 1"]);
+    put(&at("train_y.npy"), npy("<i8", &[3], &longs(&[0, 1, 1])));
+
+    put(&at("test_x.npy"), npy("<f8", &[1, 2], &[1.5f64, 2.5].map(f64::to_le_bytes).concat()));
     put(&at("train_x.npy"), npy("<f4", &[3, 2], &floats(&[1.0, f32::NAN, 2.0, 0.0, 3.0, 1.0])));
     says(how.load(), &["x[0, 1] is NaN"]);
     put(&at("train_x.npy"), npy("<f4", &[2, 2], &floats(&[1.0; 4])));
-    says(how.load(), &["x is [2, 2] and y has 3 labels"]);
+    says(how.load(), &["train_y.npy: y has 3 labels and x is [2, 2]"]);
     put(&at("train_x.npy"), &npy("<f4", &[3, 2], &floats(&[1.0; 6]))[..100]);
     says(how.load(), &["train_x.npy", "no whole .npy file"]);
     put(&at("train_x.npy"), npy("<f4", &[3, 1 << 40], &floats(&[1.0; 6])));
@@ -261,11 +283,18 @@ fn tables_are_features() {
         (&["no".into(), "yes".into()][..], &[1, 0, 1][..])
     );
     assert_eq!((data.shape[0], &data.test.labels[..]), (2, &[0][..]));
-    says(read(DatasetKind::Csv, dir.path()).load(), &["has no column `label`", "--label-column"]);
+    says(
+        read(DatasetKind::Csv, dir.path()).load(),
+        &["has no column `label`, but a, kind, b;", "--label-column"],
+    );
     put(&at("test.csv"), "a,kind,c\n1,no,2.5\n");
     says(how.load(), &["test.csv has other columns"]);
     put(&at("test.csv"), "a,kind,b\n1,perhaps,2.5\n");
     says(how.load(), &["the class `perhaps` has no training rows"]);
+    put(&at("train.csv"), "");
+    says(how.load(), &["train.csv: is empty"]);
+    put(&at("train.csv"), "a,kind,b\n1,yes,2\n1,,2\n");
+    says(how.load(), &["row 2 has no label"]);
     put(&at("train.csv"), "a,kind,b\n1,yes,red\n");
     says(how.load(), &["row 1, column `b`: `red` is no finite number"]);
     // One file, the test set split off.
@@ -304,8 +333,8 @@ fn labels_of_their_own_make_the_sets_own_the_truth() {
     says(with("l.txt"), &["`wasp` is neither a class of data nor a whole number"]);
     put(&at("l.npy"), npy("<i8", &[4], &longs(&[1, 0, 1, 2])));
     says(with("l.npy"), &["label 2 of sample 3 is out of range"]);
-    put(&at("l.npy"), npy("<f4", &[4], &floats(&[1.0; 4])));
-    says(with("l.npy"), &["is of floats, expected whole numbers"]);
+    put(&at("l.npy"), npy("<f4", &[4], &floats(&[0.5; 4])));
+    says(with("l.npy"), &["has the label 0.5; labels are whole numbers"]);
     put(&at("l.csv"), "file_name,label\nbee/2.png,bee\n");
     says(with("l.csv"), &["has no row for train/ant/0.png"]);
     says(with("l.pt"), &[".npy, .safetensors, .csv and .txt"]);

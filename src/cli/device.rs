@@ -9,6 +9,7 @@ use metatape::{Error, Result};
 
 use super::args::DeviceArgs;
 use super::cuda::{self, Gpu, SharedGpu, describe_gpus};
+use super::report::complain;
 use super::values::DeviceChoice;
 
 /// More threads than this is a slip of the finger.
@@ -170,7 +171,7 @@ fn tell_once(reason: &Error) {
     static TOLD: Once = Once::new();
     TOLD.call_once(|| {
         if !describe_gpus().is_empty() {
-            eprintln!("metatape: computing on the CPU: {reason}");
+            complain(format_args!("metatape: computing on the CPU: {reason}"));
         }
     });
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::args::DeviceArgs;
 use super::dump::check_free;
-use super::report::{optional, print, print_json, table};
+use super::report::{complain, optional, print, print_json, table};
 
 /// A run's network, and where to compute with it.
 #[derive(Args, Clone, Debug)]
@@ -115,7 +115,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         return print_json(&json);
     }
     for remark in &dataset.remarks {
-        eprintln!("{remark}");
+        complain(remark);
     }
     let note = card.note.as_ref().map_or(String::new(), |note| format!(" ({note})"));
     print(format_args!("{} trained with {}{note}, on {} ({part})\n", card.model, card.method, dataset.name))?;

@@ -68,7 +68,7 @@ pub fn main() -> ExitCode {
     match defaults::check().and_then(|()| run(&command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("metatape: {error}");
+            report::complain(format_args!("metatape: {error}"));
             ExitCode::from(error.exit_code())
         }
     }
@@ -105,7 +105,7 @@ fn answer(error: &clap::Error) -> ExitCode {
             ExitCode::from(2)
         }
         _ => {
-            eprintln!("metatape: {}", sentence(error));
+            report::complain(format_args!("metatape: {}", sentence(error)));
             ExitCode::from(2)
         }
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::dump::check_free;
 use super::evaluate::NetworkArgs;
-use super::report::{print, print_json, table_left};
+use super::report::{complain, print, print_json, table_left};
 
 /// `metatape predict`.
 #[derive(Args, Clone, Debug)]
@@ -79,7 +79,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         rows.extend(names.into_iter().zip(logits.chunks(classes.len()).map(<[f64]>::to_vec)));
     }
     for fault in &faults {
-        eprintln!("metatape: {fault}");
+        complain(format_args!("metatape: {fault}"));
     }
     if let Some(path) = &args.csv {
         let text = csv(&rows, classes)?;

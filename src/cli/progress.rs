@@ -8,7 +8,7 @@ use metatape::train::study::{Arm, Cell, Plan, StudyObserver};
 use metatape::train::{EpochRow, Method, Observer, Run, Settings, StepReport};
 use metatape::words::counted;
 
-use super::report::print;
+use super::report::{complain, print};
 
 /// Without a terminal, a long cell says where it is this often.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -101,7 +101,7 @@ impl Progress {
     pub fn say(&self, line: &str) {
         // Bars that are drawn already step aside, and do not stay behind.
         self.all.suspend(|| match self.json {
-            true => eprintln!("{line}"),
+            true => complain(line),
             // A reader that has gone away is no reason to stop training.
             false => drop(print(line)),
         });

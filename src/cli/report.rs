@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use metatape::{Error, Result};
+use unicode_width::UnicodeWidthStr;
 
 /// Writes a text and a line end to standard output. A reader that has gone away (`| head`) is no
 /// error: the work goes on.
@@ -14,6 +15,11 @@ pub fn print(text: impl Display) -> Result<()> {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", "write")(e)),
         _ => Ok(()),
     }
+}
+
+/// A line on standard error. If nobody is there to read it, nobody can be told so.
+pub fn complain(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// [`print`] of indented JSON.
@@ -39,12 +45,13 @@ pub fn table(rows: &[Vec<String>]) -> String {
 /// [`table`] with these columns to the left.
 pub fn table_left(rows: &[Vec<String>], left: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|t| t.chars().count()).max().unwrap_or(0);
+    let width = |c: usize| rows.iter().filter_map(|r| r.get(c)).map(|t| t.width()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(c, (text, width))| match left.contains(&c) {
-            true => format!("{text:<width$}"),
-            false => format!("{text:>width$}"),
+        let cells = row.iter().zip(&widths).enumerate().map(|(c, (text, width))| {
+            // Classes may have names of any script.
+            let space = " ".repeat(width - text.width());
+            if left.contains(&c) { text.clone() + &space } else { space + text }
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+use half::{bf16, f16};
 use npyz::{DType, NpyFile, Order};
 use safetensors::{Dtype, SafeTensors};
 
@@ -68,27 +69,24 @@ pub(super) fn unlabelled(path: &Path) -> Result<Table> {
 /// One part; `None` if the folder has no such files.
 fn part(dir: &Path, which: &str, title: &str) -> Result<Option<Table>> {
     let file = |name: String| Some(dir.join(name)).filter(|path| path.is_file());
-    let (path, x, y) = if let Some(path) = file(format!("{which}.npz")) {
+    let ([path, labelled], x, y) = if let Some(path) = file(format!("{which}.npz")) {
         let (x, y) = (npz(&path, "x")?, npz(&path, "y")?);
-        (path, x, y)
+        ([path.clone(), path], x, y)
     } else if let Some(path) = file(format!("{which}.safetensors")) {
         let (x, y) = (tensor(&path, Some("x"))?, tensor(&path, Some("y"))?);
-        (path, x, y)
+        ([path.clone(), path], x, y)
     } else if let Some(path) = file(format!("{which}_x.npy")) {
         let labels = dir.join(format!("{which}_y.npy"));
         let (x, y) = (npy(&path)?, npy(&labels)?);
-        (path, x, y)
+        ([path, labels], x, y)
     } else {
         return Ok(None);
     };
-    let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
-    let labels = labels(&y).map_err(|detail| bad(format!("y {detail}")))?;
+    let bad = |detail: String| Error::Data(format!("{}: y {detail}", labelled.display()));
+    let labels = labels(&y).map_err(bad)?;
     if x.shape.first() != Some(&labels.len()) {
-        return Err(bad(format!(
-            "x is {:?} and y has {} labels: one for each is needed",
-            x.shape,
-            labels.len()
-        )));
+        let (shape, count) = (&x.shape, labels.len());
+        return Err(bad(format!("has {count} labels and x is {shape:?}: one for each is needed")));
     }
     table(&path, title, x, labels).map(Some)
 }
@@ -133,7 +131,13 @@ pub(super) fn labels(array: &Array) -> std::result::Result<Vec<i32>, String> {
     match &array.numbers {
         Numbers::Bytes(values) => Ok(values.iter().map(|v| i32::from(*v)).collect()),
         Numbers::Ints(values) => values.iter().map(|v| label(*v)).collect(),
-        Numbers::Floats(_) => Err("is of floats, expected whole numbers".into()),
+        Numbers::Floats(values) => {
+            let whole = |v: &f32| match v.fract() == 0.0 {
+                true => label(*v as i64),
+                false => Err(format!("has the label {v}; labels are whole numbers from 0")),
+            };
+            values.iter().map(whole).collect()
+        }
     }
 }
 
@@ -162,9 +166,7 @@ fn array<R: std::io::Read>(path: &Path, file: std::io::Result<NpyFile<R>>, size:
     let cut = |e: std::io::Error| bad(format!("is no whole .npy file ({e})"));
     let file = file.map_err(cut)?;
     let shape: Vec<usize> = file.shape().iter().map(|d| *d as usize).collect();
-    if file.order() != Order::C && shape.len() > 1 {
-        return Err(bad("is in Fortran order; save numpy.ascontiguousarray of it".into()));
-    }
+    let by_column = file.order() == Order::Fortran && shape.len() > 1;
     let DType::Plain(kind) = file.dtype() else {
         return Err(bad("is an array of records, expected numbers".into()));
     };
@@ -173,8 +175,11 @@ fn array<R: std::io::Read>(path: &Path, file: std::io::Result<NpyFile<R>>, size:
     if shape.is_empty() || announced.is_none_or(|announced| announced > size) {
         return Err(bad(format!("is a single number or cut short: it announces {shape:?} numbers")));
     }
-    let numbers = match kind.trim_start_matches(['<', '|', '=']) {
+    // Of either byte order.
+    let numbers = match kind.trim_start_matches(['<', '>', '|', '=']) {
         "u1" => Numbers::Bytes(file.into_vec().map_err(cut)?),
+        "b1" => Numbers::Ints(narrow(file.into_vec::<bool>().map_err(cut)?, i64::from)),
+        "f2" => Numbers::Floats(narrow(file.into_vec::<f16>().map_err(cut)?, f16::to_f32)),
         "f4" => Numbers::Floats(file.into_vec().map_err(cut)?),
         "f8" => Numbers::Floats(narrow(file.into_vec::<f64>().map_err(cut)?, |v| v as f32)),
         "i1" => Numbers::Ints(narrow(file.into_vec::<i8>().map_err(cut)?, i64::from)),
@@ -183,11 +188,33 @@ fn array<R: std::io::Read>(path: &Path, file: std::io::Result<NpyFile<R>>, size:
         "i4" => Numbers::Ints(narrow(file.into_vec::<i32>().map_err(cut)?, i64::from)),
         "u4" => Numbers::Ints(narrow(file.into_vec::<u32>().map_err(cut)?, i64::from)),
         "i8" => Numbers::Ints(file.into_vec().map_err(cut)?),
+        "u8" => Numbers::Ints(narrow(file.into_vec::<u64>().map_err(cut)?, |v| {
+            i64::try_from(v).unwrap_or(i64::MAX)
+        })),
         _ => {
             return Err(bad(format!("is of type {kind}; save it as uint8, float32 or, for labels, int64")));
         }
     };
+    let numbers = match numbers {
+        numbers if !by_column => numbers,
+        Numbers::Bytes(values) => Numbers::Bytes(by_row(values, &shape)),
+        Numbers::Ints(values) => Numbers::Ints(by_row(values, &shape)),
+        Numbers::Floats(values) => Numbers::Floats(by_row(values, &shape)),
+    };
     Ok(Array { shape, numbers })
+}
+
+/// From Fortran's order, in which the first index runs fastest, to C's, in which the last one does.
+fn by_row<T: Copy>(values: Vec<T>, shape: &[usize]) -> Vec<T> {
+    let from = |mut at: usize| {
+        let mut place = 0;
+        for (axis, extent) in shape.iter().enumerate().rev() {
+            place += at % extent * shape[..axis].iter().product::<usize>();
+            at /= extent;
+        }
+        values[place]
+    };
+    (0..values.len()).map(from).collect()
 }
 
 /// A tensor of a safetensors file, by name, or the only one.
@@ -208,10 +235,14 @@ pub(super) fn tensor(path: &PathBuf, name: Option<&str>) -> Result<Array> {
         Dtype::U8 => Numbers::Bytes(data.to_vec()),
         Dtype::F32 => Numbers::Floats(of(data, f32::from_le_bytes)),
         Dtype::F64 => Numbers::Floats(of(data, |b| f64::from_le_bytes(b) as f32)),
+        Dtype::F16 => Numbers::Floats(of(data, |b| f16::from_le_bytes(b).to_f32())),
+        Dtype::BF16 => Numbers::Floats(of(data, |b| bf16::from_le_bytes(b).to_f32())),
         Dtype::I32 => Numbers::Ints(of(data, |b| i64::from(i32::from_le_bytes(b)))),
         Dtype::I64 => Numbers::Ints(of(data, i64::from_le_bytes)),
         other => {
-            return Err(bad(format!("`{name}` is of type {other:?}, expected U8, F32, F64, I32 or I64")));
+            return Err(bad(format!(
+                "`{name}` is of type {other:?}, expected U8, F16, BF16, F32, F64, I32 or I64"
+            )));
         }
     };
     Ok(Array { shape: view.shape().to_vec(), numbers })

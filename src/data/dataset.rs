@@ -82,6 +82,12 @@ impl Table {
         let (samples, shape) = (Samples::floats(values), [d].into());
         Table { name, shape, samples, labels, truth: None, names: Vec::new() }
     }
+
+    /// The same with the right labels, where they are known.
+    pub(super) fn right(mut self) -> Table {
+        self.labels = self.truth.take().unwrap_or(self.labels);
+        self
+    }
 }
 
 /// One part of a data set: which of its samples, with which labels.
@@ -234,7 +240,9 @@ impl Dataset {
         class_names: Vec<String>,
     ) -> Result<Dataset> {
         let all = part(&train, 0, &train.shape, &class_names)?;
-        let [test, left] = test_part(&all, size, &class_names)?;
+        every_class(&all, &class_names)?;
+        let [mut test, left] = test_part(&all, size, &class_names)?;
+        test.labels = test.truth.take().unwrap_or(test.labels);
         Dataset::of(name.into(), train, [left, test], class_names, None)
     }
 
@@ -265,13 +273,7 @@ impl Dataset {
         class_names: Vec<String>,
         statistics: Option<(Vec<f64>, Vec<f64>)>,
     ) -> Result<Dataset> {
-        let counts = train.class_counts(class_names.len());
-        if let Some(class) = counts.iter().position(|&count| count == 0) {
-            return Err(Error::Data(format!(
-                "the {} has no sample of class {class} ({}): add some, or leave the class out",
-                train.name, class_names[class]
-            )));
-        }
+        every_class(&train, &class_names)?;
         let statistics = statistics.unwrap_or_else(|| moments(&first.samples, &first.shape, &train.indices));
         Ok(Dataset::assembled(name, first, [train, test], class_names, statistics))
     }
@@ -366,6 +368,17 @@ fn moments(samples: &Samples, shape: &Shape, indices: &[u32]) -> (Vec<f64>, Vec<
             });
             moments.unzip()
         }
+    }
+}
+
+/// Refuses training samples that lack a class.
+fn every_class(train: &Part, names: &[String]) -> Result<()> {
+    match train.class_counts(names.len()).iter().position(|count| *count == 0) {
+        None => Ok(()),
+        Some(class) => Err(Error::Data(format!(
+            "the {} has no sample of class {class} ({}): add some, or leave the class out",
+            train.name, names[class]
+        ))),
     }
 }
 

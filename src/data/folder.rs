@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::decode::{Decoded, decode_all};
 use super::listing::{Entry, PassedOver, entries, parts};
-use super::reading::{Reading, Tables, classes};
+use super::reading::{Reading, Tables, classes, unknown};
 use super::{DatasetKind, Table, missing_file};
 use crate::meta::schemes::Set;
 use crate::tape::Shape;
@@ -32,6 +32,8 @@ pub(super) fn load(how: &Reading, dir: &Path) -> Result<Tables> {
     };
     let [train, meta, test] = read(how, [train, meta, test], None, &mut remarks)?;
     let (train, meta, test) = (of("training", train)?, of("meta", meta)?, of("test", test)?);
+    // Only training has labels that may be wrong.
+    let [meta, test] = [meta, test].map(|part| part.map(Table::right));
     let none = || Error::Data(format!("{} has no training image that can be read", dir.display()));
     let train = train.ok_or_else(none)?;
     let name = dir.file_name().unwrap_or(OsStr::new("folder")).to_string_lossy().into_owned();
@@ -87,7 +89,11 @@ fn apart(
     if read.entries.is_empty() {
         return Err(Error::Data(format!("{} has no {which} image that can be read", dir.display())));
     }
-    Ok((table(format!("{which} set of {}", dir.display()), dir, read, names)?, remarks))
+    if let Some(Entry { path, label, .. }) = read.entries.iter().find(|e| !names.contains(&e.label)) {
+        return Err(unknown(&path.display().to_string(), label, names));
+    }
+    let table = table(format!("{which} set of {}", dir.display()), dir, read, names)?;
+    Ok((if which == "training" { table } else { table.right() }, remarks))
 }
 
 /// Images are decoded so many at a time, so that there is never a second copy of all.

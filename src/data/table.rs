@@ -78,10 +78,16 @@ fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {
     let broken = |e: csv::Error| bad(e.to_string());
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(broken)?;
     let heading: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_owned).collect();
+    if heading.is_empty() {
+        return Err(bad("is empty".into()));
+    }
     let at = heading.iter().position(|column| column == label_column);
     if labelled && at.is_none() {
+        let near = Error::nearest(label_column, heading.iter().map(String::as_str));
+        let more = if heading.len() > 10 { ", …" } else { "" };
+        let shown = heading[..heading.len().min(10)].join(", ");
         return Err(bad(format!(
-            "has no column `{label_column}`; name that of the labels with --label-column"
+            "has no column `{label_column}`{near}, but {shown}{more}; name that of the labels with --label-column"
         )));
     }
     let features = heading.iter().enumerate().filter(|column| Some(column.0) != at);
@@ -94,6 +100,9 @@ fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {
         let record = record.map_err(broken)?;
         for (column, field) in record.iter().enumerate() {
             if Some(column) == at {
+                if labelled && field.is_empty() {
+                    return Err(bad(format!("row {} has no label", row + 1)));
+                }
                 labels.push(field.to_owned());
                 continue;
             }

@@ -62,6 +62,12 @@ impl Prepared {
         net: impl FnOnce(usize) -> Result<SharedModel>,
     ) -> Result<Prepared> {
         config.check()?;
+        if let [only] = &dataset.class_names[..] {
+            return Err(Error::Data(format!(
+                "all samples of {} are of the class `{only}`: there is nothing to tell apart; add another class",
+                dataset.name
+            )));
+        }
         let how = SplitConfig {
             noise: config.noise,
             imbalance: config.imbalance,

@@ -132,6 +132,10 @@ fn damaged_data() {
     fs::create_dir(images.join("train/dog")).unwrap();
     let args = ["train", "--dataset", "folder", "--data-dir", text(&images)];
     fails(&args, 1, &["train/dog", "empty class"]);
+    for other in ["train/bee", "train/cat", "train/dog", "test/bee", "test/cat"] {
+        fs::remove_dir_all(images.join(other)).unwrap();
+    }
+    fails(&args, 1, &["all samples of images are of the class `ant`"]);
     fs::remove_file(mnist.join("t10k-labels-idx1-ubyte")).unwrap();
     let args = ["train", "--dataset", "mnist", "--data-dir", text(&mnist)];
     fails(&args, 1, &["t10k-labels-idx1-ubyte"]);

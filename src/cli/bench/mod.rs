@@ -74,7 +74,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
                 } else {
                     let (title, precision) =
                         (configuration.title(args.route), configuration.device.precision);
-                    eprintln!("metatape: {title}; {precision}: {error}");
+                    report::complain(format_args!("metatape: {title}; {precision}: {error}"));
                 }
             }
         }
