@@ -345,6 +345,14 @@ impl Config {
         }
     }
 
+    /// The same with what the main method's recipe decides: what is recorded is what runs.
+    pub(super) fn with_recipe(mut self) -> Config {
+        let MwNetRecipe { weights, undetached, weight_net } = self.recipe(self.method);
+        self.weight_net_init = self.weight_net(self.method).init;
+        (self.weights, self.undetached, self.weight_net_preset) = (weights, undetached, weight_net);
+        self
+    }
+
     /// The classifier's rule.
     pub fn classifier(&self) -> Sgd {
         Sgd { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay }
@@ -459,11 +467,13 @@ impl Config {
     }
 }
 
+/// Whether a method has a use for a field.
+type Uses = fn(Method) -> bool;
 /// Gives a configuration the default's value of a field.
 type Reset = fn(&mut Config, Config);
 
 /// Fields that not all methods have a use for, and whether one does.
-const OF_SOME: [(&str, fn(Method) -> bool, Reset); 9] = [
+const OF_SOME: [(&str, Uses, Reset); 9] = [
     ("weights", chooses, |own, default| own.weights = default.weights),
     ("undetached", chooses, |own, default| own.undetached = default.undetached),
     ("virtual", learns, |own, default| own.virtual_step = default.virtual_step),
@@ -477,7 +487,7 @@ const OF_SOME: [(&str, fn(Method) -> bool, Reset); 9] = [
 
 /// The fields that none of the methods has a use for.
 fn unused(methods: &[Method]) -> impl Iterator<Item = (&'static str, Reset)> {
-    let used = |uses: fn(Method) -> bool| methods.iter().any(|method| uses(*method));
+    let used = |uses: Uses| methods.iter().any(|method| uses(*method));
     OF_SOME.into_iter().filter(move |field| !used(field.1)).map(|field| (field.0, field.2))
 }
 

@@ -102,6 +102,7 @@ impl Run {
     ) -> Result<Run> {
         config.read_model()?;
         config.check_used(&config.methods(), |_| false)?;
+        config = config.with_recipe();
         // Early, before anything is read.
         to_toml(&config)?;
         let mut taken = vec![

@@ -140,6 +140,11 @@ fn a_class_aware_weight_net_has_a_curve_a_group_of_classes() {
     for group in groups {
         assert_eq!(group[1].as_array().unwrap().len(), tail["weight_curve"].as_array().unwrap().len());
     }
+    let recorded = std::fs::read_to_string(out("tail").join("config.toml")).unwrap();
+    assert!(
+        recorded.contains("\nweights = \"mean\"\n") && recorded.contains("\nundetached = false\n"),
+        "{recorded}"
+    );
     let picture = std::fs::read_to_string(out("tail").join("weight_curve.svg")).unwrap();
     for group in ["cmwnet, large classes", "cmwnet, medium classes", "cmwnet, small classes"] {
         assert!(picture.contains(group), "{group}");
