@@ -287,8 +287,13 @@ fn tables_are_features() {
         read(DatasetKind::Csv, dir.path()).load(),
         &["has no column `label`, but a, kind, b;", "--label-column"],
     );
+    assert_eq!(data.columns, ["a", "b"]);
     put(&at("test.csv"), "a,kind,c\n1,no,2.5\n");
-    says(how.load(), &["test.csv has other columns"]);
+    says(how.load(), &["test.csv has other columns", "`c` in the place of `b`"]);
+    put(&at("meta/meta.csv"), "b,a,kind\n1,2.5,no\n");
+    put(&at("test.csv"), "a,b,kind\n1,2.5,no\n");
+    let elsewhere = Reading { meta_dir: Some(at("meta")), ..how.clone() };
+    says(elsewhere.load(), &["meta.csv has other columns", "`b` in the place of `a`"]);
     put(&at("test.csv"), "a,kind,b\n1,perhaps,2.5\n");
     says(how.load(), &["the class `perhaps` has no training rows"]);
     put(&at("train.csv"), "");

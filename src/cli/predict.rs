@@ -68,6 +68,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         shape: finished.file.input(),
         image_size: config.image_size,
         label_column: config.label_column.clone(),
+        columns: finished.file.card.columns.clone(),
     };
     let mut predictor = args.network.predictor(&finished)?;
     let (mut faults, mut rows) = (Vec::new(), Vec::<Row>::new());

@@ -68,19 +68,21 @@ pub struct Table {
     pub truth: Option<Vec<i32>>,
     /// `[n]`, what the samples are called, such as their files; or nothing.
     pub names: Vec<String>,
+    /// `[d]`, what the features are called; or nothing.
+    pub columns: Vec<String>,
 }
 
 impl Table {
     /// Images `[n, h, w, c]` with their labels.
     pub fn images(name: String, shape: [usize; 3], pixels: Vec<u8>, labels: Vec<i32>) -> Table {
         let (samples, shape) = (Samples::bytes(pixels), shape.into());
-        Table { name, shape, samples, labels, truth: None, names: Vec::new() }
+        Table { name, shape, samples, labels, truth: None, names: Vec::new(), columns: Vec::new() }
     }
 
     /// Features `[n, d]` with their labels.
     pub fn features(name: String, d: usize, values: Vec<f32>, labels: Vec<i32>) -> Table {
         let (samples, shape) = (Samples::floats(values), [d].into());
-        Table { name, shape, samples, labels, truth: None, names: Vec::new() }
+        Table { name, shape, samples, labels, truth: None, names: Vec::new(), columns: Vec::new() }
     }
 
     /// The same with the right labels, where they are known.
@@ -158,6 +160,8 @@ pub struct Dataset {
     pub samples: Samples,
     /// What they are called, such as their files; or nothing.
     pub names: Vec<String>,
+    /// What a table calls its features; or nothing.
+    pub columns: Vec<String>,
     /// The training samples.
     pub train: Part,
     /// Samples with clean labels, where the data have them apart.
@@ -280,7 +284,7 @@ impl Dataset {
 
     fn assembled(
         name: String,
-        Table { shape, samples, names, .. }: Table,
+        Table { shape, samples, names, columns, .. }: Table,
         [train, test]: [Part; 2],
         class_names: Vec<String>,
         (mean, std): (Vec<f64>, Vec<f64>),
@@ -296,6 +300,7 @@ impl Dataset {
             shape,
             samples,
             names,
+            columns,
             train,
             meta,
             test,

@@ -18,6 +18,8 @@ pub struct Loose {
     pub image_size: Option<usize>,
     /// A column of tables that is no feature.
     pub label_column: String,
+    /// As [`super::Dataset::columns`].
+    pub columns: Vec<String>,
 }
 
 impl Loose {
@@ -90,7 +92,8 @@ impl Loose {
         let shape = self.shape.clone();
         let samples = if shape.len() == 3 { Samples::bytes(bytes) } else { Samples::floats(floats) };
         let (name, labels) = ("files".to_owned(), vec![0; names.len()]);
-        Ok((!names.is_empty()).then_some(Table { name, shape, samples, labels, truth: None, names }))
+        let (truth, columns) = (None, Vec::new());
+        Ok((!names.is_empty()).then_some(Table { name, shape, samples, labels, truth, names, columns }))
     }
 
     /// An image with as many channels as the network takes.
@@ -107,7 +110,7 @@ impl Loose {
 
     fn array(&self, path: &Path) -> Result<Samples> {
         let (shape, samples) = if path.extension().is_some_and(|ending| ending == "csv") {
-            let (d, values) = table::unlabelled(path, &self.label_column)?;
+            let (d, values) = table::unlabelled(path, &self.label_column, &self.columns)?;
             (Shape::from([d]), Samples::floats(values))
         } else {
             let table = arrays::unlabelled(path)?;

@@ -83,10 +83,11 @@ impl Reading {
         self.check()?;
         let mut tables = self.tables(dir)?;
         if let Some(meta_dir) = &self.meta_dir {
-            let (shape, names) = (&tables.train.shape, &tables.class_names);
+            let Table { shape, columns, .. } = &tables.train;
+            let names = &tables.class_names;
             let (meta, remarks) = match kind {
                 DatasetKind::Arrays => (arrays::meta(meta_dir)?, Vec::new()),
-                DatasetKind::Csv => (table::meta(self, meta_dir, names)?, Vec::new()),
+                DatasetKind::Csv => (table::part(self, meta_dir, "meta", [names, columns])?, Vec::new()),
                 _ => folder::meta(self, meta_dir, shape, names)?,
             };
             tables.meta = Some(meta);
@@ -135,12 +136,17 @@ impl Reading {
     }
 
     /// Reads one part alone, for a network that was trained on samples of this shape, with these
-    /// classes: labels are matched to them by name. Folders, arrays and tables need have no other
+    /// classes and columns ([`Dataset::columns`]): labels are matched to them by name. Folders, arrays and tables need have no other
     /// part; a folder without parts is taken as a whole. Also what there is to say about it.
     ///
     /// # Errors
     /// As [`Reading::load`]; [`Error::Data`] for a class that is none of `names`.
-    pub fn part(&self, set: Set, shape: &Shape, names: &[String]) -> Result<(Table, Vec<String>)> {
+    pub fn part(
+        &self,
+        set: Set,
+        shape: &Shape,
+        [names, columns]: [&[String]; 2],
+    ) -> Result<(Table, Vec<String>)> {
         let (dir, kind) = (self.dir()?, self.kind);
         self.check()?;
         let which = match set {
@@ -151,7 +157,7 @@ impl Reading {
         let lacking = || Error::Data(format!("{} of --dataset {kind} has no {which} set", dir.display()));
         let (mut table, own, remarks) = match kind {
             DatasetKind::Folder => return folder::part(self, dir, set, shape, names),
-            DatasetKind::Csv => return Ok((table::part(self, dir, which, names)?, Vec::new())),
+            DatasetKind::Csv => return Ok((table::part(self, dir, which, [names, columns])?, Vec::new())),
             DatasetKind::Arrays => {
                 let table = arrays::one(dir, which)?.ok_or_else(lacking)?;
                 let classes = table.labels.iter().map(|label| label + 1).max().unwrap_or(0);

@@ -24,42 +24,48 @@ pub(super) fn load(how: &Reading, dir: &Path) -> Result<Tables> {
     let names = classes(train.labels.iter());
     let columns = train.columns.clone();
     let further =
-        |which: &str| path(which).map(|path| other(how, &path, which, &names, Some(&columns))).transpose();
+        |which: &str| path(which).map(|path| other(how, &path, which, [&names, &columns])).transpose();
     let (meta, test) = (further("meta")?, further("test")?);
     let name = dir.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let train = table(train, "training", &names)?;
     Ok(Tables { meta, ..Tables::new(name, train, test, names) })
 }
 
-/// The meta set in a folder (its `meta.csv`) or file of its own.
-pub(super) fn meta(how: &Reading, dir: &Path, names: &[String]) -> Result<Table> {
-    part(how, dir, "meta", names)
-}
-
-/// One part: a file, or the file of this name in a folder.
-pub(super) fn part(how: &Reading, dir: &Path, which: &str, names: &[String]) -> Result<Table> {
+/// One part, for these classes and columns: a file, or the file of this name in a folder.
+pub(super) fn part(how: &Reading, dir: &Path, which: &str, known: [&[String]; 2]) -> Result<Table> {
     let path = if dir.is_file() { dir.to_path_buf() } else { dir.join(format!("{which}.csv")) };
-    other(how, &path, which, names, None)
+    other(how, &path, which, known)
 }
 
 /// The rows of a file without labels; if it has a column of them, that is passed over.
-pub(super) fn unlabelled(path: &Path, label_column: &str) -> Result<(usize, Vec<f32>)> {
+pub(super) fn unlabelled(path: &Path, label_column: &str, columns: &[String]) -> Result<(usize, Vec<f32>)> {
     let rows = rows(path, label_column, false)?;
+    same(&rows, columns)?;
     Ok((rows.columns.len(), rows.values))
 }
 
-fn other(
-    how: &Reading,
-    path: &Path,
-    title: &str,
-    names: &[String],
-    columns: Option<&[String]>,
-) -> Result<Table> {
+fn other(how: &Reading, path: &Path, title: &str, [names, columns]: [&[String]; 2]) -> Result<Table> {
     let rows = rows(path, &how.label_column, true)?;
-    if columns.is_some_and(|columns| columns != rows.columns) {
-        return Err(Error::Data(format!("{} has other columns than the training table", path.display())));
-    }
+    same(&rows, columns)?;
     table(rows, title, names)
+}
+
+/// Refuses columns that are not those of the training table, where they are known: as many others
+/// would be taken for them.
+fn same(rows: &Rows, columns: &[String]) -> Result<()> {
+    let place = rows.columns.iter().zip(columns).position(|(own, known)| own != known);
+    let (path, have, known) = (rows.path.display(), rows.columns.len(), columns.len());
+    match place {
+        Some(at) => Err(Error::Data(format!(
+            "{path} has other columns than the training table: `{}` in the place of `{}`; give it the same, in \
+             that order",
+            rows.columns[at], columns[at]
+        ))),
+        None if known > 0 && have != known => Err(Error::Data(format!(
+            "{path} has other columns than the training table: {have} features, not {known}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn table(rows: Rows, title: &str, names: &[String]) -> Result<Table> {
@@ -70,7 +76,10 @@ fn table(rows: Rows, title: &str, names: &[String]) -> Result<Table> {
     };
     let labels = rows.labels.iter().map(place).collect::<Result<_>>()?;
     let name = format!("{title} set {}", rows.path.display());
-    Ok(Table::features(name, rows.columns.len(), rows.values, labels))
+    Ok(Table {
+        columns: rows.columns.clone(),
+        ..Table::features(name, rows.columns.len(), rows.values, labels)
+    })
 }
 
 fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {

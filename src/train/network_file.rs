@@ -42,6 +42,9 @@ pub struct Card {
     pub classes: Vec<String>,
     /// Rows, columns, channels of an image; or the number of features.
     pub input: Vec<usize>,
+    /// Of a table, the features by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
     /// What is subtracted, per channel of pixel/255, or per feature.
     pub mean: Vec<f64>,
     /// By what is divided then.
@@ -83,6 +86,7 @@ impl NetworkFile {
             dataset: set.name.clone(),
             classes: set.class_names.clone(),
             input: set.shape.to_vec(),
+            columns: set.columns.clone(),
             mean: set.mean.clone(),
             std: set.std.clone(),
         };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::config::Config;
 use super::evaluator::{Evaluator, at_once};
 use super::files::read_toml;
-use super::network_file::NetworkFile;
+use super::network_file::{Card, NetworkFile};
 use super::prepared::Prepared;
 use super::run::{CONFIG, MODEL};
 use super::step::upload;
@@ -82,7 +82,8 @@ impl Finished {
     /// # Errors
     /// As [`Reading::part`]; for samples of another shape.
     pub fn other(&self, reading: &Reading, set: Set) -> Result<(Dataset, Labelled)> {
-        let (table, remarks) = reading.part(set, &self.file.input(), &self.file.card.classes)?;
+        let Card { classes, columns, .. } = &self.file.card;
+        let (table, remarks) = reading.part(set, &self.file.input(), [classes, columns])?;
         let dataset = Dataset { remarks, ..self.dataset(table)? };
         let labelled = tested(&dataset);
         Ok((dataset, labelled))
@@ -116,12 +117,12 @@ impl Predictor {
         let (net, shape) = (finished.file.network()?, finished.file.input());
         session.begin_with(finished.file.states(net.as_ref(), &shape)?);
         let n = at_once(&shape);
-        let (name, labels, names) = ("batch".to_owned(), vec![0; n], Vec::new());
-        let samples = match shape.len() {
-            1 => Samples::floats(vec![0.0; n * shape.count()]),
-            _ => Samples::bytes(vec![0; n * shape.count()]),
+        let (name, labels) = ("batch".to_owned(), vec![0; n]);
+        let table = match shape[..] {
+            [h, w, c] => Table::images(name, [h, w, c], vec![0; n * shape.count()], labels),
+            _ => Table::features(name, shape.count(), vec![0.0; n * shape.count()], labels),
         };
-        let piece = finished.dataset(Table { name, shape, samples, labels, truth: None, names })?;
+        let piece = finished.dataset(table)?;
         let evaluator = Evaluator::new(net.as_ref(), &piece, &mut session)?;
         Ok(Predictor { session, evaluator, piece })
     }

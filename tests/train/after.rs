@@ -351,6 +351,16 @@ fn predict_rows() {
     assert_eq!(seen[4]["path"], format!("{}[4]", text(&bare)));
     // Row 4 of the test set is number 94, and 94 = 10 in the features' period of 21.
     assert_eq!(seen[10]["logits"], seen[304]["logits"]);
+
+    // As many other columns are not taken for these.
+    let swapped = folder.path().join("swapped.csv");
+    fs::write(&swapped, format!("b,a,c,kind\n{}", "1,2,3,x\n".repeat(9))).unwrap();
+    let parts = ["swapped.csv has other columns than the training table", "`b` in the place of `a`"];
+    fails(&["evaluate", "--run", text(&out), "--data-dir", text(&swapped)], 1, &parts);
+    let told =
+        metatape(&["predict", "--run", text(&out), text(&swapped)]).assert().code(1).get_output().clone();
+    let told = String::from_utf8(told.stderr).unwrap();
+    assert!(parts.iter().all(|part| told.contains(part)), "{told}");
 }
 
 #[test]
