@@ -3,13 +3,13 @@
 
 use metatape::backend::cpu::Cpu;
 use metatape::meta::schemes::{
-    AdaBoost, CoTeaching, FineTune, Glc, L2rw, Memory, Moment, MwNet, MwNetRecipe, Scheme, Seen, TrainStep,
-    Uniform,
+    AdaBoost, CleanOnly, CoTeaching, FineTune, Glc, L2rw, Memory, Mixed, Moment, MwNet, MwNetRecipe, Scheme,
+    Seen, SoftMwNet, TrainStep, Uniform,
 };
 use metatape::meta::{Batch, Optimiser, Sgd, StepConfig, Weights};
 use metatape::nn::{Forward, Mlp, Model, Normalisation, Params, WeightNet, WeightNetInit};
 use metatape::program::{Options, Program, Session, Values};
-use metatape::tape::{Kind, Tape};
+use metatape::tape::{Kind, Tape, Unary};
 
 static NOTHING: Memory = Memory::new();
 
@@ -392,10 +392,170 @@ fn methods_without_weights_take_the_uniform_step() {
         session.read_state("w.fc1.weight").unwrap()
     };
     let uniform = moved(&Uniform, true);
-    // Fine-tuning on either set, and the first network of GLC.
-    for scheme in [&FineTune::default() as &dyn Scheme, &Glc { sizes: [30, 10] }] {
+    // Either set alone, and the first network of GLC.
+    for scheme in [&FineTune::default() as &dyn Scheme, &CleanOnly, &Glc { sizes: [30, 10] }] {
         for (got, want) in moved(scheme, false).iter().zip(&uniform) {
             assert!((got - want).abs() < 1e-14, "{scheme:?}: {got} and {want}");
+        }
+    }
+}
+
+/// The means of `CE(f(x_i), t_i)` with `t_i = V_i e_{y_i} + (1 − V_i) z_i`, from probabilities and
+/// logarithms (`soft_loss`), and of the meta loss, at w (`meta_loss`) and after a plain step down the
+/// first (`meta_after`); `p` `[n, 3]`. Inputs: `v` `[n]`, `z` `[n, 3]`.
+fn soft_labels() -> Tape {
+    let net = network();
+    let mut tape = Tape::new();
+    let mut w = Params::classifier();
+    let logits = |tape: &mut Tape, w: &mut Params, n: usize, suffix: &str| {
+        let x = tape.input(&format!("x{suffix}"), Kind::Float, [n, 4, 3, 1]).unwrap();
+        net.logits(&mut Forward::new(tape, w, Normalisation::Batch), x).unwrap()
+    };
+    let out = logits(&mut tape, &mut w, N, "");
+    let p = tape.softmax(out).unwrap();
+    let log_p = tape.unary(Unary::Log, p).unwrap();
+    let y = tape.input("y", Kind::Int, [N]).unwrap();
+    let given = tape.one_hot(y, 3).unwrap();
+    let z = tape.input("z", Kind::Float, [N, 3]).unwrap();
+    let v = tape.input("v", Kind::Float, [N]).unwrap();
+    let v = tape.broadcast(v, 1, 2, &[N, 3].into()).unwrap();
+    let away = tape.sub(given, z).unwrap();
+    let away = tape.mul(v, away).unwrap();
+    let target = tape.add(z, away).unwrap();
+    let product = tape.mul(target, log_p).unwrap();
+    let sum = tape.sum_all(product).unwrap();
+    let loss = tape.scale(sum, -1.0 / N as f64).unwrap();
+    let gradient = tape.gradient(loss, &w.vars()).unwrap();
+    let moved = w.vars().into_iter().zip(gradient).map(|(w, g)| {
+        let step = tape.scale(g, LR).unwrap();
+        tape.sub(w, step).unwrap()
+    });
+    let moved = moved.collect();
+    let y_meta = tape.input("y_meta", Kind::Int, [M]).unwrap();
+    for (name, mut w) in [("meta_after", w.with(moved)), ("meta_loss", w)] {
+        let out = logits(&mut tape, &mut w, M, "_meta");
+        let losses = tape.cross_entropy(out, y_meta).unwrap();
+        let mean = tape.mean_all(losses).unwrap();
+        tape.output(name, mean).unwrap();
+    }
+    tape.output("p", p).unwrap();
+    tape.output("soft_loss", loss).unwrap();
+    tape
+}
+
+/// A step with θ's, or with θ as it is: z, u, both movements, by differences of [`soft_labels`].
+fn soft_step(stage: usize, sizes: [usize; 2]) {
+    let weight_net = WeightNet { hidden: 3, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
+    let rule = Optimiser::Sgd(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 });
+    let scheme = SoftMwNet { weight_net, rule, lr: 0.3, sizes, classes: 3, inertia: 0.6, learns: [0, 9] };
+    let (net, data) = (network(), given());
+    let mut tape = Tape::new();
+    scheme.record(&mut tape, &step(&net, &data, stage)).unwrap();
+    // Half of the batch has been seen before.
+    let (positions, mut memory) = ([4, 1, 7, 0, 2, 9], Memory::new());
+    let before = [0.2, 0.5, 0.3, 0.7, 0.1, 0.2, 0.0, 0.9, 0.1];
+    scheme.remember(&mut memory, &positions[..3], &before);
+    let now = Moment { positions: &positions, memory: &memory, ..moment(0, N) };
+    let (mut session, program) = prepare(&tape, &scheme.inputs(&now));
+    let [theta, w] = ["theta", "w"].map(|prefix| theta_states(&session, prefix));
+    session.run(&program).unwrap();
+    let fetch = |name: &str| session.fetch(&program, name).unwrap();
+    let (losses, z) = (fetch("loss"), fetch("predictions"));
+
+    let objective = soft_labels();
+    let at = |v: &[f64], w: &[Vec<f64>]| {
+        let (mut session, program) =
+            prepare(&objective, &[("z", z.clone()), ("v", v.to_vec()), ("lr", vec![LR])]);
+        for (name, values) in THETA.iter().zip(w) {
+            session.write_state(&format!("w.{name}"), Values::Float(values)).unwrap();
+        }
+        session.run(&program).unwrap();
+        ["soft_loss", "meta_loss", "meta_after", "p"].map(|name| session.fetch(&program, name).unwrap())
+    };
+    let curve = |theta: &[Vec<f64>]| losses.iter().map(|l| v(theta, 0, *l).0).collect::<Vec<_>>();
+    let p = &at(&curve(&theta), &w)[3];
+    for i in 0..N * 3 {
+        let want = before.get(i).map_or(p[i], |z| 0.6 * z + 0.4 * p[i]);
+        assert!((z[i] - want).abs() < 1e-14, "z[{i}] is {}, should be {want}", z[i]);
+    }
+    let after = theta_states(&session, "theta");
+    if stage == 0 {
+        let meta_after = |theta: &[Vec<f64>]| at(&curve(theta), &w)[2][0];
+        for p in 0..THETA.len() {
+            for i in 0..theta[p].len() {
+                let by = |by: f64| {
+                    let mut theta = theta.clone();
+                    theta[p][i] += by;
+                    meta_after(&theta)
+                };
+                let want = 0.3 * (by(1e-4) - by(-1e-4)) / 2e-4;
+                let moved = theta[p][i] - after[p][i];
+                assert!((moved - want).abs() < 1e-9, "{}[{i}]: {moved}, should be {want}", THETA[p]);
+            }
+        }
+    } else {
+        assert_eq!(theta, after);
+    }
+    let weights = curve(&after);
+    for (got, want) in fetch("weight").iter().zip(&weights) {
+        assert!((got - want).abs() < 1e-14);
+    }
+    let doubt = 1.0 - weights.iter().sum::<f64>() / N as f64;
+    let room = doubt.max(sizes[1] as f64 / sizes[0] as f64);
+    let now = theta_states(&session, "w");
+    for p in 0..THETA.len() {
+        for i in 0..w[p].len() {
+            let by = |by: f64| {
+                let mut w = w.clone();
+                w[p][i] += by;
+                let [soft, meta, ..] = at(&weights, &w);
+                (soft[0] + room * meta[0]) / (1.0 + room)
+            };
+            let want = LR * (by(1e-5) - by(-1e-5)) / 2e-5;
+            let moved = w[p][i] - now[p][i];
+            assert!((moved - want).abs() < 1e-9, "w {}[{i}]: {moved}, should be {want}", THETA[p]);
+        }
+    }
+}
+
+#[test]
+fn soft_labels_take_what_v_withholds_and_the_meta_set_the_room() {
+    soft_step(0, [1000, 10]);
+    // The meta set counts at least as its size.
+    soft_step(0, [10, 9]);
+    soft_step(1, [1000, 10]);
+}
+
+#[test]
+fn both_sets_are_one() {
+    let (net, data) = (network(), given());
+    let mut tape = Tape::new();
+    Mixed { sizes: [30, 10] }.record(&mut tape, &step(&net, &data, 0)).unwrap();
+    let (mut session, program) = prepare(&tape, &[]);
+    let w = theta_states(&session, "w");
+    session.run(&program).unwrap();
+    let now = theta_states(&session, "w");
+    let objective = soft_labels();
+    let at = |w: &[Vec<f64>]| {
+        let (mut session, program) =
+            prepare(&objective, &[("z", vec![0.0; 3 * N]), ("v", vec![1.0; N]), ("lr", vec![LR])]);
+        for (name, values) in THETA.iter().zip(w) {
+            session.write_state(&format!("w.{name}"), Values::Float(values)).unwrap();
+        }
+        session.run(&program).unwrap();
+        let [noisy, clean] = ["soft_loss", "meta_loss"].map(|name| session.fetch(&program, name).unwrap()[0]);
+        0.75 * noisy + 0.25 * clean
+    };
+    for p in 0..THETA.len() {
+        for i in 0..w[p].len() {
+            let by = |by: f64| {
+                let mut w = w.clone();
+                w[p][i] += by;
+                at(&w)
+            };
+            let want = LR * (by(1e-5) - by(-1e-5)) / 2e-5;
+            let moved = w[p][i] - now[p][i];
+            assert!((moved - want).abs() < 1e-9, "w {}[{i}]: {moved}, should be {want}", THETA[p]);
         }
     }
 }

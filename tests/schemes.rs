@@ -182,7 +182,7 @@ fn fine_tuning_has_the_last_steps() {
     let on_meta = |steps: u64| (0..steps).filter(|s| tuning.on_meta(*s, steps)).count();
     assert_eq!((on_meta(1800), on_meta(100), on_meta(2)), (270, 15, 1));
     let [before, after] = [1529, 1530].map(|step| tuning.draws(step, 1800));
-    assert_eq!((before, after), (Draw::Train, Draw::Meta(0.1)));
+    assert_eq!((before, after), (Draw::Train, Draw::Meta(Some(0.1))));
 }
 
 #[test]

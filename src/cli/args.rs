@@ -150,7 +150,7 @@ pub fn typed(subcommand: &str) -> impl Fn(&str) -> bool {
   metatape train --out runs/flip --resume")]
 pub struct TrainArgs {
     /// mwnet, or another of the methods that `metatape compare --help` lists
-    #[arg(long, value_name = "METHOD", default_value_t = Method::MwNet)]
+    #[arg(long, value_name = "METHOD", default_value_t = Method::MwNetSoft)]
     pub method: Method,
     /// Do not train the uniform baseline beside the method
     #[arg(long)]

@@ -136,7 +136,7 @@ impl Preset {
     /// 80.50; flip2:0.4 80.55, 80.99.
     pub fn lr(self, init: WeightNetInit) -> f64 {
         match (self, init) {
-            (Preset::Adam, WeightNetInit::Kinks) => 2e-3,
+            (Preset::Adam, WeightNetInit::Kinks | WeightNetInit::Trusting) => 2e-3,
             _ => self.optimiser().1,
         }
     }

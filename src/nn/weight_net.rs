@@ -39,6 +39,8 @@ pub enum WeightNetInit {
     /// which says "down", is multiplied by a vanishing slope: an increasing curve feeds on itself.
     /// `benches/peers/weight_net_init.py` trains with both in PyTorch.
     Kinks,
+    /// [`WeightNetInit::Kinks`], but V begins at σ(2) = 0.88: labels are right until shown wrong.
+    Trusting,
     /// PyTorch's default, as published: U(±1) in the first layer, U(±1/√hidden) in the second.
     Faithful,
 }
@@ -52,9 +54,10 @@ impl FromStr for WeightNetInit {
     fn from_str(name: &str) -> Result<WeightNetInit> {
         match name {
             "kinks" => Ok(WeightNetInit::Kinks),
+            "trusting" => Ok(WeightNetInit::Trusting),
             "faithful" => Ok(WeightNetInit::Faithful),
             _ => Err(Error::Usage(format!(
-                "there is no weight-net initialisation `{name}`; choose one of kinks, faithful"
+                "there is no weight-net initialisation `{name}`; choose one of kinks, trusting, faithful"
             ))),
         }
     }
@@ -64,6 +67,7 @@ impl fmt::Display for WeightNetInit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             WeightNetInit::Kinks => f.pad("kinks"),
+            WeightNetInit::Trusting => f.pad("trusting"),
             WeightNetInit::Faithful => f.pad("faithful"),
         }
     }
@@ -73,13 +77,16 @@ impl WeightNet {
     /// First values of the parameters in their order: weight and bias of the hidden layer, then of
     /// the output.
     fn first(&self) -> [Init; 4] {
-        if self.init == WeightNetInit::Faithful {
-            let (first, second) = (Init::torch(1), Init::torch(self.hidden));
-            return [first.clone(), first, second.clone(), second];
-        }
+        let bias = match self.init {
+            WeightNetInit::Kinks => 0.0,
+            WeightNetInit::Trusting => 2.0,
+            WeightNetInit::Faithful => {
+                let (first, second) = (Init::torch(1), Init::torch(self.hidden));
+                return [first.clone(), first, second.clone(), second];
+            }
+        };
         let (slopes, offsets) = self.kinks();
-        let zero = Init::Constant(0.0);
-        [Init::Given(slopes), Init::Given(offsets), zero.clone(), zero]
+        [Init::Given(slopes), Init::Given(offsets), Init::Constant(0.0), Init::Constant(bias)]
     }
 
     /// Groups of classes, each with its own V.

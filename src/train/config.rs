@@ -157,7 +157,7 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_net_lr: Option<f64>,
     /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5
-    /// everywhere), or faithful (PyTorch's default, as published)
+    /// everywhere), trusting (the same with V = 0.88), or faithful (PyTorch's default, as published)
     #[arg(long, value_name = "INIT", default_value_t = own().weight_net_init, help_heading = STEP)]
     #[serde(with = "As::<DisplayFromStr>")]
     pub weight_net_init: WeightNetInit,
@@ -234,7 +234,8 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// What `metatape train` does by default.
+    /// What `metatape train` does by default, but for the method: here it is the one whose step the
+    /// fields describe.
     fn default() -> Config {
         Config {
             dataset: DatasetKind::FashionMnistMini,
@@ -337,6 +338,7 @@ impl Config {
         match method {
             Method::MwNetLongTail => MwNetRecipe::LONG_TAIL,
             Method::CmwNet => MwNetRecipe::CLASS_AWARE,
+            Method::MwNetPublished | Method::MwNetSoft => MwNetRecipe::NOISE,
             _ => MwNetRecipe {
                 weights: self.weights,
                 undetached: self.undetached,
@@ -362,7 +364,8 @@ impl Config {
     pub fn weight_net(&self, method: Method) -> WeightNet {
         // The kinks were made for label noise; the recipe for long tails begins as published, too.
         let init = match method {
-            Method::MwNetLongTail => WeightNetInit::Faithful,
+            Method::MwNetLongTail | Method::MwNetPublished => WeightNetInit::Faithful,
+            Method::MwNetSoft => WeightNetInit::Trusting,
             Method::CmwNet => WeightNetInit::Kinks,
             _ => self.weight_net_init,
         };
@@ -476,10 +479,10 @@ type Reset = fn(&mut Config, Config);
 const OF_SOME: [(&str, Uses, Reset); 9] = [
     ("weights", chooses, |own, default| own.weights = default.weights),
     ("undetached", chooses, |own, default| own.undetached = default.undetached),
-    ("virtual", learns, |own, default| own.virtual_step = default.virtual_step),
-    ("unroll", learns, |own, default| own.unroll = default.unroll),
-    ("route", learns, |own, default| own.route = default.route),
-    ("theta_every", learns, |own, default| own.theta_every = default.theta_every),
+    ("virtual", steps, |own, default| own.virtual_step = default.virtual_step),
+    ("unroll", steps, |own, default| own.unroll = default.unroll),
+    ("route", steps, |own, default| own.route = default.route),
+    ("theta_every", steps, |own, default| own.theta_every = default.theta_every),
     ("weight_net_preset", chooses, |own, default| own.weight_net_preset = default.weight_net_preset),
     ("weight_net_lr", learns, |own, default| own.weight_net_lr = default.weight_net_lr),
     ("weight_net_init", chooses, |own, default| own.weight_net_init = default.weight_net_init),
@@ -496,9 +499,15 @@ fn learns(method: Method) -> bool {
     method.is_meta() || matches!(method, Method::Own(_))
 }
 
+/// Whether its step is [`crate::meta::MetaStep`].
+fn steps(method: Method) -> bool {
+    learns(method) && method != Method::MwNetSoft
+}
+
 /// Whether its weight net is as the fields say, and not of a recipe.
 fn chooses(method: Method) -> bool {
-    learns(method) && !matches!(method, Method::MwNetLongTail | Method::CmwNet)
+    use Method::{CmwNet, MwNetLongTail, MwNetPublished};
+    steps(method) && !matches!(method, MwNetLongTail | MwNetPublished | CmwNet)
 }
 
 fn label() -> String {

@@ -273,6 +273,11 @@ impl Learner {
                 sums.corrupted.extend(self.positions.iter().map(|p| data.split.train.corrupted[*p as usize]));
                 sums.by_loss.add(&losses, &weights);
             }
+            if let Some(predictions) = program.predictions {
+                let mut rows = vec![0.0; n * data.dataset.classes()];
+                self.session.read_into(&program.fed.program, predictions, &mut rows)?;
+                self.scheme.remember(&mut self.memory, &self.positions, &rows);
+            }
             if stage + 1 == self.stages() {
                 let weights = program.weight.map(|_| &weights[..]);
                 let n = data.split.train.indices.len();
@@ -316,7 +321,7 @@ impl Learner {
         let meta = if program.fed.reads_meta() || draw != Draw::Train { meta.batch(step) } else { batch };
         let (batch, lr) = match draw {
             Draw::Train => (batch, config.lr_at(epoch)),
-            Draw::Meta(factor) => (meta, config.lr * factor),
+            Draw::Meta(factor) => (meta, factor.map_or(config.lr_at(epoch), |factor| config.lr * factor)),
         };
         positions.clear();
         if draw == Draw::Train {

@@ -6,8 +6,8 @@ use super::prepared::Prepared;
 use crate::data::Noise;
 use crate::error::{Error, Result};
 use crate::meta::schemes::{
-    AdaBoost, ClassBalanced, CoTeaching, FineTune, Focal, Gce, GemanMcClure, Glc, L2rw, MentorNet, MwNet,
-    Ohem, Scheme, SelfPaced, SelfPacedForm, Uniform,
+    AdaBoost, ClassBalanced, CleanOnly, CoTeaching, FineTune, Focal, Gce, GemanMcClure, Glc, L2rw, MentorNet,
+    Mixed, MwNet, Ohem, Scheme, SelfPaced, SelfPacedForm, SoftMwNet, Uniform,
 };
 
 /// How a classifier is trained: which scheme weights its samples.
@@ -15,6 +15,10 @@ use crate::meta::schemes::{
 pub enum Method {
     /// Every sample has the same weight: the baseline.
     Uniform,
+    /// [`CleanOnly`].
+    CleanOnly,
+    /// [`Mixed`].
+    Mixed,
     /// [`Focal`].
     Focal,
     /// [`AdaBoost`].
@@ -41,8 +45,13 @@ pub enum Method {
     CoTeaching,
     /// [`FineTune`].
     FineTune,
-    /// [`MwNet`] as configured; its defaults are the recipe for label noise.
+    /// [`MwNet`] with the recipe for label noise and the first values as published,
+    /// [`crate::meta::schemes::MwNetRecipe::NOISE`].
+    MwNetPublished,
+    /// [`MwNet`] as configured.
     MwNet,
+    /// [`SoftMwNet`].
+    MwNetSoft,
     /// [`MwNet`] with the recipe for long tails, [`crate::meta::schemes::MwNetRecipe::LONG_TAIL`].
     MwNetLongTail,
     /// [`MwNet`] with a V for each group of classes of similar size,
@@ -53,8 +62,10 @@ pub enum Method {
 }
 
 /// By name, in the order of tables and plots.
-const NAMES: [(Method, &str); 17] = [
+const NAMES: [(Method, &str); 21] = [
     (Method::Uniform, "uniform"),
+    (Method::CleanOnly, "clean-only"),
+    (Method::Mixed, "mixed"),
     (Method::Focal, "focal"),
     (Method::AdaBoost, "adaboost"),
     (Method::Ohem, "ohem"),
@@ -68,7 +79,9 @@ const NAMES: [(Method, &str); 17] = [
     (Method::Glc, "glc"),
     (Method::CoTeaching, "co-teaching"),
     (Method::FineTune, "fine-tune"),
+    (Method::MwNetPublished, "mwnet-published"),
     (Method::MwNet, "mwnet"),
+    (Method::MwNetSoft, "mwnet-soft"),
     (Method::MwNetLongTail, "mwnet-longtail"),
     (Method::CmwNet, "cmwnet"),
 ];
@@ -98,7 +111,8 @@ impl Method {
 
     /// Whether it learns a weight net.
     pub fn is_meta(self) -> bool {
-        matches!(self, Method::MwNet | Method::MwNetLongTail | Method::CmwNet)
+        use Method::{CmwNet, MwNet, MwNetLongTail, MwNetPublished, MwNetSoft};
+        matches!(self, MwNet | MwNetSoft | MwNetPublished | MwNetLongTail | CmwNet)
     }
 
     /// Networks that are trained one after the other with these settings, each over the whole
@@ -147,7 +161,13 @@ impl Method {
                 let FineTune { share: part, lr } = FineTune::default();
                 vec![setting("share", share, part), setting("lr", positive, lr)]
             }
+            Method::MwNetSoft => {
+                vec![setting("inertia", share, 0.7), setting("from", share, 0.05), setting("to", share, 0.66)]
+            }
             Method::Uniform
+            | Method::CleanOnly
+            | Method::Mixed
+            | Method::MwNetPublished
             | Method::L2rw
             | Method::Glc
             | Method::MwNet
@@ -169,9 +189,12 @@ impl Method {
             let default = known.iter().find(|setting| setting.name == name).map_or(f64::NAN, |s| s.default);
             config.set.get(&format!("{self}.{name}")).copied().unwrap_or(default)
         };
+        let sizes = [split.train.indices.len(), split.meta.indices.len()];
         let paced = |form| SelfPaced { form, first: set("first"), pace: set("pace") };
         Ok(match self {
             Method::Uniform => Box::new(Uniform),
+            Method::CleanOnly => Box::new(CleanOnly),
+            Method::Mixed => Box::new(Mixed { sizes }),
             Method::Focal => Box::new(Focal { gamma: set("gamma") }),
             Method::AdaBoost => Box::new(AdaBoost { rounds: self.stages(&config.set) }),
             Method::Ohem => Box::new(Ohem { share: set("share") }),
@@ -187,10 +210,23 @@ impl Method {
                 width: set("width"),
                 burn_in: set("burn-in"),
             }),
-            Method::Glc => Box::new(Glc { sizes: [split.train.indices.len(), split.meta.indices.len()] }),
+            Method::Glc => Box::new(Glc { sizes }),
             Method::CoTeaching => Box::new(CoTeaching { noise: set("noise"), ramp: set("ramp") }),
             Method::FineTune => Box::new(FineTune { share: set("share"), lr: set("lr") }),
-            Method::MwNet | Method::MwNetLongTail | Method::CmwNet => {
+            Method::MwNetSoft => {
+                let steps = config.epochs as u64 * (sizes[0] / config.batch) as u64;
+                let (rule, lr) = config.weight_net_rule(self);
+                Box::new(SoftMwNet {
+                    weight_net: data.weight_net(self),
+                    rule,
+                    lr,
+                    sizes,
+                    classes,
+                    inertia: set("inertia"),
+                    learns: SoftMwNet::between(steps, set("from"), set("to")),
+                })
+            }
+            Method::MwNet | Method::MwNetPublished | Method::MwNetLongTail | Method::CmwNet => {
                 let lr = config.weight_net_rule(self).1;
                 Box::new(MwNet {
                     weight_net: data.weight_net(self),

@@ -3,7 +3,7 @@
 use super::prepared::Prepared;
 use crate::data::{Batch as Picks, Dataset, Samples};
 use crate::error::{Error, Result};
-use crate::meta::schemes::{Scheme, TrainStep};
+use crate::meta::schemes::{PREDICTIONS, Scheme, TrainStep};
 use crate::meta::{Batch, Optimiser};
 use crate::nn::{feed_dropout, is_noise};
 use crate::program::{InputId, Options, OutputId, Plan, Program, Session, Values};
@@ -192,6 +192,7 @@ pub(super) struct StepProgram {
     pub correct: OutputId,
     pub meta_loss: Option<OutputId>,
     pub weight: Option<OutputId>,
+    pub predictions: Option<OutputId>,
 }
 
 impl StepProgram {
@@ -214,6 +215,7 @@ impl StepProgram {
             correct: program.output("correct")?,
             meta_loss: program.output("meta_loss").ok(),
             weight: program.output("weight").ok(),
+            predictions: program.output(PREDICTIONS).ok(),
             fed,
         })
     }

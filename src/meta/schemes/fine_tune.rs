@@ -36,6 +36,6 @@ impl Scheme for FineTune {
     }
 
     fn draws(&self, step: u64, steps: u64) -> Draw {
-        if self.on_meta(step, steps) { Draw::Meta(self.lr) } else { Draw::Train }
+        if self.on_meta(step, steps) { Draw::Meta(Some(self.lr)) } else { Draw::Train }
     }
 }

@@ -17,7 +17,9 @@
 //! | `l2rw.rs` | the meta gradient in the weights themselves |
 //! | `glc.rs` | no weight: the loss corrected by an estimated noise matrix |
 //! | `fine_tune.rs` | no weight: the last steps on the meta set |
+//! | `mixed.rs` | no weight: the meta set alone, or both sets as one |
 //! | `mw_net.rs` | V(ℓ; θ), learned: the published recipes, and V by groups of classes |
+//! | `soft_mw_net.rs` | V(ℓ; θ) between the given label and a soft one, and the meta set trained on |
 //!
 //! Each is a [`Scheme`]. `weighted.rs` is the training step of those that are a function of the
 //! batch, `stages.rs` is for those that train several networks in a row (and look at them,
@@ -33,11 +35,13 @@ mod geman_mcclure;
 mod glc;
 mod l2rw;
 mod mentornet;
+mod mixed;
 mod mw_net;
 mod ohem;
 mod order;
 mod predictions;
 mod self_paced;
+mod soft_mw_net;
 mod stages;
 mod uniform;
 mod weighted;
@@ -52,10 +56,12 @@ pub use geman_mcclure::GemanMcClure;
 pub use glc::{Glc, transition};
 pub use l2rw::L2rw;
 pub use mentornet::MentorNet;
+pub use mixed::{CleanOnly, Mixed};
 pub use mw_net::{MwNet, MwNetRecipe, class_groups};
 pub use ohem::Ohem;
 pub use predictions::{Predictions, Set, Trained, argmax, softmax};
 pub use self_paced::{SelfPaced, SelfPacedForm};
+pub use soft_mw_net::SoftMwNet;
 pub use stages::{Memory, Stages};
 pub use uniform::Uniform;
 pub use weighted::TrainStep;
@@ -104,8 +110,9 @@ impl Moment<'_> {
 pub enum Draw {
     /// The training set.
     Train,
-    /// The meta set, at this multiple of the schedule's first learning rate.
-    Meta(f64),
+    /// The meta set, at this multiple of the schedule's first learning rate; none: at the
+    /// schedule's own.
+    Meta(Option<f64>),
 }
 
 /// A reweighting scheme: per-sample losses to per-sample weights, as operations. A scheme is either
@@ -159,6 +166,10 @@ pub trait Scheme: Debug + Send {
         Vec::new()
     }
 
+    /// Keeps what its later steps need of a step's output [`PREDICTIONS`] `[n, classes]`, for the
+    /// samples at these places in the training set.
+    fn remember(&self, _memory: &mut Memory, _positions: &[u32], _predictions: &[f64]) {}
+
     /// Programs that the steps of its one network take turns with; [`TrainStep::stage`] says which
     /// is recorded.
     fn programs(&self) -> usize {
@@ -180,6 +191,9 @@ pub trait Scheme: Debug + Send {
         None
     }
 }
+
+/// The output of a step whose scheme keeps something of each sample ([`Scheme::remember`]).
+pub const PREDICTIONS: &str = "predictions";
 
 /// `e^{−ℓ}`: the probability of the given label.
 fn probability(tape: &mut Tape, losses: Var) -> Result<Var> {

@@ -1,0 +1,50 @@
+use super::{Draw, Scheme, TrainStep};
+use crate::error::Result;
+use crate::meta::step::{Pass, meta_losses, real_step};
+use crate::nn::Params;
+use crate::tape::{Kind, Tape};
+
+/// Both sets as one, each sample counting the same: what the clean samples are worth to someone
+/// who asks them for nothing but their labels. A step takes a whole batch of each set, so the means
+/// of the two are weighted by N/(N+M) and M/(N+M).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mixed {
+    /// Sizes N and M of the training and the meta set.
+    pub sizes: [usize; 2],
+}
+
+impl Scheme for Mixed {
+    // Nobody has a weight.
+    fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
+        let TrainStep { net, optimiser, data, batch: [n, m], .. } = *step;
+        let lr = tape.input("lr", Kind::Float, [])?;
+        let mut w = Params::classifier();
+        let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"), "")?;
+        let meta_losses = meta_losses(tape, net, data, m, &mut w)?;
+        let [train, clean] = self.sizes.map(|count| count as f64);
+        let of_train = tape.constant(train / (train + clean) / n as f64, [n]);
+        let of_meta = tape.constant(clean / (train + clean) / m as f64, [m]);
+        let both = [(losses, of_train), (meta_losses, of_meta)];
+        real_step(tape, &w, &both, &optimiser, lr, "momentum")?;
+        let meta_loss = tape.mean_all(meta_losses)?;
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
+        tape.output("meta_loss", meta_loss)
+    }
+}
+
+/// The meta set alone, for as many steps as the training set would take: what the clean samples are
+/// worth without the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CleanOnly;
+
+impl Scheme for CleanOnly {
+    // Nobody has a weight.
+    fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
+        step.plain(tape)
+    }
+
+    fn draws(&self, _step: u64, _steps: u64) -> Draw {
+        Draw::Meta(None)
+    }
+}

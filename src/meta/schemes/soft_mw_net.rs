@@ -1,0 +1,222 @@
+use super::{Memory, Moment, PREDICTIONS, Scheme, Seen, TrainStep};
+use crate::bilevel::Optimiser;
+use crate::error::Result;
+use crate::meta::optimiser::update;
+use crate::meta::step::{Pass, meta_losses, real_step};
+use crate::nn::{Params, WeightNet};
+use crate::tape::{Kind, Tape, Unary, Var};
+
+/// Meta-Weight-Net with soft labels: this crate's own form of the published step, and the default.
+///
+/// The weight that V takes from a sample's given label `y_i` goes to what the network itself has
+/// made of the sample so far, the running mean `z_i` of its probabilities, as in the soft labels of
+/// CMW-Net-SL (Shu et al. 2023, arXiv 2202.05613), and the meta set is trained on, too:
+///
+/// ```text
+/// target  t_i = V(ℓ_i; θ) e_{y_i} + (1 − V(ℓ_i; θ)) z_i
+/// loss    L = (1/n) Σ_i CE(f(x_i), t_i) = (1/n) Σ_i [ℓ_i − (1 − V_i) d_i],   d_i = ⟨z_i − e_{y_i}, f(x_i)⟩
+/// θ       moves down L_meta(w − α ∇L):  ∂/∂θ = −(α/n) Σ_i u_i ∂V_i/∂θ,   u_i = ⟨∇L_meta(ŵ), ∇d_i(w)⟩
+/// w       moves down (L + λ L_meta) / (1 + λ),   λ = max((1/n) Σ (1 − V_i), |meta set| / |training set|)
+/// ```
+///
+/// Why. (1) Every sample counts 1, whatever V: V/ΣV lets a few samples make up a batch, V/n shrinks
+/// the step, and both leave V's level to chance. (2) d is linear in the logits, and where y is what
+/// the network thinks anyway, `d = 0`: such a sample asks for nothing. (3) The meta set has the
+/// room that the doubted labels leave: without doubt its samples count as any other's. (4) θ rests
+/// in the first steps, when a longer step along any sample's gradient is good and V would only
+/// learn to say 1 (there the sigmoid is flat, and V stays), and in the last third, when the meta
+/// set is known by heart and no longer tells right from wrong. V begins at σ(2) = 0.88: labels are
+/// taken for right until the meta set says otherwise.
+///
+/// States: `theta.*`, its moments. Inputs: `lr.theta`, `scheme.soft` `[n, classes]`,
+/// `scheme.kept` `[n]`. Output: `predictions` `[n, classes]`, the new z. Memory: z of each training
+/// sample, and whether it has one.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SoftMwNet {
+    /// V.
+    pub weight_net: WeightNet,
+    /// V's rule; the virtual step is plain SGD, the hypergradient exact.
+    pub rule: Optimiser,
+    /// V's learning rate.
+    pub lr: f64,
+    /// Samples of the training and of the meta set.
+    pub sizes: [usize; 2],
+    /// Classes.
+    pub classes: usize,
+    /// Share of the old z in the new one, each time that a sample is seen.
+    pub inertia: f64,
+    /// The steps (from, to) in which θ moves.
+    pub learns: [u64; 2],
+}
+
+/// Inputs: z as it was, and its share in the new one (0 where there is none yet).
+const SOFT: &str = "scheme.soft";
+const KEPT: &str = "scheme.kept";
+
+/// In a method's [`Memory`]: z, row by row, and 1 where a sample has one.
+const MEMORY: &str = "soft.labels";
+const SEEN: &str = "soft.seen";
+
+/// A batch before its weights.
+struct Start {
+    lr: Var,
+    w: Params,
+    theta: Params,
+    losses: Var,
+    /// ℓ as V reads it.
+    read: Var,
+    /// d `[n]`.
+    gap: Var,
+}
+
+impl SoftMwNet {
+    /// The steps in which θ moves, of so many: those behind the share `from` and before `to`.
+    pub fn between(steps: u64, from: f64, to: f64) -> [u64; 2] {
+        [from, to].map(|share| (share * steps as f64).round() as u64)
+    }
+
+    fn start(&self, tape: &mut Tape, step: &TrainStep) -> Result<Start> {
+        let n = step.batch[0];
+        let lr = tape.input("lr", Kind::Float, [])?;
+        let (mut w, theta) = (Params::classifier(), Params::weight_net());
+        tape.section("losses at w");
+        let Pass { y, logits, losses, correct, .. } =
+            Pass::record(tape, step.net, step.data, n, &mut w, Some("stats"), "")?;
+        tape.section("soft labels");
+        let shape = tape.shape(logits).clone();
+        let before = tape.input(SOFT, Kind::Float, shape.clone())?;
+        let kept = tape.input(KEPT, Kind::Float, [n])?;
+        let numbers = tape.detach(logits)?;
+        let now = tape.softmax(numbers)?;
+        // z⁺ = p + ρ (z − p)
+        let change = tape.sub(before, now)?;
+        let kept = tape.broadcast(kept, 1, 2, &shape)?;
+        let change = tape.mul(change, kept)?;
+        let soft = tape.add(now, change)?;
+        let given = tape.one_hot(y, shape[1])?;
+        let between = tape.sub(soft, given)?;
+        let gap = tape.mul(between, logits)?;
+        let gap = tape.sum(gap, 1, 2)?;
+        let read = tape.detach(losses)?;
+        tape.output("loss", losses)?;
+        tape.output("correct", correct)?;
+        tape.output(PREDICTIONS, soft)?;
+        Ok(Start { lr, w, theta, losses, read, gap })
+    }
+
+    /// L as losses and their coefficients: `1/n` of ℓ and `−(1 − V)/n` of d. The third is 1 − V.
+    fn loss(tape: &mut Tape, start: &Start, weights: Var) -> Result<([(Var, Var); 2], Var)> {
+        let n = tape.shape(weights).count();
+        let doubt = tape.scale(weights, -1.0)?;
+        let doubt = tape.offset(doubt, 1.0)?;
+        let minus = tape.scale(doubt, -1.0 / n as f64)?;
+        Ok(([(start.losses, tape.constant(1.0 / n as f64, [n])), (start.gap, minus)], doubt))
+    }
+
+    /// θ's step; V behind it.
+    fn learn(&self, tape: &mut Tape, step: &TrainStep, start: &mut Start) -> Result<Var> {
+        let TrainStep { net, data, batch: [n, m], .. } = *step;
+        let lr_theta = tape.input("lr.theta", Kind::Float, [])?;
+        tape.section("virtual step");
+        let weights = self.weight_net.weights(tape, &mut start.theta, start.read, None)?;
+        let (pairs, _) = SoftMwNet::loss(tape, start, weights)?;
+        let w = start.w.vars();
+        let mut moved = Vec::with_capacity(w.len());
+        for (gradient, w) in tape.vjp(&pairs, &w)?.into_iter().zip(&w) {
+            let gradient = tape.or_zero(gradient, *w)?;
+            let change = tape.scale_by(gradient, start.lr)?;
+            moved.push(tape.sub(*w, change)?);
+        }
+        let mut virtual_w = start.w.with(moved);
+        tape.section("meta loss and its gradient at ŵ");
+        let meta_losses = meta_losses(tape, net, data, m, &mut virtual_w)?;
+        let meta_loss = tape.mean_all(meta_losses)?;
+        let gradient = tape.gradient(meta_loss, &virtual_w.vars())?;
+        tape.section("jvp: u, the change of d along the meta gradient");
+        let seeds: Vec<_> = w.into_iter().zip(gradient).collect();
+        let u = tape.jvp(&seeds, &[start.gap])?[0];
+        let u = tape.or_zero(u, start.gap)?;
+        tape.section("hypergradient");
+        let asked = tape.scale_by(u, start.lr)?;
+        let asked = tape.scale(asked, -1.0 / n as f64)?;
+        let theta = start.theta.vars();
+        let gradients = tape.vjp(&[(weights, asked)], &theta)?;
+        let gradients: Vec<Var> =
+            gradients.iter().zip(theta).map(|(g, t)| tape.or_zero(*g, t)).collect::<Result<_>>()?;
+        tape.section("weight-net step");
+        start.theta = update(tape, &self.rule, &start.theta, &gradients, lr_theta, "theta.moment")?;
+        tape.output("u", u)?;
+        self.weight_net.weights(tape, &mut start.theta, start.read, None)
+    }
+}
+
+impl Scheme for SoftMwNet {
+    /// V at its present θ.
+    fn curve(&self, tape: &mut Tape, seen: &Seen) -> Result<Option<Var>> {
+        self.weight_net.weights(tape, &mut Params::weight_net(), seen.losses, None).map(Some)
+    }
+
+    fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
+        let TrainStep { net, optimiser, data, batch: [_, m], stage } = *step;
+        let mut start = self.start(tape, step)?;
+        let weights = match stage {
+            0 => self.learn(tape, step, &mut start)?,
+            _ => self.weight_net.weights(tape, &mut start.theta, start.read, None)?,
+        };
+        let weights = tape.detach(weights)?;
+        tape.section("real step");
+        let ([all, gaps], doubt) = SoftMwNet::loss(tape, &start, weights)?;
+        let [train, meta] = self.sizes.map(|count| count as f64);
+        let least = tape.constant(meta / train.max(1.0), []);
+        let doubt = tape.mean_all(doubt)?;
+        let room = tape.maximum(doubt, least)?;
+        let whole = tape.offset(room, 1.0)?;
+        let share = tape.unary(Unary::Recip, whole)?;
+        let meta_losses = meta_losses(tape, net, data, m, &mut start.w)?;
+        let of_meta = tape.mul(room, share)?;
+        let of_meta = tape.scale(of_meta, 1.0 / m as f64)?;
+        let of_meta = tape.broadcast_to(of_meta, tape.shape(meta_losses).clone())?;
+        let pairs = [
+            (all.0, tape.scale_by(all.1, share)?),
+            (gaps.0, tape.scale_by(gaps.1, share)?),
+            (meta_losses, of_meta),
+        ];
+        real_step(tape, &start.w, &pairs, &optimiser, start.lr, "momentum")?;
+        let meta_loss = tape.mean_all(meta_losses)?;
+        tape.output("meta_loss", meta_loss)?;
+        tape.output("weight", weights)
+    }
+
+    fn programs(&self) -> usize {
+        2
+    }
+
+    fn program(&self, step: u64) -> usize {
+        usize::from(!(self.learns[0]..self.learns[1]).contains(&step))
+    }
+
+    fn inputs(&self, now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
+        let (soft, seen) = (now.memory.get(MEMORY), now.memory.get(SEEN));
+        let seen: Vec<f64> =
+            now.positions.iter().map(|p| seen.get(*p as usize).copied().unwrap_or(0.0)).collect();
+        let row = |position: &u32| {
+            let first = *position as usize * self.classes;
+            soft.get(first..first + self.classes).map_or_else(|| vec![0.0; self.classes], <[f64]>::to_vec)
+        };
+        let rows = now.positions.iter().flat_map(row).collect();
+        let kept = seen.iter().map(|seen| self.inertia * seen).collect();
+        vec![("lr.theta", vec![self.lr]), (SOFT, rows), (KEPT, kept)]
+    }
+
+    fn remember(&self, memory: &mut Memory, positions: &[u32], predictions: &[f64]) {
+        for (name, width) in [(MEMORY, self.classes), (SEEN, 1)] {
+            memory.entry(name).resize(self.sizes[0] * width, 0.0);
+        }
+        let soft = memory.entry(MEMORY);
+        for (position, row) in positions.iter().zip(predictions.chunks(self.classes)) {
+            soft[*position as usize * self.classes..][..self.classes].copy_from_slice(row);
+        }
+        let seen = memory.entry(SEEN);
+        positions.iter().for_each(|position| seen[*position as usize] = 1.0);
+    }
+}
