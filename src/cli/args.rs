@@ -149,7 +149,7 @@ pub fn typed(subcommand: &str) -> impl Fn(&str) -> bool {
   metatape train --dataset cifar10 --data-dir cifar-10-batches-bin --model resnet32 --lr 0.1
   metatape train --out runs/flip --resume")]
 pub struct TrainArgs {
-    /// mwnet, or another of the methods that `metatape compare --help` lists
+    /// mwnet-soft (ours), mwnet-published, or another of the methods that `metatape compare --help` lists
     #[arg(long, value_name = "METHOD", default_value_t = Method::MwNetSoft)]
     pub method: Method,
     /// Do not train the uniform baseline beside the method

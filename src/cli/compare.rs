@@ -18,14 +18,18 @@ use super::values::seed;
 #[command(
     after_help = "All methods see the same corrupted data, split, schedule and first parameters. Methods:
   uniform         every sample the same: the baseline       l2rw            the meta gradient in the weights themselves
-  focal           (1-p)^2                                   mentornet-pd    below a moving percentile of the loss
-  adaboost        5 boosted networks, SAMME                 glc             loss corrected by an estimated noise matrix
-  ohem            the larger half of a batch's losses       co-teaching     two networks, each picks for the other
-  spl-hard        losses below a growing threshold          fine-tune       the last 15% of the steps on the meta set
-  spl-linear      the same, falling linearly                mwnet           Meta-Weight-Net with the flags below
+  clean-only      the meta set alone                        mentornet-pd    below a moving percentile of the loss
+  mixed           both sets as one                          glc             loss corrected by an estimated noise matrix
+  focal           (1-p)^2                                   co-teaching     two networks, each picks for the other
+  adaboost        5 boosted networks, SAMME                 fine-tune       the last 15% of the steps on the meta set
+  ohem            the larger half of a batch's losses       mwnet-published Meta-Weight-Net as published for label noise
+  spl-hard        losses below a growing threshold          mwnet           Meta-Weight-Net with the flags below
+  spl-linear      the same, falling linearly                mwnet-soft      ours: V between the given label and a soft one
   geman-mcclure   robust statistics                         mwnet-longtail  Meta-Weight-Net's recipe for long tails
   gce             p^0.7                                     cmwnet          CMW-Net: a V for each group of classes by size
   class-balanced  by the number of the class' samples
+
+mentornet-pd (its percentile) and co-teaching (--set co-teaching.noise) are told how much noise there is; the others are not.
 
 Presets are the cells of the paper's tables: paper-uniform-0|40|60, paper-flip2-0|20|40, paper-longtail-200|100|50|20|10|1, on
 CIFAR-10, or with -cifar100 behind.
