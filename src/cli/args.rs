@@ -170,6 +170,10 @@ pub struct TrainArgs {
     /// Write metrics.csv also as TensorBoard's event files, into the folder tensorboard of the run
     #[arg(long, help_heading = "Output")]
     pub tensorboard: bool,
+    /// Fail if a training has gone wrong in one of the ways that are warned of; all files are
+    /// written nevertheless
+    #[arg(long, help_heading = "Output")]
+    pub strict: bool,
     /// Print the summary as JSON instead of tables
     #[arg(long, help_heading = "Output")]
     pub json: bool,
@@ -212,6 +216,10 @@ pub struct AblateArgs {
     /// them are added to it
     #[arg(long, requires = "out", help_heading = "Output")]
     pub resume: bool,
+    /// Fail if a training has gone wrong in one of the ways that are warned of; all files are
+    /// written nevertheless
+    #[arg(long, help_heading = "Output")]
+    pub strict: bool,
     /// Print the summary as JSON instead of a table
     #[arg(long, help_heading = "Output")]
     pub json: bool,
