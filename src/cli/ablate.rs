@@ -1,7 +1,7 @@
 //! `metatape ablate`: from flags to a study of variants, and what it shows at its end.
 
 use metatape::Result;
-use metatape::train::ablation::{Findings, META_SIZE, Variant};
+use metatape::train::ablation::{Findings, META_SIZE, Variant, default_meta_size};
 use metatape::train::study::{Plan, first_warnings};
 
 use super::args::AblateArgs;
@@ -28,7 +28,12 @@ pub fn run(args: &AblateArgs) -> Result<()> {
 /// What the flags ask for.
 fn plan(args: &AblateArgs) -> Result<Plan<Variant>> {
     let flags = args.run.config()?;
-    let meta_size = flags.meta_size.unwrap_or(META_SIZE);
+    let meta_size = match flags.meta_size {
+        Some(size) => size,
+        // The study has its own, and its data may be gone.
+        None if args.resume => META_SIZE,
+        None => default_meta_size(&flags.reading().load()?),
+    };
     let mut arms = match &args.variants {
         Some(list) => list.clone(),
         None => Variant::default_list(meta_size, flags.noise),
