@@ -183,6 +183,11 @@ pub struct Config {
         help_heading = STEP
     )]
     pub weight_decay: f64,
+    /// The largest norm of the gradient that the classifier's real step takes, over all parameters
+    /// and before weight decay and momentum: a longer one is scaled down to it [default: none]
+    #[arg(long, value_name = "NORM", value_parser = rate, help_heading = STEP)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_grad: Option<f64>,
     /// The classifier's learning rate, in the first epoch; the flag's default is
     /// [`Config::lr_of`] the batch.
     #[arg(skip = own().lr)]
@@ -274,6 +279,7 @@ impl Default for Config {
             momentum: 0.9,
             nesterov: false,
             weight_decay: 5e-4,
+            clip_grad: None,
             seed: 1,
             precision: Precision::F32,
         }
@@ -357,7 +363,8 @@ impl Config {
 
     /// The classifier's rule.
     pub fn classifier(&self) -> Sgd {
-        Sgd { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay }
+        let Config { momentum, nesterov, weight_decay, clip_grad: clip, .. } = *self;
+        Sgd { momentum, nesterov, weight_decay, clip }
     }
 
     /// The weight net, 1–100–1 as published, with one V for all classes.
