@@ -44,7 +44,7 @@ pub fn main() -> Result<()> {
         let losses = losses(tape, w, M, "_clean")?;
         tape.mean_all(losses)
     };
-    let rule = Optimiser::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-3 });
+    let rule = Optimiser::Sgd(Sgd { momentum: 0.9, weight_decay: 1e-3, ..Sgd::PLAIN });
     let lr = tape.constant(0.2, []);
     let run = Inner { rule: &rule, lr, steps: 30 };
     let route = Route::Unrolled(Mode::Reverse);

@@ -108,13 +108,14 @@ fn close(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
     assert!(error < tolerance, "{what}: {got:?} is not {want:?}: error {error:.1e}");
 }
 
-fn rules() -> [(&'static str, Optimiser); 4] {
+fn rules() -> [(&'static str, Optimiser); 5] {
     let adam = Adam { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01 };
     [
         ("plain", Optimiser::Sgd(Sgd::PLAIN)),
-        ("momentum", Optimiser::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.1 })),
-        ("nesterov", Optimiser::Sgd(Sgd { momentum: 0.8, nesterov: true, weight_decay: 0.0 })),
+        ("momentum", Optimiser::Sgd(Sgd { momentum: 0.9, weight_decay: 0.1, ..Sgd::PLAIN })),
+        ("nesterov", Optimiser::Sgd(Sgd { momentum: 0.8, nesterov: true, ..Sgd::PLAIN })),
         ("adam", Optimiser::Adam(adam)),
+        ("clipped", Optimiser::Sgd(Sgd { momentum: 0.9, clip: Some(0.5), ..Sgd::PLAIN })),
     ]
 }
 
@@ -188,7 +189,7 @@ fn a_finite_difference_is_near_and_of_one_plain_step_only() {
     let exact = Recorded::new(plain, 1, Route::Unrolled(Mode::Reverse)).unwrap().hypergradient(&point());
     let near = Recorded::new(plain, 1, probe).unwrap().hypergradient(&point());
     close(&near, &exact, 1e-8, "finite difference");
-    for (rule, steps) in [(plain, 2), (rules()[1].1, 1), (rules()[3].1, 1)] {
+    for (rule, steps) in [(plain, 2), (rules()[1].1, 1), (rules()[3].1, 1), (rules()[4].1, 1)] {
         let Err(error) = Recorded::new(rule, steps, probe) else { panic!("{rule:?}, {steps} steps") };
         assert!(error.to_string().contains("one step of plain SGD"), "{error}");
     }

@@ -140,7 +140,7 @@ fn every_method_on_the_same_data() {
     assert!(results(&out) == before);
     fails(&["--resume", "--seeds", "1", "--out", text(&out)], 2, &["--seeds", "2"]);
     fails(&["--resume", "--methods", "gce", "--out", text(&out)], 2, &["--methods", "uniform,focal"]);
-    fails(&["--resume", "--lr", "0.2", "--out", text(&out)], 2, &["--lr 0.2", "lr = 0.05"]);
+    fails(&["--resume", "--lr", "0.2", "--out", text(&out)], 2, &["--lr 0.2", "lr = 0.01"]);
 }
 
 /// What only some of the methods have a use for is theirs, and nothing that none has a use for is

@@ -55,7 +55,7 @@ fn network(case: &str) -> (SharedModel, Shape) {
 
 fn config(case: &str, route: Route) -> (StepConfig, f64) {
     let normalised = case.contains("normalised") || (case.contains("undetached") && !case.contains("mean"));
-    let nesterov = Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 };
+    let nesterov = Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4, clip: None };
     let config = StepConfig {
         weights: if normalised { Weights::Normalised } else { Weights::Mean },
         undetached: case.contains("undetached"),

@@ -30,7 +30,7 @@ fn given() -> Batch {
 }
 
 fn sgd() -> Optimiser {
-    Optimiser::Sgd(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 })
+    Optimiser::Sgd(Sgd::PLAIN)
 }
 
 fn step<'a>(net: &'a Mlp, data: &'a Batch, stage: usize) -> TrainStep<'a> {
@@ -290,7 +290,7 @@ fn takes_the_step_of(recipe: MwNetRecipe, lr: f64, groups: Vec<usize>) {
     let config = StepConfig {
         weights: recipe.weights,
         undetached: recipe.undetached,
-        classifier: Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 },
+        classifier: Sgd::PLAIN,
         weight_net: recipe.weight_net.optimiser().0,
         ..StepConfig::default()
     };

@@ -1,6 +1,6 @@
 //! One inner step with a central difference: `−η ∂²f/∂λ∂w · ∇F` from two gradients by λ.
 
-use super::{Inner, Optimiser, Problem, inner_product};
+use super::{Inner, Optimiser, Problem, Sgd, inner_product};
 use crate::error::{Error, Result};
 use crate::tape::{Tape, Unary, Var};
 
@@ -17,7 +17,8 @@ pub(super) fn hypergradient(
     inner: Inner,
     probe: f64,
 ) -> Result<Vec<Var>> {
-    let plain = matches!(inner.rule, Optimiser::Sgd(sgd) if sgd.momentum == 0.0 && sgd.weight_decay == 0.0);
+    let plain =
+        matches!(inner.rule, Optimiser::Sgd(Sgd { momentum: 0.0, weight_decay: 0.0, clip: None, .. }));
     if inner.steps != 1 || !plain {
         return Err(Error::Program(
             "the finite-difference route is of one step of plain SGD; take the unrolled route for others"

@@ -1,6 +1,7 @@
 //! Rules that turn gradients into steps, as operations on a tape: plain functions of gradient and
 //! moments, which a training step keeps in states and an unrolled run on the tape.
 
+use super::inner_product;
 use crate::error::Result;
 use crate::tape::{Kind, Tape, Unary, Var};
 
@@ -14,6 +15,9 @@ pub struct Sgd {
     pub nesterov: bool,
     /// L2 coefficient, added to the gradient.
     pub weight_decay: f64,
+    /// The largest norm that the gradient of all parameters together has before all else, as by
+    /// PyTorch's `clip_grad_norm_`. It needs that whole gradient: [`Optimiser::clipped`].
+    pub clip: Option<f64>,
 }
 
 /// Adam (Kingma & Ba 2015) with L2 in the gradient, as PyTorch's.
@@ -40,7 +44,7 @@ pub enum Optimiser {
 
 impl Sgd {
     /// Without momentum and weight decay.
-    pub const PLAIN: Sgd = Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
+    pub const PLAIN: Sgd = Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0, clip: None };
 
     /// The direction `d` of the step `w ← w − lr·d` and the next momentum buffer, from the gradient
     /// `g` and the buffer, if there is one.
@@ -102,8 +106,29 @@ impl Adam {
 }
 
 impl Optimiser {
+    /// The gradient of all parameters as the rule takes it: times `min(1, clip/‖g‖)`, the norm being
+    /// that of all its parts together; as it is where the rule has no [`Sgd::clip`]. `floor` is
+    /// added under the norm's root, as in [`Adam::direction`].
+    ///
+    /// # Errors
+    /// The tape's own.
+    pub fn clipped(&self, tape: &mut Tape, gradient: &[Var], floor: f64) -> Result<Vec<Var>> {
+        let Optimiser::Sgd(Sgd { clip: Some(clip), .. }) = self else { return Ok(gradient.to_vec()) };
+        let power = inner_product(tape, gradient, gradient)?;
+        let power = if floor == 0.0 { power } else { tape.offset(power, floor)? };
+        let norm = tape.unary(Unary::Sqrt, power)?;
+        // 1/(1 + max(0, ‖g‖/clip − 1)): exactly 1 below the bound, and no difference of two large
+        // numbers far above it.
+        let ratio = tape.scale(norm, 1.0 / clip)?;
+        let over = tape.offset(ratio, -1.0)?;
+        let over = tape.relu(over)?;
+        let times = tape.offset(over, 1.0)?;
+        let factor = tape.unary(Unary::Recip, times)?;
+        gradient.iter().map(|g| tape.scale_by(*g, factor)).collect()
+    }
+
     /// Records the step of a parameter that is a state: `w ← w − lr·d` at the end of a run, and its
-    /// next moments. Gives the next `w`.
+    /// next moments. Gives the next `w`. The gradient is [`Optimiser::clipped`] already.
     ///
     /// Moments are the states `<moments>.<name>` and `<moments>2.<name>`, Adam's clock the states
     /// `<moments>.clock1` and `.clock2`, shared by all parameters with these moments.
@@ -161,7 +186,7 @@ fn decayed(tape: &mut Tape, w: Var, g: Var, decay: f64) -> Result<Var> {
     tape.add(g, decay)
 }
 
-/// Under Adam's root where a step is differentiated: far below `eps²`, and its inverse root is a
+/// Under Adam's root, and that of a norm, where a step is differentiated: far below `eps²`, and its inverse root is a
 /// number in f32.
 const FLOOR: f64 = 1e-30;
 
@@ -193,7 +218,8 @@ impl Unrolling {
             self.moments = self.w.iter().map(zeros).collect();
         }
         self.steps += 1;
-        for ((w, g), moments) in self.w.iter_mut().zip(gradient).zip(&mut self.moments) {
+        let gradient = self.rule.clipped(tape, gradient, FLOOR)?;
+        for ((w, g), moments) in self.w.iter_mut().zip(&gradient).zip(&mut self.moments) {
             let direction = match self.rule {
                 Optimiser::Sgd(sgd) => {
                     let buffer = (sgd.momentum != 0.0).then_some(moments[0]);

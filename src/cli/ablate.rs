@@ -1,32 +1,39 @@
 //! `metatape ablate`: from flags to a study of variants, and what it shows at its end.
 
 use metatape::Result;
-use metatape::train::ablation::{Findings, META_SIZE, Variant};
-use metatape::train::study::Plan;
+use metatape::train::ablation::{Findings, META_SIZE, Variant, default_meta_size};
+use metatape::train::study::{Plan, first_warnings};
 
 use super::args::AblateArgs;
-use super::report::{ms, optional, print, print_file, table, wrap};
+use super::report::{ms, optional, print, print_file, table, warn, wrap};
 use super::study::{self, seeds};
 
 /// Trains all cells, or what is left of them.
 pub fn run(args: &AblateArgs) -> Result<()> {
-    let AblateArgs { out, resume, json, .. } = args;
+    let AblateArgs { out, resume, strict, json, .. } = args;
     let (study, cells) =
         study::run("ablate", plan(args)?, args.run.machine(), (out.as_deref(), *resume), *json)?;
     let findings = Findings::new(&study.plan, &cells);
     findings.write(&study)?;
     if *json {
-        return print_file(&study.out.join("summary.json"));
+        print_file(&study.out.join("summary.json"))?;
+    } else {
+        print(report(&findings))?;
+        print(format_args!("\n{}\n", wrap(&findings.conclusions())))?;
+        print(format_args!("files: {}", study.out.display()))?;
     }
-    print(report(&findings))?;
-    print(format_args!("\n{}\n", wrap(&findings.conclusions())))?;
-    print(format_args!("files: {}", study.out.display()))
+    warn(&first_warnings(&cells), *strict, &study.out)
 }
 
 /// What the flags ask for.
 fn plan(args: &AblateArgs) -> Result<Plan<Variant>> {
     let flags = args.run.config()?;
-    let meta_size = flags.meta_size.unwrap_or(META_SIZE);
+    let meta_size = match flags.meta_size {
+        Some(size) => size,
+        // The study has its own, and its data may be gone.
+        None if args.resume => META_SIZE,
+        None => default_meta_size(&flags.reading().load()?),
+    };
     let mut arms = match &args.variants {
         Some(list) => list.clone(),
         None => Variant::default_list(meta_size, flags.noise),

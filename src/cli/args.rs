@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Args, Parser, Subcommand};
 use metatape::tape::Shape;
 use metatape::train::ablation::Variant;
-use metatape::train::values::{MODELS, model, positive};
+use metatape::train::values::{MODELS, model, positive, rate};
 use metatape::train::{Config, Method, NetworkFile, setting};
 use metatape::{Error, Result};
 
@@ -88,6 +88,10 @@ pub struct RunArgs {
     /// Data, model, meta step, schedule, precision.
     #[command(flatten)]
     pub config: Config,
+    /// The classifier's learning rate, in the first epoch [default: 0.05 for batches of 100 and more,
+    /// in proportion to --batch for smaller ones]
+    #[arg(long, value_name = "LR", value_parser = rate, help_heading = "Meta step", allow_negative_numbers = true)]
+    pub lr: Option<f64>,
     /// A method's own setting; may be given several times: adaboost.rounds, focal.gamma, ohem.share,
     /// spl-hard.first and .pace, spl-linear.first and .pace, geman-mcclure.sigma, gce.q,
     /// class-balanced.beta, mentornet-pd.percentile, .inertia, .width and .burn-in, co-teaching.noise
@@ -119,6 +123,7 @@ impl RunArgs {
         config.init_sha256 = config.init.as_deref().map(NetworkFile::read).transpose()?.map(|file| file.hash);
         config.read_model()?;
         config.set = self.set.iter().cloned().collect();
+        config.lr = self.lr.unwrap_or_else(|| Config::lr_of(config.batch));
         if config.milestones.is_empty() {
             config.milestones = Config::milestones_of(config.epochs);
         }
@@ -170,6 +175,10 @@ pub struct TrainArgs {
     /// Write metrics.csv also as TensorBoard's event files, into the folder tensorboard of the run
     #[arg(long, help_heading = "Output")]
     pub tensorboard: bool,
+    /// Fail if a training has gone wrong in one of the ways that are warned of; all files are
+    /// written nevertheless
+    #[arg(long, help_heading = "Output")]
+    pub strict: bool,
     /// Print the summary as JSON instead of tables
     #[arg(long, help_heading = "Output")]
     pub json: bool,
@@ -212,6 +221,10 @@ pub struct AblateArgs {
     /// them are added to it
     #[arg(long, requires = "out", help_heading = "Output")]
     pub resume: bool,
+    /// Fail if a training has gone wrong in one of the ways that are warned of; all files are
+    /// written nevertheless
+    #[arg(long, help_heading = "Output")]
+    pub strict: bool,
     /// Print the summary as JSON instead of a table
     #[arg(long, help_heading = "Output")]
     pub json: bool,

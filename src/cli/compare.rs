@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use metatape::Result;
-use metatape::train::study::{Plan, Study};
+use metatape::train::study::{Plan, Study, first_warnings};
 use metatape::train::values::positive;
 use metatape::train::{Comparison, Config, Method, PaperCell};
 
 use super::args::{RunArgs, given, typed};
-use super::report::{ms, optional, print, print_file, table};
+use super::report::{ms, optional, print, print_file, table, warn};
 use super::study::{self, seeds};
 use super::values::seed;
 
@@ -68,6 +68,10 @@ pub struct CompareArgs {
     /// --methods, more of them are added to it
     #[arg(long, help_heading = "Output")]
     pub resume: bool,
+    /// Fail if a training has gone wrong in one of the ways that are warned of; all files are
+    /// written nevertheless
+    #[arg(long, help_heading = "Output")]
+    pub strict: bool,
     /// Print the summary as JSON instead of a table
     #[arg(long, help_heading = "Output")]
     pub json: bool,
@@ -90,13 +94,14 @@ fn preset(name: &str) -> Result<PaperCell> {
 
 /// Trains all cells, or what is left of them.
 pub fn run(args: &CompareArgs) -> Result<()> {
-    let CompareArgs { out, resume, json, .. } = args;
+    let CompareArgs { out, resume, strict, json, .. } = args;
     let (study, cells) = study::run("compare", plan(args)?, args.run.machine(), (Some(out), *resume), *json)?;
     let comparison = Comparison::write(&study, &cells)?;
     match json {
-        true => print_file(&study.out.join("summary.json")),
-        false => print(report(&study, &comparison)),
+        true => print_file(&study.out.join("summary.json"))?,
+        false => print(report(&study, &comparison))?,
     }
+    warn(&first_warnings(&cells), *strict, &study.out)
 }
 
 /// What the flags ask for.

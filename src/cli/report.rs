@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use metatape::words::counted;
 use metatape::{Error, Result};
 use unicode_width::UnicodeWidthStr;
 
@@ -20,6 +21,23 @@ pub fn print(text: impl Display) -> Result<()> {
 /// A line on standard error. If nobody is there to read it, nobody can be told so.
 pub fn complain(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// What went wrong in trainings, on standard error, behind all else: a terminal shows it with the
+/// summary, and it is not among what is piped on. All files are in `out` by now.
+///
+/// # Errors
+/// If it is to be strict and there is any.
+pub fn warn(warnings: &[String], strict: bool, out: &Path) -> Result<()> {
+    warnings.iter().for_each(|warning| complain(format_args!("metatape: warning: {warning}")));
+    match warnings.len() {
+        count if strict && count > 0 => Err(Error::Warned(format!(
+            "--strict: {}, as above; all files are in {}",
+            counted(count, "warning"),
+            out.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// [`print`] of indented JSON.

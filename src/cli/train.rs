@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::args::{TrainArgs, given, typed};
 use super::folder::in_folder;
 use super::progress::Progress;
-use super::report::{print, table};
+use super::report::{print, table, warn};
 
 /// Trains, or goes on training.
 pub fn run(args: &TrainArgs) -> Result<()> {
@@ -34,9 +34,11 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     progress.finish();
     if args.json {
         let json = serde_json::to_string_pretty(&summary).map_err(|e| Error::Program(e.to_string()))?;
-        return print(json);
+        print(json)?;
+    } else {
+        print(report(&run, &summary))?;
     }
-    print(report(&run, &summary))
+    warn(&summary.warnings, args.strict, &run.out)
 }
 
 /// The run that flags ask for.

@@ -349,6 +349,24 @@ mod tests {
     }
 
     #[test]
+    fn a_meta_set_that_nobody_asked_for_suits_the_data() {
+        let size = |counts: &[usize]| default_meta_size(&dataset(counts), Noise::Uniform(0.4), None);
+        assert_eq!(size(&[5000, 5000]), 1000);
+        assert_eq!(size(&[4000, 5000]), 900);
+        // The same number of each class.
+        assert_eq!(size(&[100, 100, 100]), 30);
+        assert_eq!(size(&[100, 100, 98]), 27);
+        assert_eq!(size(&[500, 500, 6]), 9);
+        assert_eq!(size(&[5, 5, 2]), 3);
+        let tail = |counts: &[usize]| default_meta_size(&dataset(counts), Noise::None, Some(10.0));
+        assert_eq!(tail(&[5000, 5000]), 20);
+        assert_eq!(tail(&[60, 60]), 12);
+        let data = load(DatasetKind::FashionMnistMini, None).unwrap();
+        assert_eq!(default_meta_size(&data, Noise::Uniform(0.6), None), 1000);
+        assert_eq!(default_meta_size(&data, Noise::None, Some(100.0)), 100);
+    }
+
+    #[test]
     fn what_cannot_be_is_said() {
         let data = dataset(&[60, 20, 70]);
         let fails = |config: SplitConfig, code: u8, expected: &str| {

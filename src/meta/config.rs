@@ -98,7 +98,7 @@ impl fmt::Display for Route {
 pub enum VirtualStep {
     /// Plain SGD at the current learning rate, as published.
     Plain,
-    /// The classifier's own rule: momentum and weight decay.
+    /// The classifier's own rule, momentum and weight decay, but for clipping.
     Momentum,
 }
 
@@ -116,7 +116,8 @@ pub enum Preset {
 impl Preset {
     /// The rule and its learning rate.
     pub fn optimiser(self) -> (Optimiser, f64) {
-        let sgd = Optimiser::Sgd(Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4 });
+        let sgd = Sgd { momentum: 0.9, nesterov: true, weight_decay: 5e-4, clip: None };
+        let sgd = Optimiser::Sgd(sgd);
         match self {
             Preset::Adam => {
                 (Optimiser::Adam(Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-4 }), 1e-3)
@@ -222,7 +223,7 @@ impl Default for StepConfig {
             virtual_step: VirtualStep::Plain,
             unroll: 1,
             route: Route::Jvp,
-            classifier: Sgd { momentum: 0.9, nesterov: false, weight_decay: 5e-4 },
+            classifier: Sgd { momentum: 0.9, nesterov: false, weight_decay: 5e-4, clip: None },
             weight_net: Preset::Adam.optimiser().0,
             probe: probe(false),
         }

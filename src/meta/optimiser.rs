@@ -14,8 +14,8 @@ pub(super) fn buffer(tape: &mut Tape, rule: &Sgd, prefix: &str, name: &str, w: V
     tape.state(&format!("{prefix}.{name}"), Kind::Float, shape).map(Some)
 }
 
-/// Records the updates of all parameters and their moments ([`Optimiser::update`]); gives the next
-/// parameters. `lr` is one number.
+/// Records the updates of all parameters and their moments ([`Optimiser::clipped`],
+/// [`Optimiser::update`]); gives the next parameters. `lr` is one number.
 pub(super) fn update(
     tape: &mut Tape,
     rule: &Optimiser,
@@ -24,8 +24,9 @@ pub(super) fn update(
     lr: Var,
     moments: &str,
 ) -> Result<Params> {
+    let gradients = rule.clipped(tape, gradients, 0.0)?;
     let mut next = Vec::with_capacity(gradients.len());
-    for ((name, w), g) in params.iter().zip(gradients) {
+    for ((name, w), g) in params.iter().zip(&gradients) {
         next.push(rule.update(tape, moments, name, w, *g, lr)?);
     }
     Ok(params.with(next))

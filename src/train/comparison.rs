@@ -12,7 +12,7 @@ use super::plots::{Axis, Chart, Layer, Pen, peak, write};
 use super::prepared::Prepared;
 use super::report::{Page, Table};
 use super::run::{CONFIG, Observer, Run};
-use super::study::{Arm, ArmSummary, Cell, Plan, Study, ended};
+use super::study::{Arm, ArmSummary, Cell, Plan, Study, ended, first_warnings, warnings};
 use crate::error::Result;
 use crate::program::Session;
 use crate::words::counted;
@@ -84,6 +84,8 @@ pub struct Comparison {
     pub preset: Option<String>,
     /// The fields in which the cells are not of that cell's setting.
     pub departures: Vec<String>,
+    /// What went wrong in which cell, a sentence each.
+    pub warnings: Vec<String>,
     /// Everything that decides the cells, but for method and seed.
     pub config: Config,
 }
@@ -107,6 +109,7 @@ impl Comparison {
             seeds: plan.seeds.clone(),
             preset: plan.preset.clone(),
             departures: paper.map(|p| p.departures(&plan.config)).unwrap_or_default(),
+            warnings: warnings(cells),
             config: plan.config.clone(),
         };
         study.write_tables(cells)?;
@@ -124,6 +127,7 @@ impl Comparison {
             None => String::new(),
         };
         let mut page = Page::new(format!("Methods compared: {title}"), study.account.clone(), config);
+        page.warnings = first_warnings(cells);
         let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
         let spread = |mean: Option<f64>, std: Option<f64>| match std {
             Some(std) => format!("{} ± {std:.2}", number(mean)),

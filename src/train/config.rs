@@ -70,8 +70,9 @@ pub struct Config {
     #[arg(long, value_name = "DIR")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meta_dir: Option<PathBuf>,
-    /// Samples set apart for the meta set, the same number of each class [default: 1000; 10 a class
-    /// for a long tail without noise]
+    /// Samples set apart for the meta set, the same number of each class [default: 1000, or 10 a
+    /// class for a long tail without noise, but at most a tenth of the training samples and half of
+    /// the smallest class, and one a class at least]
     #[arg(long, value_name = "N", value_parser = positive)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meta_size: Option<usize>,
@@ -182,8 +183,14 @@ pub struct Config {
         help_heading = STEP
     )]
     pub weight_decay: f64,
-    /// The classifier's learning rate, in the first epoch
-    #[arg(long, value_name = "LR", default_value_t = own().lr, value_parser = rate, help_heading = STEP)]
+    /// The largest norm of the gradient that the classifier's real step takes, over all parameters
+    /// and before weight decay and momentum: a longer one is scaled down to it [default: none]
+    #[arg(long, value_name = "NORM", value_parser = rate, help_heading = STEP)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_grad: Option<f64>,
+    /// The classifier's learning rate, in the first epoch; the flag's default is
+    /// [`Config::lr_of`] the batch.
+    #[arg(skip = own().lr)]
     pub lr: f64,
     /// The methods' own settings, [`Method::settings`], by method and name: `gce.q` and so on. Those
     /// that are left out are as by default.
@@ -268,11 +275,12 @@ impl Default for Config {
             set: Settings::new(),
             epochs: 20,
             batch: 100,
-            lr: 0.05,
+            lr: Config::lr_of(100),
             milestones: Config::milestones_of(20),
             momentum: 0.9,
             nesterov: false,
             weight_decay: 5e-4,
+            clip_grad: None,
             seed: 1,
             precision: Precision::F32,
         }
@@ -357,7 +365,8 @@ impl Config {
 
     /// The classifier's rule.
     pub fn classifier(&self) -> Sgd {
-        Sgd { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay }
+        let Config { momentum, nesterov, weight_decay, clip_grad: clip, .. } = *self;
+        Sgd { momentum, nesterov, weight_decay, clip }
     }
 
     /// The weight net, 1–100–1 as published, with one V for all classes.
@@ -383,6 +392,12 @@ impl Config {
     /// all, where that is not before the first.
     pub fn milestones_of(epochs: usize) -> Vec<usize> {
         [66, 85].map(|percent| epochs * percent / 100).into_iter().filter(|m| *m > 0).collect()
+    }
+
+    /// The classifier's learning rate unless told otherwise: 0.05 for batches of 100 and more,
+    /// and for smaller ones in proportion to the batch (Goyal et al. 2017).
+    pub fn lr_of(batch: usize) -> f64 {
+        batch.min(100) as f64 / 2000.0
     }
 
     /// The classifier's learning rate in an epoch (from 0): divided by 10 at every milestone.

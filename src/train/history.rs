@@ -139,6 +139,9 @@ pub struct Summary {
     pub corrupted_percent: f64,
     /// How well the ranking of suspects finds them, where they are known.
     pub finding: Option<Finding>,
+    /// What went wrong, a sentence each: the method's name, what it was, and what to change.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Mean weights by loss, in bins of a quarter of a nat from 0 to 8. What lies above belongs to no

@@ -17,6 +17,7 @@
 //! | `signal.rs` | [`Walk`]: meta steps one by one, with every sample's numbers |
 //! | `samples.rs` | [`SampleReport`]: which labels to distrust |
 //! | `history.rs` | what was measured: rows, curves, the summary |
+//! | `warnings.rs` | what went wrong, from what was measured |
 //! | `files.rs` | folders that one process works in, files that are written whole or not at all |
 //! | `tensors.rs` | tensors in a file, the same bytes each time |
 //! | `network_file.rs` | [`NetworkFile`]: a trained network as PyTorch has it |
@@ -59,6 +60,7 @@ mod stepper;
 pub mod study;
 mod tensors;
 pub mod values;
+mod warnings;
 
 pub use comparison::{Comparison, MethodSummary};
 pub use config::Config;

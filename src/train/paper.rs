@@ -114,6 +114,7 @@ impl PaperCell {
             ("noise".to_owned(), noise.into()),
             ("imbalance".to_owned(), imbalance),
             ("weight_net_lr".to_owned(), Value::Null),
+            ("clip_grad".to_owned(), Value::Null),
         ]);
         fields
     }

@@ -45,6 +45,8 @@ pub(in crate::train) struct Page {
     pub title: String,
     /// What was done, a paragraph each.
     pub account: Vec<String>,
+    /// What went wrong, a sentence each.
+    pub warnings: Vec<String>,
     pub tables: Vec<Table>,
     figures: Vec<Figure>,
     frames: Vec<Frame>,
@@ -286,6 +288,7 @@ pub(super) fn of_run(run: &Run, summary: &Summary) -> Result<()> {
     );
     let account = data.account().into_iter().chain([machine]).collect();
     let mut page = Page::new(title, account, config);
+    page.warnings.clone_from(&summary.warnings);
     let percent = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}%"));
     let row = |(method, history): (_, &History)| {
         let balanced = history.balanced_accuracy();

@@ -11,6 +11,7 @@ use super::pictures;
 use super::prepared::Prepared;
 use super::report;
 use super::samples::{SampleReport, ranking};
+use super::warnings::warnings;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -351,6 +352,13 @@ impl Run {
         write_atomically(&self.out.join(file), &csv_text(&[], rows)?)
     }
 
+    /// What went wrong with each method.
+    fn warnings(&self) -> Vec<String> {
+        let methods = self.data.config.methods().into_iter().zip(&self.histories);
+        let all = methods.map(|(method, history)| (method, warnings(method, &self.data.config, history)));
+        all.flat_map(|(method, all)| all.into_iter().map(move |what| format!("{method}: {what}"))).collect()
+    }
+
     fn summary(&self) -> Summary {
         let (main, baseline) = (&self.histories[0], self.histories.get(1));
         let train = &self.data.split.train;
@@ -395,6 +403,7 @@ impl Run {
             train_samples: train.indices.len(),
             meta_samples: self.data.split.meta.indices.len(),
             finding: None,
+            warnings: self.warnings(),
             corrupted_percent: 100.0 * corrupted as f64 / train.indices.len().max(1) as f64,
         }
     }

@@ -7,6 +7,7 @@ mod errors;
 mod files;
 mod options;
 mod resume;
+mod warned;
 
 use std::collections::BTreeMap;
 use std::fs;

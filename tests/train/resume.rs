@@ -106,7 +106,7 @@ fn a_run_resumes_at_its_end_and_before_its_first_checkpoint() {
     let metrics = fs::read(out.join("metrics.csv")).unwrap();
 
     // Flags that say the same are no contradiction, even if they stand for a path in another way.
-    let same = [&args[..], &["--resume", "--seed", "3", "--lr", "0.05", "--threads", "1"]].concat();
+    let same = [&args[..], &["--resume", "--seed", "3", "--lr", "0.01", "--threads", "1"]].concat();
     let again = [&["train"], &same[..], &["--json", "--out", text(&out)]].concat();
     let output = metatape(&again).current_dir(folder.path()).assert().success().get_output().clone();
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap(), printed);
@@ -121,7 +121,7 @@ fn a_run_resumes_at_its_end_and_before_its_first_checkpoint() {
     assert!(results(&early) == results(&out));
 
     for (flags, parts) in [
-        (&["--lr", "0.2"][..], ["--lr 0.2 ", "lr = 0.05"]),
+        (&["--lr", "0.2"][..], ["--lr 0.2 ", "lr = 0.01"]),
         // The default of a new run is as much of a contradiction as any other value.
         (&["--seed", "1"], ["--seed 1 ", "seed = 3"]),
         (&["--virtual", "momentum"], ["--virtual momentum ", "virtual = plain"]),

@@ -276,9 +276,11 @@ impl Setting<'_> {
 /// An optimiser and its constants, a line of metadata each.
 fn note_optimiser(dump: &mut Dump, whose: &str, optimiser: &Optimiser) {
     let (name, constants) = match *optimiser {
-        Optimiser::Sgd(Sgd { momentum, nesterov, weight_decay }) => {
+        Optimiser::Sgd(Sgd { momentum, nesterov, weight_decay, clip }) => {
             let name = if nesterov { "sgd with nesterov's momentum" } else { "sgd" };
-            (name, vec![("momentum", momentum), ("weight-decay", weight_decay)])
+            let clip = clip.map(|clip| ("clip", clip));
+            let constants = [("momentum", momentum), ("weight-decay", weight_decay)].into_iter();
+            (name, constants.chain(clip).collect())
         }
         Optimiser::Adam(Adam { beta1, beta2, eps, weight_decay }) => {
             let constants =

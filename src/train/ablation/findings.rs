@@ -9,7 +9,9 @@ use super::variant::Variant;
 use crate::error::Result;
 use crate::train::report::{Page, Table};
 use crate::train::statistics::{Difference, Spread};
-use crate::train::study::{ArmSummary, Cell, Plan, Probe, Study, differences, ended};
+use crate::train::study::{
+    ArmSummary, Cell, Plan, Probe, Study, differences, ended, first_warnings, warnings,
+};
 
 /// One variant over all seeds. Accuracies in percent.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -118,6 +120,7 @@ impl<'a> Findings<'a> {
             "variants": self.rows,
             "other_clean_batch_cosine": self.other_batch,
             "conclusions": self.conclusions(),
+            "warnings": warnings(cells),
         }))?;
         let stems = pictures::draw(study, cells, self)?;
         self.report(study, stems)
@@ -129,6 +132,7 @@ impl<'a> Findings<'a> {
         let title = format!("What the method needs: {} on {}", config.model, config.dataset);
         let account = study.account.iter().cloned().chain([self.conclusions()]).collect();
         let mut page = Page::new(title, account, config);
+        page.warnings = first_warnings(self.cells);
         let number = |value: Option<f64>, digits: usize| {
             value.map_or("-".to_owned(), |value: f64| format!("{value:.digits$}"))
         };

@@ -37,4 +37,4 @@ mod pictures;
 mod variant;
 
 pub use findings::{Findings, Row};
-pub use variant::{IMBALANCE, META_SIZE, Variant};
+pub use variant::{IMBALANCE, META_SIZE, Variant, default_meta_size};

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use rand::seq::SliceRandom;
 
-use crate::data::{Labelled, Noise, TrainSet};
+use crate::data::{self, Dataset, Labelled, Noise, TrainSet};
 use crate::error::{Error, Result};
 use crate::seed::{Stream, rng};
 use crate::words::counted;
@@ -39,6 +39,16 @@ pub enum Variant {
 
 /// Images of the full meta set, where a configuration does not say.
 pub const META_SIZE: usize = 1000;
+
+/// The size of the full meta set that suits a data set: as for a run with noise, but so that also a
+/// long tail of so many images takes no more than half of the smallest class.
+pub fn default_meta_size(dataset: &Dataset) -> usize {
+    let classes = dataset.classes();
+    let smallest = dataset.train.class_counts(classes).into_iter().min().unwrap_or(0);
+    let most = data::default_meta_size(dataset, Noise::None, None) / classes;
+    let sizes = (1..=most).rev().map(|each| each * classes);
+    sizes.into_iter().find(|size| Pool::per_class(classes, *size) <= smallest / 2).unwrap_or(classes)
+}
 
 /// The imbalance factor of imbalanced meta sets.
 pub const IMBALANCE: f64 = 10.0;

@@ -3,6 +3,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::train::history::{History, LossBins};
 use crate::train::prepared::Prepared;
+use crate::train::warnings::warnings;
 
 /// A cosine between two hypergradients.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub struct Cell {
     /// Between the exact hypergradients on the arm's own and on another meta batch of the same set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_batch: Vec<Probe>,
+    /// What went wrong in a training that came to its end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Cell {
@@ -62,9 +66,14 @@ impl Cell {
         history.pictures = history.pictures.pop().into_iter().collect();
         history.pictures.iter_mut().for_each(|p| (p.losses, p.weights) = (Vec::new(), Vec::new()));
         let last = history.rows.last();
+        let warnings = match &error {
+            None => warnings(data.config.method, &data.config, &history),
+            Some(_) => Vec::new(),
+        };
         Ok(Cell {
             seed: data.config.seed,
             error,
+            warnings,
             dataset: data.dataset.name.clone(),
             classes: data.dataset.class_names.clone(),
             meta_images: data.split.meta.indices.len(),

@@ -20,5 +20,5 @@ mod summary;
 pub use cell::{Cell, Probe};
 pub use engine::{Study, StudyObserver};
 pub use plan::{Arm, Plan};
-pub use summary::ArmSummary;
-pub(super) use summary::{differences, ended};
+pub use summary::{ArmSummary, first_warnings};
+pub(super) use summary::{differences, ended, warnings};

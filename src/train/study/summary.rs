@@ -6,6 +6,7 @@ use super::plan::Arm;
 use crate::error::Result;
 use crate::train::files::{csv_text, write_atomically};
 use crate::train::statistics::Spread;
+use crate::words::counted;
 
 /// The arm that gains are measured against.
 const BASELINE: &str = "uniform";
@@ -55,6 +56,34 @@ pub fn differences(arm: &str, other: &str, cells: &[Cell]) -> Vec<f64> {
         Some(cell.history.final_accuracy()? - base.history.final_accuracy()?)
     };
     ended(arm, cells).filter_map(difference).collect()
+}
+
+/// What went wrong, a sentence each: the arm, the seed, what it was, and what to change.
+pub fn warnings(cells: &[Cell]) -> Vec<String> {
+    let of = |cell: &Cell| -> Vec<String> {
+        let what = cell.error.iter().chain(&cell.warnings);
+        what.map(|what| format!("{}, seed {}: {what}", cell.arm, cell.seed)).collect()
+    };
+    cells.iter().flat_map(of).collect()
+}
+
+/// The same, of each arm only the first seed's, and how many more there are: for a page or a
+/// terminal.
+pub fn first_warnings(cells: &[Cell]) -> Vec<String> {
+    let mut first: Vec<(&str, Vec<String>, usize)> = Vec::new();
+    for cell in cells {
+        let own = warnings(std::slice::from_ref(cell));
+        match first.iter_mut().find(|arm| arm.0 == cell.arm) {
+            _ if own.is_empty() => {}
+            Some(arm) => arm.2 += 1,
+            None => first.push((&cell.arm, own, 0)),
+        }
+    }
+    let more = |count: usize| match count {
+        0 => String::new(),
+        count => format!(" ({} more with warnings)", counted(count, "seed")),
+    };
+    first.into_iter().flat_map(|arm| arm.1.into_iter().map(move |own| own + &more(arm.2))).collect()
 }
 
 impl ArmSummary {

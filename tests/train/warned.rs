@@ -1,0 +1,59 @@
+//! What a training that has gone wrong says, and where.
+
+use std::fs;
+
+use super::{metatape, text};
+use serde_json::Value;
+
+/// A rate that is far too large for batches of five.
+const TOO_FAST: [&str; 6] = ["--batch", "5", "--lr", "0.5", "--epochs", "2"];
+
+#[test]
+fn a_run_that_diverges_is_told_by_name_and_fails_if_strict() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let args = [&["train", "--out", text(&out), "--strict"], &TOO_FAST[..]].concat();
+    let output = metatape(&args).assert().code(1).get_output().clone();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let summary: Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    let warnings: Vec<&str> =
+        summary["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert_eq!(page.matches("class=\"warning\"").count(), warnings.len());
+    for method in ["mwnet", "uniform"] {
+        let start = format!("{method}: the training loss is up to ");
+        let warning =
+            warnings.iter().find(|w| w.starts_with(&start)).unwrap_or_else(|| panic!("{warnings:?}"));
+        assert!(warning.contains("it diverges") && warning.contains("--lr 0.05"), "{warning}");
+        assert!(said.contains(&format!("metatape: warning: {warning}\n")), "{said}");
+        assert!(page.contains(&format!("Warning: {}", &start)), "{method}");
+    }
+    assert!(said.lines().last().unwrap().starts_with("metatape: --strict: "), "{said}");
+    // A finished run has what it had. Without --strict it only says so.
+    let args = ["train", "--out", text(&out), "--resume"];
+    let output = metatape(&args).assert().success().get_output().clone();
+    assert!(String::from_utf8(output.stderr).unwrap().contains(warnings[0]));
+}
+
+#[test]
+fn a_comparison_says_it_once_a_method() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("all");
+    let mut args =
+        vec!["compare", "--out", text(&out), "--methods", "uniform,gce", "--seeds", "2", "--strict"];
+    args.extend(["--batch", "500", "--epochs", "1", "--lr", "1e-9"]);
+    let output = metatape(&args).assert().code(1).get_output().clone();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let told: Vec<&str> = said.lines().filter(|line| line.starts_with("metatape: ")).collect();
+    assert_eq!(told.len(), 3, "{said}");
+    for (line, method) in told.iter().zip(["uniform", "gce"]) {
+        assert!(
+            line.starts_with(&format!("metatape: warning: {method}, seed 1: the test accuracy")),
+            "{line}"
+        );
+        assert!(line.ends_with("(1 seed more with warnings)"), "{line}");
+    }
+    let summary: Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["warnings"].as_array().unwrap().len(), 4, "{summary}");
+    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("Warning: gce, seed 1"));
+}
