@@ -446,7 +446,7 @@ fn soft_labels() -> Tape {
 /// A step with θ's, or with θ as it is: z, u, both movements, by differences of [`soft_labels`].
 fn soft_step(stage: usize, sizes: [usize; 2]) {
     let weight_net = WeightNet { hidden: 3, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
-    let rule = Optimiser::Sgd(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 });
+    let rule = Optimiser::Sgd(Sgd::PLAIN);
     let scheme = SoftMwNet { weight_net, rule, lr: 0.3, sizes, classes: 3, inertia: 0.6, learns: [0, 9] };
     let (net, data) = (network(), given());
     let mut tape = Tape::new();
