@@ -46,16 +46,23 @@ fn a_comparison_says_it_once_a_method() {
     args.extend(["--batch", "500", "--epochs", "1", "--lr", "1e-9"]);
     let output = metatape(&args).assert().code(1).get_output().clone();
     let said = String::from_utf8(output.stderr).unwrap();
-    let told: Vec<&str> = said.lines().filter(|line| line.starts_with("metatape: ")).collect();
-    assert_eq!(told.len(), 3, "{said}");
-    for (line, method) in told.iter().zip(["uniform", "gce"]) {
-        assert!(
-            line.starts_with(&format!("metatape: warning: {method}, seed 1: the test accuracy")),
-            "{line}"
-        );
-        assert!(line.ends_with("(1 seed more with warnings)"), "{line}");
-    }
+    let told: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("metatape: warning: ")).collect();
     let summary: Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
-    assert_eq!(summary["warnings"].as_array().unwrap().len(), 4, "{summary}");
-    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("Warning: gce, seed 1"));
+    let all: Vec<&str> =
+        summary["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+    // Whether a fresh network is as good as chance is up to its seed.
+    assert!(all.iter().any(|w| w.starts_with("uniform, seed 1: the test accuracy at the end")), "{all:?}");
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    let mut expected = Vec::new();
+    for method in ["uniform, ", "gce, "] {
+        match &all.iter().filter(|w| w.starts_with(method)).collect::<Vec<_>>()[..] {
+            [] => {}
+            [one] => expected.push((*one).to_string()),
+            [first, ..] => expected.push(format!("{first} (1 seed more with warnings)")),
+        }
+    }
+    assert_eq!(told, expected);
+    assert!(page.contains(&format!("Warning: {}", expected[0])), "{expected:?}");
+    assert_eq!(page.matches("class=\"warning\"").count(), expected.len());
+    assert!(said.lines().last().unwrap().starts_with("metatape: --strict: "), "{said}");
 }
