@@ -5,8 +5,8 @@ use std::fs;
 use super::{metatape, text};
 use serde_json::Value;
 
-/// A rate that is far too large for batches of five.
-const TOO_FAST: [&str; 6] = ["--batch", "5", "--lr", "0.5", "--epochs", "2"];
+/// A rate that is too large for batches of five.
+const TOO_FAST: [&str; 6] = ["--batch", "5", "--lr", "0.05", "--epochs", "2"];
 
 #[test]
 fn a_run_that_diverges_is_told_by_name_and_fails_if_strict() {
@@ -20,11 +20,13 @@ fn a_run_that_diverges_is_told_by_name_and_fails_if_strict() {
         summary["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert_eq!(page.matches("class=\"warning\"").count(), warnings.len());
-    for method in ["mwnet", "uniform"] {
-        let start = format!("{method}: the training loss is up to ");
+    for (method, what) in
+        [("mwnet", "the training loss is up to "), ("uniform", "the test accuracy at the end, ")]
+    {
+        let start = format!("{method}: {what}");
         let warning =
             warnings.iter().find(|w| w.starts_with(&start)).unwrap_or_else(|| panic!("{warnings:?}"));
-        assert!(warning.contains("it diverges") && warning.contains("--lr 0.05"), "{warning}");
+        assert!(warning.contains("train again with --lr 0.005"), "{warning}");
         assert!(said.contains(&format!("metatape: warning: {warning}\n")), "{said}");
         assert!(page.contains(&format!("Warning: {}", &start)), "{method}");
     }
@@ -44,16 +46,23 @@ fn a_comparison_says_it_once_a_method() {
     args.extend(["--batch", "500", "--epochs", "1", "--lr", "1e-9"]);
     let output = metatape(&args).assert().code(1).get_output().clone();
     let said = String::from_utf8(output.stderr).unwrap();
-    let told: Vec<&str> = said.lines().filter(|line| line.starts_with("metatape: ")).collect();
-    assert_eq!(told.len(), 3, "{said}");
-    for (line, method) in told.iter().zip(["uniform", "gce"]) {
-        assert!(
-            line.starts_with(&format!("metatape: warning: {method}, seed 1: the test accuracy")),
-            "{line}"
-        );
-        assert!(line.ends_with("(1 seed more with warnings)"), "{line}");
-    }
+    let told: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("metatape: warning: ")).collect();
     let summary: Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
-    assert_eq!(summary["warnings"].as_array().unwrap().len(), 4, "{summary}");
-    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("Warning: gce, seed 1"));
+    let all: Vec<&str> =
+        summary["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+    // Whether a fresh network is as good as chance is up to its seed.
+    assert!(all.iter().any(|w| w.starts_with("uniform, seed 1: the test accuracy at the end")), "{all:?}");
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    let mut expected = Vec::new();
+    for method in ["uniform, ", "gce, "] {
+        match &all.iter().filter(|w| w.starts_with(method)).collect::<Vec<_>>()[..] {
+            [] => {}
+            [one] => expected.push((*one).to_string()),
+            [first, ..] => expected.push(format!("{first} (1 seed more with warnings)")),
+        }
+    }
+    assert_eq!(told, expected);
+    assert!(page.contains(&format!("Warning: {}", expected[0])), "{expected:?}");
+    assert_eq!(page.matches("class=\"warning\"").count(), expected.len());
+    assert!(said.lines().last().unwrap().starts_with("metatape: --strict: "), "{said}");
 }
