@@ -472,7 +472,10 @@ fn soft_step(stage: usize, sizes: [usize; 2]) {
         session.run(&program).unwrap();
         ["soft_loss", "meta_loss", "meta_after", "p"].map(|name| session.fetch(&program, name).unwrap())
     };
-    let curve = |theta: &[Vec<f64>]| losses.iter().map(|l| v(theta, 0, *l).0).collect::<Vec<_>>();
+    let ratio = |theta: &[Vec<f64>]| {
+        losses.iter().map(|l| v(theta, 0, *l).0 / v(theta, 0, 0.0).0).collect::<Vec<_>>()
+    };
+    let curve = |theta: &[Vec<f64>]| ratio(theta).iter().map(|r| r.min(1.0)).collect::<Vec<_>>();
     let p = &at(&curve(&theta), &w)[3];
     for i in 0..N * 3 {
         let want = before.get(i).map_or(p[i], |z| 0.6 * z + 0.4 * p[i]);
@@ -480,7 +483,24 @@ fn soft_step(stage: usize, sizes: [usize; 2]) {
     }
     let after = theta_states(&session, "theta");
     if stage == 0 {
-        let meta_after = |theta: &[Vec<f64>]| at(&curve(theta), &w)[2][0];
+        let (first, u) = (ratio(&theta), fetch("u"));
+        for i in 0..N {
+            let by = |by: f64| {
+                let mut v = curve(&theta);
+                v[i] += by;
+                at(&v, &w)[2][0]
+            };
+            let want = -(by(1e-4) - by(-1e-4)) / 2e-4 * N as f64 / LR;
+            assert!((u[i] - want).abs() < 1e-7, "u[{i}] is {}, should be {want}", u[i]);
+        }
+        // Each weight moves with its ratio, but for those that ask for more than 1.
+        let meta_after = |theta: &[Vec<f64>]| {
+            let mut v: Vec<f64> = first.iter().map(|r| r.min(1.0)).collect();
+            for (i, r) in ratio(theta).iter().enumerate() {
+                v[i] += if u[i] > 0.0 && first[i] > 1.0 { 0.0 } else { r - first[i] };
+            }
+            at(&v, &w)[2][0]
+        };
         for p in 0..THETA.len() {
             for i in 0..theta[p].len() {
                 let by = |by: f64| {
@@ -501,7 +521,7 @@ fn soft_step(stage: usize, sizes: [usize; 2]) {
         assert!((got - want).abs() < 1e-14);
     }
     let doubt = 1.0 - weights.iter().sum::<f64>() / N as f64;
-    let room = doubt.max(sizes[1] as f64 / sizes[0] as f64);
+    let room = if stage == 2 { doubt.max(sizes[1] as f64 / sizes[0] as f64) } else { 0.0 };
     let now = theta_states(&session, "w");
     for p in 0..THETA.len() {
         for i in 0..w[p].len() {
@@ -521,9 +541,10 @@ fn soft_step(stage: usize, sizes: [usize; 2]) {
 #[test]
 fn soft_labels_take_what_v_withholds_and_the_meta_set_the_room() {
     soft_step(0, [1000, 10]);
-    // The meta set counts at least as its size.
-    soft_step(0, [10, 9]);
     soft_step(1, [1000, 10]);
+    soft_step(2, [1000, 10]);
+    // The meta set counts at least as its size.
+    soft_step(2, [10, 9]);
 }
 
 #[test]

@@ -94,6 +94,11 @@ fn flat(method: Method, config: &Config, history: &History) -> Option<String> {
         return None;
     }
     let (low, high) = *curves.first()?;
+    // It doubts nobody unless shown that labels are wrong.
+    let wrong = history.rows.last().is_some_and(|row| row.mean_weight_corrupted.is_some());
+    if method == Method::MwNetSoft && low > 1.0 - FLAT && !wrong {
+        return None;
+    }
     let rate = config.weight_net_rule(method).1;
     // At an end of its range V has hardly a slope left to learn by.
     let change = match low > 1.0 - FLAT || high < FLAT {

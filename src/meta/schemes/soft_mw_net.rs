@@ -6,31 +6,36 @@ use crate::meta::step::{Pass, meta_losses, real_step};
 use crate::nn::{Params, WeightNet};
 use crate::tape::{Kind, Tape, Unary, Var};
 
-/// Meta-Weight-Net with soft labels: this crate's own form of the published step, and the default.
+/// Meta-Weight-Net with soft labels: this crate's own form of the published step, and the default
+/// of `metatape train`.
 ///
-/// The weight that V takes from a sample's given label `y_i` goes to what the network itself has
+/// The weight that a sample's given label `y_i` does not get goes to what the network itself has
 /// made of the sample so far, the running mean `z_i` of its probabilities, as in the soft labels of
-/// CMW-Net-SL (Shu et al. 2023, arXiv 2202.05613), and the meta set is trained on, too:
+/// CMW-Net-SL (Shu et al. 2023, arXiv 2202.05613); at the end the meta set is trained on, too:
 ///
 /// ```text
-/// target  t_i = V(ℓ_i; θ) e_{y_i} + (1 − V(ℓ_i; θ)) z_i
-/// loss    L = (1/n) Σ_i CE(f(x_i), t_i) = (1/n) Σ_i [ℓ_i − (1 − V_i) d_i],   d_i = ⟨z_i − e_{y_i}, f(x_i)⟩
-/// θ       moves down L_meta(w − α ∇L):  ∂/∂θ = −(α/n) Σ_i u_i ∂V_i/∂θ,   u_i = ⟨∇L_meta(ŵ), ∇d_i(w)⟩
-/// w       moves down (L + λ L_meta) / (1 + λ),   λ = max((1/n) Σ (1 − V_i), |meta set| / |training set|)
+/// weight  v_i = min(1, r_i),   r_i = V(ℓ_i; θ) / V(0; θ)
+/// loss    L = (1/n) Σ_i CE(f(x_i), v_i e_{y_i} + (1 − v_i) z_i)
+///           = (1/n) Σ_i [ℓ_i − (1 − v_i) d_i],   d_i = ⟨z_i − e_{y_i}, f(x_i)⟩
+/// θ       −∂L_meta(w − α ∇L)/∂θ = (α/n) Σ_i u_i ∂r_i/∂θ,   u_i = ⟨∇L_meta(ŵ), ∇d_i(w)⟩,
+///         without the samples that ask for more (u_i > 0) and count 1 already
+/// w       moves down (L + λ L_meta)/(1 + λ),   λ = max((1/n) Σ (1 − v_i), |meta set|/|training set|)
+///         in the last third of the steps, and 0 before
 /// ```
 ///
-/// Why. (1) Every sample counts 1, whatever V: V/ΣV lets a few samples make up a batch, V/n shrinks
-/// the step, and both leave V's level to chance. (2) d is linear in the logits, and where y is what
-/// the network thinks anyway, `d = 0`: such a sample asks for nothing. (3) The meta set has the
-/// room that the doubted labels leave: without doubt its samples count as any other's. (4) θ rests
-/// in the first steps, when a longer step along any sample's gradient is good and V would only
-/// learn to say 1 (there the sigmoid is flat, and V stays), and in the last third, when the meta
-/// set is known by heart and no longer tells right from wrong. V begins at σ(2) = 0.88: labels are
-/// taken for right until the meta set says otherwise.
+/// Why. (1) Every sample counts 1, whatever V is: V/ΣV lets a few samples make up a batch, V/n
+/// shrinks the step, and both leave V's level to chance. (2) A label that the network agrees with
+/// (ℓ = 0, where y and z say the same) is the measure: doubt is what V says less of a label than
+/// of that one. A V that rises doubts nobody. (3) While θ learns, the meta set is held out: a
+/// network that knows it by heart has a meta gradient that tells nothing, and V then sinks
+/// everywhere. (4) θ rests in the first steps, when a longer step along any sample's gradient is
+/// good, and V would learn nothing but to say 1, where its sigmoid is flat. (5) In the last third θ
+/// rests, and the meta set has the room that doubted labels leave; without doubt its samples count
+/// as any other's. V begins flat, so that all labels count 1 until the meta set says otherwise.
 ///
 /// States: `theta.*`, its moments. Inputs: `lr.theta`, `scheme.soft` `[n, classes]`,
-/// `scheme.kept` `[n]`. Output: `predictions` `[n, classes]`, the new z. Memory: z of each training
-/// sample, and whether it has one.
+/// `scheme.kept` `[n]`. Outputs: `weight` `[n]` (v after θ's step), `u` `[n]`, `predictions`
+/// `[n, classes]`, the new z. Memory: z of each training sample, and whether it has one.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SoftMwNet {
     /// V.
@@ -45,13 +50,18 @@ pub struct SoftMwNet {
     pub classes: usize,
     /// Share of the old z in the new one, each time that a sample is seen.
     pub inertia: f64,
-    /// The steps (from, to) in which θ moves.
+    /// The steps (from, to) in which θ moves; behind them the meta set is trained on.
     pub learns: [u64; 2],
 }
 
 /// Inputs: z as it was, and its share in the new one (0 where there is none yet).
 const SOFT: &str = "scheme.soft";
 const KEPT: &str = "scheme.kept";
+
+/// Programs: θ moves; it rests; it rests and the meta set is trained on.
+const LEARN: usize = 0;
+const REST: usize = 1;
+const BOTH: usize = 2;
 
 /// In a method's [`Memory`]: z, row by row, and 1 where a sample has one.
 const MEMORY: &str = "soft.labels";
@@ -73,6 +83,18 @@ impl SoftMwNet {
     /// The steps in which θ moves, of so many: those behind the share `from` and before `to`.
     pub fn between(steps: u64, from: f64, to: f64) -> [u64; 2] {
         [from, to].map(|share| (share * steps as f64).round() as u64)
+    }
+
+    /// `V(ℓ)/V(0)` `[n]`, and the weights that it comes to, at most 1.
+    fn weights(&self, tape: &mut Tape, theta: &mut Params, losses: Var) -> Result<[Var; 2]> {
+        let v = self.weight_net.weights(tape, theta, losses, None)?;
+        let nothing = tape.constant(0.0, [1]);
+        let top = self.weight_net.weights(tape, theta, nothing, None)?;
+        let top = tape.reshape(top, [])?;
+        let inverse = tape.unary(Unary::Recip, top)?;
+        let ratio = tape.scale_by(v, inverse)?;
+        let one = tape.constant(1.0, tape.shape(ratio).clone());
+        Ok([ratio, tape.minimum(ratio, one)?])
     }
 
     fn start(&self, tape: &mut Tape, step: &TrainStep) -> Result<Start> {
@@ -105,12 +127,12 @@ impl SoftMwNet {
     }
 
     /// L as losses and their coefficients: `1/n` of ℓ and `−(1 − V)/n` of d. The third is 1 − V.
-    fn loss(tape: &mut Tape, start: &Start, weights: Var) -> Result<([(Var, Var); 2], Var)> {
+    fn loss(tape: &mut Tape, start: &Start, weights: Var) -> Result<(Vec<(Var, Var)>, Var)> {
         let n = tape.shape(weights).count();
         let doubt = tape.scale(weights, -1.0)?;
         let doubt = tape.offset(doubt, 1.0)?;
         let minus = tape.scale(doubt, -1.0 / n as f64)?;
-        Ok(([(start.losses, tape.constant(1.0 / n as f64, [n])), (start.gap, minus)], doubt))
+        Ok((vec![(start.losses, tape.constant(1.0 / n as f64, [n])), (start.gap, minus)], doubt))
     }
 
     /// θ's step; V behind it.
@@ -118,7 +140,7 @@ impl SoftMwNet {
         let TrainStep { net, data, batch: [n, m], .. } = *step;
         let lr_theta = tape.input("lr.theta", Kind::Float, [])?;
         tape.section("virtual step");
-        let weights = self.weight_net.weights(tape, &mut start.theta, start.read, None)?;
+        let [ratio, weights] = self.weights(tape, &mut start.theta, start.read)?;
         let (pairs, _) = SoftMwNet::loss(tape, start, weights)?;
         let w = start.w.vars();
         let mut moved = Vec::with_capacity(w.len());
@@ -137,62 +159,70 @@ impl SoftMwNet {
         let u = tape.jvp(&seeds, &[start.gap])?[0];
         let u = tape.or_zero(u, start.gap)?;
         tape.section("hypergradient");
-        let asked = tape.scale_by(u, start.lr)?;
+        // A sample that counts 1 already can ask for less, not for more.
+        let (more, above) = (tape.relu(u)?, tape.offset(ratio, -1.0)?);
+        let idle = tape.mask(more, above)?;
+        let asked = tape.sub(u, idle)?;
+        let asked = tape.scale_by(asked, start.lr)?;
         let asked = tape.scale(asked, -1.0 / n as f64)?;
         let theta = start.theta.vars();
-        let gradients = tape.vjp(&[(weights, asked)], &theta)?;
+        let gradients = tape.vjp(&[(ratio, asked)], &theta)?;
         let gradients: Vec<Var> =
             gradients.iter().zip(theta).map(|(g, t)| tape.or_zero(*g, t)).collect::<Result<_>>()?;
         tape.section("weight-net step");
         start.theta = update(tape, &self.rule, &start.theta, &gradients, lr_theta, "theta.moment")?;
         tape.output("u", u)?;
-        self.weight_net.weights(tape, &mut start.theta, start.read, None)
+        Ok(self.weights(tape, &mut start.theta, start.read)?[1])
     }
 }
 
 impl Scheme for SoftMwNet {
-    /// V at its present θ.
+    /// The weight at the present θ.
     fn curve(&self, tape: &mut Tape, seen: &Seen) -> Result<Option<Var>> {
-        self.weight_net.weights(tape, &mut Params::weight_net(), seen.losses, None).map(Some)
+        Ok(Some(self.weights(tape, &mut Params::weight_net(), seen.losses)?[1]))
     }
 
     fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
         let TrainStep { net, optimiser, data, batch: [_, m], stage } = *step;
         let mut start = self.start(tape, step)?;
         let weights = match stage {
-            0 => self.learn(tape, step, &mut start)?,
-            _ => self.weight_net.weights(tape, &mut start.theta, start.read, None)?,
+            LEARN => self.learn(tape, step, &mut start)?,
+            _ => self.weights(tape, &mut start.theta, start.read)?[1],
         };
         let weights = tape.detach(weights)?;
+        tape.output("weight", weights)?;
         tape.section("real step");
-        let ([all, gaps], doubt) = SoftMwNet::loss(tape, &start, weights)?;
-        let [train, meta] = self.sizes.map(|count| count as f64);
-        let least = tape.constant(meta / train.max(1.0), []);
-        let doubt = tape.mean_all(doubt)?;
-        let room = tape.maximum(doubt, least)?;
-        let whole = tape.offset(room, 1.0)?;
-        let share = tape.unary(Unary::Recip, whole)?;
-        let meta_losses = meta_losses(tape, net, data, m, &mut start.w)?;
-        let of_meta = tape.mul(room, share)?;
-        let of_meta = tape.scale(of_meta, 1.0 / m as f64)?;
-        let of_meta = tape.broadcast_to(of_meta, tape.shape(meta_losses).clone())?;
-        let pairs = [
-            (all.0, tape.scale_by(all.1, share)?),
-            (gaps.0, tape.scale_by(gaps.1, share)?),
-            (meta_losses, of_meta),
-        ];
-        real_step(tape, &start.w, &pairs, &optimiser, start.lr, "momentum")?;
-        let meta_loss = tape.mean_all(meta_losses)?;
-        tape.output("meta_loss", meta_loss)?;
-        tape.output("weight", weights)
+        let (mut pairs, doubt) = SoftMwNet::loss(tape, &start, weights)?;
+        if stage == BOTH {
+            let [train, meta] = self.sizes.map(|count| count as f64);
+            let least = tape.constant(meta / train.max(1.0), []);
+            let doubt = tape.mean_all(doubt)?;
+            let room = tape.maximum(doubt, least)?;
+            let whole = tape.offset(room, 1.0)?;
+            let share = tape.unary(Unary::Recip, whole)?;
+            for pair in &mut pairs {
+                pair.1 = tape.scale_by(pair.1, share)?;
+            }
+            let losses = meta_losses(tape, net, data, m, &mut start.w)?;
+            let share = tape.mul(room, share)?;
+            let share = tape.scale(share, 1.0 / m as f64)?;
+            pairs.push((losses, tape.broadcast_to(share, tape.shape(losses).clone())?));
+            let meta_loss = tape.mean_all(losses)?;
+            tape.output("meta_loss", meta_loss)?;
+        }
+        real_step(tape, &start.w, &pairs, &optimiser, start.lr, "momentum").map(drop)
     }
 
     fn programs(&self) -> usize {
-        2
+        3
     }
 
     fn program(&self, step: u64) -> usize {
-        usize::from(!(self.learns[0]..self.learns[1]).contains(&step))
+        match self.learns {
+            [from, _] if step < from => REST,
+            [_, to] if step < to => LEARN,
+            _ => BOTH,
+        }
     }
 
     fn inputs(&self, now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
