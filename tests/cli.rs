@@ -58,7 +58,7 @@ fn wrong_values_name_the_flag_the_value_and_the_choices() {
     fails(
         &["train", "--method", "boost"],
         2,
-        &["--method", "`boost`", "uniform, focal, adaboost", "mwnet-longtail"],
+        &["--method", "`boost`", "uniform, clean-only, mixed, focal, adaboost", "mwnet-longtail"],
     );
     fails(&["train", "--weights", "sum"], 2, &["--weights", "`sum`", "mean, normalised"]);
     fails(&["train", "--virtual", "adam"], 2, &["--virtual", "`adam`", "plain, momentum"]);

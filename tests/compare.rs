@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use assert_cmd::Command;
 use serde_json::Value;
 
-const ALL: [&str; 17] = [
+const ALL: [&str; 21] = [
     "uniform",
+    "clean-only",
+    "mixed",
     "focal",
     "adaboost",
     "ohem",
@@ -29,7 +31,9 @@ const ALL: [&str; 17] = [
     "glc",
     "co-teaching",
     "fine-tune",
+    "mwnet-published",
     "mwnet",
+    "mwnet-soft",
     "mwnet-longtail",
     "cmwnet",
 ];
@@ -96,19 +100,19 @@ fn every_method_on_the_same_data() {
         assert!(number("final_std") >= 0.0 && number("ms_per_step") > 0.0 && m["diverged"] == 0, "{m}");
         assert!((0.0..=100.0).contains(&number("balanced_mean")), "{m}");
         // Methods whose samples have no weights say so.
-        let weightless = ["glc", "fine-tune"].contains(&m["name"].as_str().unwrap());
+        let weightless = ["glc", "fine-tune", "clean-only", "mixed"].contains(&m["name"].as_str().unwrap());
         assert_eq!(m["mean_weight_clean"].is_null(), weightless, "{m}");
         assert_eq!(m["gain_mean"].is_null(), m["name"] == "uniform", "{m}");
     }
     // The means are those of the rows.
     let (_, rows, _) = results(&out);
-    assert_eq!(rows.len(), 34);
+    assert_eq!(rows.len(), 2 * ALL.len());
     let finals: Vec<f64> = rows
         .iter()
         .filter(|r| r["method"] == "gce")
         .map(|r| r["final_test_accuracy"].parse().unwrap())
         .collect();
-    let gce = &methods[7];
+    let gce = &methods[ALL.iter().position(|name| *name == "gce").unwrap()];
     assert!((gce["final_mean"].as_f64().unwrap() - (finals[0] + finals[1]) / 2.0).abs() < 1e-9);
     let deviation = (finals[0] - finals[1]).abs() / 2f64.sqrt();
     assert!((gce["final_std"].as_f64().unwrap() - deviation).abs() < 1e-9);
@@ -139,7 +143,7 @@ fn every_method_on_the_same_data() {
     compare(&["--resume"], &out);
     assert!(results(&out) == before);
     fails(&["--resume", "--seeds", "1", "--out", text(&out)], 2, &["--seeds", "2"]);
-    fails(&["--resume", "--methods", "gce", "--out", text(&out)], 2, &["--methods", "uniform,focal"]);
+    fails(&["--resume", "--methods", "gce", "--out", text(&out)], 2, &["--methods", "uniform,clean-only"]);
     fails(&["--resume", "--lr", "0.2", "--out", text(&out)], 2, &["--lr 0.2", "lr = 0.01"]);
 }
 
@@ -341,9 +345,9 @@ fn bad_input() {
     fails(
         &["--methods", "uniform,boost"],
         2,
-        &["--methods", "`boost`", "uniform, focal, adaboost", "mwnet-longtail"],
+        &["--methods", "`boost`", "uniform, clean-only, mixed, focal, adaboost", "mwnet-longtail"],
     );
-    fails(&["--methods", ""], 2, &["--methods", "uniform, focal"]);
+    fails(&["--methods", ""], 2, &["--methods", "uniform, clean-only"]);
     fails(&["--methods", "gce,gce"], 2, &["--methods", "`gce`", "twice"]);
     fails(&["--seeds", "0"], 2, &["--seeds", "`0`"]);
     fails(&["--seed", "18446744073709551615"], 2, &["--seed", "5 seeds"]);

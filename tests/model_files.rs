@@ -173,7 +173,9 @@ fn features_go_through_two_hidden_layers_by_every_command() {
     let model = ["--model", text(&mine)];
     let small = ["--dataset", "csv", "--data-dir", text(&data), "--meta-size", "9", "--batch", "10"];
     let run = folder.path().join("run");
-    let train = [&["train"], &model[..], &small, &["--epochs", "30", "--out", text(&run), "--json"]].concat();
+    let train =
+        [&["train"], &model[..], &small, &["--epochs", "30", "--lr", "0.05", "--out", text(&run), "--json"]]
+            .concat();
     let summary: Value = serde_json::from_str(&stdout(&train)).unwrap();
     assert!(summary["final_test_accuracy"].as_f64().unwrap() > 90.0, "{summary}");
     let routes = stdout(&[&["hypergrad", "--precision", "f64", "--json"], &model[..], &small].concat());

@@ -23,6 +23,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         }
         (out, _) => {
             let config = asked(args)?;
+            config.check_used(&[args.method], typed("train"))?;
             let name = format!("{}-{}-{}", config.method, config.model, config.dataset);
             let session = || Ok(Session::new(device.backend()?));
             in_folder(out.as_deref(), &name, |out| Run::start(config, out, &session))?
@@ -44,9 +45,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
 /// The run that flags ask for.
 fn asked(args: &TrainArgs) -> Result<Config> {
     let baseline = !args.no_baseline && args.method != Method::Uniform;
-    let config = Config { method: args.method, baseline, seed: args.seed, ..args.run.config()? };
-    config.check_used(&[args.method], typed("train"))?;
-    Ok(config)
+    Ok(Config { method: args.method, baseline, seed: args.seed, ..args.run.config()? })
 }
 
 /// The field with the text of the model's file.

@@ -74,7 +74,7 @@ fn flags() {
     train(
         &["--method", "l2wr"],
         2,
-        &["--method", "`l2wr` (did you mean `l2rw`?)", "uniform, focal, adaboost"],
+        &["--method", "`l2wr` (did you mean `l2rw`?)", "uniform, clean-only, mixed, focal, adaboost"],
     );
     train(&["--dataset", "cifar-10"], 2, &["--dataset", "`cifar-10` (did you mean `cifar10`?)"]);
     train(&["--model", "resnet"], 2, &["`resnet` (did you mean `resnet32`?)", "wrn28-10, or a file"]);

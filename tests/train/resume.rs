@@ -41,7 +41,8 @@ fn a_killed_run_goes_on_bit_for_bit() {
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
     let args = ["--dataset", "mnist", "--data-dir", text(&data), "--meta-size", "20", "--batch", "20"];
     // A seed beyond what TOML promises to hold.
-    let args = [&args[..], &["--epochs", "16", "--seed", "18446744073709551615"]].concat();
+    let args =
+        [&args[..], &["--epochs", "16", "--method", "mwnet-soft", "--seed", "18446744073709551615"]].concat();
     train(&args, &whole);
     let resume = ["--resume", "--out", text(&killed)];
     kill_after(2, &[&args[..], &["--tensorboard", "--out", text(&killed)]].concat());
@@ -72,10 +73,10 @@ fn a_killed_run_goes_on_bit_for_bit() {
         let named = |file: &Vec<u8>| file.windows(13).filter(|w| w == b"test_accuracy").count();
         events(method).iter().map(named).sum::<usize>()
     };
-    assert!(epochs("mwnet") >= 16 && epochs("uniform") >= 16);
-    let before = events("mwnet");
+    assert!(epochs("mwnet-soft") >= 16 && epochs("uniform") >= 16);
+    let before = events("mwnet-soft");
     train(&["--resume"], &killed);
-    assert_eq!(events("mwnet"), before);
+    assert_eq!(events("mwnet-soft"), before);
     assert!(before.len() >= 3 && !whole.join("tensorboard").exists());
 }
 
@@ -86,7 +87,16 @@ fn a_killed_run_in_double_precision_with_every_state_goes_on_bit_for_bit() {
     let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
     // Batch norm, both momenta, augmentation.
     let args = ["--dataset", "folder", "--data-dir", text(&data), "--meta-size", "6", "--batch", "4"];
-    let options = ["--model", "resnet32", "--weight-net-preset", "sgd-noise", "--precision", "f64"];
+    let options = [
+        "--method",
+        "mwnet",
+        "--model",
+        "resnet32",
+        "--weight-net-preset",
+        "sgd-noise",
+        "--precision",
+        "f64",
+    ];
     let args = [&args[..], &options, &["--epochs", "3", "--lr", "0.01"]].concat();
     train(&args, &whole);
     kill_after(1, &[&args[..], &["--out", text(&killed)]].concat());
