@@ -78,7 +78,7 @@ fn a_run_is_a_page_that_a_browser_shows() {
     let out = dir.path().join("run");
     metatape(&["train", "--epochs", "3", "--out", out.to_str().unwrap()]);
     let seen = looked_at(&out.join("report.html"), PARTS);
-    assert_eq!(seen["title"], "mlp with mwnet on fashion-mnist-mini");
+    assert_eq!(seen["title"], "mlp with mwnet-soft on fashion-mnist-mini");
     assert_eq!(
         (&seen["frames"], &seen["moved"], &seen["now"], &seen["first"]),
         (&4.into(), &true.into(), &"0".into(), &true.into())
