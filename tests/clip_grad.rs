@@ -8,7 +8,6 @@ mod files;
 mod runs;
 
 use metatape::backend::cpu::Cpu;
-use metatape::data::{DatasetKind, Noise};
 use metatape::program::Session;
 use metatape::train::values::Precision;
 use metatape::train::{Config, Learner, Method, Prepared};
@@ -37,18 +36,12 @@ fn the_real_step_of_every_method_is_the_rule_in_loops() {
     let folder = tempfile::tempdir().unwrap();
     let (mu, decay) = (0.9, 0.01);
     let plain = Config {
-        dataset: DatasetKind::Folder,
-        data_dir: Some(files::folder(folder.path(), 4, false)),
-        noise: Noise::Uniform(0.4),
-        meta_size: Some(6),
-        epochs: 1,
-        milestones: Vec::new(),
         batch: 30,
         lr: 0.1,
         momentum: 0.0,
         weight_decay: 0.0,
         precision: Precision::F64,
-        ..runs::reference(1)
+        ..runs::images(files::folder(folder.path(), 4, false))
     };
     for method in Method::all().filter(|method| method.stages(&plain.set) == 1) {
         // The only step of fine-tuning is one on the meta set, at a rate of its own.

@@ -8,12 +8,11 @@ mod files;
 
 use common::findings::Findings;
 use common::machines::{Machine, cards, simulators};
-use common::runs::reference;
+use common::runs::images;
 use common::steps::relative_error;
 use metatape::Result;
 use metatape::backend::cpu::Cpu;
 use metatape::backend::cuda::Precision;
-use metatape::data::{DatasetKind, Noise};
 use metatape::meta::Weights;
 use metatape::program::{Backend, Session};
 use metatape::tape::Kind;
@@ -35,18 +34,12 @@ fn trained(method: Method, config: &Config, backend: Box<dyn Backend>) -> Result
 fn hold(machines: fn(Precision) -> Vec<Machine>) {
     let folder = tempfile::tempdir().unwrap();
     let small = Config {
-        dataset: DatasetKind::Folder,
-        data_dir: Some(files::folder(folder.path(), 4, false)),
-        noise: Noise::Uniform(0.4),
-        meta_size: Some(6),
-        epochs: 1,
-        milestones: Vec::new(),
         // Of shares of one sum, the gradient in V's last bias all but cancels, and Adam makes a
         // step of what is left.
         weights: Weights::Mean,
         // Three steps: one by one, captured, replayed.
         batch: 10,
-        ..reference(1)
+        ..images(files::folder(folder.path(), 4, false))
     };
     let mut findings = Findings::default();
     for method in Method::all() {

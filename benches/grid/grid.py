@@ -5,7 +5,7 @@
 
 Around the centre of each data set and network (uniform:0.4, batch 100, 1,000 meta samples) one thing changes at a time. Finished cells are kept:
 started again, it goes on. CIFAR-10 is a folder of images (train/CLASS/*, test/CLASS/*); a tenth of it is made as links. The table is printed
-at the end, and with --table FILE alone from what is there. Columns: final accuracy, mean over the seeds; V at a loss of 0 and of 6 of mwnet-soft.
+row by row; with --table nothing is run, and it has what is there. Columns: final accuracy, mean over the seeds; V at a loss of 0 and of 6 of mwnet-soft.
 Standard library only. A cell on the built-in images takes a minute on 2 cores, on all of CIFAR-10 with a convolutional network hours.
 """
 

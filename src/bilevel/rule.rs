@@ -186,8 +186,8 @@ fn decayed(tape: &mut Tape, w: Var, g: Var, decay: f64) -> Result<Var> {
     tape.add(g, decay)
 }
 
-/// Under Adam's root, and that of a norm, where a step is differentiated: far below `eps²`, and its inverse root is a
-/// number in f32.
+/// Under Adam's root, and that of a norm, where a step is differentiated: far below `eps²`, and its
+/// inverse root is a number in f32.
 const FLOOR: f64 = 1e-30;
 
 /// Steps of a rule on the tape, each from the one before: what an unrolled run is made of. Moments

@@ -95,7 +95,7 @@ pub struct RunArgs {
     /// A method's own setting; may be given several times: adaboost.rounds, focal.gamma, ohem.share,
     /// spl-hard.first and .pace, spl-linear.first and .pace, geman-mcclure.sigma, gce.q,
     /// class-balanced.beta, mentornet-pd.percentile, .inertia, .width and .burn-in, co-teaching.noise
-    /// and .ramp, fine-tune.share and .lr
+    /// and .ramp, fine-tune.share and .lr, mwnet-soft.inertia, .from and .to
     #[arg(long, value_name = "METHOD.NAME=VALUE", value_parser = setting, help_heading = "Schedule")]
     pub set: Vec<(String, f64)>,
     /// Threads, device.

@@ -245,7 +245,7 @@ impl Learner {
     ) -> Result<Sums> {
         let (steps, n) = (self.steps_per_epoch(), data.config.batch);
         let (mut losses, mut hits, mut weights) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
-        let mut meta_loss = [0.0];
+        let (mut meta_loss, mut rows) = ([0.0], Vec::new());
         let mut sums = Sums::default();
         let judged = samples::counts(epoch, data.config.epochs);
         for i in 0..steps {
@@ -274,7 +274,7 @@ impl Learner {
                 sums.by_loss.add(&losses, &weights);
             }
             if let Some(predictions) = program.predictions {
-                let mut rows = vec![0.0; n * data.dataset.classes()];
+                rows.resize(n * data.dataset.classes(), 0.0);
                 self.session.read_into(&program.fed.program, predictions, &mut rows)?;
                 self.scheme.remember(&mut self.memory, &self.positions, &rows);
             }

@@ -49,6 +49,7 @@ mod pictures;
 pub mod plots;
 mod predictor;
 mod prepared;
+mod recipe;
 mod report;
 mod run;
 mod samples;

@@ -96,8 +96,15 @@ fn flat(method: Method, config: &Config, history: &History) -> Option<String> {
     let (low, high) = *curves.first()?;
     // It doubts nobody unless shown that labels are wrong.
     let wrong = history.rows.last().is_some_and(|row| row.mean_weight_corrupted.is_some());
-    if method == Method::MwNetSoft && low > 1.0 - FLAT && !wrong {
-        return None;
+    if method == Method::MwNetSoft && low > 1.0 - FLAT {
+        return wrong.then(|| {
+            format!(
+                "it doubts no label, though some are known to be wrong; train again with --lr {}, or with more \
+                 than --epochs {}",
+                short(config.lr / 10.0),
+                config.epochs
+            )
+        });
     }
     let rate = config.weight_net_rule(method).1;
     // At an end of its range V has hardly a slope left to learn by.

@@ -1,3 +1,4 @@
+use super::mixed::shares;
 use super::{Memory, Moment, Scheme, Set, Stages, TrainStep, Trained, softmax};
 use crate::error::Result;
 use crate::meta::step::{Pass, meta_losses, real_step};
@@ -63,7 +64,6 @@ impl Glc {
     /// The second network's step.
     fn corrected(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
         let TrainStep { net, optimiser, data, batch: [n, m], .. } = *step;
-        let [noisy, clean] = self.sizes.map(|count| count as f64);
         let lr = tape.input("lr", Kind::Float, [])?;
         let mut w = Params::classifier();
         tape.section("corrected losses");
@@ -79,8 +79,7 @@ impl Glc {
         let meta_losses = meta_losses(tape, net, data, m, &mut w)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         tape.section("step");
-        let noisy_share = tape.constant(noisy / (noisy + clean) / n as f64, [n]);
-        let clean_share = tape.constant(clean / (noisy + clean) / m as f64, [m]);
+        let [noisy_share, clean_share] = shares(tape, self.sizes, [n, m]);
         let both = [(losses, noisy_share), (meta_losses, clean_share)];
         real_step(tape, &w, &both, &optimiser, lr, "momentum")?;
         tape.output("loss", losses)?;

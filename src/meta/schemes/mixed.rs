@@ -2,7 +2,7 @@ use super::{Draw, Scheme, TrainStep};
 use crate::error::Result;
 use crate::meta::step::{Pass, meta_losses, real_step};
 use crate::nn::Params;
-use crate::tape::{Kind, Tape};
+use crate::tape::{Kind, Tape, Var};
 
 /// Both sets as one, each sample counting the same: what the clean samples are worth to someone
 /// who asks them for nothing but their labels. A step takes a whole batch of each set, so the means
@@ -21,9 +21,7 @@ impl Scheme for Mixed {
         let mut w = Params::classifier();
         let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"), "")?;
         let meta_losses = meta_losses(tape, net, data, m, &mut w)?;
-        let [train, clean] = self.sizes.map(|count| count as f64);
-        let of_train = tape.constant(train / (train + clean) / n as f64, [n]);
-        let of_meta = tape.constant(clean / (train + clean) / m as f64, [m]);
+        let [of_train, of_meta] = shares(tape, self.sizes, [n, m]);
         let both = [(losses, of_train), (meta_losses, of_meta)];
         real_step(tape, &w, &both, &optimiser, lr, "momentum")?;
         let meta_loss = tape.mean_all(meta_losses)?;
@@ -31,6 +29,13 @@ impl Scheme for Mixed {
         tape.output("correct", correct)?;
         tape.output("meta_loss", meta_loss)
     }
+}
+
+/// What the samples of a batch of each set count, `[n]` and `[m]`, so that all samples of both sets
+/// count the same.
+pub(super) fn shares(tape: &mut Tape, sizes: [usize; 2], batch: [usize; 2]) -> [Var; 2] {
+    let all = (sizes[0] + sizes[1]) as f64;
+    [0, 1].map(|set| tape.constant(sizes[set] as f64 / all / batch[set] as f64, [batch[set]]))
 }
 
 /// The meta set alone, for as many steps as the training set would take: what the clean samples are

@@ -226,16 +226,14 @@ impl Scheme for SoftMwNet {
     }
 
     fn inputs(&self, now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
-        let (soft, seen) = (now.memory.get(MEMORY), now.memory.get(SEEN));
-        let seen: Vec<f64> =
-            now.positions.iter().map(|p| seen.get(*p as usize).copied().unwrap_or(0.0)).collect();
-        let row = |position: &u32| {
-            let first = *position as usize * self.classes;
-            soft.get(first..first + self.classes).map_or_else(|| vec![0.0; self.classes], <[f64]>::to_vec)
+        // Rows `width` wide of what is remembered; zeros before anything is.
+        let rows = |name: &str, width: usize| -> Vec<f64> {
+            let all = now.memory.get(name);
+            let places = now.positions.iter().flat_map(|p| (0..width).map(move |i| *p as usize * width + i));
+            places.map(|place| all.get(place).copied().unwrap_or(0.0)).collect()
         };
-        let rows = now.positions.iter().flat_map(row).collect();
-        let kept = seen.iter().map(|seen| self.inertia * seen).collect();
-        vec![("lr.theta", vec![self.lr]), (SOFT, rows), (KEPT, kept)]
+        let kept = rows(SEEN, 1).iter().map(|seen| self.inertia * seen).collect();
+        vec![("lr.theta", vec![self.lr]), (SOFT, rows(MEMORY, self.classes)), (KEPT, kept)]
     }
 
     fn remember(&self, memory: &mut Memory, positions: &[u32], predictions: &[f64]) {
