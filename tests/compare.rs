@@ -360,3 +360,67 @@ fn bad_input() {
 fn a_folder_must_be_named() {
     fails(&["--methods", "gce"], 2, &["--out"]);
 }
+
+/// Rows of a table in a folder.
+fn rows(path: &Path) -> Vec<BTreeMap<String, String>> {
+    csv::Reader::from_path(path).unwrap().deserialize().map(Result::unwrap).collect()
+}
+
+#[test]
+fn each_method_has_its_best_rate_by_held_out_meta_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    let out = folder.path().join("tuned");
+    let small = small(&data);
+    let mut args: Vec<&str> = small.iter().map(String::as_str).collect();
+    args.extend(["--epochs", "2", "--tune", "--methods", "uniform,gce,clean-only"]);
+    let summary = compare(&[&args[..], &["--seeds", "2", "--set", "clean-only.lr=0.03"]].concat(), &out);
+    let trials = rows(&out.join("tuning.csv"));
+    let of = |method: &str| trials.iter().filter(|row| row["method"] == method).collect::<Vec<_>>();
+    // Five rates, and at the best one three more q; what was set is not tuned.
+    assert_eq!(["uniform", "gce", "clean-only"].map(|method| of(method).len()), [5, 8, 1]);
+    let value = |row: &BTreeMap<String, String>, name: &str| row[name].parse::<f64>().unwrap();
+    let rates: Vec<f64> = of("uniform").iter().map(|row| value(row, "lr")).collect();
+    assert_eq!(rates, [0.01, 0.004, 0.002, 0.001, 0.0004]);
+    for method in ["uniform", "gce", "clean-only"] {
+        let best = of(method).iter().map(|row| value(row, "held_out_accuracy")).fold(0.0, f64::max);
+        let first = of(method).into_iter().find(|row| value(row, "held_out_accuracy") == best).unwrap();
+        let chosen: Vec<_> = of(method).into_iter().filter(|row| row["chosen"] == "true").collect();
+        assert_eq!(chosen, [first]);
+        let set = &summary["config"]["set"];
+        assert_eq!(set[format!("{method}.lr")].as_f64(), Some(value(first, "lr")));
+        assert_eq!(set.get(format!("{method}.q")).is_some(), !first["value"].is_empty());
+        let cell = fs::read_to_string(out.join(format!("cells/{method}-seed2/config.toml"))).unwrap();
+        let cell: toml::Table = cell.parse().unwrap();
+        assert_eq!(cell["set"][&format!("{method}.lr")].as_float(), Some(value(first, "lr")));
+    }
+    // Tested on half of a meta set of 20: 10 images, over two seeds.
+    for row in &trials {
+        let twentieths = value(row, "held_out_accuracy") / 5.0;
+        assert!((twentieths - twentieths.round()).abs() < 1e-9, "{row:?}");
+    }
+    // It is the comparison that these rates make.
+    let plain = folder.path().join("plain");
+    let set: Vec<String> =
+        summary["config"]["set"].as_object().unwrap().iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let mut same: Vec<&str> = args.iter().copied().filter(|arg| *arg != "--tune").collect();
+    set.iter().for_each(|setting| same.extend(["--set", setting]));
+    compare(&[&same[..], &["--seeds", "2"]].concat(), &plain);
+    assert_eq!(results(&out).1, results(&plain).1);
+    // The paired differences, and those of the table.
+    let differences = rows(&out.join("differences.csv"));
+    assert_eq!(differences.len(), 6);
+    let gce = differences.iter().find(|row| row["method"] == "gce" && row["less"] == "uniform").unwrap();
+    let shown = &summary["methods"][1];
+    assert_eq!(shown["gain_mean"].as_f64(), Some(value(gce, "difference")));
+    assert_eq!(shown["gain_half_width"].as_f64(), Some(value(gce, "half_width")));
+    // More seeds and methods: finished trials are kept, the new method's are added.
+    let kept = fs::read(out.join("tuning/cells/gce,lr=1e-2-seed1/cell.json")).unwrap();
+    compare(&["--resume", "--seeds", "3", "--methods", "uniform,gce,clean-only,focal"], &out);
+    assert_eq!(fs::read(out.join("tuning/cells/gce,lr=1e-2-seed1/cell.json")).unwrap(), kept);
+    assert!(rows(&out.join("tuning.csv")).iter().any(|row| row["method"] == "focal"));
+    // A meta set that has no half.
+    let none = folder.path().join("none");
+    fails(&[&args[..], &["--meta-size", "10", "--out", text(&none)]].concat(), 2, &["--tune", "--meta-size"]);
+    assert!(!none.exists());
+}

@@ -402,7 +402,8 @@ fn methods_without_weights_take_the_uniform_step() {
 
 /// The means of `CE(f(x_i), t_i)` with `t_i = V_i e_{y_i} + (1 − V_i) z_i`, from probabilities and
 /// logarithms (`soft_loss`), and of the meta loss, at w (`meta_loss`) and after a plain step down the
-/// first, with α = 0.05 (`meta_after`); `p` `[n, 3]`. Inputs: `v` `[n]`, `z` `[n, 3]`.
+/// first, with α = 0.05 (`meta_after`); `p` `[n, 3]`. To the training batch's logits `offset` is
+/// added. Inputs: `v` `[n]`, `z` `[n, 3]`, `offset` `[3]`.
 fn soft_labels() -> Tape {
     let net = network();
     let mut tape = Tape::new();
@@ -412,6 +413,9 @@ fn soft_labels() -> Tape {
         net.logits(&mut Forward::new(tape, w, Normalisation::Batch), x).unwrap()
     };
     let out = logits(&mut tape, &mut w, N, "");
+    let offset = tape.input("offset", Kind::Float, [3]).unwrap();
+    let offset = tape.broadcast_to(offset, [N, 3].into()).unwrap();
+    let out = tape.add(out, offset).unwrap();
     let p = tape.softmax(out).unwrap();
     let log_p = tape.unary(Unary::Log, p).unwrap();
     let y = tape.input("y", Kind::Int, [N]).unwrap();
@@ -443,10 +447,11 @@ fn soft_labels() -> Tape {
     tape
 }
 
-/// [`soft_labels`]' soft_loss, meta_loss, meta_after and p with these soft labels, weights and
-/// parameters.
-fn soft_objective(z: &[f64], v: &[f64], w: &[Vec<f64>]) -> [Vec<f64>; 4] {
-    let (mut session, program) = prepare(&soft_labels(), &[("z", z.to_vec()), ("v", v.to_vec())]);
+/// [`soft_labels`]' soft_loss, meta_loss, meta_after and p with these soft labels, weights, offsets
+/// and parameters.
+fn soft_objective(z: &[f64], v: &[f64], offset: &[f64], w: &[Vec<f64>]) -> [Vec<f64>; 4] {
+    let given = [("z", z.to_vec()), ("v", v.to_vec()), ("offset", offset.to_vec())];
+    let (mut session, program) = prepare(&soft_labels(), &given);
     for (name, values) in THETA.iter().zip(w) {
         session.write_state(&format!("w.{name}"), Values::Float(values)).unwrap();
     }
@@ -474,7 +479,13 @@ fn went_down(before: &[Vec<f64>], after: &[Vec<f64>], loss: impl Fn(&[Vec<f64>])
 fn soft_step(stage: usize, sizes: [usize; 2]) {
     let weight_net = WeightNet { hidden: 3, init: WeightNetInit::Faithful, slope: 1.0, groups: Vec::new() };
     let rule = Optimiser::Sgd(Sgd::PLAIN);
-    let scheme = SoftMwNet { weight_net, rule, lr: 0.3, sizes, classes: 3, inertia: 0.6, learns: [0, 9] };
+    let prior = SoftMwNet::prior_of(&[59, 29, 9], &[2, 4, 1]);
+    for (got, share) in prior.iter().zip([0.6 / 0.3, 0.3 / 0.5, 0.1 / 0.2_f64]) {
+        assert!((got - share.ln()).abs() < 1e-14);
+    }
+    let (classes, inertia, learns) = (3, 0.6, [0, 9]);
+    let offsets = prior.clone();
+    let scheme = SoftMwNet { weight_net, rule, lr: 0.3, sizes, classes, prior, inertia, learns };
     let (net, data) = (network(), given());
     let mut tape = Tape::new();
     scheme.record(&mut tape, &step(&net, &data, stage)).unwrap();
@@ -485,11 +496,13 @@ fn soft_step(stage: usize, sizes: [usize; 2]) {
     let now = Moment { positions: &positions, memory: &memory, ..moment(0, N) };
     let (mut session, program) = prepare(&tape, &scheme.inputs(&now));
     let [theta, w] = ["theta", "w"].map(|prefix| theta_states(&session, prefix));
+    let learned = session.read_state("offset.class").unwrap();
+    let offsets: Vec<f64> = offsets.iter().zip(&learned).map(|(prior, learned)| prior + learned).collect();
     session.run(&program).unwrap();
     let fetch = |name: &str| session.fetch(&program, name).unwrap();
     let (losses, z) = (fetch("loss"), fetch("predictions"));
 
-    let at = |v: &[f64], w: &[Vec<f64>]| soft_objective(&z, v, w);
+    let at = |v: &[f64], w: &[Vec<f64>]| soft_objective(&z, v, &offsets, w);
     let ratio = |theta: &[Vec<f64>]| {
         losses.iter().map(|l| v(theta, 0, *l).0 / v(theta, 0, 0.0).0).collect::<Vec<_>>()
     };
@@ -500,7 +513,18 @@ fn soft_step(stage: usize, sizes: [usize; 2]) {
         assert!((z[i] - want).abs() < 1e-14, "z[{i}] is {}, should be {want}", z[i]);
     }
     let after = theta_states(&session, "theta");
+    let behind = session.read_state("offset.class").unwrap();
     if stage == 0 {
+        for c in 0..3 {
+            let by = |by: f64| {
+                let mut offsets = offsets.clone();
+                offsets[c] += by;
+                soft_objective(&z, &curve(&theta), &offsets, &w)[2][0]
+            };
+            let want = 0.3 * (by(1e-4) - by(-1e-4)) / 2e-4;
+            let moved = learned[c] - behind[c];
+            assert!((moved - want).abs() < 1e-9, "offset {c}: {moved}, should be {want}");
+        }
         let (first, u) = (ratio(&theta), fetch("u"));
         for i in 0..N {
             let by = |by: f64| {
@@ -532,7 +556,7 @@ fn soft_step(stage: usize, sizes: [usize; 2]) {
             }
         }
     } else {
-        assert_eq!(theta, after);
+        assert_eq!((&theta, &learned), (&after, &behind));
     }
     let weights = curve(&after);
     for (got, want) in fetch("weight").iter().zip(&weights) {
@@ -564,7 +588,7 @@ fn both_sets_are_one() {
     let w = theta_states(&session, "w");
     session.run(&program).unwrap();
     went_down(&w, &theta_states(&session, "w"), |w| {
-        let [noisy, clean, ..] = soft_objective(&[0.0; 3 * N], &[1.0; N], w);
+        let [noisy, clean, ..] = soft_objective(&[0.0; 3 * N], &[1.0; N], &[0.0; 3], w);
         0.75 * noisy[0] + 0.25 * clean[0]
     });
 }

@@ -11,8 +11,9 @@ use super::study::{self, seeds};
 /// Trains all cells, or what is left of them.
 pub fn run(args: &AblateArgs) -> Result<()> {
     let AblateArgs { out, resume, strict, json, .. } = args;
-    let (study, cells) =
-        study::run("ablate", plan(args)?, args.run.machine(), (out.as_deref(), *resume), *json)?;
+    let machine = args.run.machine();
+    let study = study::open("ablate", plan(args)?, &machine, (out.as_deref(), *resume))?;
+    let cells = study::train(&study, machine, *json)?;
     let findings = Findings::new(&study.plan, &cells);
     findings.write(&study)?;
     if *json {

@@ -17,7 +17,7 @@ use super::device::Machine;
 use super::evaluate::EvaluateArgs;
 use super::kernels::KernelsArgs;
 use super::predict::PredictArgs;
-use super::values::{DeviceChoice, sample, seed};
+use super::values::{Bound, DeviceChoice, sample, seed};
 
 /// Meta-Weight-Net on a hand-written autodiff tape: learns, from a small clean set, which losses to
 /// trust.
@@ -92,10 +92,15 @@ pub struct RunArgs {
     /// in proportion to --batch for smaller ones]
     #[arg(long, value_name = "LR", value_parser = rate, help_heading = "Meta step", allow_negative_numbers = true)]
     pub lr: Option<f64>,
-    /// A method's own setting; may be given several times: adaboost.rounds, focal.gamma, ohem.share,
+    /// The largest norm of the gradient that the classifier's real step takes, over all parameters
+    /// and before weight decay and momentum: a longer one is scaled down to it; or none [default: 2,
+    /// none in hypergrad]
+    #[arg(long, value_name = "NORM|none", help_heading = "Meta step", allow_negative_numbers = true)]
+    pub clip_grad: Option<Bound>,
+    /// A method's own setting; may be given several times: METHOD.lr (its learning rate), adaboost.rounds, focal.gamma, ohem.share,
     /// spl-hard.first and .pace, spl-linear.first and .pace, geman-mcclure.sigma, gce.q,
     /// class-balanced.beta, mentornet-pd.percentile, .inertia, .width and .burn-in, co-teaching.noise
-    /// and .ramp, fine-tune.share and .lr, mwnet-soft.inertia, .from and .to
+    /// and .ramp, fine-tune.share and .factor, mwnet-soft.inertia, .from and .to
     #[arg(long, value_name = "METHOD.NAME=VALUE", value_parser = setting, help_heading = "Schedule")]
     pub set: Vec<(String, f64)>,
     /// Threads, device.
@@ -123,6 +128,7 @@ impl RunArgs {
         config.init_sha256 = config.init.as_deref().map(NetworkFile::read).transpose()?.map(|file| file.hash);
         config.read_model()?;
         config.set = self.set.iter().cloned().collect();
+        config.clip_grad = self.clip_grad.unwrap_or(Bound(Some(Config::CLIP_GRAD))).0;
         config.lr = self.lr.unwrap_or_else(|| Config::lr_of(config.batch));
         if config.milestones.is_empty() {
             config.milestones = Config::milestones_of(config.epochs);

@@ -14,34 +14,36 @@ use super::folder::in_folder;
 use super::progress::Progress;
 use super::train::{agree, misfit};
 
-/// Begins a study or goes on with one, as the flags of `command` ask, and trains what is not
-/// finished.
-pub fn run<A: Arm>(
+/// Begins a study or goes on with one, as the flags of `command` ask.
+pub fn open<A: Arm>(
     command: &str,
     asked: Plan<A>,
-    mut machine: Machine,
+    machine: &Machine,
     (out, resume): (Option<&Path>, bool),
-    json: bool,
-) -> Result<(Study<A>, Vec<Cell>)> {
-    let study = match (out, resume) {
+) -> Result<Study<A>> {
+    match (out, resume) {
         (Some(out), true) => {
             let mut study = Study::resume(out)?;
             study.extend(grown(command, asked, &study.plan)?)?;
-            study
+            Ok(study)
         }
         (out, _) => {
             // A machine that is not there is told before anything is written.
             machine.backend()?;
-            in_folder(out, command, |out| Study::start(asked, out))?
+            in_folder(out, command, |out| Study::start(asked, out))
         }
-    };
+    }
+}
+
+/// Trains what is not finished.
+pub fn train<A: Arm>(study: &Study<A>, mut machine: Machine, json: bool) -> Result<Vec<Cell>> {
     // It keeps its precision, too.
     machine.precision = study.plan.config.precision;
     let mut progress = Progress::study(&study.plan, json);
     study.account.iter().for_each(|line| progress.say(line));
     let cells = study.run(&|| Ok(Session::new(machine.backend()?)), &mut progress)?;
     progress.finish();
-    Ok((study, cells))
+    Ok(cells)
 }
 
 /// So many seeds from this one on.

@@ -63,7 +63,10 @@ pub fn agree(subcommand: &str, what: &str, asked: &Config, stored: &Config) -> R
             "no_baseline" => ("baseline", "--no-baseline".to_owned()),
             key => (key, format!("--{}", key.replace('_', "-"))),
         };
-        let Some(value) = asked.get(key) else { continue };
+        if asked.get(key).is_none() && stored.get(key).is_none() {
+            continue;
+        }
+        let value = asked.get(key).unwrap_or(&Value::Null);
         if key == "model" && stored.get(key) == Some(value) && stored.get(TEXT) != asked.get(TEXT) {
             return Err(misfit(
                 what,
@@ -99,6 +102,7 @@ pub fn misfit(what: &str, flag: &str, had: &str) -> Error {
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Null => "none".to_owned(),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use metatape::tape::Shape;
-use metatape::train::values::positive;
+use metatape::train::values::{positive, rate};
 use metatape::{Error, Result};
 
 /// The extents of a sample: an image's `HxWxC`, or the number of features.
@@ -21,6 +21,18 @@ pub fn sample(text: &str) -> Result<Shape> {
 /// Any whole number of 64 bits.
 pub fn seed(text: &str) -> Result<u64> {
     text.parse().map_err(|_| Error::Usage(format!("`{text}` is not a whole number from 0 to {}", u64::MAX)))
+}
+
+/// A bound, or `none`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Bound(pub Option<f64>);
+
+impl FromStr for Bound {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Bound> {
+        if text == "none" { Ok(Bound(None)) } else { rate(text).map(Some).map(Bound) }
+    }
 }
 
 /// Compute capability of the cards that the kernels run on: `sm_90` is 90.

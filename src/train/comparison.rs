@@ -46,11 +46,7 @@ impl Arm for Method {
             Run::resume(folder, session)?
         } else {
             // A cell records what is its method's own.
-            let config = config.used_by(&[self]);
-            let own =
-                |key: &String| key.split_once('.').is_some_and(|(method, _)| method == self.to_string());
-            let set = config.set.into_iter().filter(|setting| own(&setting.0)).collect();
-            Run::start(Config { method: self, baseline: false, set, ..config }, folder, session)?
+            Run::start(config.of(self), folder, session)?
         };
         let outcome = run.finish(observer);
         Cell::new(&run.data, run.histories()[0].clone(), outcome)
@@ -113,6 +109,7 @@ impl Comparison {
             config: plan.config.clone(),
         };
         study.write_tables(cells)?;
+        study.write_differences(cells)?;
         study.write_summary(&comparison)?;
         draw(study, cells)?;
         comparison.report(study, cells)?;
@@ -140,7 +137,7 @@ impl Comparison {
                 spread(arm.final_mean, arm.final_std),
                 spread(arm.best_mean, arm.best_std),
                 spread(arm.balanced_mean, arm.balanced_std),
-                number(arm.gain_mean),
+                spread(arm.gain_mean, arm.gain_half_width),
                 number(arm.gain_min),
                 number(arm.mean_weight_clean),
                 number(arm.mean_weight_corrupted),
@@ -148,7 +145,7 @@ impl Comparison {
                 number(m.paper),
             ]
         };
-        let heading = "method,final %,best %,mean over classes %,gain over uniform,least gain,weight clean,corrupted,ms a step,paper %";
+        let heading = "method,final %,best %,mean over classes %,gain over uniform (95% interval),least gain,weight clean,corrupted,ms a step,paper %";
         let mut notes = Vec::new();
         for MethodSummary { arm, .. } in methods.clone().filter(|m| m.arm.diverged > 0) {
             let (name, diverged) = (&arm.name, arm.diverged);

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use super::curve::WeightCurve;
 use super::evaluator::{Evaluator, Looked};
-use super::history::{EpochRow, LossBins, WeightPicture, mean_where};
+use super::history::{EpochRow, History, LossBins, WeightPicture, mean_where};
 use super::method::Method;
 use super::network_file::NetworkFile;
 use super::prepared::Prepared;
@@ -44,6 +44,14 @@ pub struct Measured {
     pub confusion: Vec<Vec<u32>>,
     /// Mean weight by loss over the epoch's batches; empty where samples have no weights.
     pub by_loss: Vec<(f64, f64)>,
+}
+
+impl Measured {
+    /// Joins what was measured before.
+    pub(super) fn join(self, history: &mut History) {
+        history.rows.push(self.row);
+        (history.confusion, history.by_loss) = (self.confusion, self.by_loss);
+    }
 }
 
 /// Who looks at the states in between the steps (from 0) of training, and may run programs that
@@ -220,7 +228,7 @@ impl Learner {
         let row = EpochRow {
             epoch: epoch + 1,
             method: self.method.to_string(),
-            lr: data.config.lr_at(epoch),
+            lr: data.config.lr_at(self.method, epoch),
             train_loss: sums.loss / steps,
             train_accuracy: 100.0 * sums.hits / steps,
             meta_loss: (sums.meta_steps > 0).then(|| sums.meta_loss / sums.meta_steps as f64),
@@ -304,24 +312,25 @@ impl Learner {
         };
         Error::Numeric(format!(
             "{}: {what} of epoch {epochs}; train again with a smaller --lr than {:e}{weight_net}, in another --out",
-            self.method, config.lr
+            self.method,
+            config.rate(self.method)
         ))
     }
 
     /// The step `step` (from 0) of a stage, with its program.
     fn one_step(&mut self, data: &Prepared, program: usize, step: u64) -> Result<()> {
-        let Learner { session, steps, scheme, train, meta, memory, positions, .. } = self;
+        let Learner { method, session, steps, scheme, train, meta, memory, positions, .. } = self;
         let (program, config) = (&mut steps[program], &data.config);
         let steps = train.batches_per_epoch() * config.epochs as u64;
         let epoch = (step / train.batches_per_epoch()) as usize;
-        let draw = scheme.draws(step, steps);
+        let (draw, lr) = (scheme.draws(step, steps), config.lr_at(*method, epoch));
         let ahead: Vec<_> =
             (1..=program.fed.ahead() as u64).map(|further| train.batch(step + further).clone()).collect();
         let batch = train.batch(step);
         let meta = if program.fed.reads_meta() || draw != Draw::Train { meta.batch(step) } else { batch };
         let (batch, lr) = match draw {
-            Draw::Train => (batch, config.lr_at(epoch)),
-            Draw::Meta(factor) => (meta, factor.map_or(config.lr_at(epoch), |factor| config.lr * factor)),
+            Draw::Train => (batch, lr),
+            Draw::Meta(factor) => (meta, factor.map_or(lr, |factor| config.rate(*method) * factor)),
         };
         positions.clear();
         if draw == Draw::Train {

@@ -131,23 +131,35 @@ impl Method {
     /// Its own settings: names, what they may be (from, to), and what they are by default on data of
     /// so many classes with this noise. `--set METHOD.NAME=VALUE` changes one.
     pub fn settings(self, classes: usize, noise: Noise) -> Vec<Setting> {
-        let setting = |name, range, default| Setting { name, range, default };
+        let tried =
+            |name, range, default, tries: &[f64]| Setting { name, range, default, tries: tries.to_vec() };
+        let setting = |name, range, default| tried(name, range, default, &[]);
+        // Values to try where the default depends on the data.
+        let around = |default: f64| [default / 2.0, default * 2.0];
         let (positive, share) = ((f64::MIN_POSITIVE, f64::MAX), (0.0, 1.0));
         match self {
             Method::AdaBoost => vec![setting("rounds", (1.0, 1000.0), AdaBoost::default().rounds as f64)],
-            Method::Focal => vec![setting("gamma", (0.0, f64::MAX), Focal::default().gamma)],
-            Method::Ohem => vec![setting("share", (f64::MIN_POSITIVE, 1.0), Ohem::default().share)],
+            Method::Focal => vec![tried("gamma", (0.0, f64::MAX), Focal::default().gamma, &[0.5, 1.0, 5.0])],
+            Method::Ohem => {
+                vec![tried("share", (f64::MIN_POSITIVE, 1.0), Ohem::default().share, &[0.25, 0.75])]
+            }
             Method::SplHard | Method::SplLinear => {
                 let SelfPaced { first, pace, .. } = SelfPaced::new(SelfPacedForm::Hard, classes);
-                vec![setting("first", positive, first), setting("pace", positive, pace)]
+                vec![tried("first", positive, first, &around(first)), setting("pace", positive, pace)]
             }
-            Method::GemanMcClure => vec![setting("sigma", positive, GemanMcClure::new(classes).sigma)],
-            Method::Gce => vec![setting("q", (f64::MIN_POSITIVE, 1.0), Gce::default().q)],
-            Method::ClassBalanced => vec![setting("beta", (0.0, 1.0 - f64::EPSILON), ClassBalanced::BETA)],
+            Method::GemanMcClure => {
+                let sigma = GemanMcClure::new(classes).sigma;
+                vec![tried("sigma", positive, sigma, &around(sigma))]
+            }
+            Method::Gce => vec![tried("q", (f64::MIN_POSITIVE, 1.0), Gce::default().q, &[0.3, 0.5, 0.9])],
+            Method::ClassBalanced => {
+                let below_1 = (0.0, 1.0 - f64::EPSILON);
+                vec![tried("beta", below_1, ClassBalanced::BETA, &[0.9, 0.99, 0.999, 0.9999])]
+            }
             Method::MentorNet => {
                 let MentorNet { percentile, inertia, width, burn_in } = MentorNet::default();
                 vec![
-                    setting("percentile", share, percentile),
+                    tried("percentile", share, percentile, &[0.25, 0.5, 0.75]),
                     setting("inertia", share, inertia),
                     setting("width", positive, width),
                     setting("burn-in", share, burn_in),
@@ -155,14 +167,19 @@ impl Method {
             }
             Method::CoTeaching => {
                 let CoTeaching { noise, ramp } = CoTeaching::new(wrong_labels(noise, classes));
-                vec![setting("noise", (0.0, 1.0 - f64::EPSILON), noise), setting("ramp", positive, ramp)]
+                let below_1 = (0.0, 1.0 - f64::EPSILON);
+                vec![tried("noise", below_1, noise, &[0.1, 0.3, 0.5, 0.7]), setting("ramp", positive, ramp)]
             }
             Method::FineTune => {
-                let FineTune { share: part, lr } = FineTune::default();
-                vec![setting("share", share, part), setting("lr", positive, lr)]
+                let FineTune { share: part, factor } = FineTune::default();
+                vec![tried("share", share, part, &[0.3]), tried("factor", positive, factor, &around(factor))]
             }
             Method::MwNetSoft => {
-                vec![setting("inertia", share, 0.7), setting("from", share, 0.05), setting("to", share, 0.66)]
+                vec![
+                    tried("inertia", share, 0.7, &[0.5, 0.9]),
+                    setting("from", share, 0.05),
+                    setting("to", share, 0.4),
+                ]
             }
             Method::Uniform
             | Method::CleanOnly
@@ -212,7 +229,7 @@ impl Method {
             }),
             Method::Glc => Box::new(Glc { sizes }),
             Method::CoTeaching => Box::new(CoTeaching { noise: set("noise"), ramp: set("ramp") }),
-            Method::FineTune => Box::new(FineTune { share: set("share"), lr: set("lr") }),
+            Method::FineTune => Box::new(FineTune { share: set("share"), factor: set("factor") }),
             Method::MwNetSoft => {
                 let steps = config.epochs as u64 * (sizes[0] / config.batch) as u64;
                 let (rule, lr) = config.weight_net_rule(self);
@@ -222,6 +239,7 @@ impl Method {
                     lr,
                     sizes,
                     classes,
+                    prior: SoftMwNet::prior_of(&data.class_counts(), &data.meta_counts()),
                     inertia: set("inertia"),
                     learns: SoftMwNet::between(steps, set("from"), set("to")),
                 })
@@ -248,7 +266,7 @@ impl Method {
 pub type Settings = BTreeMap<String, f64>;
 
 /// One of a method's own settings.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Setting {
     /// Behind the method's name and a dot.
     pub name: &'static str,
@@ -256,6 +274,8 @@ pub struct Setting {
     pub range: (f64, f64),
     /// Where nobody says otherwise.
     pub default: f64,
+    /// What `compare --tune` tries beside it.
+    pub tries: Vec<f64>,
 }
 
 /// A method's setting as people type it: `gce.q=0.5`.
@@ -282,11 +302,18 @@ pub(super) fn check_settings(set: &Settings, methods: &[Method]) -> Result<()> {
         if !methods.contains(&method) {
             return usage(format!("{method} is not trained here; leave it out"));
         }
+        // Every method may have a learning rate of its own.
+        if name == "lr" && *value > 0.0 && value.is_finite() {
+            continue;
+        }
         let known = method.settings(2, Noise::None);
         match known.iter().find(|setting| setting.name == name) {
-            None if known.is_empty() => return usage(format!("{method} has no settings of its own")),
+            _ if name == "lr" => return usage(format!("{value} is not a number above 0")),
+            None if known.is_empty() => {
+                return usage(format!("{method} has no settings of its own but lr"));
+            }
             None => {
-                let names: Vec<&str> = known.iter().map(|setting| setting.name).collect();
+                let names: Vec<&str> = known.iter().map(|setting| setting.name).chain(["lr"]).collect();
                 let near = Error::nearest(name, names.iter().copied());
                 return usage(format!("{method} has no such setting{near}; it has {}", names.join(", ")));
             }

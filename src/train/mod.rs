@@ -26,6 +26,7 @@
 //! | `paper.rs`, `paper.toml` | [`PaperCell`]: settings and figures of the paper's tables |
 //! | `study/` | [`study::Study`]: arms by seeds, each cell kept when it is finished |
 //! | `comparison.rs` | [`Comparison`]: methods as arms, their summary and plots |
+//! | `tuning.rs` | [`Tuning`]: each method's best rate and settings, by a part of the meta set |
 //! | `ablation/` | [`ablation::Variant`]: the method's open questions as arms, and what is found |
 //! | `statistics.rs` | [`Spread`], [`Difference`]: values over seeds |
 //! | `report.rs`, `report.html` | one page with all of a run or a study |
@@ -60,6 +61,7 @@ mod step;
 mod stepper;
 pub mod study;
 mod tensors;
+mod tuning;
 pub mod values;
 mod warnings;
 
@@ -80,3 +82,4 @@ pub use signal::{SampleRow, StepNumbers, Walk};
 pub use statistics::{Difference, Spread};
 pub use stepper::{At, Stepper};
 pub use tensors::{Tensor, write_tensors};
+pub use tuning::{Trial, Tuning};

@@ -180,8 +180,20 @@ impl Prepared {
 
     /// Training samples of each class, by their labels as given.
     pub fn class_counts(&self) -> Vec<usize> {
+        self.counts(&self.split.train.labels)
+    }
+
+    /// Samples of each class in the meta set; where its batches are balanced, as many of each.
+    pub fn meta_counts(&self) -> Vec<usize> {
+        match self.split.balanced {
+            true => vec![1; self.dataset.classes()],
+            false => self.counts(&self.split.meta.labels),
+        }
+    }
+
+    fn counts(&self, labels: &[i32]) -> Vec<usize> {
         let mut counts = vec![0; self.dataset.classes()];
-        self.split.train.labels.iter().for_each(|label| counts[*label as usize] += 1);
+        labels.iter().for_each(|label| counts[*label as usize] += 1);
         counts
     }
 

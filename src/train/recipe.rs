@@ -86,6 +86,13 @@ impl Config {
         Ok(())
     }
 
+    /// What a run of one method of several has: it and its own settings, without a baseline.
+    pub(super) fn of(self, method: Method) -> Config {
+        let mut config = Config { method, baseline: false, ..self.used_by(&[method]) };
+        config.set.retain(|key, _| key.split_once('.').is_some_and(|(of, _)| of == method.to_string()));
+        config
+    }
+
     /// The same with what none of the methods has a use for as by default.
     pub fn used_by(mut self, methods: &[Method]) -> Config {
         unused(methods).for_each(|(_, reset)| reset(&mut self, Config::default()));

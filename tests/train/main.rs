@@ -99,7 +99,10 @@ fn a_run_leaves_all_its_files() {
 
     // What the library calls the default, with this command's flags.
     let config: Config = toml::from_str(&fs::read_to_string(out.join("config.toml")).unwrap()).unwrap();
-    assert_eq!(config, Config { epochs: 2, milestones: vec![1, 1], seed: 5, ..Config::default() });
+    assert_eq!(
+        config,
+        Config { clip_grad: Some(2.0), epochs: 2, milestones: vec![1, 1], seed: 5, ..Config::default() }
+    );
 
     let config: toml::Table = fs::read_to_string(out.join("config.toml")).unwrap().parse().unwrap();
     assert_eq!(config["noise"].as_str(), Some("uniform:0.6"));

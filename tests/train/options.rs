@@ -182,6 +182,10 @@ fn methods_have_settings_of_their_own() {
     let mentor = mentor.as_table().unwrap();
     assert_eq!((mentor.len(), mentor["mentornet-pd.percentile"].as_float()), (4, Some(0.75)));
     assert_eq!(mentor["mentornet-pd.width"].as_float(), Some(1.0));
+    // A rate of its own is as good as everyone's.
+    let slow = run("slow", &["--method", "gce", "--lr", "0.01"]).1;
+    assert_eq!(run("own", &["--method", "gce", "--set", "gce.lr=0.01"]).1, slow);
+    assert_ne!(slow, loss);
     // It goes on with the same flag, and not with another.
     let out = folder.path().join("mentor");
     let resume = ["train", "--method", "mentornet-pd", "--out", text(&out), "--resume", "--json", "--set"];
@@ -193,6 +197,9 @@ fn methods_have_settings_of_their_own() {
         assert!(said.lines().count() == 1 && parts.iter().all(|part| said.contains(part)), "{said}");
     };
     refused(&[&resume[..], &["mentornet-pd.percentile=0.5"]].concat(), &["--set", "does not fit"]);
+    let resume = &resume[..resume.len() - 1];
+    let clip = ["--clip-grad none does not fit", "clip_grad = 2"];
+    refused(&[resume, &["--clip-grad", "none"]].concat(), &clip);
     let new = folder.path().join("new");
     let begin = [&["train", "--method", "gce", "--out", text(&new)], &set[..], &["--set"]].concat();
     for (setting, parts) in [
@@ -201,6 +208,7 @@ fn methods_have_settings_of_their_own() {
         ("gce.q=x", &["METHOD.NAME=VALUE"]),
         ("gce.p=0.5", &["--set gce.p", "it has q"]),
         ("gce.q=1.5", &["--set gce.q", "1.5 is out of range"]),
+        ("gce.lr=0", &["--set gce.lr", "0 is not a number above 0"]),
         ("gce.q=NaN", &["--set gce.q", "NaN is out of range"]),
         ("focal.gamma=1", &["focal is not trained here"]),
         ("gec.q=1", &["there is no method `gec` (did you mean `gce`?)"]),

@@ -123,7 +123,7 @@ fn profile(session: &mut Session, meta: &Timed) -> Result<Vec<(&'static str, f64
 impl Timed {
     fn new(data: &Prepared, session: &mut Session, forecast: Forecast, plan: Plan) -> Result<Timed> {
         let stepper = Stepper::load(data, plan, &data.split.meta, session)?;
-        let at = At { step: 0, meta_step: 0, lr: data.config.lr };
+        let at = At { step: 0, meta_step: 0, lr: data.config.rate(data.config.method) };
         Ok(Timed { stepper, forecast, at, ms: Vec::new() })
     }
 

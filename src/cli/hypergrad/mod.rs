@@ -128,7 +128,9 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
 
 /// A run that `train` could do, but for the schedule.
 pub fn config(args: &HypergradArgs) -> Result<Config> {
-    let flags = args.run.config()?;
+    let mut flags = args.run.config()?;
+    // The hypergradient is the same with and without.
+    flags.clip_grad = args.run.clip_grad.and_then(|bound| bound.0);
     Ok(Config { epochs: 1, milestones: Vec::new(), baseline: false, seed: args.seed, ..flags })
 }
 
@@ -157,7 +159,8 @@ impl Setting<'_> {
     fn outcome(&mut self, way: Way, dump: Option<&mut Dump>) -> Result<Outcome> {
         let Setting { machine, data, .. } = self;
         (data.config.route, data.config.unroll) = (way.route, way.unroll);
-        let (meta, at) = (&data.split.meta, At { step: 0, meta_step: 0, lr: data.config.lr });
+        let (meta, at) =
+            (&data.split.meta, At { step: 0, meta_step: 0, lr: data.config.rate(data.config.method) });
         let mut session = Session::new(machine.backend()?);
         data.begin(&mut session)?;
         let mut step = Stepper::new(data, Order::Published, meta, &mut session)?;

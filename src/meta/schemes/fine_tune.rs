@@ -11,12 +11,12 @@ pub struct FineTune {
     /// Share of the steps that use the meta set.
     pub share: f64,
     /// Learning rate there, times the first one.
-    pub lr: f64,
+    pub factor: f64,
 }
 
 impl Default for FineTune {
     fn default() -> FineTune {
-        FineTune { share: 0.15, lr: 0.1 }
+        FineTune { share: 0.15, factor: 0.1 }
     }
 }
 
@@ -36,6 +36,6 @@ impl Scheme for FineTune {
     }
 
     fn draws(&self, step: u64, steps: u64) -> Draw {
-        if self.on_meta(step, steps) { Draw::Meta(Some(self.lr)) } else { Draw::Train }
+        if self.on_meta(step, steps) { Draw::Meta(Some(self.factor)) } else { Draw::Train }
     }
 }

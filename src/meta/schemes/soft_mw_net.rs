@@ -4,7 +4,8 @@ use crate::error::Result;
 use crate::meta::optimiser::update;
 use crate::meta::step::{Pass, meta_losses, real_step};
 use crate::nn::{Params, WeightNet};
-use crate::tape::{Kind, Tape, Unary, Var};
+use crate::seed::Stream;
+use crate::tape::{Init, Kind, Tape, Unary, Var};
 
 /// Meta-Weight-Net with soft labels: this crate's own form of the published step, and the default
 /// of `metatape train`.
@@ -14,13 +15,16 @@ use crate::tape::{Kind, Tape, Unary, Var};
 /// CMW-Net-SL (Shu et al. 2023, arXiv 2202.05613); at the end the meta set is trained on, too:
 ///
 /// ```text
-/// weight  v_i = min(1, r_i),   r_i = V(ℓ_i; θ) / V(0; θ)
-/// loss    L = (1/n) Σ_i CE(f(x_i), v_i e_{y_i} + (1 − v_i) z_i)
-///           = (1/n) Σ_i [ℓ_i − (1 − v_i) d_i],   d_i = ⟨z_i − e_{y_i}, f(x_i)⟩
+/// logits  a_i = f(x_i) + π + δ,   π_c = ln(share of class c in the training set / in the meta set)
+/// weight  v_i = min(1, r_i),   r_i = V(ℓ_i; θ) / V(0; θ),   ℓ_i = CE(a_i, y_i)
+/// loss    L = (1/n) Σ_i CE(a_i, v_i e_{y_i} + (1 − v_i) z_i)
+///           = (1/n) Σ_i [ℓ_i − (1 − v_i) d_i],   d_i = ⟨z_i − e_{y_i}, a_i⟩
 /// θ       −∂L_meta(w − α ∇L)/∂θ = (α/n) Σ_i u_i ∂r_i/∂θ,   u_i = ⟨∇L_meta(ŵ), ∇d_i(w)⟩,
 ///         without the samples that ask for more (u_i > 0) and count 1 already
+/// δ       −∂L_meta(w − α ∇L)/∂δ = (α/n) Σ_i ṗ_i,   ṗ_i the change of p_i = softmax(a_i) along
+///         ∇L_meta(ŵ); rests with θ
 /// w       moves down (L + λ L_meta)/(1 + λ),   λ = max((1/n) Σ (1 − v_i), |meta set|/|training set|)
-///         in the last third of the steps, and 0 before
+///         behind θ's steps, and 0 before
 /// ```
 ///
 /// Why. (1) Every sample counts 1, whatever V is: V/ΣV lets a few samples make up a batch, V/n
@@ -29,13 +33,19 @@ use crate::tape::{Kind, Tape, Unary, Var};
 /// of that one. A V that rises doubts nobody. (3) While θ learns, the meta set is held out: a
 /// network that knows it by heart has a meta gradient that tells nothing, and V then sinks
 /// everywhere. (4) θ rests in the first steps, when a longer step along any sample's gradient is
-/// good, and V would learn nothing but to say 1, where its sigmoid is flat. (5) In the last third θ
-/// rests, and the meta set has the room that doubted labels leave; without doubt its samples count
-/// as any other's. V begins flat, so that all labels count 1 until the meta set says otherwise.
+/// good, and V would learn nothing but to say 1, where its sigmoid is flat. (5) Then θ rests again,
+/// and the meta set has the room that doubted labels leave; without doubt its samples count as any
+/// other's. V begins flat, so that all labels count 1 until the meta set says otherwise. (6) A
+/// function of the loss cannot tell a rare class from a wrong label. π makes up for classes that
+/// are rarer in training than in the meta set (Menon et al. 2021, arXiv 2007.07314: train `f + ln
+/// share`, test f); what counting cannot know, δ learns from the meta set. Its mixed derivative is
+/// short: `∂L/∂δ = (1/n) Σ (p_i − t_i)` with the target `t_i = v_i e_{y_i} + (1 − v_i) z_i`, and of
+/// these only p moves with w.
 ///
-/// States: `theta.*`, its moments. Inputs: `lr.theta`, `scheme.soft` `[n, classes]`,
-/// `scheme.kept` `[n]`. Outputs: `weight` `[n]` (v after θ's step), `u` `[n]`, `predictions`
-/// `[n, classes]`, the new z. Memory: z of each training sample, and whether it has one.
+/// States: `theta.*`, `offset.class` `[classes]` (δ), their moments. Inputs: `lr.theta`,
+/// `scheme.prior` `[classes]` (π), `scheme.soft` `[n, classes]`, `scheme.kept` `[n]`. Outputs:
+/// `weight` `[n]` (v after θ's step), `u` `[n]`, `predictions` `[n, classes]`, the new z. Memory: z
+/// of each training sample, and whether it has one.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SoftMwNet {
     /// V.
@@ -48,13 +58,16 @@ pub struct SoftMwNet {
     pub sizes: [usize; 2],
     /// Classes.
     pub classes: usize,
+    /// π, [`SoftMwNet::prior_of`].
+    pub prior: Vec<f64>,
     /// Share of the old z in the new one, each time that a sample is seen.
     pub inertia: f64,
     /// The steps (from, to) in which θ moves; behind them the meta set is trained on.
     pub learns: [u64; 2],
 }
 
-/// Inputs: z as it was, and its share in the new one (0 where there is none yet).
+/// Inputs: π; z as it was, and its share in the new one (0 where there is none yet).
+const PRIOR: &str = "scheme.prior";
 const SOFT: &str = "scheme.soft";
 const KEPT: &str = "scheme.kept";
 
@@ -72,7 +85,11 @@ struct Start {
     lr: Var,
     w: Params,
     theta: Params,
+    /// δ.
+    offset: Params,
     losses: Var,
+    /// `[n, classes]`, differentiable.
+    p: Var,
     /// ℓ as V reads it.
     read: Var,
     /// d `[n]`.
@@ -83,6 +100,16 @@ impl SoftMwNet {
     /// The steps in which θ moves, of so many: those behind the share `from` and before `to`.
     pub fn between(steps: u64, from: f64, to: f64) -> [u64; 2] {
         [from, to].map(|share| (share * steps as f64).round() as u64)
+    }
+
+    /// π of so many samples of each class in the training and in the meta set, each with one more
+    /// than it has, so that a class that is not there has a share.
+    pub fn prior_of(train: &[usize], meta: &[usize]) -> Vec<f64> {
+        let shares = |counts: &[usize]| {
+            let all = (counts.iter().sum::<usize>() + counts.len()) as f64;
+            counts.iter().map(|count| (count + 1) as f64 / all).collect::<Vec<_>>()
+        };
+        shares(train).iter().zip(shares(meta)).map(|(train, meta)| (train / meta).ln()).collect()
     }
 
     /// `V(ℓ)/V(0)` `[n]`, and the weights that it comes to, at most 1.
@@ -102,14 +129,21 @@ impl SoftMwNet {
         let lr = tape.input("lr", Kind::Float, [])?;
         let (mut w, theta) = (Params::classifier(), Params::weight_net());
         tape.section("losses at w");
-        let Pass { y, logits, losses, correct, .. } =
+        let Pass { y, logits, correct, .. } =
             Pass::record(tape, step.net, step.data, n, &mut w, Some("stats"), "")?;
-        tape.section("soft labels");
         let shape = tape.shape(logits).clone();
+        let mut offset = Params::declared("offset", Stream::WeightNet);
+        let learned = offset.param(tape, "class", [shape[1]], Init::Constant(0.0))?;
+        let prior = tape.input(PRIOR, Kind::Float, [shape[1]])?;
+        let moved = tape.add(prior, learned)?;
+        let moved = tape.broadcast_to(moved, shape.clone())?;
+        let logits = tape.add(logits, moved)?;
+        let losses = tape.cross_entropy(logits, y)?;
+        let p = tape.softmax(logits)?;
+        tape.section("soft labels");
         let before = tape.input(SOFT, Kind::Float, shape.clone())?;
         let kept = tape.input(KEPT, Kind::Float, [n])?;
-        let numbers = tape.detach(logits)?;
-        let now = tape.softmax(numbers)?;
+        let now = tape.detach(p)?;
         // z⁺ = p + ρ (z − p)
         let change = tape.sub(before, now)?;
         let kept = tape.broadcast(kept, 1, 2, &shape)?;
@@ -123,7 +157,7 @@ impl SoftMwNet {
         tape.output("loss", losses)?;
         tape.output("correct", correct)?;
         tape.output(PREDICTIONS, soft)?;
-        Ok(Start { lr, w, theta, losses, read, gap })
+        Ok(Start { lr, w, theta, offset, losses, p, read, gap })
     }
 
     /// L as losses and their coefficients: `1/n` of ℓ and `−(1 − V)/n` of d. The third is 1 − V.
@@ -135,7 +169,7 @@ impl SoftMwNet {
         Ok((vec![(start.losses, tape.constant(1.0 / n as f64, [n])), (start.gap, minus)], doubt))
     }
 
-    /// θ's step; V behind it.
+    /// θ's and δ's step; V behind it.
     fn learn(&self, tape: &mut Tape, step: &TrainStep, start: &mut Start) -> Result<Var> {
         let TrainStep { net, data, batch: [n, m], .. } = *step;
         let lr_theta = tape.input("lr.theta", Kind::Float, [])?;
@@ -154,22 +188,26 @@ impl SoftMwNet {
         let meta_losses = meta_losses(tape, net, data, m, &mut virtual_w)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         let gradient = tape.gradient(meta_loss, &virtual_w.vars())?;
-        tape.section("jvp: u, the change of d along the meta gradient");
+        tape.section("jvp: u, the change of d along the meta gradient, and that of p");
         let seeds: Vec<_> = w.into_iter().zip(gradient).collect();
-        let u = tape.jvp(&seeds, &[start.gap])?[0];
-        let u = tape.or_zero(u, start.gap)?;
+        let tangents = tape.jvp(&seeds, &[start.gap, start.p])?;
+        let u = tape.or_zero(tangents[0], start.gap)?;
+        let p = tape.or_zero(tangents[1], start.p)?;
         tape.section("hypergradient");
         // A sample that counts 1 already can ask for less, not for more.
         let (more, above) = (tape.relu(u)?, tape.offset(ratio, -1.0)?);
         let idle = tape.mask(more, above)?;
         let asked = tape.sub(u, idle)?;
-        let asked = tape.scale_by(asked, start.lr)?;
-        let asked = tape.scale(asked, -1.0 / n as f64)?;
+        let share = tape.scale(start.lr, -1.0 / n as f64)?;
+        let asked = tape.scale_by(asked, share)?;
         let theta = start.theta.vars();
         let gradients = tape.vjp(&[(ratio, asked)], &theta)?;
         let gradients: Vec<Var> =
             gradients.iter().zip(theta).map(|(g, t)| tape.or_zero(*g, t)).collect::<Result<_>>()?;
+        let p = tape.sum(p, 0, 1)?;
+        let offsets = [tape.scale_by(p, share)?];
         tape.section("weight-net step");
+        update(tape, &self.rule, &start.offset, &offsets, lr_theta, "offset.moment")?;
         start.theta = update(tape, &self.rule, &start.theta, &gradients, lr_theta, "theta.moment")?;
         tape.output("u", u)?;
         Ok(self.weights(tape, &mut start.theta, start.read)?[1])
@@ -233,7 +271,12 @@ impl Scheme for SoftMwNet {
             places.map(|place| all.get(place).copied().unwrap_or(0.0)).collect()
         };
         let kept = rows(SEEN, 1).iter().map(|seen| self.inertia * seen).collect();
-        vec![("lr.theta", vec![self.lr]), (SOFT, rows(MEMORY, self.classes)), (KEPT, kept)]
+        vec![
+            ("lr.theta", vec![self.lr]),
+            (PRIOR, self.prior.clone()),
+            (SOFT, rows(MEMORY, self.classes)),
+            (KEPT, kept),
+        ]
     }
 
     fn remember(&self, memory: &mut Memory, positions: &[u32], predictions: &[f64]) {

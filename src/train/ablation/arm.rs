@@ -12,7 +12,7 @@ use crate::train::history::{History, mean_where};
 use crate::train::learner::Look;
 use crate::train::stepper::{At, Stepper, hypergrad};
 use crate::train::study::{Arm, Cell, Plan, Probe};
-use crate::train::{Config, Learner, Measured, Method, Observer, Prepared};
+use crate::train::{Config, Learner, Method, Observer, Prepared};
 use crate::words::counted;
 
 /// Cosines that are measured in an epoch, if it has so many steps.
@@ -136,13 +136,13 @@ fn learn(
     for epoch in 0..epochs {
         let mut watch = |method, report| observer.step(method, epoch, report);
         let measured = learner.looked_at(data, epoch, &mut watch, probes)?;
-        let Some(Measured { mut row, confusion, by_loss }) = measured else { continue };
+        let Some(mut measured) = measured else { continue };
         // Probing is no part of a step.
         let probing = std::mem::take(&mut probes.seconds);
-        row.steps_per_second = steps / (steps / row.steps_per_second - probing);
-        observer.epoch(&row);
-        history.rows.push(row);
-        (history.confusion, history.by_loss) = (confusion, by_loss);
+        let speed = &mut measured.row.steps_per_second;
+        *speed = steps / (steps / *speed - probing);
+        observer.epoch(&measured.row);
+        measured.join(history);
     }
     history.pictures.extend(learner.picture(data, epochs, true)?);
     Ok(())
@@ -215,7 +215,7 @@ impl Probes {
     /// At the present w and θ.
     fn look(&mut self, data: &Prepared, session: &mut Session, step: u64) -> Result<()> {
         let moves = matches!(self.variant, Variant::Every(k) if step.is_multiple_of(k as u64));
-        let (probed, lr) = (self.probed(step), self.config.lr_at(self.epoch(step)));
+        let (probed, lr) = (self.probed(step), self.config.lr_at(Method::MwNet, self.epoch(step)));
         let Some(exact) = self.exact.as_mut().filter(|_| moves || probed) else { return Ok(()) };
         let at = At { step, meta_step: step, lr };
         self.reference = gradient(exact, data, session, at)?;

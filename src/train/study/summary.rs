@@ -5,7 +5,7 @@ use super::engine::Study;
 use super::plan::Arm;
 use crate::error::Result;
 use crate::train::files::{csv_text, write_atomically};
-use crate::train::statistics::Spread;
+use crate::train::statistics::{Difference, Spread};
 use crate::words::counted;
 
 /// The arm that gains are measured against.
@@ -34,6 +34,8 @@ pub struct ArmSummary {
     pub balanced_std: Option<f64>,
     /// Final test accuracy less that of `uniform` with the same seed.
     pub gain_mean: Option<f64>,
+    /// Half of its 95% interval, by Student's t over the seeds; none of one seed.
+    pub gain_half_width: Option<f64>,
     /// The least gain of all seeds.
     pub gain_min: Option<f64>,
     /// Mean weight of samples with their true label.
@@ -56,6 +58,12 @@ pub fn differences(arm: &str, other: &str, cells: &[Cell]) -> Vec<f64> {
         Some(cell.history.final_accuracy()? - base.history.final_accuracy()?)
     };
     ended(arm, cells).filter_map(difference).collect()
+}
+
+/// What one test image makes in accuracy.
+pub fn one_image(cells: &[Cell]) -> f64 {
+    let count = |cell: &Cell| cell.history.confusion.iter().flatten().sum::<u32>();
+    100.0 / f64::from(cells.iter().map(count).max().unwrap_or(0).max(1))
 }
 
 /// What went wrong, a sentence each: the arm, the seed, what it was, and what to change.
@@ -98,6 +106,7 @@ impl ArmSummary {
         let (best_mean, best_std) = both(|c| c.history.best_accuracy());
         let (balanced_mean, balanced_std) = both(|c| c.history.balanced_accuracy());
         let gains = if arm == BASELINE { Vec::new() } else { differences(arm, BASELINE, cells) };
+        let gain = Difference::of(&gains, one_image(cells));
         ArmSummary {
             name: arm.to_owned(),
             runs: ended(arm, cells).count(),
@@ -108,7 +117,8 @@ impl ArmSummary {
             best_std,
             balanced_mean,
             balanced_std,
-            gain_mean: Spread::of(&gains).map(|spread| spread.mean),
+            gain_mean: gain.map(|gain| gain.mean),
+            gain_half_width: gain.and_then(|gain| gain.half_width),
             gain_min: gains.iter().copied().min_by(f64::total_cmp),
             mean_weight_clean: mean(|c| c.mean_weight_clean),
             mean_weight_corrupted: mean(|c| c.mean_weight_corrupted),
@@ -149,6 +159,24 @@ impl<A: Arm> Study<A> {
             (c.seed, &c.arm, train, r.test_loss, r.test_accuracy, weights)
         });
         self.write_table("epochs.csv", &format!("seed,{arm},{epochs}"), rows)
+    }
+
+    /// Writes `differences.csv`: of every two arms, the paired difference of their final accuracies
+    /// with half of its 95% interval, and the number of seeds that both have.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_differences(&self, cells: &[Cell]) -> Result<()> {
+        let arms: Vec<String> = self.plan.arms.iter().map(A::to_string).collect();
+        let pairs = arms.iter().flat_map(|arm| arms.iter().map(move |other| (arm, other)));
+        let pairs = pairs.filter(|(arm, other)| arm != other);
+        let rows = pairs.filter_map(|(arm, other)| {
+            let paired = differences(arm, other, cells);
+            let Difference { mean, half_width } = Difference::of(&paired, one_image(cells))?;
+            Some((arm, other, mean, half_width, paired.len()))
+        });
+        let heading = format!("{},less,difference,half_width,seeds", A::ARM);
+        self.write_table("differences.csv", &heading, rows)
     }
 
     /// Writes a table; its columns' names are separated by commas.
