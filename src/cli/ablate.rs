@@ -5,14 +5,16 @@ use metatape::train::ablation::{Findings, META_SIZE, Variant, default_meta_size}
 use metatape::train::study::{Plan, first_warnings};
 
 use super::args::AblateArgs;
+use super::progress::Progress;
 use super::report::{ms, optional, print, print_file, table, warn, wrap};
 use super::study::{self, seeds};
 
 /// Trains all cells, or what is left of them.
 pub fn run(args: &AblateArgs) -> Result<()> {
     let AblateArgs { out, resume, strict, json, .. } = args;
+    let progress = |plan: &_| Progress::study(plan, *json, args.keep.checkpoint_every);
     let (study, cells) =
-        study::run("ablate", plan(args)?, args.run.machine(), (out.as_deref(), *resume), *json)?;
+        study::run("ablate", plan(args)?, args.run.machine(), (out.as_deref(), *resume), progress)?;
     let findings = Findings::new(&study.plan, &cells);
     findings.write(&study)?;
     if *json {

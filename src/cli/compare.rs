@@ -8,7 +8,8 @@ use metatape::train::study::{Plan, Study, first_warnings};
 use metatape::train::values::positive;
 use metatape::train::{Comparison, Config, Method, PaperCell};
 
-use super::args::{RunArgs, given, typed};
+use super::args::{KeepArgs, RunArgs, given, typed};
+use super::progress::Progress;
 use super::report::{ms, optional, print, print_file, table, warn};
 use super::study::{self, seeds};
 use super::values::seed;
@@ -65,9 +66,12 @@ pub struct CompareArgs {
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: PathBuf,
     /// Continue the comparison in --out; runs that are finished are kept. With --seeds or
-    /// --methods, more of them are added to it
+    /// --methods, more of them are added to it; with --data-dir, its data have moved there
     #[arg(long, help_heading = "Output")]
     pub resume: bool,
+    /// How often a run is kept.
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Fail if a training has gone wrong in one of the ways that are warned of; all files are
     /// written nevertheless
     #[arg(long, help_heading = "Output")]
@@ -95,7 +99,9 @@ fn preset(name: &str) -> Result<PaperCell> {
 /// Trains all cells, or what is left of them.
 pub fn run(args: &CompareArgs) -> Result<()> {
     let CompareArgs { out, resume, strict, json, .. } = args;
-    let (study, cells) = study::run("compare", plan(args)?, args.run.machine(), (Some(out), *resume), *json)?;
+    let progress = |plan: &_| Progress::study(plan, *json, args.keep.checkpoint_every);
+    let (study, cells) =
+        study::run("compare", plan(args)?, args.run.machine(), (Some(out), *resume), progress)?;
     let comparison = Comparison::write(&study, &cells)?;
     match json {
         true => print_file(&study.out.join("summary.json"))?,

@@ -12,7 +12,8 @@ use super::args::given;
 use super::device::Machine;
 use super::folder::in_folder;
 use super::progress::Progress;
-use super::train::{agree, misfit};
+use super::signals;
+use super::train::{agree, goes_on, misfit};
 
 /// Begins a study or goes on with one, as the flags of `command` ask, and trains what is not
 /// finished.
@@ -21,9 +22,10 @@ pub fn run<A: Arm>(
     asked: Plan<A>,
     mut machine: Machine,
     (out, resume): (Option<&Path>, bool),
-    json: bool,
+    progress: impl Fn(&Plan<A>) -> Progress,
 ) -> Result<(Study<A>, Vec<Cell>)> {
-    let study = match (out, resume) {
+    let threads = asked.config.threads;
+    let mut study = match (out, resume) {
         (Some(out), true) => {
             let mut study = Study::resume(out)?;
             study.extend(grown(command, asked, &study.plan)?)?;
@@ -37,9 +39,13 @@ pub fn run<A: Arm>(
     };
     // It keeps its precision, too.
     machine.precision = study.plan.config.precision;
-    let mut progress = Progress::study(&study.plan, json);
+    study.plan.config.threads = threads;
+    let mut progress = progress(&study.plan);
+    signals::note()?;
+    progress.say(&format!("folder: {}", study.out.display()));
     study.account.iter().for_each(|line| progress.say(line));
-    let cells = study.run(&|| Ok(Session::new(machine.backend()?)), &mut progress)?;
+    let cells = study.run(&|| Ok(Session::new(machine.backend()?)), &mut progress);
+    let cells = cells.map_err(|error| goes_on(error, command, &study.out))?;
     progress.finish();
     Ok((study, cells))
 }
@@ -82,6 +88,7 @@ fn grown<A: Arm>(command: &str, asked: Plan<A>, stored: &Plan<A>) -> Result<Plan
     if typed.contains("preset") && asked.preset != stored.preset {
         return Err(differs("preset", stored.preset.clone().unwrap_or("none".into()), ""));
     }
-    agree(command, A::STUDY, &Config { seed: stored.config.seed, ..asked.config }, &stored.config)?;
+    let asked = Config { seed: stored.config.seed, ..asked.config };
+    plan.config = Config { threads: None, ..agree(command, A::STUDY, &asked, &stored.config)? };
     Ok(plan)
 }
