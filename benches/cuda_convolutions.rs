@@ -7,6 +7,8 @@
 //! in a network: in bf16 they are stored so. `wgmma`: whether wide ones may go through Hopper's
 //! warpgroups; METATAPE_NO_WGMMA=1 times the others in their place.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use metatape::backend::cuda::driver::Driver;
 use metatape::backend::cuda::{Cuda, Gpu, Precision};
 use metatape::program::{Options, Session, Values};

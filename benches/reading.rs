@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench reading`, or `-- DIR` for a folder of one's own.
 
+#![allow(clippy::print_stdout)]
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

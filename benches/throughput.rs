@@ -2,6 +2,8 @@
 //!
 //! The best of many short runs, so that other work on the machine disturbs little.
 
+#![allow(clippy::print_stdout)]
+
 use std::time::{Duration, Instant};
 
 use metatape::backend::cpu::conv::{data_gradient, forward, weight_gradient, workspace_len};

@@ -8,6 +8,8 @@
 //! label, 30 steps with momentum. Outer: the loss on 30 clean samples. λ moves by Adam along the
 //! hypergradient through all 30 steps.
 
+#![allow(clippy::print_stdout)]
+
 use metatape::backend::cpu::Cpu;
 use metatape::bilevel::{Adam, Inner, Mode, Optimiser, Route, Sgd, hypergradient};
 use metatape::program::{Options, Session, Values};

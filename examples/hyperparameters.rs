@@ -7,6 +7,8 @@
 //! The logarithms of both move along the hypergradient, in forward mode: with two outer numbers,
 //! two walks, whatever the number of inner steps.
 
+#![allow(clippy::print_stdout)]
+
 use metatape::backend::cpu::Cpu;
 use metatape::bilevel::{Adam, Inner, Mode, Optimiser, Route, Sgd, hypergradient};
 use metatape::program::{Options, Session, Values};

@@ -6,6 +6,8 @@
 //! points. The outer variables are the first parameters themselves, so the hypergradient goes
 //! through the five steps to where they began.
 
+#![allow(clippy::print_stdout)]
+
 use metatape::backend::cpu::Cpu;
 use metatape::bilevel::{Optimiser, Sgd, Unrolling};
 use metatape::program::{Options, Program, Session, Values};

@@ -5,6 +5,8 @@
 //!
 //! Features `[n, 2]` in two rings, 40% of the labels wrong; 20 clean samples as the meta set.
 
+#![allow(clippy::print_stdout)]
+
 use metatape::backend::cpu::Cpu;
 use metatape::meta::{Batch, MetaStep, StepConfig};
 use metatape::nn::{Forward, WeightNet, WeightNetInit};

@@ -6,6 +6,8 @@
 //! A soft threshold on the loss, `v(ℓ) = σ((c − ℓ)/τ)`. Its place c falls while the network learns,
 //! as the losses of right labels do.
 
+#![allow(clippy::print_stdout)]
+
 use metatape::backend::cpu::Cpu;
 use metatape::meta::schemes::{Moment, Scheme, Seen};
 use metatape::program::Session;

@@ -6,6 +6,8 @@
 //! Inner: `f(w, λ) = ‖Xw − y‖²/2n + λ‖w‖²/2`; outer: `F(w) = ‖X′w − y′‖²/2n′`. With
 //! `H = XᵀX/n + λI` the inner optimum is `w* = H⁻¹Xᵀy/n`, and `dF/dλ = −⟨H⁻¹∇F(w*), w*⟩`.
 
+#![allow(clippy::print_stdout)]
+
 use metatape::backend::cpu::Cpu;
 use metatape::bilevel::{Inner, Mode, Optimiser, Route, Sgd, Solver, hypergradient};
 use metatape::program::{Options, Session, Values};

@@ -3,6 +3,8 @@
 //!
 //!     cargo run --release --example second_derivative
 
+#![allow(clippy::print_stdout)]
+
 use metatape::backend::cpu::Cpu;
 use metatape::program::{Options, Session, Values};
 use metatape::tape::{Kind, Tape, Var};

@@ -68,6 +68,9 @@ pub enum Error {
     /// A computation left the range of its numbers (a loss that turned NaN or infinite).
     #[error("{0}")]
     Numeric(String),
+    /// A training that was asked to stop, and keeps a checkpoint of its last step.
+    #[error("{0}")]
+    Stopped(String),
     /// A training that came to its end with warnings, where none were allowed.
     #[error("{0}")]
     Warned(String),

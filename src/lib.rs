@@ -9,7 +9,7 @@
 //! ([`bilevel`]); the meta step of Meta-Weight-Net, one such problem ([`meta`], whose first page
 //! derives it); data (`data`) and training runs (`train`).
 //!
-//! A module imports only those before it in this list: [`error`], [`seed`], [`tape`], [`program`],
+//! A module imports only those before it in this list: [`error`], [`room`], [`seed`], [`tape`], [`program`],
 //! [`backend`], [`check`], [`nn`], [`bilevel`], [`meta`], `words`, `data`, `train`.
 //!
 //! # Features
@@ -66,6 +66,7 @@ pub mod meta;
 pub mod models;
 pub mod nn;
 pub mod program;
+pub mod room;
 pub mod seed;
 pub mod tape;
 #[cfg(feature = "lab")]

@@ -1,6 +1,8 @@
 //! A compiled program that runs again allocates nothing. One test, since the count is of the whole
 //! process.
 
+#![allow(clippy::print_stdout)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

@@ -23,7 +23,7 @@ fn step(method: Method, config: Config) -> [Vec<f64>; 2] {
         states.flat_map(|s| learner.session().read_state(&s.name).unwrap()).collect()
     };
     let before = all(&learner);
-    learner.pass(&data, 0, &mut |_, _| {}).unwrap();
+    learner.pass(&data, &mut |_, _| false).unwrap();
     [before, all(&learner)]
 }
 

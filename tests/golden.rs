@@ -1,6 +1,8 @@
 //! Layer 4: three full meta steps against PyTorch's numbers in f64 (`golden/README.md` says how
 //! they were made).
 
+#![allow(clippy::print_stdout)]
+
 use std::path::Path;
 
 use metatape::backend::cpu::Cpu;

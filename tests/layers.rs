@@ -1,6 +1,8 @@
 //! Single layers against PyTorch's numbers in f64 (`golden/make_layers.py`), and dropout from the
 //! layer to training.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 #[path = "train/files.rs"]
 #[allow(dead_code)] // the other data sets
@@ -20,7 +22,7 @@ use metatape::nn::{
 use metatape::program::{Options, Session, Values};
 use metatape::tape::{Geometry, Init, Kind, Tape, Var};
 use metatape::train::values::Precision;
-use metatape::train::{Config, Learner, Method, Prepared, Walk};
+use metatape::train::{Config, Learner, Method, Prepared, StepReport, Walk};
 use safetensors::SafeTensors;
 
 /// Relative to the largest entry, or 1.
@@ -271,8 +273,8 @@ fn prepared(method: Method, config: &Config, p: f64) -> Prepared {
 fn trained(method: Method, config: &Config, p: f64) -> Vec<Vec<f64>> {
     let data = prepared(method, config, p);
     let mut learner = Learner::new(method, &data, cpu()).unwrap();
-    for pass in 0..method.stages(&data.config.set) * data.config.epochs {
-        learner.pass(&data, pass, &mut |_, _| {}).unwrap_or_else(|e| panic!("{method}: {e}"));
+    for _ in 0..method.stages(&data.config.set) * data.config.epochs {
+        learner.pass(&data, &mut |_, _| false).unwrap_or_else(|e| panic!("{method}: {e}"));
     }
     let session = learner.session();
     let floats = session.states().iter().filter(|s| s.kind == Kind::Float);
@@ -304,7 +306,11 @@ fn a_network_of_ones_own_with_dropout_trains_by_every_method() {
         let data = prepared(Method::MwNet, &unrolled, p);
         let mut training = Vec::new();
         let mut learner = Learner::new(Method::MwNet, &data, cpu()).unwrap();
-        learner.pass(&data, 0, &mut |_, report| training.push(report.meta_loss.unwrap())).unwrap();
+        let mut watch = |_, report: StepReport| {
+            training.push(report.meta_loss.unwrap());
+            false
+        };
+        learner.pass(&data, &mut watch).unwrap();
         let mut walk = Walk::new(&data, cpu()).unwrap();
         for want in training {
             let got = walk.step().unwrap().meta_loss;

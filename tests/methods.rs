@@ -23,8 +23,8 @@ fn trained(method: Method, config: &Config, backend: Box<dyn Backend>) -> Result
     let config = Config { method, precision: backend.precision().parse()?, ..config.clone() };
     let data = Prepared::new(config)?;
     let mut learner = Learner::new(method, &data, Session::new(backend))?;
-    for pass in 0..method.stages(&data.config.set) * data.config.epochs {
-        learner.pass(&data, pass, &mut |_, _| {})?;
+    for _ in 0..method.stages(&data.config.set) * data.config.epochs {
+        learner.pass(&data, &mut |_, _| false)?;
     }
     let session = learner.session();
     let floats = session.states().iter().filter(|s| s.kind == Kind::Float);

@@ -157,7 +157,7 @@ fn the_example_of_the_readme_trains_and_goes_on_without_its_file() {
     assert!(study.join("cells/gce-seed2/cell.json").exists());
     let stored = fs::read_to_string(run.join("config.toml")).unwrap();
     fs::write(run.join("config.toml"), stored.replace("dropout = 0.2", "dropout = 0.3")).unwrap();
-    fails(&resume(text(&run)), 1, &["model_text", "config.toml"]);
+    fails(&resume(text(&run)), 1, &["config.toml is damaged"]);
 }
 
 fn toml_of(path: &Path) -> Config {

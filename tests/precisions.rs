@@ -5,6 +5,8 @@
 //! `cargo test --release --test precisions -- --include-ignored --nocapture` prints the table of
 //! the README.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use common::machines::cost;

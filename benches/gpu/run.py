@@ -5,6 +5,7 @@ loses nothing. `table.py` makes the tables from that file. Standard library only
 """
 
 import argparse
+import csv
 import gzip
 import json
 import os
@@ -341,11 +342,22 @@ class Kit:
             "--device", "cuda", "--model", "lenet", "--epochs", "2"]
         out = tempfile.mkdtemp(dir=self.folder)
         self.run_with_summary([self.binary("metatape"), "train", *machine, "--no-baseline", "--out", out, "--json"], "train",
-                              ["final_test_accuracy", "meta_steps_per_second", "seconds"])
+                              ["final_test_accuracy"], lambda: self.times(out))
         shutil.rmtree(out, ignore_errors=True)
 
-    def run_with_summary(self, command, name, fields):
-        """A command that prints one JSON text at its end: those fields of it."""
+    @staticmethod
+    def times(out):
+        with open(pathlib.Path(out) / "times.json") as file:
+            own = json.load(file)["methods"][0]
+        return {"meta_steps_per_second": own["steps_per_second"], "seconds": own["seconds"]}
+
+    @staticmethod
+    def times_of_study(out):
+        with open(out / "times.csv", newline="") as file:
+            return {"ms_per_step": {row["method"]: float(row["ms_per_step"]) for row in csv.DictReader(file)}}
+
+    def run_with_summary(self, command, name, fields, more=dict):
+        """A command that prints one JSON text at its end: those fields of it, and what else there is then."""
         printed = []
         for text, code in self.lines(command, name):
             if text is not None:
@@ -356,7 +368,7 @@ class Kit:
                 self.fail(f"exit code {code}: {self.last_words(name)}")
             else:
                 summary = json.loads("\n".join(printed))
-                self.record(**{field: summary[field] for field in fields})
+                self.record(**{field: summary[field] for field in fields}, **more())
                 shown = [f"{field} {summary[field]}" for field in fields if not isinstance(summary[field], list)]
                 self.say(", ".join(shown) or "done")
                 return summary
@@ -423,7 +435,7 @@ class Kit:
             command += ["--device", "cuda", "--precision", self.args.precision]
         if out.exists():
             command.append("--resume")
-        summary = self.run_with_summary(command, "paper-flip2-40", ["departures", "methods"])
+        summary = self.run_with_summary(command, "paper-flip2-40", ["departures", "methods"], lambda: self.times_of_study(out))
         if summary:
             for method in summary["methods"]:
                 percent = ", ".join(f"{what} {method[key]}" for what, key in (("final", "final_mean"), ("best", "best_mean"), ("paper", "paper")))

@@ -70,7 +70,9 @@ def others(results):
     cells = [r for r in results if r["part"] == "paper-flip2-40" and "methods" in r]
     if cells:
         departs = cells[-1]["departures"]
-        rows = [[m["name"], m["final_mean"], m["best_mean"], m["paper"], m["ms_per_step"]] for m in cells[-1]["methods"]]
+        times = cells[-1].get("ms_per_step", {})
+        rows = [[m["name"], m["final_mean"], m["best_mean"], m["paper"], m.get("ms_per_step", times.get(m["name"]))]
+                for m in cells[-1]["methods"]]
         show("flip2 0.4 on CIFAR-10, ResNet-32, one seed" + (f" (not as published: {', '.join(departs)})" if departs else ""),
              ["method", "final %", "best %", "paper %", "ms a step"], rows)
 

@@ -5,6 +5,7 @@ use metatape::train::ablation::{Findings, META_SIZE, Variant, default_meta_size}
 use metatape::train::study::{Plan, first_warnings};
 
 use super::args::AblateArgs;
+use super::progress::Progress;
 use super::report::{ms, optional, print, print_file, table, warn, wrap};
 use super::study::{self, seeds};
 
@@ -13,7 +14,8 @@ pub fn run(args: &AblateArgs) -> Result<()> {
     let AblateArgs { out, resume, strict, json, .. } = args;
     let machine = args.run.machine();
     let study = study::open("ablate", plan(args)?, &machine, (out.as_deref(), *resume))?;
-    let cells = study::train(&study, machine, *json)?;
+    let progress = Progress::study(&study.plan, *json, args.keep.checkpoint_every);
+    let cells = study::train("ablate", (&study, &study.out), &machine, progress)?;
     let findings = Findings::new(&study.plan, &cells);
     findings.write(&study)?;
     if *json {

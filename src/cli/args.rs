@@ -108,6 +108,15 @@ pub struct RunArgs {
     pub device: DeviceArgs,
 }
 
+/// How often a training is kept.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct KeepArgs {
+    /// Also write a checkpoint whenever so many minutes have gone by since the last one, in the middle
+    /// of an epoch too; without it, one is written after every epoch. Ctrl-C and SIGTERM write one as well
+    #[arg(long, value_name = "MINUTES", value_parser = rate, help_heading = "Output", allow_negative_numbers = true)]
+    pub checkpoint_every: Option<f64>,
+}
+
 impl RunArgs {
     /// The machine that the flags name.
     pub fn machine(&self) -> Machine {
@@ -127,6 +136,7 @@ impl RunArgs {
         }
         config.init_sha256 = config.init.as_deref().map(NetworkFile::read).transpose()?.map(|file| file.hash);
         config.read_model()?;
+        config.threads = self.device.threads;
         config.set = self.set.iter().cloned().collect();
         config.clip_grad = self.clip_grad.unwrap_or(Bound(Some(Config::CLIP_GRAD))).0;
         config.lr = self.lr.unwrap_or_else(|| Config::lr_of(config.batch));
@@ -158,7 +168,8 @@ pub fn typed(subcommand: &str) -> impl Fn(&str) -> bool {
   metatape train --noise flip2:0.4 --weights mean --seed 3 --out runs/flip
   metatape train --noise none --imbalance 100 --method mwnet-longtail
   metatape train --dataset cifar10 --data-dir cifar-10-batches-bin --model resnet32 --lr 0.1
-  metatape train --out runs/flip --resume")]
+  metatape train --out runs/flip --resume
+  metatape train --out runs/flip --resume --epochs 40")]
 pub struct TrainArgs {
     /// mwnet-soft (ours), mwnet-published, or another of the methods that `metatape compare --help` lists
     #[arg(long, value_name = "METHOD", default_value_t = Method::MwNetSoft)]
@@ -175,9 +186,13 @@ pub struct TrainArgs {
     /// Folder for the run's files [default: runs/<date-name>]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
-    /// Continue the run in --out from its checkpoint, as if it had never stopped
+    /// Continue the run in --out from its checkpoint, as if it had never stopped. With --epochs, more
+    /// of them are added to it, finished or not; with --data-dir, its data have moved there
     #[arg(long, requires = "out", help_heading = "Output")]
     pub resume: bool,
+    /// How often it is kept.
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Write metrics.csv also as TensorBoard's event files, into the folder tensorboard of the run
     #[arg(long, help_heading = "Output")]
     pub tensorboard: bool,
@@ -224,9 +239,12 @@ pub struct AblateArgs {
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// Continue the study in --out: finished cells are kept. With --seeds or --variants, more of
-    /// them are added to it
+    /// them are added to it; with --data-dir, its data have moved there
     #[arg(long, requires = "out", help_heading = "Output")]
     pub resume: bool,
+    /// How often a cell is kept.
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Fail if a training has gone wrong in one of the ways that are warned of; all files are
     /// written nevertheless
     #[arg(long, help_heading = "Output")]

@@ -6,10 +6,11 @@ use clap::Args;
 use metatape::Result;
 use metatape::train::study::{Plan, Study, first_warnings};
 use metatape::train::values::positive;
-use metatape::train::{Comparison, Config, Difference, Method, PaperCell, Tuning};
+use metatape::train::{Comparison, Config, Difference, Method, PaperCell, Trial, Tuning};
 
-use super::args::{RunArgs, given, typed};
+use super::args::{KeepArgs, RunArgs, given, typed};
 use super::device::Machine;
+use super::progress::Progress;
 use super::report::{ms, optional, print, print_file, table, warn};
 use super::study::{self, seeds};
 use super::values::seed;
@@ -73,9 +74,12 @@ pub struct CompareArgs {
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: PathBuf,
     /// Continue the comparison in --out; runs that are finished are kept. With --seeds or
-    /// --methods, more of them are added to it
+    /// --methods, more of them are added to it; with --data-dir, its data have moved there
     #[arg(long, help_heading = "Output")]
     pub resume: bool,
+    /// How often a run is kept.
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Fail if a training has gone wrong in one of the ways that are warned of; all files are
     /// written nevertheless
     #[arg(long, help_heading = "Output")]
@@ -110,9 +114,10 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     }
     let mut study = study::open("compare", plan, &machine, (Some(out), *resume))?;
     if args.tune || Tuning::exists(out) {
-        tune(&mut study, &machine, *json)?;
+        tune(args, &mut study, &machine)?;
     }
-    let cells = study::train(&study, machine, *json)?;
+    let progress = Progress::study(&study.plan, *json, args.keep.checkpoint_every);
+    let cells = study::train("compare", (&study, out), &machine, progress)?;
     let comparison = Comparison::write(&study, &cells)?;
     match json {
         true => print_file(&study.out.join("summary.json"))?,
@@ -122,12 +127,15 @@ pub fn run(args: &CompareArgs) -> Result<()> {
 }
 
 /// Gives the methods the rates and settings that are best on held-out meta images.
-fn tune(study: &mut Study<Method>, machine: &Machine, json: bool) -> Result<()> {
+fn tune(args: &CompareArgs, study: &mut Study<Method>, machine: &Machine) -> Result<()> {
     let mut tuning = Tuning::open(study)?;
+    let train = |trials: &Study<Trial>| {
+        let progress = Progress::study(&trials.plan, args.json, args.keep.checkpoint_every);
+        study::train("compare", (trials, &args.out), machine, progress)
+    };
     // First rates; then, at the best one, the methods' own settings.
-    let cells = study::train(&tuning.study, machine.clone(), json)?;
-    tuning.widen(&cells)?;
-    let cells = study::train(&tuning.study, machine.clone(), json)?;
+    tuning.widen(&train(&tuning.study)?)?;
+    let cells = train(&tuning.study)?;
     study.plan.config.set.extend(tuning.chosen(&cells)?);
     Ok(())
 }

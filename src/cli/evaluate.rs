@@ -92,7 +92,8 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     if let Some(path) = &args.csv {
         check_free("--csv", path, args.force)?;
     }
-    let finished = Finished::read(&args.network.run)?;
+    let mut finished = Finished::read(&args.network.run)?;
+    finished.config.threads = args.network.device.threads;
     let (dataset, of) = match reading(args, &finished) {
         None => finished.own(args.part)?,
         Some(reading) => finished.other(&reading, args.part)?,
@@ -102,6 +103,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
     let card = &finished.file.card;
     let scores = Scores::of(&seen, &of.labels, &card.classes);
     if let Some(path) = &args.csv {
+        check_free("--csv", path, args.force)?;
         write(path, &dataset, &of, &seen.logits)?;
     }
     let part = format!("{:?}", args.part).to_lowercase();

@@ -100,6 +100,7 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
     }
     drop(walk);
     if let (Some(csv), Some(path)) = (csv, &args.csv) {
+        check_free("--csv", path, args.force)?;
         write_atomically(path, &csv.into_inner().map_err(|e| broken(&e))?)?;
     }
     let tape = Stepper::tape(&data, Order::Published)?;

@@ -9,6 +9,7 @@
 //! | `device.rs` | from `--device`, `--precision`, `--threads` to a backend |
 //! | `report.rs` | standard output: text, tables, JSON |
 //! | `folder.rs` | the folder of a command's results |
+//! | `signals.rs` | Ctrl-C and SIGTERM |
 //! | `progress.rs` | what commands that train show while they go on |
 //! | `train.rs` | `metatape train` |
 //! | `evaluate.rs`, `predict.rs` | `metatape evaluate`, `metatape predict` |
@@ -45,6 +46,7 @@ mod parting;
 mod predict;
 mod progress;
 mod report;
+mod signals;
 mod study;
 mod train;
 mod values;
@@ -54,12 +56,12 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use metatape::Result;
+use metatape::{Error, Result};
 
 use args::{Command, Metatape};
 
 /// Runs the command; errors go to standard error as `metatape: <sentence>`, with exit code 2 for
-/// usage and 1 otherwise.
+/// usage, 128 and the signal's number for what a signal has stopped, and 1 otherwise.
 pub fn main() -> ExitCode {
     let command = match parse() {
         Ok(command) => command,
@@ -69,7 +71,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::complain(format_args!("metatape: {error}"));
-            ExitCode::from(error.exit_code())
+            ExitCode::from(match (&error, signals::caught()) {
+                (Error::Stopped(_), Some(signal)) => 128 + signal,
+                _ => error.exit_code(),
+            })
         }
     }
 }

@@ -69,6 +69,7 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         image_size: config.image_size,
         label_column: config.label_column.clone(),
         columns: finished.file.card.columns.clone(),
+        threads: args.network.device.threads,
     };
     let mut predictor = args.network.predictor(&finished)?;
     let (mut faults, mut rows) = (Vec::new(), Vec::<Row>::new());
@@ -86,7 +87,10 @@ pub fn run(args: &PredictArgs) -> Result<()> {
         let text = csv(&rows, classes)?;
         match dash {
             true => print(text.trim_end())?,
-            false => write_atomically(path, text.as_bytes())?,
+            false => {
+                check_free("--csv", path, args.force)?;
+                write_atomically(path, text.as_bytes())?;
+            }
         }
     }
     match (args.json, dash) {

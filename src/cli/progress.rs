@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use metatape::train::study::{Arm, Cell, Plan, StudyObserver};
-use metatape::train::{EpochRow, Method, Observer, Run, Settings, StepReport};
+use metatape::train::{EpochRow, Method, Observer, Run, Settings, StepReport, Then};
 use metatape::words::counted;
 
 use super::report::{complain, print};
+use super::signals::caught;
 
 /// Without a terminal, a long cell says where it is this often.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -22,6 +23,9 @@ const TICKS: f64 = 1000.0;
 /// A bar for each method that is trained side by side, or one for a whole study; elsewhere lines.
 pub struct Progress {
     json: bool,
+    /// Between two checkpoints, if there is a limit; and when the last one was written.
+    minutes: Option<f64>,
+    kept: Instant,
     /// None where there is no terminal.
     bars: Vec<ProgressBar>,
     all: MultiProgress,
@@ -51,18 +55,19 @@ pub struct Progress {
 
 impl Progress {
     /// Of a run.
-    pub fn run(run: &Run, json: bool) -> Progress {
-        Progress::new(run.data.config.methods(), run.passes(), run.data.config.epochs, json)
+    pub fn run(run: &Run, json: bool, minutes: Option<f64>) -> Progress {
+        let progress = Progress::new(run.data.config.methods(), run.passes(), run.data.config.epochs, json);
+        Progress { minutes, ..progress }
     }
 
     /// Of a study.
-    pub fn study<A: Arm>(plan: &Plan<A>, json: bool) -> Progress {
+    pub fn study<A: Arm>(plan: &Plan<A>, json: bool, minutes: Option<f64>) -> Progress {
         let (cells, epochs) = (plan.cells(), plan.config.epochs);
         let set = plan.config.set.clone();
         let networks: usize = cells.iter().map(|(arm, _)| arm.networks(&set)).sum();
         let progress = Progress::new(vec![Method::Uniform], networks * epochs, epochs, json);
         progress.bars.iter().for_each(|bar| bar.set_prefix("study"));
-        Progress { cells: cells.len(), set, ..progress }
+        Progress { cells: cells.len(), set, minutes, ..progress }
     }
 
     fn new(methods: Vec<Method>, passes: usize, epochs: usize, json: bool) -> Progress {
@@ -77,6 +82,8 @@ impl Progress {
         let bars = methods.iter().filter(|_| std::io::stderr().is_terminal()).map(bar).collect();
         Progress {
             json,
+            minutes: None,
+            kept: now,
             bars,
             all,
             spent: vec![(0.0, 0); methods.len()],
@@ -128,13 +135,29 @@ impl Observer for Progress {
         if self.cells > 0 {
             return;
         }
+        self.say(&format!("folder: {}", run.out.display()));
         run.data.account().iter().for_each(|line| self.say(line));
         self.say(&format!("{} on {}", run.data.config.model, run.machine()));
         if done > 0 {
             let what = if run.passes() == self.epochs { "epoch" } else { "pass" };
             self.say(&format!("resumed after {what} {done} of {}", run.passes()));
         }
+        let epochs = self.epochs;
+        for departure in run.departures() {
+            self.say(&format!("not as a run of {epochs} epochs from the start: {departure}"));
+        }
         (self.earlier, self.began, self.last) = (done as f64, Instant::now(), Instant::now());
+    }
+
+    fn then(&mut self) -> Then {
+        if caught().is_some() {
+            return Then::Stop;
+        }
+        if self.minutes.is_none_or(|minutes| self.kept.elapsed().as_secs_f64() < 60.0 * minutes) {
+            return Then::GoOn;
+        }
+        self.kept = Instant::now();
+        Then::Save
     }
 
     fn step(&mut self, method: Method, pass: usize, report: StepReport) {
@@ -167,6 +190,7 @@ impl Observer for Progress {
     }
 
     fn epoch(&mut self, row: &EpochRow) {
+        self.kept = Instant::now();
         let terminal = !self.bars.is_empty() && (self.json || std::io::stdout().is_terminal());
         let often = self.cells > 0 && (!self.bars.is_empty() || self.said.elapsed() < SILENCE);
         if terminal || often {

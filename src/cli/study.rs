@@ -12,7 +12,8 @@ use super::args::given;
 use super::device::Machine;
 use super::folder::in_folder;
 use super::progress::Progress;
-use super::train::{agree, misfit};
+use super::signals;
+use super::train::{agree, goes_on, misfit};
 
 /// Begins a study or goes on with one, as the flags of `command` ask.
 pub fn open<A: Arm>(
@@ -21,27 +22,38 @@ pub fn open<A: Arm>(
     machine: &Machine,
     (out, resume): (Option<&Path>, bool),
 ) -> Result<Study<A>> {
-    match (out, resume) {
+    let threads = asked.config.threads;
+    let mut study = match (out, resume) {
         (Some(out), true) => {
             let mut study = Study::resume(out)?;
             study.extend(grown(command, asked, &study.plan)?)?;
-            Ok(study)
+            study
         }
         (out, _) => {
             // A machine that is not there is told before anything is written.
             machine.backend()?;
-            in_folder(out, command, |out| Study::start(asked, out))
+            in_folder(out, command, |out| Study::start(asked, out))?
         }
-    }
+    };
+    study.plan.config.threads = threads;
+    Ok(study)
 }
 
-/// Trains what is not finished.
-pub fn train<A: Arm>(study: &Study<A>, mut machine: Machine, json: bool) -> Result<Vec<Cell>> {
+/// Trains what is not finished of a study, or of a part of it: `out` is the folder to go on with.
+pub fn train<A: Arm>(
+    command: &str,
+    (study, out): (&Study<A>, &Path),
+    machine: &Machine,
+    mut progress: Progress,
+) -> Result<Vec<Cell>> {
     // It keeps its precision, too.
+    let mut machine = machine.clone();
     machine.precision = study.plan.config.precision;
-    let mut progress = Progress::study(&study.plan, json);
+    signals::note()?;
+    progress.say(&format!("folder: {}", study.out.display()));
     study.account.iter().for_each(|line| progress.say(line));
-    let cells = study.run(&|| Ok(Session::new(machine.backend()?)), &mut progress)?;
+    let cells = study.run(&|| Ok(Session::new(machine.backend()?)), &mut progress);
+    let cells = cells.map_err(|error| goes_on(error, command, out))?;
     progress.finish();
     Ok(cells)
 }
@@ -84,6 +96,7 @@ fn grown<A: Arm>(command: &str, asked: Plan<A>, stored: &Plan<A>) -> Result<Plan
     if typed.contains("preset") && asked.preset != stored.preset {
         return Err(differs("preset", stored.preset.clone().unwrap_or("none".into()), ""));
     }
-    agree(command, A::STUDY, &Config { seed: stored.config.seed, ..asked.config }, &stored.config)?;
+    let asked = Config { seed: stored.config.seed, ..asked.config };
+    plan.config = Config { threads: None, ..agree(command, A::STUDY, &asked, &stored.config)? };
     Ok(plan)
 }

@@ -1,5 +1,7 @@
 //! `metatape train`: from flags to a [`Run`], and what it shows at its end.
 
+use std::path::Path;
+
 use metatape::program::Session;
 use metatape::train::{Config, Method, Run, Summary};
 use metatape::{Error, Result};
@@ -9,17 +11,17 @@ use super::args::{TrainArgs, given, typed};
 use super::folder::in_folder;
 use super::progress::Progress;
 use super::report::{print, table, warn};
+use super::signals;
 
 /// Trains, or goes on training.
 pub fn run(args: &TrainArgs) -> Result<()> {
     let mut device = args.run.machine();
     let mut run = match (&args.out, args.resume) {
         (Some(out), true) => {
-            let stored = Run::stored_config(out)?;
-            agree("train", "run", &asked(args)?, &stored)?;
+            let config = grown(asked(args)?, Run::stored_config(out)?)?;
             // A run keeps its precision, too.
-            device.precision = stored.precision;
-            Run::resume(out, &|| Ok(Session::new(device.backend()?)))?
+            device.precision = config.precision;
+            Run::resume_as(config, out, &|| Ok(Session::new(device.backend()?)))?
         }
         (out, _) => {
             let config = asked(args)?;
@@ -30,8 +32,9 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         }
     };
     run.tensorboard |= args.tensorboard;
-    let mut progress = Progress::run(&run, args.json);
-    let summary = run.train(&mut progress)?;
+    let mut progress = Progress::run(&run, args.json, args.keep.checkpoint_every);
+    signals::note()?;
+    let summary = run.train(&mut progress).map_err(|error| goes_on(error, "train", &run.out))?;
     progress.finish();
     if args.json {
         let json = serde_json::to_string_pretty(&summary).map_err(|e| Error::Program(e.to_string()))?;
@@ -48,14 +51,38 @@ fn asked(args: &TrainArgs) -> Result<Config> {
     Ok(Config { method: args.method, baseline, seed: args.seed, ..args.run.config()? })
 }
 
+/// A resumed run's configuration: the stored one, but that it may have more epochs.
+fn grown(asked: Config, stored: Config) -> Result<Config> {
+    let typed = given("train");
+    if !typed.contains("epochs") || asked.epochs <= stored.epochs {
+        return agree("train", "run", &asked, &stored);
+    }
+    let Config { epochs, .. } = asked;
+    // Whether they leave the epochs that are done as they were, the run itself knows.
+    let milestones =
+        if typed.contains("milestones") { &asked.milestones } else { &stored.milestones }.clone();
+    agree("train", "run", &asked, &Config { epochs, milestones, ..stored })
+}
+
+/// What has ended a training, and how it goes on; what has nothing to go on from is as it was.
+pub fn goes_on(error: Error, command: &str, out: &Path) -> Error {
+    let line = format!("go on with `metatape {command} --resume --out {}`", out.display());
+    match error {
+        Error::Stopped(what) => Error::Stopped(format!("{what}; {line}")),
+        Error::Io { .. } => Error::Data(format!("{error}; mend that, and {line}")),
+        error => error,
+    }
+}
+
 /// The field with the text of the model's file.
 const TEXT: &str = "model_text";
 
 /// What is resumed (a run, a study) keeps its configuration: a flag on the command line that says
-/// otherwise is an error.
-pub fn agree(subcommand: &str, what: &str, asked: &Config, stored: &Config) -> Result<()> {
+/// otherwise is an error, but for the paths of data that have moved. Gives it with those.
+pub fn agree(subcommand: &str, what: &str, asked: &Config, stored: &Config) -> Result<Config> {
+    let mut moved = Config { threads: asked.threads, ..stored.clone() };
     let fields = |config: &Config| serde_json::to_value(config).map_err(|e| Error::Program(e.to_string()));
-    let (asked, stored) = (fields(asked)?, fields(stored)?);
+    let (paths, asked, stored) = (asked, fields(asked)?, fields(stored)?);
     for field in given(subcommand) {
         // Two fields are called otherwise in a configuration.
         let (key, flag) = match field.as_str() {
@@ -63,6 +90,17 @@ pub fn agree(subcommand: &str, what: &str, asked: &Config, stored: &Config) -> R
             "no_baseline" => ("baseline", "--no-baseline".to_owned()),
             key => (key, format!("--{}", key.replace('_', "-"))),
         };
+        let place = match key {
+            "data_dir" => Some((&mut moved.data_dir, &paths.data_dir)),
+            "meta_dir" => Some((&mut moved.meta_dir, &paths.meta_dir)),
+            "train_labels" => Some((&mut moved.train_labels, &paths.train_labels)),
+            "init" => Some((&mut moved.init, &paths.init)),
+            _ => None,
+        };
+        if let Some((place, path)) = place.filter(|place| place.0.is_some()) {
+            place.clone_from(path);
+            continue;
+        }
         if asked.get(key).is_none() && stored.get(key).is_none() {
             continue;
         }
@@ -87,7 +125,7 @@ pub fn agree(subcommand: &str, what: &str, asked: &Config, stored: &Config) -> R
             return Err(misfit(what, &given, &format!("{key} = {had}")));
         }
     }
-    Ok(())
+    Ok(moved)
 }
 
 /// The error of a flag that does not fit what is resumed.

@@ -9,7 +9,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use rayon::prelude::*;
 
-use crate::{Error, Result};
+use crate::{Error, Result, room};
 
 /// Endings of the files that are read as images.
 pub(super) const ENDINGS: [&str; 11] =
@@ -21,19 +21,27 @@ pub(super) struct Decoded {
     pub pixels: Vec<u8>,
 }
 
-/// Decodes all files on all of the machine's processors, and names those that cannot be read.
-/// `size`: to resize the shorter side to, and to crop the other from the middle.
+/// Decodes all files on so many threads (none: as many as the machine has), and names those that
+/// cannot be read. `size`: to resize the shorter side to, and to crop the other from the middle.
 ///
 /// # Errors
 /// If the system refuses the threads.
 pub(super) fn decode_all<'a>(
     paths: impl Iterator<Item = &'a PathBuf>,
     size: Option<usize>,
+    threads: Option<usize>,
 ) -> Result<Vec<Result<Decoded>>> {
     let paths: Vec<&PathBuf> = paths.collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    if let Some(size) = size {
+        // Of each image that is on its way, three channels as they are, and as they are scaled in
+        // floating point.
+        let all = size.saturating_mul(size).saturating_mul(3 * 5 * threads + 3 * paths.len());
+        room::check(all, &format!("resizing images to --image-size {size}"), "take a smaller one")?;
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|e| Error::Device(format!("no threads to decode images with: {e}")))?;
+    #[expect(clippy::disallowed_methods, reason = "on the pool that is started here")]
     Ok(pool.install(|| paths.par_iter().map(|path| decode(path, size)).collect()))
 }
 

@@ -11,7 +11,7 @@ use super::{DatasetKind, Table, missing_file};
 use crate::meta::schemes::Set;
 use crate::tape::Shape;
 use crate::words::counted;
-use crate::{Error, Result};
+use crate::{Error, Result, room};
 
 /// Reads the whole folder.
 pub(super) fn load(how: &Reading, dir: &Path) -> Result<Tables> {
@@ -96,8 +96,12 @@ fn apart(
     Ok((if which == "training" { table } else { table.right() }, remarks))
 }
 
-/// Images are decoded so many at a time, so that there is never a second copy of all.
+/// Images are decoded so many at a time, or as many as take so many bytes, so that there is never a
+/// second copy of all; at first so many, as nobody knows how large they are.
 const AT_ONCE: usize = 4096;
+const BYTES_AT_ONCE: usize = 1 << 28;
+const FIRST: usize = 16;
+const SMALLER: &str = "give --image-size, or a smaller one";
 
 /// The images of a part, in one piece.
 #[derive(Default)]
@@ -126,6 +130,9 @@ impl Read {
             self.shape = image.shape;
         }
         let most = channels.max(self.shape[2]);
+        if most > self.shape[2] {
+            room::check(most * self.pixels.len(), "making grey images colour", SMALLER)?;
+        }
         self.widen(most);
         self.pixels.extend(widened(image.pixels, channels, most));
         self.entries.push(entry);
@@ -156,14 +163,25 @@ fn read<const N: usize>(
     let mut all = Vec::with_capacity(N);
     for part in parts {
         let mut read = Read::default();
-        for entries in part.chunks(AT_ONCE) {
-            let decoded = decode_all(entries.iter().map(|entry| &entry.path), how.image_size)?;
+        let (count, mut rest) = (part.len(), &part[..]);
+        while !rest.is_empty() {
+            let bytes: usize = read.shape.iter().product();
+            let most = BYTES_AT_ONCE.checked_div(bytes).map_or(FIRST, |most| most.clamp(1, AT_ONCE));
+            let (entries, behind) = rest.split_at(most.min(rest.len()));
+            rest = behind;
+            let decoded = decode_all(entries.iter().map(|entry| &entry.path), how.image_size, how.threads)?;
             for (entry, image) in entries.iter().zip(decoded) {
                 match image {
                     Ok(image) => {
                         // All are as large as the first.
                         if read.entries.is_empty() {
-                            read.pixels.reserve_exact(part.len() * image.pixels.len());
+                            let all = count.saturating_mul(image.pixels.len());
+                            room::check(
+                                all,
+                                &format!("reading {} into memory", counted(count, "image")),
+                                SMALLER,
+                            )?;
+                            read.pixels.reserve_exact(all);
                         }
                         read.add(entry.clone(), image)?;
                     }

@@ -20,6 +20,8 @@ pub struct Loose {
     pub label_column: String,
     /// As [`super::Dataset::columns`].
     pub columns: Vec<String>,
+    /// As [`super::Reading::threads`].
+    pub threads: Option<usize>,
 }
 
 impl Loose {
@@ -56,7 +58,7 @@ impl Loose {
             |path: &Path| ["npy", "csv"].iter().any(|e| path.extension().is_some_and(|own| own == *e));
         let (mut bytes, mut floats, mut names) = (Vec::new(), Vec::new(), Vec::new());
         let pictures = files.iter().filter(|path| self.shape.len() == 3 && !array(path));
-        let mut decoded = decode_all(pictures, self.image_size)?.into_iter();
+        let mut decoded = decode_all(pictures, self.image_size, self.threads)?.into_iter();
         for path in files {
             let read = match array(path) {
                 true => self.array(path),

@@ -6,6 +6,7 @@
 //! | `kind.rs` | [`DatasetKind`]: what can be named |
 //! | `reading.rs` | [`Reading`]: what is read, and how |
 //! | `dataset.rs` | [`Dataset`]: all samples in one piece of memory, and its parts |
+//! | `fingerprint.rs` | [`Fingerprint`]: whether it is still the same |
 //! | `idx.rs`, `cifar.rs`, `source.rs` | the files of MNIST, Fashion-MNIST and CIFAR |
 //! | `folder.rs`, `listing.rs`, `decode.rs` | images in folders: tables, which there are, their pixels |
 //! | `arrays.rs`, `table.rs` | arrays of NumPy and its kin; tables of numbers |
@@ -36,6 +37,7 @@ mod batch;
 mod cifar;
 mod dataset;
 mod decode;
+mod fingerprint;
 mod folder;
 mod idx;
 mod kind;
@@ -52,6 +54,7 @@ use std::path::{Path, PathBuf};
 
 pub use batch::{Batch, BatchConfig, Batcher, in_order};
 pub use dataset::{Augment, Dataset, Part, Samples, Table};
+pub use fingerprint::Fingerprint;
 pub use kind::DatasetKind;
 pub use loose::Loose;
 pub use noise::{Corrupted, Noise};

@@ -24,6 +24,8 @@ pub struct Reading {
     pub train_labels: Option<PathBuf>,
     /// The column of the labels in tables.
     pub label_column: String,
+    /// Threads that decode images; none: as many as the machine has.
+    pub threads: Option<usize>,
 }
 
 impl Default for Reading {
@@ -37,6 +39,7 @@ impl Default for Reading {
             skip_unreadable: false,
             train_labels: None,
             label_column: "label".into(),
+            threads: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::kernel::{Place, Tensor};
 use super::limits::{Limit, limits};
 use super::plan::{Named, Options, Plan};
 use crate::error::{Error, Result};
+use crate::room;
 use crate::tape::{First, Kind, Tape};
 
 /// A machine with states, and programs that share them by name.
@@ -25,6 +26,9 @@ pub struct Session {
     /// Per program, what it still has to be given.
     programs: Vec<Unfed>,
 }
+
+/// What to do about a state that is too large.
+const SMALLER: &str = "take a smaller model";
 
 /// No two sessions of a process have one number.
 static SESSIONS: AtomicU32 = AtomicU32::new(0);
@@ -257,6 +261,11 @@ impl Session {
             return self.backend.write_state(state, Values::Float(values));
         }
         let count = named.shape.count();
+        room::check(
+            count.saturating_mul(size_of::<f64>()),
+            &format!("the first value of `{}`", named.name),
+            SMALLER,
+        )?;
         let values = first.map_or_else(|| vec![0.0; count], |first| first.values(count, self.seed));
         self.backend.write_state(state, Values::Float(&values))
     }
@@ -287,7 +296,9 @@ impl Session {
     /// If there is no such state.
     pub fn read_state(&self, name: &str) -> Result<Vec<f64>> {
         let at = self.find(name)?;
-        let mut out = vec![0.0; self.states[at].shape.count()];
+        let count = self.states[at].shape.count();
+        room::check(count.saturating_mul(size_of::<f64>()), &format!("reading `{name}`"), SMALLER)?;
+        let mut out = vec![0.0; count];
         self.backend.read_state(at, &mut out)?;
         Ok(out)
     }

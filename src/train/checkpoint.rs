@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Config;
 use super::history::{History, WeightPicture};
-use super::tensors::{Tensor, floats, write_tensors};
+use super::sealed::CURE;
+use super::sums::Underway;
+use super::tensors::{Tensor, floats, read_tensors, write_tensors};
 use crate::error::{Error, Result};
 use crate::meta::schemes::Memory;
 use crate::program::{Session, Values};
+use crate::room;
 use crate::tape::Kind;
 
 /// What stands beside the tensors.
@@ -25,6 +28,8 @@ pub(super) struct Progress {
     /// Passes over the training set that all methods have done: epochs, where no method has more
     /// than one stage.
     pub epochs: usize,
+    /// Where each method is, in their order.
+    pub underway: Vec<Underway>,
     /// By method.
     pub histories: Vec<(String, History)>,
 }
@@ -51,12 +56,17 @@ fn picture_names(prefix: &str, picture: usize) -> [String; 2] {
 
 /// Writes the methods' floating-point states and numbers, and the progress.
 pub(super) fn save(path: &Path, parts: &[Part], progress: &Progress) -> Result<()> {
+    // All numbers, their bytes, and the file's, twice.
+    let states = parts.iter().flat_map(|part| part.session.states());
+    let numbers: usize = states.filter(|s| s.kind == Kind::Float).map(|s| s.shape.count()).sum();
+    let kept: usize = parts.iter().flat_map(|part| part.memory.all().values()).map(Vec::len).sum();
+    room::check(4 * size_of::<f64>() * (numbers + kept), "writing a checkpoint", "end other programs")?;
     let mut tensors = Vec::new();
     for Part { prefix, session, memory, pictures } in parts {
         for (name, values) in memory.all() {
             tensors.push(Tensor::doubles(memory_name(prefix, name), &[values.len()], values));
         }
-        for (i, picture) in pictures.iter().enumerate() {
+        for (i, picture) in pictures.iter().enumerate().filter(|(_, p)| !p.losses.is_empty()) {
             for (name, values) in
                 picture_names(prefix, i).into_iter().zip([&picture.losses, &picture.weights])
             {
@@ -83,21 +93,15 @@ impl Saved {
     /// Reads a checkpoint.
     ///
     /// # Errors
-    /// If the file is missing, cut short or not a checkpoint of this program.
+    /// If the file is missing, damaged or not a checkpoint of this program.
     pub fn read(path: &Path) -> Result<Saved> {
-        let bytes = std::fs::read(path).map_err(Error::io(path, "read the checkpoint"))?;
-        let bad = |detail: String| Error::Format { path: path.to_path_buf(), byte: 0, detail };
-        let (_, metadata) = SafeTensors::read_metadata(&bytes)
-            .map_err(|e| bad(format!("is not a whole checkpoint ({e}); start anew in another --out")))?;
-        SafeTensors::deserialize(&bytes)
-            .map_err(|e| bad(format!("is not a whole checkpoint ({e}); start anew in another --out")))?;
-        let json = metadata.metadata().as_ref().and_then(|m| m.get("progress"));
-        let json = json.ok_or_else(|| {
-            bad("is a safetensors file but not a checkpoint of metatape; start anew in another --out".into())
-        })?;
-        let progress = serde_json::from_str(json).map_err(|e| {
-            bad(format!("was written by another version of metatape ({e}); start anew in another --out"))
-        })?;
+        let (bytes, metadata) = read_tensors(path, CURE)?;
+        let bad = |detail: String| {
+            Error::Data(format!("{}: {detail}; start anew in another --out", path.display()))
+        };
+        let json = metadata.get("progress").ok_or_else(|| bad("is not a checkpoint of metatape".into()))?;
+        let progress = serde_json::from_str(json)
+            .map_err(|e| bad(format!("was written by another version of metatape ({e})")))?;
         Ok(Saved { path: path.to_path_buf(), bytes, progress })
     }
 
@@ -119,17 +123,17 @@ impl Saved {
         Ok(memory)
     }
 
-    /// Gives pictures the samples' numbers.
+    /// Gives pictures the samples' numbers, where they have any.
     ///
     /// # Errors
-    /// If they are not there.
+    /// If they are not numbers.
     pub fn fill(&self, prefix: &str, pictures: &mut [WeightPicture]) -> Result<()> {
         let tensors = self.tensors()?;
         for (i, picture) in pictures.iter_mut().enumerate() {
             let [losses, weights] = picture_names(prefix, i).map(|name| {
-                let missing = || Error::Data(format!("{}: has no `{name}`", self.path.display()));
-                let view = tensors.tensor(&name).map_err(|_| missing())?;
-                floats(&view).ok_or_else(missing)
+                let other =
+                    || Error::Data(format!("{}: `{name}` is no list of numbers", self.path.display()));
+                tensors.tensor(&name).map_or(Ok(Vec::new()), |view| floats(&view).ok_or_else(other))
             });
             (picture.losses, picture.weights) = (losses?, weights?);
         }

@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use super::config::Config;
 use super::method::{Method, Settings, check_settings};
+use super::observer::Observer;
 use super::paper::PaperCell;
 use super::pictures::{by_class_name, confusion, title};
-use super::plots::{Axis, Chart, Layer, Pen, peak, write};
+use super::plots::{Axis, Chart, Layer, Pen, files as plots, peak, write};
 use super::prepared::Prepared;
 use super::report::{Page, Table};
-use super::run::{CONFIG, Observer, Run};
+use super::run::{CONFIG, Run};
 use super::study::{Arm, ArmSummary, Cell, Plan, Study, ended, first_warnings, warnings};
 use crate::error::Result;
 use crate::program::Session;
@@ -21,6 +22,11 @@ impl Arm for Method {
     const PLAN: &'static str = "compare.toml";
     const STUDY: &'static str = "comparison";
     const ARM: &'static str = "method";
+
+    fn files(plan: &Plan<Method>) -> Vec<String> {
+        let tables = ["differences.csv", "tuning.csv", "tuning"].map(str::to_owned);
+        plots(stems(plan)).into_iter().chain(tables).collect()
+    }
 
     fn check(plan: &Plan<Method>) -> Result<()> {
         check_settings(&plan.config.set, &plan.arms)?;
@@ -43,7 +49,7 @@ impl Arm for Method {
         observer: &mut dyn Observer,
     ) -> Result<Cell> {
         let mut run = if folder.join(CONFIG).exists() {
-            Run::resume(folder, session)?
+            Run::resume_as(Run::stored_config(folder)?.placed_as(&config), folder, session)?
         } else {
             // A cell records what is its method's own.
             Run::start(config.of(self), folder, session)?
@@ -51,6 +57,13 @@ impl Arm for Method {
         let outcome = run.finish(observer);
         Cell::new(&run.data, run.histories()[0].clone(), outcome)
     }
+}
+
+/// The names of a comparison's plots.
+fn stems(plan: &Plan<Method>) -> Vec<String> {
+    let common = ["accuracy", "weight_curves", "class_accuracy"].map(str::to_owned);
+    let matrices = plan.arms.iter().map(|method| format!("confusion_{method}"));
+    common.into_iter().chain(matrices).collect()
 }
 
 fn paper(plan: &Plan<Method>) -> Result<Option<PaperCell>> {
@@ -108,9 +121,9 @@ impl Comparison {
             warnings: warnings(cells),
             config: plan.config.clone(),
         };
+        study.write_summary(&comparison)?;
         study.write_tables(cells)?;
         study.write_differences(cells)?;
-        study.write_summary(&comparison)?;
         draw(study, cells)?;
         comparison.report(study, cells)?;
         Ok(comparison)
@@ -123,7 +136,8 @@ impl Comparison {
             Some(cell) => title(&cell.dataset, config, counted(self.seeds.len(), "seed")),
             None => String::new(),
         };
-        let mut page = Page::new(format!("Methods compared: {title}"), study.account.clone(), config);
+        let account = cells.first().map_or(Vec::new(), |cell| cell.account.clone());
+        let mut page = Page::new(format!("Methods compared: {title}"), account, config);
         page.warnings = first_warnings(cells);
         let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
         let spread = |mean: Option<f64>, std: Option<f64>| match std {
@@ -141,11 +155,10 @@ impl Comparison {
                 number(arm.gain_min),
                 number(arm.mean_weight_clean),
                 number(arm.mean_weight_corrupted),
-                number(arm.ms_per_step),
                 number(m.paper),
             ]
         };
-        let heading = "method,final %,best %,mean over classes %,gain over uniform (95% interval),least gain,weight clean,corrupted,ms a step,paper %";
+        let heading = "method,final %,best %,mean over classes %,gain over uniform (95% interval),least gain,weight clean,corrupted,paper %";
         let mut notes = Vec::new();
         for MethodSummary { arm, .. } in methods.clone().filter(|m| m.arm.diverged > 0) {
             let (name, diverged) = (&arm.name, arm.diverged);
@@ -160,11 +173,7 @@ impl Comparison {
             rows: methods.clone().map(row).collect(),
             notes,
         });
-        let common = ["accuracy", "weight_curves", "class_accuracy"].map(str::to_owned);
-        page.figures(
-            &study.out,
-            common.into_iter().chain(methods.map(|m| format!("confusion_{}", m.arm.name))),
-        )?;
+        page.figures(&study.out, stems(&study.plan))?;
         page.write(&study.out)
     }
 }

@@ -7,7 +7,7 @@ use serde_with::{As, DisplayFromStr};
 
 use super::method::{Method, Settings};
 use super::values::{MODELS, Precision, ROUTES, factor, model, positive, rate, share};
-use crate::data::{DatasetKind, MetaSource, Noise, Reading};
+use crate::data::{DatasetKind, Fingerprint, MetaSource, Noise, Reading};
 use crate::error::{Error, Result};
 use crate::meta::{Preset, Route, Sgd, VirtualStep, Weights};
 use crate::models::ModelFile;
@@ -228,6 +228,15 @@ pub struct Config {
     /// Decides the split, the noise, the first parameters and the order of batches.
     #[arg(skip = own().seed)]
     pub seed: u64,
+    /// What was read, when it began: other data are refused then.
+    #[arg(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Fingerprint>,
+    /// Threads that read images; none: as many as the machine has. Not recorded: it decides no
+    /// results.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub threads: Option<usize>,
     /// Floating-point numbers: f32 anywhere; f64 on the CPU; on a GPU also tf32 (products of
     /// factors rounded to 10 bits) and bf16 (activations stored in 16 bits, too)
     #[arg(
@@ -282,12 +291,21 @@ impl Default for Config {
             weight_decay: 5e-4,
             clip_grad: None,
             seed: 1,
+            data: None,
+            threads: None,
             precision: Precision::F32,
         }
     }
 }
 
 impl Config {
+    /// The same with what of another decides no results: where files are, and how many threads read
+    /// them.
+    pub fn placed_as(self, other: &Config) -> Config {
+        let Config { data_dir, meta_dir, train_labels, init, threads, .. } = other.clone();
+        Config { data_dir, meta_dir, train_labels, init, threads, ..self }
+    }
+
     /// What is read, and how.
     pub fn reading(&self) -> Reading {
         Reading {
@@ -299,6 +317,7 @@ impl Config {
             skip_unreadable: self.skip_unreadable,
             train_labels: self.train_labels.clone(),
             label_column: self.label_column.clone(),
+            threads: self.threads,
         }
     }
 

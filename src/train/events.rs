@@ -95,11 +95,13 @@ impl EventFile {
         for row in rows.iter().skip(self.epochs) {
             let fields = serde_json::to_value(row).map_err(|e| Error::Program(e.to_string()))?;
             let fields = fields.as_object().into_iter().flatten().filter(|(name, _)| *name != "epoch");
-            let scalar = |(tag, value): (&String, &serde_json::Value)| {
-                let number = value.as_f64().map(|number| number as f32);
-                number.map(|number| Scalar { tag: tag.clone(), simple_value: Some(number) })
+            let fields = fields.filter_map(|(name, value)| Some((&name[..], value.as_f64()?)));
+            let times = [("seconds", row.seconds), ("steps_per_second", row.steps_per_second)];
+            let scalar = |(tag, number): (&str, f64)| Scalar {
+                tag: tag.to_owned(),
+                simple_value: Some(number as f32),
             };
-            let summary = Some(Scalars { value: fields.filter_map(scalar).collect() });
+            let summary = Some(Scalars { value: fields.chain(times).map(scalar).collect() });
             self.add(&Event { step: row.epoch as i64, summary, ..Event::default() })?;
         }
         self.epochs = rows.len();

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
@@ -38,21 +37,67 @@ impl Claim {
         }
     }
 
-    /// As [`Claim::new`], for new results: none of the files in `taken` may be there.
+    /// As [`Claim::new`], for new results: nothing of what they will write may be there.
     ///
     /// # Errors
-    /// [`Error::Usage`] if one is, naming it.
-    pub fn fresh(out: &Path, taken: &[&str]) -> Result<Claim> {
+    /// [`Error::Usage`] if something is, naming it.
+    pub fn fresh(out: &Path, files: &Outputs) -> Result<Claim> {
         let claim = Claim::new(out)?;
-        match taken.iter().find(|file| out.join(file).exists()) {
-            None => Ok(claim),
-            Some(file) => Err(Error::Usage(format!(
-                "{} holds results already (it has {file}); continue them with --resume, or give another --out",
+        match PLANS.into_iter().find(|plan| there(out, plan)) {
+            Some(plan) => Err(Error::Usage(format!(
+                "{} holds results already (it has {plan}); continue them with --resume, or give another --out",
                 out.display()
             ))),
+            None => foreign(out, files.first.iter().chain(&files.last)).map(|()| claim),
+        }
+    }
+
+    /// As [`Claim::new`], for results that go on: what is written at the end is there only if its
+    /// first file is.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming a file that is another's.
+    pub fn again(out: &Path, files: &Outputs) -> Result<Claim> {
+        let claim = Claim::new(out)?;
+        match files.last.first() {
+            Some(first) if !there(out, first) => foreign(out, &files.last).map(|()| claim),
+            _ => Ok(claim),
         }
     }
 }
+
+/// The files that tell a folder of results.
+const PLANS: [&str; 3] = ["config.toml", "compare.toml", "ablate.toml"];
+
+/// All that a command writes into its folder.
+pub(super) struct Outputs {
+    /// While it is at work.
+    pub first: Vec<String>,
+    /// At its end, the first of them before all others.
+    pub last: Vec<String>,
+}
+
+/// Whether a folder has something of this name, a link to nowhere included.
+fn there(out: &Path, name: &str) -> bool {
+    out.join(name).symlink_metadata().is_ok()
+}
+
+/// That a folder has none of these files: they would be overwritten.
+///
+/// # Errors
+/// [`Error::Usage`] naming the first.
+pub(super) fn foreign<'a>(out: &Path, names: impl IntoIterator<Item = &'a String>) -> Result<()> {
+    match names.into_iter().find(|name| there(out, name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::Usage(format!(
+            "{} has a file {name} that is not of these results and would be overwritten; move it away, or give another --out",
+            out.display()
+        ))),
+    }
+}
+
+/// Behind the name of a file that is not whole yet: ours by its name alone.
+const PARTIAL: &str = ".metatape-partial";
 
 /// Writes a file so that at any moment, a crash or a full disk included, the old or the new content
 /// is there, never a part.
@@ -61,7 +106,7 @@ impl Claim {
 /// If the system refuses.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
+    partial.push(PARTIAL);
     let partial = Path::new(&partial);
     let mut file = File::create(partial).map_err(Error::io(partial, "create the file"))?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
@@ -96,29 +141,6 @@ pub fn csv_text(heading: &[&str], rows: impl IntoIterator<Item: Serialize>) -> R
     csv.into_inner().map_err(|e| broken(&e))
 }
 
-/// A configuration as the text of its file.
-///
-/// # Errors
-/// If it has what TOML cannot hold: a path that is not UTF-8.
-pub(super) fn to_toml(config: &impl Serialize) -> Result<String> {
-    toml::to_string(config).map_err(|e| {
-        Error::Usage(format!("the configuration cannot be written down ({e}); --data-dir must be UTF-8"))
-    })
-}
-
-/// Reads a configuration.
-///
-/// # Errors
-/// If the file cannot be read or understood.
-pub(super) fn read_toml<C: DeserializeOwned>(path: &Path) -> Result<C> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    toml::from_str(&text).map_err(|e| {
-        let byte = e.span().map_or(0, |s| s.start as u64);
-        let detail = format!("{}; mend it, or start anew in another --out", e.message().replace('\n', " "));
-        Error::Format { path: path.to_path_buf(), byte, detail }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +149,9 @@ mod tests {
     fn a_folder_has_one_process_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("a/b");
-        let claim = Claim::fresh(&out, &["x"]).unwrap();
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+        let files = Outputs { first: names(&["config.toml", "x"]), last: names(&["end", "y"]) };
+        let claim = Claim::fresh(&out, &files).unwrap();
         // Locks are of open files, so a second one of this process is refused like another's.
         let refused = Claim::new(&out).err().unwrap().to_string();
         assert!(
@@ -135,9 +159,17 @@ mod tests {
             "{refused}"
         );
         drop(claim);
-        write_atomically(&out.join("x"), b"1").unwrap();
-        drop(Claim::new(&out).unwrap());
-        let refused = Claim::fresh(&out, &["y", "x"]).err().unwrap().to_string();
-        assert!(refused.contains("it has x") && refused.contains("--resume"), "{refused}");
+        let write = |name: &str| write_atomically(&out.join(name), b"1").unwrap();
+        let refused = |claim: Result<Claim>| claim.err().unwrap().to_string();
+        write("y");
+        for claim in [Claim::fresh(&out, &files), Claim::again(&out, &files)] {
+            assert!(refused(claim).contains("b has a file y that is not of these results"));
+        }
+        // The end was begun: it is ours.
+        write("end");
+        drop(Claim::again(&out, &files).unwrap());
+        write("config.toml");
+        let refused = refused(Claim::fresh(&out, &files));
+        assert!(refused.contains("it has config.toml") && refused.contains("--resume"), "{refused}");
     }
 }

@@ -25,10 +25,17 @@ pub struct EpochRow {
     pub mean_weight_clean: Option<f64>,
     /// Mean weight that it gave to samples with a wrong one.
     pub mean_weight_corrupted: Option<f64>,
-    /// Steps a second, evaluation not counted.
+    /// Steps a second, evaluation not counted; NaN where nobody knows. Times stand in a file of
+    /// their own: all others are the same for every run of one configuration.
+    #[serde(skip, default = "unknown")]
     pub steps_per_second: f64,
     /// Time of the epoch, evaluation included.
+    #[serde(skip, default = "unknown")]
     pub seconds: f64,
+}
+
+fn unknown() -> f64 {
+    f64::NAN
 }
 
 /// A scheme's weights and the training samples' losses at one moment.
@@ -96,6 +103,13 @@ impl History {
     pub fn seconds(&self) -> f64 {
         self.rows.iter().map(|r| r.seconds).sum()
     }
+
+    /// Steps a second over all epochs, evaluation not counted.
+    pub fn steps_per_second(&self) -> Option<f64> {
+        let of_one: f64 = self.rows.iter().map(|r| 1.0 / r.steps_per_second).sum();
+        let mean = self.rows.len() as f64 / of_one;
+        (!self.rows.is_empty() && mean.is_finite()).then_some(mean)
+    }
 }
 
 /// `summary.json`. Accuracies in percent.
@@ -123,9 +137,11 @@ pub struct Summary {
     /// Of a class-aware scheme, each group of classes by name, with its weights at the same losses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weight_curves_by_group: Vec<(String, Vec<f64>)>,
-    /// Meta steps a second, evaluation not counted.
+    /// Meta steps a second, evaluation not counted; not in the file, as it is about time.
+    #[serde(skip)]
     pub meta_steps_per_second: Option<f64>,
-    /// Time of all epochs of all methods.
+    /// Time of all epochs of all methods; likewise.
+    #[serde(skip)]
     pub seconds: f64,
     /// Epochs done.
     pub epochs: usize,
@@ -146,7 +162,7 @@ pub struct Summary {
 
 /// Mean weights by loss, in bins of a quarter of a nat from 0 to 8. What lies above belongs to no
 /// bin: all those losses together are no point of a curve.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(super) struct LossBins(Vec<(f64, u64)>);
 
 const BINS: usize = 32;

@@ -2,24 +2,19 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::curve::WeightCurve;
-use super::evaluator::{Evaluator, Looked};
-use super::history::{EpochRow, History, LossBins, WeightPicture, mean_where};
+use super::evaluator::Evaluator;
+use super::history::{EpochRow, History};
 use super::method::Method;
 use super::network_file::NetworkFile;
 use super::prepared::Prepared;
-use super::samples::{self, Finding, SampleReport};
-use super::scores::{accuracy, confusion};
+use super::samples;
+use super::scores::accuracy;
 use super::step::{Given, StepProgram};
+use super::sums::Underway;
 use crate::data::Batcher;
 use crate::error::{Error, Result};
-use crate::meta::schemes::{Draw, Memory, Moment, Predictions, Scheme, Set, Stages};
+use crate::meta::schemes::{Draw, Memory, Moment, Scheme, Stages};
 use crate::program::{Program, Session};
-
-/// Losses at which the curve of V is drawn: 0, 0.05, … 8.
-const CURVE_POINTS: usize = 161;
-const CURVE_POINTS_PER_UNIT: f64 = 20.0;
-/// Of these, the summary shows every fifth: 0, 0.25, … 8.
-pub(super) const SUMMARY_STRIDE: usize = 5;
 
 /// What is measured while an epoch goes on.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +49,16 @@ impl Measured {
     }
 }
 
+/// How far a pass over the training set has come.
+pub enum Passed {
+    /// Not to its end: whoever watches wanted it to pause. The next call goes on.
+    Paused,
+    /// To its end; its stage only prepares the last one.
+    Prepared,
+    /// To its end, and the network was tested.
+    Measured(Box<Measured>),
+}
+
 /// Who looks at the states in between the steps (from 0) of training, and may run programs that
 /// change none.
 pub(super) trait Look {
@@ -76,15 +81,16 @@ impl Look for () {
 /// One method's programs, and the session that holds its states.
 pub struct Learner {
     method: Method,
-    session: Session,
+    pub(super) session: Session,
     /// One for all stages, or one each.
     steps: Vec<StepProgram>,
-    evaluator: Evaluator,
-    curve: Option<WeightCurve>,
-    scheme: Box<dyn Scheme>,
+    pub(super) evaluator: Evaluator,
+    pub(super) curve: Option<WeightCurve>,
+    pub(super) scheme: Box<dyn Scheme>,
     train: Batcher,
     meta: Batcher,
-    memory: Memory,
+    pub(super) memory: Memory,
+    underway: Underway,
     /// Places in the training set of the last step's batch; none where it was one of the meta set.
     positions: Vec<u32>,
 }
@@ -126,8 +132,19 @@ impl Learner {
             .collect::<Result<Vec<_>>>()?;
         let evaluator = Evaluator::new(data.net(), &data.dataset, &mut session)?;
         let curve = WeightCurve::new(scheme.as_ref(), &mut session)?;
-        let (memory, positions) = (Memory::new(), Vec::new());
-        Ok(Learner { method, session, steps, evaluator, curve, scheme, train, meta, memory, positions })
+        Ok(Learner {
+            method,
+            session,
+            steps,
+            evaluator,
+            curve,
+            scheme,
+            train,
+            meta,
+            memory: Memory::new(),
+            underway: Underway::default(),
+            positions: Vec::new(),
+        })
     }
 
     /// Which method this is.
@@ -164,9 +181,18 @@ impl Learner {
         &self.memory
     }
 
-    /// Likewise, to be restored.
+    /// Likewise.
+    pub(super) fn underway(&self) -> &Underway {
+        &self.underway
+    }
+
     pub(super) fn memory_mut(&mut self) -> &mut Memory {
         &mut self.memory
+    }
+
+    /// Both, to be restored.
+    pub(super) fn restored(&mut self, memory: Memory, underway: Underway) {
+        (self.memory, self.underway) = (memory, underway);
     }
 
     /// Steps of an epoch.
@@ -174,53 +200,52 @@ impl Learner {
         self.train.batches_per_epoch()
     }
 
-    /// Trains for one pass over the training set (from 0, over all of the method's stages) and, in
-    /// the last stage, evaluates; `watch` is called after every step. `None` in a stage that only
-    /// prepares the last one.
+    /// Trains for the next pass over the training set (over all of the method's stages) and, in the
+    /// last stage, evaluates. `watch` is called after every step, and says whether to pause behind
+    /// it.
     ///
     /// # Errors
     /// [`Error::Numeric`] if a loss is no longer a finite number.
     pub fn pass(
         &mut self,
         data: &Prepared,
-        pass: usize,
-        watch: &mut dyn FnMut(Method, StepReport),
-    ) -> Result<Option<Measured>> {
-        self.looked_at(data, pass, watch, &mut ())
+        watch: &mut dyn FnMut(Method, StepReport) -> bool,
+    ) -> Result<Passed> {
+        self.looked_at(data, watch, &mut ())
     }
 
     /// [`Learner::pass`] with someone who looks at it step by step.
     pub(super) fn looked_at(
         &mut self,
         data: &Prepared,
-        pass: usize,
-        watch: &mut dyn FnMut(Method, StepReport),
+        watch: &mut dyn FnMut(Method, StepReport) -> bool,
         look: &mut dyn Look,
-    ) -> Result<Option<Measured>> {
+    ) -> Result<Passed> {
         let epochs = data.config.epochs;
-        let (stage, epoch) = (pass / epochs, pass % epochs);
-        if stage + 1 == self.stages() {
-            return self.epoch(data, stage, epoch, watch, look).map(Some);
+        let (stage, epoch) = (self.underway.passes / epochs, self.underway.passes % epochs);
+        let began = Instant::now();
+        let paused = self.train_epoch(data, stage, epoch, watch, look)?;
+        self.underway.sums.seconds += began.elapsed().as_secs_f64();
+        if paused {
+            return Ok(Passed::Paused);
         }
-        self.train_epoch(data, stage, epoch, watch, look)?;
-        if epoch + 1 == epochs {
-            self.next_stage(data, stage)?;
-        }
-        Ok(None)
+        let passed = if stage + 1 == self.stages() {
+            Passed::Measured(Box::new(self.measure(data, epoch)?))
+        } else {
+            if epoch + 1 == epochs {
+                self.next_stage(data, stage)?;
+            }
+            Passed::Prepared
+        };
+        self.underway = Underway { passes: self.underway.passes + 1, ..Underway::default() };
+        Ok(passed)
     }
 
-    fn epoch(
-        &mut self,
-        data: &Prepared,
-        stage: usize,
-        epoch: usize,
-        watch: &mut dyn FnMut(Method, StepReport),
-        look: &mut dyn Look,
-    ) -> Result<Measured> {
+    /// Tests the network after an epoch's steps.
+    fn measure(&mut self, data: &Prepared, epoch: usize) -> Result<Measured> {
         let began = Instant::now();
-        let sums = self.train_epoch(data, stage, epoch, watch, look)?;
-        let training = began.elapsed().as_secs_f64();
         let (test_loss, confusion) = self.test(data)?;
+        let sums = &self.underway.sums;
         if !test_loss.is_finite() {
             return Err(self.diverged(data, epoch + 1, &format!("the test loss is {test_loss} at the end")));
         }
@@ -234,29 +259,29 @@ impl Learner {
             meta_loss: (sums.meta_steps > 0).then(|| sums.meta_loss / sums.meta_steps as f64),
             test_loss,
             test_accuracy: accuracy(&confusion),
-            mean_weight_clean: mean_where(&sums.weights, &sums.corrupted, false),
-            mean_weight_corrupted: mean_where(&sums.weights, &sums.corrupted, true),
-            steps_per_second: steps / training,
-            seconds: began.elapsed().as_secs_f64(),
+            mean_weight_clean: sums.mean_weight(false),
+            mean_weight_corrupted: sums.mean_weight(true),
+            steps_per_second: steps / sums.seconds,
+            seconds: sums.seconds + began.elapsed().as_secs_f64(),
         };
         Ok(Measured { row, confusion, by_loss: sums.by_loss.means() })
     }
 
-    /// The steps of an epoch of one stage.
+    /// The steps of an epoch of one stage that are not done; whether it was to pause.
     fn train_epoch(
         &mut self,
         data: &Prepared,
         stage: usize,
         epoch: usize,
-        watch: &mut dyn FnMut(Method, StepReport),
+        watch: &mut dyn FnMut(Method, StepReport) -> bool,
         look: &mut dyn Look,
-    ) -> Result<Sums> {
+    ) -> Result<bool> {
         let (steps, n) = (self.steps_per_epoch(), data.config.batch);
         let (mut losses, mut hits, mut weights) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
         let (mut meta_loss, mut rows) = ([0.0], Vec::new());
-        let mut sums = Sums::default();
         let judged = samples::counts(epoch, data.config.epochs);
-        for i in 0..steps {
+        let last_stage = stage + 1 == self.stages();
+        for i in self.underway.sums.steps..steps {
             let step = epoch as u64 * steps + i;
             let at = match self.scheme.stages() {
                 Some(_) => stage.min(self.steps.len() - 1),
@@ -264,7 +289,7 @@ impl Learner {
             };
             look.before(data, &mut self.session, step)?;
             self.one_step(data, at, step)?;
-            let program = &self.steps[at];
+            let (program, sums) = (&self.steps[at], &mut self.underway.sums);
             look.after(&self.session, &program.fed.program, step)?;
             self.session.read_into(&program.fed.program, program.loss, &mut losses)?;
             self.session.read_into(&program.fed.program, program.correct, &mut hits)?;
@@ -277,34 +302,42 @@ impl Learner {
             }
             if let Some(weight) = program.weight {
                 self.session.read_into(&program.fed.program, weight, &mut weights)?;
-                sums.weights.extend_from_slice(&weights);
-                sums.corrupted.extend(self.positions.iter().map(|p| data.split.train.corrupted[*p as usize]));
-                sums.by_loss.add(&losses, &weights);
+                let wrong = &data.split.train.corrupted;
+                sums.weigh(&losses, &weights, self.positions.iter().map(|p| wrong[*p as usize]));
             }
             if let Some(predictions) = program.predictions {
                 rows.resize(n * data.dataset.classes(), 0.0);
                 self.session.read_into(&program.fed.program, predictions, &mut rows)?;
                 self.scheme.remember(&mut self.memory, &self.positions, &rows);
             }
-            if stage + 1 == self.stages() {
+            if last_stage {
                 let weights = program.weight.map(|_| &weights[..]);
                 let n = data.split.train.indices.len();
                 samples::add(&mut self.memory, n, &self.positions, &losses, weights, judged);
             }
-            if !(loss + meta_loss[0]).is_finite() {
-                let what = format!("the loss is {loss} and the meta loss {} at step {}", meta_loss[0], i + 1);
+            let weight = if program.weight.is_some() { weights.iter().sum() } else { 0.0 };
+            if !(loss + meta_loss[0] + weight).is_finite() {
+                let what = match weight.is_finite() {
+                    true => {
+                        format!("the loss is {loss} and the meta loss {} at step {}", meta_loss[0], i + 1)
+                    }
+                    false => format!("the weights' sum is {weight} at step {}", i + 1),
+                };
                 return Err(self.diverged(data, epoch + 1, &what));
             }
             sums.loss += loss;
             sums.hits += hit;
-            let meta_loss = self.steps[at].meta_loss.map(|_| meta_loss[0]);
-            watch(self.method, StepReport { step: i + 1, steps, loss, meta_loss, accuracy: 100.0 * hit });
+            sums.steps = i + 1;
+            let meta_loss = program.meta_loss.map(|_| meta_loss[0]);
+            if watch(self.method, StepReport { step: i + 1, steps, loss, meta_loss, accuracy: 100.0 * hit }) {
+                return Ok(true);
+            }
         }
-        Ok(sums)
+        Ok(false)
     }
 
     /// The error of a number that is no longer finite; it must not reach a checkpoint.
-    fn diverged(&self, data: &Prepared, epochs: usize, what: &str) -> Error {
+    pub(super) fn diverged(&self, data: &Prepared, epochs: usize, what: &str) -> Error {
         let config = &data.config;
         let weight_net = match config.weight_net_lr {
             Some(lr) if self.method.is_meta() => format!(" or --weight-net-lr than {lr}"),
@@ -342,97 +375,4 @@ impl Learner {
         let data = &data.dataset;
         program.fed.run(session, &Given { data, batch, ahead: &ahead, meta, lr, at, scheme: &scheme })
     }
-
-    /// What the next stage needs of the network just trained; then a network anew.
-    fn next_stage(&mut self, data: &Prepared, stage: usize) -> Result<()> {
-        let Learner { session, evaluator, scheme, memory, .. } = self;
-        let Some(stages) = scheme.stages() else { return Ok(()) };
-        stages.next(memory, &mut Looked { evaluator, session, data })?;
-        let seed = stages.seed(data.config.seed, stage + 1);
-        session.initialise(seed)
-    }
-
-    /// Mean loss on the test set, and which classes its images were taken for.
-    pub(super) fn test(&mut self, data: &Prepared) -> Result<(f64, Vec<Vec<u32>>)> {
-        let Learner { session, evaluator, scheme, memory, .. } = self;
-        let (classes, labels) = (data.dataset.classes(), data.labels(Set::Test));
-        let Predictions { losses, logits, .. } = evaluator.see(session, data, Set::Test)?;
-        let scores = match scheme.stages() {
-            Some(stages) => stages.scores(memory, logits, &mut Looked { evaluator, session, data })?,
-            None => logits,
-        };
-        Ok((losses.iter().sum::<f64>() / losses.len().max(1) as f64, confusion(classes, &scores, labels)))
-    }
-
-    /// What training tells about each of its samples, in their order, and how well that finds the
-    /// wrong labels, where they are known.
-    ///
-    /// # Errors
-    /// The machine's.
-    pub fn judge(&mut self, data: &Prepared) -> Result<(Vec<SampleReport>, Option<Finding>)> {
-        let seen = self.evaluator.see(&mut self.session, data, Set::Train)?;
-        let rows = samples::report(data, &self.memory, &seen);
-        let finding = samples::finding(data, &rows, &seen);
-        Ok((rows, finding))
-    }
-
-    /// The weight over losses, and if asked over the training `samples`, after `epoch` epochs;
-    /// `None` for a method whose weight is not a function of the loss, or the same for all.
-    ///
-    /// # Errors
-    /// [`Error::Numeric`] if one of them is no longer a finite number.
-    pub fn picture(&mut self, data: &Prepared, epoch: usize, samples: bool) -> Result<Option<WeightPicture>> {
-        let Learner { session, evaluator, curve: Some(curve), scheme, memory, .. } = self else {
-            return Ok(None);
-        };
-        let losses = if samples { evaluator.see(session, data, Set::Train)?.losses } else { Vec::new() };
-        let per_epoch = self.train.batches_per_epoch();
-        let now = Moment {
-            step: per_epoch * epoch as u64,
-            steps: per_epoch * data.config.epochs as u64,
-            epoch: epoch.saturating_sub(1),
-            batch: data.config.batch,
-            positions: &[],
-            memory,
-        };
-        let points: Vec<f64> = (0..CURVE_POINTS).map(|i| i as f64 / CURVE_POINTS_PER_UNIT).collect();
-        let mut at =
-            |losses: &[f64], labels: &[i32]| curve.weights(session, scheme.as_ref(), losses, labels, &now);
-        let labels = if samples { data.labels(Set::Train) } else { &[] };
-        let weights = at(&losses, labels)?;
-        let mut over_losses = |label: i32| at(&points, &[label; CURVE_POINTS]);
-        let mut groups = Vec::new();
-        for (name, label) in scheme.groups() {
-            groups.push((name.to_owned(), over_losses(label)?));
-        }
-        let values = match groups.first() {
-            Some((_, values)) => values.clone(),
-            None => over_losses(0)?,
-        };
-        if let Some(bad) = losses.iter().chain(&weights).find(|v| !v.is_finite()) {
-            let what = format!("a training image has a loss or a weight of {bad} at the end");
-            return Err(self.diverged(data, epoch, &what));
-        }
-        Ok(Some(WeightPicture {
-            epoch,
-            curve: points.into_iter().zip(values).collect(),
-            groups,
-            losses,
-            weights,
-        }))
-    }
-}
-
-/// What is added up over an epoch's steps.
-#[derive(Default)]
-struct Sums {
-    loss: f64,
-    hits: f64,
-    meta_loss: f64,
-    /// Steps that had one.
-    meta_steps: u64,
-    /// Of every sample of every batch, and whether its label is wrong.
-    weights: Vec<f64>,
-    corrupted: Vec<bool>,
-    by_loss: LossBins,
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::config::Config;
 use super::prepared::Prepared;
-use super::tensors::{Tensor, floats, write_tensors};
+use super::tensors::{Tensor, floats, read_tensors, write_tensors};
 use crate::error::{Error, Result};
 use crate::nn::{Model, SharedModel, Slot};
 use crate::program::Session;
@@ -105,12 +105,9 @@ impl NetworkFile {
     /// # Errors
     /// If it is missing, damaged, or not of this program and version.
     pub fn read(path: &Path) -> Result<NetworkFile> {
-        let bytes = std::fs::read(path).map_err(Error::io(path, "read the network"))?;
+        let (bytes, metadata) = read_tensors(path, "train again, or fetch it again")?;
         let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| {
-            bad(format!("is no whole safetensors file ({e}); train again, or fetch it again"))
-        })?;
-        let json = header.metadata().as_ref().and_then(|m| m.get("metatape")).ok_or_else(|| {
+        let json = metadata.get("metatape").ok_or_else(|| {
             bad("is a safetensors file but not a network of metatape; give the model.safetensors of a run".into())
         })?;
         let other = |e: &dyn std::fmt::Display| {
@@ -129,7 +126,6 @@ impl NetworkFile {
         if !sound {
             return Err(bad("its description contradicts itself; train again, or fetch it again".into()));
         }
-        SafeTensors::deserialize(&bytes).map_err(|e| bad(format!("is cut short ({e}); fetch it again")))?;
         let hash = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(NetworkFile { card, hash, path: path.to_path_buf(), bytes })
     }

@@ -24,7 +24,7 @@ pub(super) const STEMS: [&str; 6] = [ACCURACY, LOSSES, WEIGHT_CURVE, WEIGHTS, CL
 
 /// The files that [`draw`] writes.
 pub(super) fn files() -> impl Iterator<Item = String> {
-    STEMS.into_iter().flat_map(|stem| ["svg", "png"].map(|ending| format!("{stem}.{ending}")))
+    super::plots::files(STEMS.map(str::to_owned)).into_iter()
 }
 
 /// An axis of classes, with their names unless they are too many to be read.

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::config::Config;
 use super::evaluator::{Evaluator, at_once};
-use super::files::read_toml;
 use super::network_file::{Card, NetworkFile};
 use super::prepared::Prepared;
 use super::run::{CONFIG, MODEL};
+use super::sealed::read_toml;
 use super::step::upload;
 use crate::data::{Dataset, Labelled, Reading, Samples, Table};
 use crate::error::{Error, Result};
@@ -55,6 +55,7 @@ impl Finished {
         let mut config = Config { init: None, init_sha256: None, ..self.config.clone() };
         if set == Set::Test {
             config.train_labels = None;
+            config.data.iter_mut().for_each(|data| data.given = None);
         }
         let Prepared { dataset, split, .. } = Prepared::new(config)?;
         let card = &self.file.card;

@@ -4,12 +4,15 @@ use super::config::Config;
 use super::method::Method;
 use super::network_file::NetworkFile;
 use super::step::source;
-use crate::data::{self, BatchConfig, Batcher, Dataset, Labelled, MetaSource, Noise, Split, SplitConfig};
+use crate::data::{
+    self, BatchConfig, Batcher, Dataset, Fingerprint, Labelled, MetaSource, Noise, Split, SplitConfig,
+};
 use crate::error::{Error, Result};
 use crate::meta::Batch;
 use crate::meta::schemes::{Set, class_groups};
 use crate::nn::{Model, SharedModel, Summary, WeightNet};
 use crate::program::Session;
+use crate::room;
 use crate::seed::Stream;
 use crate::tape::Shape;
 
@@ -55,19 +58,32 @@ impl Prepared {
     /// As [`Prepared::with`], for data that are in memory already.
     ///
     /// # Errors
-    /// As there.
+    /// As there; if they are other data than the configuration's `data`.
     pub fn of(
-        config: Config,
+        mut config: Config,
         dataset: Dataset,
         net: impl FnOnce(usize) -> Result<SharedModel>,
     ) -> Result<Prepared> {
         config.check()?;
+        let found = Fingerprint::of(&dataset);
+        if let Some(had) = &config.data {
+            had.check(&found, &dataset.name)?;
+        }
+        config.data = Some(found);
         if let [only] = &dataset.class_names[..] {
             return Err(Error::Data(format!(
                 "all samples of {} are of the class `{only}`: there is nothing to tell apart; add another class",
                 dataset.name
             )));
         }
+        // Of each class, its rows of a few matrices of classes, and its logits of all training samples.
+        let classes = dataset.classes();
+        let each = (4 * classes).saturating_add(dataset.train.len()).saturating_mul(size_of::<f64>());
+        room::check(
+            classes.saturating_mul(each),
+            &format!("telling {classes} classes apart"),
+            "join some of them",
+        )?;
         let how = SplitConfig {
             noise: config.noise,
             imbalance: config.imbalance,

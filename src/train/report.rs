@@ -279,11 +279,10 @@ pub(super) fn of_run(run: &Run, summary: &Summary) -> Result<()> {
     let (data, config) = (&run.data, &run.data.config);
     let title = format!("{} with {} on {}", config.model, config.method, data.dataset.name);
     let machine = format!(
-        "{}, seed {}; {} in {:.1} s on {}",
+        "{}, seed {}; {} on {}",
         counted(config.epochs, "epoch"),
         config.seed,
         counted(summary.steps_per_epoch as usize * summary.epochs, "step"),
-        summary.seconds,
         run.machine()
     );
     let account = data.account().into_iter().chain([machine]).collect();

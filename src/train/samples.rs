@@ -81,6 +81,15 @@ pub(super) fn add(
     }
 }
 
+/// Forgets what the last third of the epochs has told.
+pub(super) fn forget(memory: &mut Memory) {
+    for name in [LOSS, WEIGHT, SEEN] {
+        if !memory.get(name).is_empty() {
+            memory.set(name, Vec::new());
+        }
+    }
+}
+
 /// A row for each training sample, in their order.
 pub(super) fn report(data: &Prepared, memory: &Memory, seen: &Predictions) -> Vec<SampleReport> {
     let (train, names) = (&data.split.train, &data.dataset.class_names);

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 
 use super::files::write_atomically;
+use super::sealed::{blank, damaged, seal_tensors, whole};
 use super::values::Precision;
 use crate::error::{Error, Result};
 
@@ -42,18 +43,36 @@ impl Tensor {
     }
 }
 
-/// Writes tensors and metadata: whole or not at all, and always the same bytes.
+/// Writes tensors and metadata, `crc32c` among it: whole or not at all, and always the same bytes.
 ///
 /// # Errors
 /// If two tensors have one name, or the system refuses.
-pub fn write_tensors(path: &Path, tensors: &[Tensor], metadata: HashMap<String, String>) -> Result<()> {
+pub fn write_tensors(path: &Path, tensors: &[Tensor], mut metadata: HashMap<String, String>) -> Result<()> {
+    metadata.extend([blank()]);
     let broken =
         |detail: String| Error::Program(format!("{}: cannot be put together: {detail}", path.display()));
     let views = tensors.iter().map(|t| Ok((&t.name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes)?)));
     let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
     let bytes = views.and_then(|views| safetensors::serialize(views, Some(metadata)));
     let bytes = bytes.map_err(|e| broken(e.to_string()))?;
-    write_atomically(path, &sorted(&bytes).map_err(broken)?)
+    let mut bytes = sorted(&bytes).map_err(broken)?;
+    seal_tensors(&mut bytes).ok_or_else(|| broken("it has no place for its checksum".into()))?;
+    write_atomically(path, &bytes)
+}
+
+/// The bytes of a file that [`write_tensors`] has written, and its metadata.
+///
+/// # Errors
+/// If it cannot be read, or is damaged, with what to do about it.
+pub(super) fn read_tensors(path: &Path, cure: &str) -> Result<(Vec<u8>, HashMap<String, String>)> {
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    match SafeTensors::read_metadata(&bytes) {
+        Ok((_, header)) if whole(&bytes) => {
+            SafeTensors::deserialize(&bytes).map_err(|_| damaged(path, cure))?;
+            Ok((bytes, header.metadata().clone().unwrap_or_default()))
+        }
+        _ => Err(damaged(path, cure)),
+    }
 }
 
 /// The same safetensors file with its header in the order of names: the library writes the metadata

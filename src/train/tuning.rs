@@ -8,10 +8,10 @@ use std::str::FromStr;
 
 use super::config::Config;
 use super::history::History;
-use super::learner::Learner;
+use super::learner::{Learner, Passed};
 use super::method::{Method, Settings, check_settings, setting};
+use super::observer::{Observer, Then};
 use super::prepared::Prepared;
-use super::run::Observer;
 use super::statistics::Spread;
 use super::study::{Arm, Cell, Plan, Study, ended};
 use crate::data::{Dataset, Labelled};
@@ -80,6 +80,10 @@ impl Arm for Trial {
     const STUDY: &'static str = "tuning";
     const ARM: &'static str = "trial";
 
+    fn files(_: &Plan<Trial>) -> Vec<String> {
+        Vec::new()
+    }
+
     fn check(plan: &Plan<Trial>) -> Result<()> {
         let methods: Vec<Method> = plan.arms.iter().map(|trial| trial.method).collect();
         check_settings(&plan.config.set, &methods)
@@ -108,11 +112,20 @@ impl Arm for Trial {
         let mut learner = Learner::new(self.method, &data, session()?)?;
         let mut history = History::default();
         let mut learn = || -> Result<()> {
-            for pass in 0..learner.stages() * config.epochs {
-                let mut watch = |method, report| observer.step(method, pass, report);
-                if let Some(measured) = learner.pass(&data, pass, &mut watch)? {
+            let passes = learner.stages() * config.epochs;
+            while learner.underway().passes < passes {
+                let (pass, mut stop) = (learner.underway().passes, false);
+                let mut watch = |method, report| {
+                    observer.step(method, pass, report);
+                    stop = observer.then() == Then::Stop;
+                    stop
+                };
+                if let Passed::Measured(measured) = learner.pass(&data, &mut watch)? {
                     observer.epoch(&measured.row);
                     measured.join(&mut history);
+                }
+                if stop {
+                    return Err(Error::Stopped(format!("stopped in pass {} of {passes}", pass + 1)));
                 }
             }
             Ok(())
@@ -198,6 +211,7 @@ impl Tuning {
             false => Tuning { study: Study::start(plan.clone(), &out)?, methods: methods.clone() },
         };
         tuning.add(plan.arms, plan.seeds)?;
+        tuning.study.plan.config.threads = config.threads;
         Ok(tuning)
     }
 

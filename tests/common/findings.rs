@@ -1,6 +1,8 @@
 //! What a test finds wrong. It goes on after each, as an hour with a card may be the only one, and
 //! fails at its end.
 
+#![allow(clippy::print_stdout)]
+
 use super::machines::Tolerance;
 
 /// Prints each thing that is wrong when it is found; panics when it goes out of scope, if there was

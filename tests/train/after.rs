@@ -414,12 +414,12 @@ fn damaged_networks() {
         fails(&["predict", "--run", text(&out), "a.png"], 1, &[&["model.safetensors"], parts].concat());
     };
     for length in [0, 7, 8, 9, 100, whole.len() / 2, whole.len() - 1] {
-        spoilt(whole[..length].to_vec(), &[]);
+        spoilt(whole[..length].to_vec(), &["is damaged"]);
     }
     let with = |from: &str, to: &str| {
         assert_eq!(from.len(), to.len());
         let at = whole.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
-        [&whole[..at], to.as_bytes(), &whole[at + from.len()..]].concat()
+        files::sealed_tensors([&whole[..at], to.as_bytes(), &whole[at + from.len()..]].concat())
     };
     spoilt(with("\"metatape\"", "\"mototape\""), &["not a network of metatape"]);
     spoilt(with("version\\\":1", "version\\\":2"), &["another version of metatape", "format 2"]);
@@ -430,5 +430,6 @@ fn damaged_networks() {
     let mut infinite = whole.clone();
     let end = infinite.len() - 4;
     infinite[end..].copy_from_slice(&f32::INFINITY.to_le_bytes());
-    spoilt(infinite, &["has the value inf"]);
+    spoilt(infinite.clone(), &["is damaged"]);
+    spoilt(files::sealed_tensors(infinite), &["has the value inf"]);
 }

@@ -94,6 +94,12 @@ fn flags() {
 fn memory_that_no_machine_has() {
     let args = ["bench", "--model", "wrn28-10", "--batch", "1000000", "--steps", "1"];
     fails(&args, 1, &["MiB", "--batch"]);
+    let args = ["bench", "--model", "mlp", "--input", "100000x100000x3"];
+    fails(&args, 1, &["--input [100000, 100000, 3]", "MiB"]);
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::folder(&folder.path().join("data"), 8, true);
+    let args = ["train", "--dataset", "folder", "--data-dir", text(&data), "--image-size", "1000000"];
+    fails(&args, 1, &["--image-size 1000000", "MiB", "take a smaller one"]);
 }
 
 #[test]
@@ -175,11 +181,11 @@ fn output_folders_and_checkpoints() {
         fails(&["train", "--resume", "--out", text(&out)], 1, &[&["checkpoint.safetensors"], parts].concat());
         assert_eq!(fs::read(&checkpoint).unwrap(), bytes);
     };
-    resume(&whole[..whole.len() - 1], &["whole checkpoint"]);
-    resume(&whole[..100], &["whole checkpoint"]);
-    resume(b"", &["whole checkpoint"]);
-    resume(&[0xff; 4000], &["whole checkpoint"]);
-    resume(b"\x02\0\0\0\0\0\0\0{}", &["not a checkpoint of metatape"]);
+    resume(&whole[..whole.len() - 1], &["is damaged"]);
+    resume(&whole[..100], &["is damaged"]);
+    resume(b"", &["is damaged"]);
+    resume(&[0xff; 4000], &["is damaged"]);
+    resume(b"\x02\0\0\0\0\0\0\0{}", &["is damaged"]);
     for (name, options) in [("other", &["--model", "lenet"][..]), ("wide", &["--precision", "f64"])] {
         train(&[&base[..], options].concat(), &dir(name));
         let other = fs::read(dir(name).join("checkpoint.safetensors")).unwrap();
@@ -193,10 +199,13 @@ fn output_folders_and_checkpoints() {
     );
 
     fs::write(&checkpoint, &whole).unwrap();
-    edit(&out.join("config.toml"), |bytes| bytes.extend(b"\nfoo = 1\n"));
+    edit(&out.join("config.toml"), |bytes| {
+        let config = String::from_utf8(std::mem::take(bytes)).unwrap();
+        *bytes = files::sealed_toml(&format!("foo = 1\n{config}")).into_bytes();
+    });
     fails(&["train", "--resume", "--out", text(&out)], 1, &["config.toml", "foo"]);
     edit(&out.join("config.toml"), |bytes| bytes.truncate(30));
-    fails(&["train", "--resume", "--out", text(&out)], 1, &["config.toml"]);
+    fails(&["train", "--resume", "--out", text(&out)], 1, &["config.toml is damaged"]);
 }
 
 #[test]

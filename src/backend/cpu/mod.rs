@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::program::{Backend, Kernel, Place, Plan, Tensor, Values};
+use crate::room;
 use crate::tape::Kind;
 use entrywise::Entrywise;
 use real::Real;
@@ -60,29 +61,14 @@ const ALIGNMENT: usize = 64;
 
 /// `len` zeros, or [`Error::Device`] where the machine has no room for them.
 fn zeros<V: Clone>(len: usize, zero: V) -> Result<Vec<V>> {
-    let bytes = len.saturating_mul(size_of::<V>());
-    let refused = |have: String| {
-        Error::Device(format!(
-            "the CPU backend needs {} MiB of memory in one piece{have}; take a smaller --batch or a smaller model",
-            bytes >> 20
-        ))
-    };
-    // Linux grants addresses freely and ends the process when they are used, so what is really
-    // there is asked for first.
-    if let Some(available) = available_bytes().filter(|available| bytes > *available) {
-        return Err(refused(format!(", and {} MiB are available", available >> 20)));
-    }
-    let mut memory = Vec::new();
-    memory.try_reserve_exact(len).map_err(|_| refused(String::new()))?;
+    room::check(
+        len.saturating_mul(size_of::<V>()),
+        "the CPU backend",
+        "take a smaller --batch or a smaller model",
+    )?;
+    let mut memory = Vec::with_capacity(len);
     memory.resize(len, zero);
     Ok(memory)
-}
-
-/// Memory that the system can give without swapping; `None` where it does not say.
-fn available_bytes() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
 impl<T: Real> Buffer<T> {

@@ -46,6 +46,12 @@ impl Cache {
         (bytes == Sha256::digest(&content).as_slice()).then_some(content)
     }
 
+    /// The file of these parts, if it is there and not as it was written.
+    pub fn damaged(&self, parts: &[&[u8]]) -> Option<PathBuf> {
+        let file = self.folder.as_ref()?.join(name(parts));
+        (self.has(parts) && self.find(parts).is_none()).then_some(file)
+    }
+
     /// Stores bytes for these parts, if there is a place: the old or the new content is there at
     /// any moment, whoever else writes.
     pub fn store(&self, parts: &[&[u8]], bytes: &[u8]) -> io::Result<()> {
@@ -103,6 +109,7 @@ mod tests {
         assert!(cache.has(&[b"ab", b"c"]) && !cache.has(&[b"a", b"bc"]));
         assert_eq!(cache.find(&[b"a", b"bc"]), None, "the border between the parts counts");
         cache.store(&[b"ab", b"c"], b"other").unwrap();
+        assert_eq!((cache.damaged(&[b"ab", b"c"]), cache.damaged(&[b"a", b"bc"])), (None, None));
         assert_eq!(cache.find(&[b"ab", b"c"]).as_deref(), Some(&b"other"[..]));
         let file = folder.path().join("new").join(name(&[b"ab", b"c"]));
         let whole = std::fs::read(&file).unwrap();
@@ -111,6 +118,7 @@ mod tests {
         {
             std::fs::write(&file, damaged).unwrap();
             assert_eq!(cache.find(&[b"ab", b"c"]), None, "{damaged:?} is not whole");
+            assert_eq!(cache.damaged(&[b"ab", b"c"]).as_ref(), Some(&file));
         }
         let files = std::fs::read_dir(folder.path().join("new")).unwrap().count();
         assert_eq!(files, 1, "nothing half written is left");

@@ -61,11 +61,12 @@ impl Compiler {
         let missing: Vec<_> = sources.iter().filter(|source| !self.has(source)).collect();
         let [first, _, ..] = missing[..] else { return Ok(()) };
         let (nvrtc, key) = (self.nvrtc(first)?, self.key());
-        missing.into_par_iter().try_for_each(|source| {
+        let one = |source: &&&Source| {
             let image = nvrtc.compile(source, self.card)?;
             let _ = self.cache.store(&parts(source, &key), &image);
             Ok(())
-        })
+        };
+        side_by_side(&missing, one).map(drop)
     }
 
     fn has(&self, source: &Source) -> bool {
@@ -79,9 +80,11 @@ impl Compiler {
             true => (format!("kernels/{}", source.name), ""),
             false => (format!("{}, which was written for this program", source.name), " --models MODEL"),
         };
+        let damaged = self.cache.damaged(&parts(source, &self.key()));
+        let damaged = damaged.map_or(String::new(), |file| format!(" ({} is damaged)", file.display()));
         (self.load)().map_err(|e| {
             Error::Device(format!(
-                "{e}; it would have to compile {what}, of which the cache of kernels ({}) has nothing that this card can load: `metatape \
+                "{e}; it would have to compile {what}, of which the cache of kernels ({}) has nothing that this card can load{damaged}: `metatape \
                  kernels --arch sm_{card} --out DIR{models}` fills such a cache on any machine with NVRTC, and METATAPE_CACHE_DIR=DIR uses it",
                 self.cache
             ))
@@ -129,14 +132,25 @@ pub fn compile_kernels(
     capabilities.iter().try_for_each(|c| nvrtc.knows(Capability(*c)))?;
     let sources = ALL.iter().copied().chain(others);
     let jobs = sources.flat_map(|source| capabilities.iter().map(move |c| (source, *c)));
-    let compile = |(source, capability): (&Source, i32)| {
+    let compile = |&(source, capability): &(&Source, i32)| {
         let image = nvrtc.compile(source, Capability(capability))?;
         let stored = cache.store(&parts(source, &capability.to_le_bytes()), &image);
         stored.map_err(Error::io(folder, "write compiled kernels to"))?;
         Ok(Compiled { file: source.name.to_string(), capability, bytes: image.len() })
     };
-    let compiled = jobs.collect::<Vec<_>>().into_par_iter().map(compile).collect::<Result<_>>()?;
+    let compiled = side_by_side(&jobs.collect::<Vec<_>>(), compile)?;
     Ok((compiled, nvrtc.version))
+}
+
+/// Does something with each, on a pool of its own.
+///
+/// # Errors
+/// The first of them, and [`Error::Device`] if the system refuses the threads.
+fn side_by_side<T: Sync, R: Send>(all: &[T], one: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    let pool = rayon::ThreadPoolBuilder::new().build();
+    let pool = pool.map_err(|e| Error::Device(format!("no threads to compile kernels with: {e}")))?;
+    #[expect(clippy::disallowed_methods, reason = "on the pool that is started here")]
+    pool.install(|| all.par_iter().map(&one).collect())
 }
 
 #[cfg(test)]
@@ -184,6 +198,15 @@ mod tests {
             cache.store(&parts(source, &90_i32.to_le_bytes()), source.name.as_bytes()).unwrap();
         }
         hold_without_nvrtc(folder.path(), 90, 80);
+        // What is damaged is named, and never loaded.
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let path = file.unwrap().path();
+            let mut bytes = std::fs::read(&path).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        }
+        let error = without_nvrtc(folder.path(), 90).with_image(ALL[0], |_| Ok(())).unwrap_err().to_string();
+        assert!(error.contains(".cubin is damaged"), "{error}");
         // Another text is another file.
         let changed = Source { text: "// nothing".into(), ..ALL[0].clone() };
         assert!(without_nvrtc(folder.path(), 90).with_image(&changed, |_| Ok(())).is_err());

@@ -1,12 +1,12 @@
 //! The two steps that are planned and timed, and the random samples that they are timed on.
 
-use metatape::Result;
 use metatape::data::{Dataset, Table};
 use metatape::meta::{Route, Weights};
 use metatape::program::{Options, Plan};
 use metatape::tape::Shape;
 use metatape::train::values::Precision;
 use metatape::train::{Config, Prepared, Stepper};
+use metatape::{Result, room};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 
@@ -31,6 +31,10 @@ pub fn prepared(
     let default = Shape::from(if grey { [28, 28, 1] } else { [32, 32, 3] });
     let input = input.unwrap_or(&default);
     let channels = input.last().copied().unwrap_or(1);
+    let bytes = if input.len() == 3 { 1 } else { size_of::<f32>() };
+    let samples = IMAGES.max(2 * batch) + CLASSES;
+    let all = samples.saturating_mul(input.count()).saturating_mul(bytes);
+    room::check(all, &format!("--input {input} with --batch {batch}"), "take smaller ones")?;
     let mut rng = Pcg64::seed_from_u64(1);
     let mut table = |count: usize| {
         let (name, numbers) = ("random".into(), count * input.count());

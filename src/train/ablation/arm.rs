@@ -1,22 +1,24 @@
 use std::path::Path;
-use std::time::Instant;
 
+use super::findings::COSINES;
+use super::pictures::{STEMS, groups};
+use super::probes::Probes;
 use super::variant::{IMBALANCE, META_SIZE, Pool, Variant};
 use crate::data::{DatasetKind, Noise};
 use crate::error::{Error, Result};
 use crate::meta::schemes::{Moment, MwNet, Scheme, Seen, TrainStep};
 use crate::meta::{MetaStep, Order, Route};
-use crate::program::{Program, Session};
+use crate::program::Session;
 use crate::tape::{Tape, Var};
+use crate::train::checkpoint::{Part, Progress, Saved, save};
 use crate::train::history::{History, mean_where};
-use crate::train::learner::Look;
-use crate::train::stepper::{At, Stepper, hypergrad};
-use crate::train::study::{Arm, Cell, Plan, Probe};
-use crate::train::{Config, Learner, Method, Observer, Prepared};
+use crate::train::plots::files as plots;
+use crate::train::run::CHECKPOINT;
+use crate::train::stepper::Stepper;
+use crate::train::study::{Arm, Cell, Plan};
+use crate::train::times::Times;
+use crate::train::{Config, Learner, Method, Observer, Passed, Prepared, Then};
 use crate::words::counted;
-
-/// Cosines that are measured in an epoch, if it has so many steps.
-const PROBES_PER_EPOCH: u64 = 2;
 
 /// Images of the full meta set.
 pub(super) fn meta_size(config: &Config) -> usize {
@@ -27,6 +29,13 @@ impl Arm for Variant {
     const PLAN: &'static str = "ablate.toml";
     const STUDY: &'static str = "study";
     const ARM: &'static str = "variant";
+
+    fn files(plan: &Plan<Variant>) -> Vec<String> {
+        let mut files = plots(groups(&plan.arms).into_iter().map(|group| group.0));
+        files.extend(plots(STEMS.map(str::to_owned)));
+        files.push(COSINES.into());
+        files
+    }
 
     fn check(plan: &Plan<Variant>) -> Result<()> {
         let usage = |sentence: String| Err(Error::Usage(sentence));
@@ -80,13 +89,14 @@ impl Arm for Variant {
     fn train(
         self,
         config: Config,
-        _: &Path,
+        folder: &Path,
         session: &dyn Fn() -> Result<Session>,
         observer: &mut dyn Observer,
     ) -> Result<Cell> {
         let (mut data, mut session) = (Variant::prepare(&config)?, session()?);
+        let account = data.account();
         let pool = Pool::new(&data.split.meta, data.dataset.classes(), meta_size(&config), config.seed);
-        let mut probes = Probes { variant: self, config, ..Probes::default() };
+        let mut probes = Probes::new(self, config);
         data.split.meta = Variant::Published.meta_set(&pool, &data.split.train, data.config.noise)?;
         if self != Variant::Uniform {
             probes.exact = Some(Stepper::new(&data, Order::Gradient, &data.split.meta, &mut session)?);
@@ -107,13 +117,17 @@ impl Arm for Variant {
             _ => Learner::new(Method::MwNet, &data, session)?,
         };
         probes.per_epoch = learner.steps_per_epoch();
-        let mut history = History::default();
-        let outcome = learn(&mut learner, &data, &mut history, &mut probes, observer);
+        let mut kept =
+            Kept { folder, name: learner.method().to_string(), data: &data, history: History::default() };
+        kept.restore(&mut learner, &mut probes)?;
+        let outcome = kept.learn(&mut learner, &mut probes, observer);
+        let history = kept.history;
         // V over all samples at the end.
         let weights = history.pictures.last().map(|p| p.weights.clone()).unwrap_or_default();
         let mean = |flag| mean_where(&weights, &data.split.train.corrupted, flag);
         let cell = Cell::new(&data, history, outcome)?;
         Ok(Cell {
+            account,
             meta_images: if self == Variant::Uniform { 0 } else { cell.meta_images },
             mean_weight_clean: mean(false),
             mean_weight_corrupted: mean(true),
@@ -124,28 +138,93 @@ impl Arm for Variant {
     }
 }
 
-/// All epochs.
-fn learn(
-    learner: &mut Learner,
-    data: &Prepared,
-    history: &mut History,
-    probes: &mut Probes,
-    observer: &mut dyn Observer,
-) -> Result<()> {
-    let (steps, epochs) = (learner.steps_per_epoch() as f64, data.config.epochs);
-    for epoch in 0..epochs {
-        let mut watch = |method, report| observer.step(method, epoch, report);
-        let measured = learner.looked_at(data, epoch, &mut watch, probes)?;
-        let Some(mut measured) = measured else { continue };
-        // Probing is no part of a step.
-        let probing = std::mem::take(&mut probes.seconds);
-        let speed = &mut measured.row.steps_per_second;
-        *speed = steps / (steps / *speed - probing);
-        observer.epoch(&measured.row);
-        measured.join(history);
+/// A cell that is trained, and its folder.
+struct Kept<'a> {
+    folder: &'a Path,
+    /// Of its learner's method.
+    name: String,
+    data: &'a Prepared,
+    history: History,
+}
+
+impl Kept<'_> {
+    /// All epochs that are not done.
+    fn learn(
+        &mut self,
+        learner: &mut Learner,
+        probes: &mut Probes,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let (steps, epochs) = (learner.steps_per_epoch() as f64, self.data.config.epochs);
+        while learner.underway().passes < epochs {
+            let (epoch, mut then) = (learner.underway().passes, Then::GoOn);
+            let mut watch = |method, report| {
+                observer.step(method, epoch, report);
+                then = observer.then();
+                then != Then::GoOn
+            };
+            if let Passed::Measured(mut measured) = learner.looked_at(self.data, &mut watch, probes)? {
+                let row = &mut measured.row;
+                // Probing is no part of a step.
+                let probing = std::mem::take(&mut probes.seconds);
+                row.steps_per_second = steps / (steps / row.steps_per_second - probing);
+                observer.epoch(row);
+                measured.join(&mut self.history);
+                then = observer.then();
+            }
+            self.keep(learner, probes)?;
+            if then == Then::Stop {
+                let (step, done) = (learner.underway().sums.steps, learner.underway().passes);
+                return Err(Error::Stopped(match step {
+                    0 => format!("stopped after epoch {done} of {epochs}"),
+                    step => format!("stopped after step {step} of {steps} of epoch {} of {epochs}", done + 1),
+                }));
+            }
+        }
+        self.history.pictures.extend(learner.picture(self.data, epochs, true)?);
+        Ok(())
     }
-    history.pictures.extend(learner.picture(data, epochs, true)?);
-    Ok(())
+
+    /// Writes a checkpoint.
+    fn keep(&self, learner: &mut Learner, probes: &Probes) -> Result<()> {
+        let Kept { folder, name: prefix, data, history } = self;
+        std::fs::create_dir_all(folder).map_err(Error::io(folder, "create the folder"))?;
+        probes.keep(learner.memory_mut());
+        let underway = learner.underway().clone();
+        Times::of([(prefix.clone(), history, underway.sums.seconds)]).write(folder)?;
+        let progress = Progress {
+            network: data.network(),
+            config: data.config.clone(),
+            epochs: underway.passes,
+            underway: vec![underway],
+            histories: vec![(prefix.clone(), history.clone())],
+        };
+        let (session, memory) = (learner.session(), learner.memory());
+        save(&folder.join(CHECKPOINT), &[Part { prefix, session, memory, pictures: &[] }], &progress)
+    }
+
+    /// Takes up what an earlier process has left.
+    fn restore(&mut self, learner: &mut Learner, probes: &mut Probes) -> Result<()> {
+        let path = self.folder.join(CHECKPOINT);
+        if !path.exists() {
+            return Ok(());
+        }
+        let saved = Saved::read(&path)?;
+        let config = saved.progress.config.clone().placed_as(&self.data.config);
+        let (Some(underway), Some((_, history)), true) =
+            (saved.progress.underway.first(), saved.progress.histories.first(), config == self.data.config)
+        else {
+            return Err(Error::Data(format!("{}: is of another study; remove it", path.display())));
+        };
+        self.history = history.clone();
+        let mut underway = underway.clone();
+        underway.sums.seconds = Times::read(self.folder)?.fill(&self.name, &mut self.history);
+        saved.restore(&self.name, learner.session_mut())?;
+        let memory = saved.memory(&self.name)?;
+        probes.recall(&memory);
+        learner.restored(memory, underway);
+        Ok(())
+    }
 }
 
 /// Meta-Weight-Net in [`Order::TwoSteps`].
@@ -175,94 +254,4 @@ impl Scheme for TwoSteps {
     fn inputs(&self, now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
         self.0.inputs(now)
     }
-}
-
-/// Compares hypergradients along a training.
-#[derive(Default)]
-struct Probes {
-    variant: Variant,
-    config: Config,
-    per_epoch: u64,
-    /// The exact hypergradient: the published step's, on the clean meta set's batch.
-    exact: Option<Stepper>,
-    /// The variant's own, where neither its step nor `exact` has it.
-    own: Option<Stepper>,
-    /// The exact one before the present step, and the last that θ moved by.
-    reference: Vec<f64>,
-    latest: Vec<f64>,
-    cosines: Vec<Probe>,
-    other_batch: Vec<Probe>,
-    /// Spent on this in the present epoch.
-    seconds: f64,
-}
-
-impl Probes {
-    fn epoch(&self, step: u64) -> usize {
-        (step / self.per_epoch) as usize
-    }
-
-    /// Whether the step is one of those at which cosines are measured: in the middle of each
-    /// stretch, so that it falls on no step of an alternation in particular.
-    fn probed(&self, step: u64) -> bool {
-        let distance = (self.per_epoch / PROBES_PER_EPOCH).max(1);
-        self.exact.is_some() && step % distance == distance / 2
-    }
-
-    fn probe(&self, step: u64, gradient: &[f64]) -> Probe {
-        Probe { step, epoch: self.epoch(step) + 1, cosine: cosine(gradient, &self.reference) }
-    }
-
-    /// At the present w and θ.
-    fn look(&mut self, data: &Prepared, session: &mut Session, step: u64) -> Result<()> {
-        let moves = matches!(self.variant, Variant::Every(k) if step.is_multiple_of(k as u64));
-        let (probed, lr) = (self.probed(step), self.config.lr_at(Method::MwNet, self.epoch(step)));
-        let Some(exact) = self.exact.as_mut().filter(|_| moves || probed) else { return Ok(()) };
-        let at = At { step, meta_step: step, lr };
-        self.reference = gradient(exact, data, session, at)?;
-        if moves || self.variant == Variant::Published {
-            self.latest.clone_from(&self.reference);
-        }
-        if let Some(own) = &mut self.own {
-            self.latest = gradient(own, data, session, at)?;
-        }
-        if self.variant == Variant::Published {
-            // A batch that training does not come to.
-            let meta_step = self.per_epoch * self.config.epochs as u64 + step;
-            let other = gradient(exact, data, session, At { meta_step, ..at })?;
-            self.other_batch.push(self.probe(step, &other));
-        }
-        Ok(())
-    }
-}
-
-impl Look for Probes {
-    fn before(&mut self, data: &Prepared, session: &mut Session, step: u64) -> Result<()> {
-        let began = Instant::now();
-        self.look(data, session, step)?;
-        self.seconds += began.elapsed().as_secs_f64();
-        Ok(())
-    }
-
-    fn after(&mut self, session: &Session, program: &Program, step: u64) -> Result<()> {
-        if self.probed(step) {
-            let began = Instant::now();
-            if self.variant == Variant::TwoSteps {
-                self.latest = hypergrad(session, program)?;
-            }
-            self.cosines.push(self.probe(step, &self.latest));
-            self.seconds += began.elapsed().as_secs_f64();
-        }
-        Ok(())
-    }
-}
-
-fn gradient(stepper: &mut Stepper, data: &Prepared, session: &mut Session, at: At) -> Result<Vec<f64>> {
-    stepper.run(data, session, at)?;
-    hypergrad(session, stepper.program())
-}
-
-fn cosine(a: &[f64], b: &[f64]) -> Option<f64> {
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let lengths = (dot(a, a) * dot(b, b)).sqrt();
-    (lengths > 0.0 && lengths.is_finite()).then(|| dot(a, b) / lengths)
 }

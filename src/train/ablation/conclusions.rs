@@ -136,10 +136,9 @@ impl Findings<'_> {
     }
 
     fn steps(&self) -> Vec<String> {
-        let published = self.row(Variant::Published);
         let mut said = Vec::new();
         for row in self.rows.iter().filter(|r| r.name != Variant::Uniform && !r.name.about_meta_set()) {
-            let (Some(difference), Some(published)) = (row.difference, published) else { continue };
+            let Some(difference) = row.difference else { continue };
             let answer = match (row.name, difference.beyond_spread()) {
                 (_, Some(false)) if !self.telling(&difference) => ": too few seeds to say",
                 (Variant::TwoSteps, Some(false)) => ": redoing the step shows no gain here",
@@ -151,16 +150,7 @@ impl Findings<'_> {
             };
             let whose = if matches!(row.name, Variant::Every(_)) { " of its last step of θ" } else { "" };
             let cosine = row.cosine_mean.map_or(String::new(), |c| format!(", cosine{whose} {}", short(c)));
-            let times = row.arm.ms_per_step.zip(published.arm.ms_per_step);
-            let time = times.map_or(String::new(), |(own, published)| {
-                format!(", {:.0}% of the published step's time", 100.0 * own / published)
-            });
-            said.push(format!(
-                "{} ({}): {}{cosine}{time}{answer}.",
-                row.name,
-                row.meaning,
-                judged(&difference)
-            ));
+            said.push(format!("{} ({}): {}{cosine}{answer}.", row.name, row.meaning, judged(&difference)));
         }
         said
     }

@@ -38,6 +38,9 @@ pub struct Row {
     pub cosine_std: Option<f64>,
 }
 
+/// The file of all cosines.
+pub(super) const COSINES: &str = "cosines.csv";
+
 /// What a study found.
 pub struct Findings<'a> {
     /// One row a variant, in the study's order.
@@ -104,13 +107,11 @@ impl<'a> Findings<'a> {
     /// Files that cannot be written.
     pub fn write(&self, study: &Study<Variant>) -> Result<()> {
         let (cells, config) = (self.cells, &self.plan.config);
-        study.write_tables(cells)?;
         let cosines = cells.iter().flat_map(|cell| {
             let own = cell.cosines.iter().map(|probe| (&cell.arm[..], probe));
             let other = cell.other_batch.iter().map(|probe| ("other-clean-batch", probe));
             own.chain(other).map(|(name, p)| (name, cell.seed, p.step, p.epoch, p.cosine))
         });
-        study.write_table("cosines.csv", "variant,seed,step,epoch,cosine", cosines)?;
         study.write_summary(&json!({
             "dataset": config.dataset.to_string(),
             "noise": config.noise.to_string(),
@@ -122,6 +123,8 @@ impl<'a> Findings<'a> {
             "conclusions": self.conclusions(),
             "warnings": warnings(cells),
         }))?;
+        study.write_tables(cells)?;
+        study.write_table(COSINES, "variant,seed,step,epoch,cosine", cosines)?;
         let stems = pictures::draw(study, cells, self)?;
         self.report(study, stems)
     }
@@ -130,7 +133,8 @@ impl<'a> Findings<'a> {
     fn report(&self, study: &Study<Variant>, stems: Vec<String>) -> Result<()> {
         let config = &self.plan.config;
         let title = format!("What the method needs: {} on {}", config.model, config.dataset);
-        let account = study.account.iter().cloned().chain([self.conclusions()]).collect();
+        let account = self.cells.iter().take(1).flat_map(|cell| cell.account.iter().cloned());
+        let account = account.chain([self.conclusions()]).collect();
         let mut page = Page::new(title, account, config);
         page.warnings = first_warnings(self.cells);
         let number = |value: Option<f64>, digits: usize| {
@@ -145,10 +149,9 @@ impl<'a> Findings<'a> {
                 number(row.cosine_mean, 3),
                 number(row.arm.mean_weight_clean, 3),
                 number(row.arm.mean_weight_corrupted, 3),
-                number(row.arm.ms_per_step, 2),
             ]
         };
-        let heading = "variant,final %,± sd,against published,cosine,V clean,V wrong,ms a step";
+        let heading = "variant,final %,± sd,against published,cosine,V clean,V wrong";
         let meanings = self.rows.iter().map(|row| format!("{}: {}", row.name, row.meaning));
         page.tables.push(Table {
             title: "Variants".into(),

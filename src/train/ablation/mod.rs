@@ -25,7 +25,8 @@
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `variant.rs` | the variants by name, and their meta sets |
-//! | `arm.rs` | a variant as an arm of a study, with the cosines along its training |
+//! | `arm.rs` | a variant as an arm of a study, kept while it is trained |
+//! | `probes.rs` | the cosines along a training |
 //! | `findings.rs` | differences with their intervals, and the study's files |
 //! | `conclusions.rs` | the paragraph of conclusions |
 //! | `pictures.rs` | the study's plots |
@@ -34,6 +35,7 @@ mod arm;
 mod conclusions;
 mod findings;
 mod pictures;
+mod probes;
 mod variant;
 
 pub use findings::{Findings, Row};

@@ -9,6 +9,9 @@ use crate::words::counted;
 /// Lines that one picture tells apart at a glance.
 const MOST_LINES: usize = 4;
 
+/// The names of the pictures that every study has.
+pub(super) const STEMS: [&str; 2] = ["accuracy", "cosine"];
+
 const COSINE: &str = "cosine with the exact hypergradient, mean over";
 
 /// Accuracy and mean cosine of each seed, and the cosine along training; gives the pictures' names.
@@ -32,13 +35,34 @@ pub(super) fn draw(study: &Study<Variant>, cells: &[Cell], findings: &Findings) 
     };
     let reference = findings.rows.first().and_then(|row| row.arm.final_mean);
     let accuracy = rows(|cell| cell.history.final_accuracy());
-    write(&each("final test accuracy (%)".into(), 0.1, accuracy, reference), &out.join("accuracy"))?;
+    let [of_accuracy, of_cosine] = STEMS;
+    write(&each("final test accuracy (%)".into(), 0.1, accuracy, reference), &out.join(of_accuracy))?;
     let mut cosines = rows(Cell::mean_cosine);
     let other = cells.iter().filter_map(|cell| Probe::mean(&cell.other_batch)).collect();
     cosines.push(("another clean batch".into(), other));
-    write(&each(format!("{COSINE} training"), 0.1, cosines, Some(0.0)), &out.join("cosine"))?;
+    write(&each(format!("{COSINE} training"), 0.1, cosines, Some(0.0)), &out.join(of_cosine))?;
 
-    let mut stems = vec!["accuracy".to_owned(), "cosine".to_owned()];
+    let mut stems = STEMS.map(str::to_owned).to_vec();
+    for (stem, part) in groups(&plan.arms) {
+        // The mean over all seeds' probes of each epoch.
+        let line = |(look, name): (usize, &String)| {
+            let probes =
+                |epoch| ended(name, cells).flat_map(|c| &c.cosines).filter(move |p| p.epoch == epoch);
+            let point = |epoch| Some((epoch as f64, Probe::mean(probes(epoch))?));
+            Layer::line(name, Pen::number(look), &(1..=epochs).filter_map(point).collect::<Vec<_>>())
+        };
+        let layers = part.iter().enumerate().map(line).collect();
+        let y = Axis::new(format!("{COSINE} seeds")).at_least(0.1);
+        let x = Axis::new("epoch").whole();
+        let figure = Chart { title: title.clone(), x, y, right: None, layers };
+        write(&figure, &out.join(&stem))?;
+        stems.push(stem);
+    }
+    Ok(stems)
+}
+
+/// The pictures of cosines along training: their names, and whose lines they have.
+pub(super) fn groups(arms: &[Variant]) -> Vec<(String, Vec<String>)> {
     type Chosen = fn(&&Variant) -> bool;
     let groups: [(&str, Chosen); 4] = [
         ("size", |v| matches!(v, Variant::Clean(_))),
@@ -46,24 +70,13 @@ pub(super) fn draw(study: &Study<Variant>, cells: &[Cell], findings: &Findings) 
         ("imbalanced", |v| matches!(v, Variant::Imbalanced(_))),
         ("steps", |v| !v.about_meta_set() && !matches!(v, Variant::Published | Variant::Uniform)),
     ];
+    let mut all = Vec::new();
     for (group, chosen) in groups {
-        let variants: Vec<String> = plan.arms.iter().filter(chosen).map(Variant::to_string).collect();
+        let variants: Vec<String> = arms.iter().filter(chosen).map(Variant::to_string).collect();
         for (i, part) in variants.chunks(MOST_LINES).enumerate() {
-            // The mean over all seeds' probes of each epoch.
-            let line = |(look, name): (usize, &String)| {
-                let probes =
-                    |epoch| ended(name, cells).flat_map(|c| &c.cosines).filter(move |p| p.epoch == epoch);
-                let point = |epoch| Some((epoch as f64, Probe::mean(probes(epoch))?));
-                Layer::line(name, Pen::number(look), &(1..=epochs).filter_map(point).collect::<Vec<_>>())
-            };
-            let layers = part.iter().enumerate().map(line).collect();
-            let y = Axis::new(format!("{COSINE} seeds")).at_least(0.1);
-            let x = Axis::new("epoch").whole();
-            let figure = Chart { title: title.clone(), x, y, right: None, layers };
             let number = if i == 0 { String::new() } else { format!("_{}", i + 1) };
-            stems.push(format!("cosine_{group}{number}"));
-            write(&figure, &out.join(&stems[stems.len() - 1]))?;
+            all.push((format!("cosine_{group}{number}"), part.to_vec()));
         }
     }
-    Ok(stems)
+    all
 }

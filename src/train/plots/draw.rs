@@ -196,10 +196,14 @@ impl Frame {
 
     fn squares(&self, canvas: &mut Canvas, rows: &[Vec<f64>]) {
         let place = |row, column| (self.column(column), self.height(&self.y, row));
-        for (row, shares) in rows.iter().enumerate() {
-            for (column, share) in shares.iter().enumerate() {
-                let (y, x) = (row as f64, column as f64);
-                let corners = [(-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5), (-0.5, -0.5)];
+        // Of more classes than there are points, some are one square.
+        let side = rows.len().div_ceil(MOST_SQUARES).max(1);
+        let half = side as f64 / 2.0;
+        for (row, block) in rows.chunks(side).enumerate() {
+            for (column, share) in together(block, side).iter().enumerate() {
+                let middle = |place: usize| (place * side) as f64 + half - 0.5;
+                let (y, x) = (middle(row), middle(column));
+                let corners = [(-half, -half), (-half, half), (half, half), (half, -half), (-half, -half)];
                 let corners = corners.map(|(down, right)| place(y + down, x + right));
                 canvas.area(&corners, BLUE, *share);
                 if rows.len() <= READABLE {
@@ -223,6 +227,19 @@ impl Frame {
         let up = axis.place(value) * (self.bottom - self.top);
         if self.down { self.top + up } else { self.bottom - up }
     }
+}
+
+/// Squares of a matrix, in a row.
+pub(super) const MOST_SQUARES: usize = 250;
+
+/// The mean of some rows, `side` columns together.
+fn together(rows: &[Vec<f64>], side: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; rows.first().map_or(0, |row| row.len().div_ceil(side))];
+    for row in rows {
+        sums.iter_mut().zip(row.chunks(side)).for_each(|(sum, part)| *sum += part.iter().sum::<f64>());
+    }
+    sums.iter_mut().for_each(|sum| *sum /= rows.len() as f64);
+    sums
 }
 
 #[cfg(test)]

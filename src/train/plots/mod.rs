@@ -35,7 +35,7 @@ mod render;
 mod style;
 
 pub use axis::Axis;
-pub use render::write;
+pub use render::{files, write};
 pub use style::{Pen, READABLE};
 
 /// A picture.

@@ -13,10 +13,14 @@ use super::Chart;
 use super::canvas::{Canvas, FAMILY, FILE};
 use super::draw::draw;
 use super::style::SIZE;
-use crate::{Error, Result};
+use crate::train::write_atomically;
+use crate::{Error, Result, room};
 
 /// Pixels of the PNG a point.
 const PNG_SCALE: f64 = 2.0;
+
+/// Bytes that drawing one takes at most: the largest has [`super::draw::MOST_SQUARES`]² squares.
+const ROOM: usize = 256 << 20;
 
 /// With the font that is compiled in, and no other.
 static OPTIONS: LazyLock<Options> = LazyLock::new(|| {
@@ -25,12 +29,19 @@ static OPTIONS: LazyLock<Options> = LazyLock::new(|| {
     Options { font_family: FAMILY.into(), fontdb: Arc::new(fonts), ..Options::default() }
 });
 
+/// The files that plots of these names are written to.
+pub fn files(stems: impl IntoIterator<Item = String>) -> Vec<String> {
+    stems.into_iter().flat_map(|stem| ["svg", "png"].map(|ending| format!("{stem}.{ending}"))).collect()
+}
+
 /// Writes `stem`.svg and `stem`.png, replacing what is there, and returns their paths in this
 /// order.
 ///
 /// # Errors
 /// [`Error::Io`] with the path of the file that could not be written.
 pub fn write(chart: &Chart, stem: &Path) -> Result<[PathBuf; 2]> {
+    // The libraries that draw ask for memory without a way to say that there is none.
+    room::check(ROOM, "drawing a plot", "end other programs")?;
     let svg = svg(chart);
     let png = png(&svg)?;
     // Not `with_extension`, which would cut a dot in the name itself.
@@ -38,7 +49,7 @@ pub fn write(chart: &Chart, stem: &Path) -> Result<[PathBuf; 2]> {
         let mut path = stem.as_os_str().to_owned();
         path.push(ending);
         let path = PathBuf::from(path);
-        std::fs::write(&path, bytes).map_err(Error::io(&path, "write the plot"))?;
+        write_atomically(&path, bytes)?;
         Ok(path)
     };
     Ok([file(".svg", svg.as_bytes())?, file(".png", &png)?])
@@ -145,8 +156,21 @@ mod tests {
     }
 
     #[test]
+    fn a_matrix_of_many_classes_has_no_more_squares_than_can_be_seen() {
+        for (classes, squares) in [(100, 100), (250, 250), (251, 126), (1000, 250)] {
+            let shares =
+                (0..classes).map(|row| (0..classes).map(|c| f64::from(u8::from(c == row))).collect());
+            let axis = || Axis::new("class").named(Vec::new(), classes);
+            let layers = vec![Layer::Squares(shares.collect())];
+            let drawn = svg(&Chart { x: axis(), y: axis(), layers, ..Chart::default() });
+            assert_eq!(drawn.matches("<polygon").count(), squares * squares, "{classes}");
+            assert_eq!(drawn.matches("fill-opacity=\"1.000\"").count(), squares, "{classes}");
+        }
+    }
+
+    #[test]
     fn an_error_names_the_file() {
         let error = write(&lines("", &[&[1.0]]), Path::new("/no/such/folder/plot")).unwrap_err().to_string();
-        assert!(error.starts_with("/no/such/folder/plot.svg: cannot write the plot"), "{error}");
+        assert!(error.starts_with("/no/such/folder/plot.svg"), "{error}");
     }
 }

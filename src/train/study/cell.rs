@@ -31,6 +31,8 @@ pub struct Cell {
     pub dataset: String,
     /// Likewise.
     pub classes: Vec<String>,
+    /// What it was trained on, for people, a line each.
+    pub account: Vec<String>,
     /// Images that meta batches were drawn from.
     pub meta_images: usize,
     /// Mean weight of training samples with their true label: that of the last epoch, or at its
@@ -76,6 +78,7 @@ impl Cell {
             warnings,
             dataset: data.dataset.name.clone(),
             classes: data.dataset.class_names.clone(),
+            account: data.account(),
             meta_images: data.split.meta.indices.len(),
             mean_weight_clean: last.and_then(|row| row.mean_weight_clean),
             mean_weight_corrupted: last.and_then(|row| row.mean_weight_corrupted),
@@ -103,9 +106,7 @@ impl Cell {
 
     /// Milliseconds of a training step, evaluation not counted.
     pub fn ms_per_step(&self) -> Option<f64> {
-        let rows = &self.history.rows;
-        let seconds: f64 = rows.iter().map(|r| 1.0 / r.steps_per_second).sum();
-        (!rows.is_empty()).then(|| 1e3 * seconds / rows.len() as f64)
+        self.history.steps_per_second().map(|steps| 1e3 / steps)
     }
 
     /// Mean of [`Cell::cosines`].

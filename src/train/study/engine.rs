@@ -5,8 +5,12 @@ use super::plan::{Arm, Plan};
 use crate::error::{Error, Result};
 use crate::program::Session;
 use crate::train::config::Config;
-use crate::train::files::{Claim, read_toml, to_toml, write_atomically};
-use crate::train::run::{CHECKPOINT, CONFIG, Observer};
+use crate::train::files::{Claim, Outputs, foreign, write_atomically};
+use crate::train::observer::Observer;
+use crate::train::report;
+use crate::train::run::CHECKPOINT;
+use crate::train::sealed::{read_json, read_toml, to_toml, write_json};
+use crate::train::times::Times;
 use crate::words::counted;
 
 /// Who wants to know how a study goes, and how each of its cells is trained.
@@ -33,6 +37,7 @@ pub struct Study<A: Arm> {
 
 const CELLS: &str = "cells";
 const CELL: &str = "cell.json";
+const SUMMARY: &str = "summary.json";
 
 impl<A: Arm> Study<A> {
     /// A new study in the folder `out`.
@@ -43,11 +48,14 @@ impl<A: Arm> Study<A> {
     pub fn start(mut plan: Plan<A>, out: &Path) -> Result<Study<A>> {
         plan.check()?;
         plan.config.read_model()?;
-        let text = to_toml(&plan)?;
+        to_toml(&plan)?;
         // What cannot be prepared is told before a folder is made.
-        let account = A::prepare(&plan.config)?.account();
-        let claim = Claim::fresh(out, &[A::PLAN, CELLS, CONFIG, CHECKPOINT, "summary.json", "results.csv"])?;
-        write_atomically(&out.join(A::PLAN), text.as_bytes())?;
+        let data = A::prepare(&plan.config)?;
+        plan.config.data.clone_from(&data.config.data);
+        let account = data.account();
+        drop(data);
+        let claim = Claim::fresh(out, &outputs(&plan))?;
+        write_atomically(&out.join(A::PLAN), to_toml(&plan)?.as_bytes())?;
         Ok(Study { plan, out: out.to_path_buf(), account, _claim: claim })
     }
 
@@ -66,18 +74,18 @@ impl<A: Arm> Study<A> {
             )));
         }
         let plan: Plan<A> = read_toml(&path)?;
-        plan.check().map_err(|e| {
-            Error::Data(format!("{}: {e}; mend it, or start anew in another --out", path.display()))
-        })?;
-        let (out, claim) = (out.to_path_buf(), Claim::new(out)?);
+        plan.check()
+            .map_err(|e| Error::Data(format!("{}: {e}; start anew in another --out", path.display())))?;
+        let (out, claim) = (out.to_path_buf(), Claim::again(out, &outputs(&plan))?);
         Ok(Study { plan, out, account: Vec::new(), _claim: claim })
     }
 
-    /// The same study with more arms or more seeds; its finished cells are kept.
+    /// The same study with more arms or more seeds, or with its data elsewhere; its finished cells
+    /// are kept.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a plan that is not the old one with something added; as
-    /// [`Arm::prepare`]; and then the plan stays as it is.
+    /// [`Error::Usage`] for a plan that is not the old one with something added, and for another's
+    /// file in the way; as [`Arm::prepare`]; and then the plan stays as it is.
     pub fn extend(&mut self, plan: Plan<A>) -> Result<()> {
         if plan == self.plan {
             return Ok(());
@@ -85,10 +93,13 @@ impl<A: Arm> Study<A> {
         plan.check()?;
         let old = &self.plan;
         let grows = plan.arms.starts_with(&old.arms) && plan.seeds.starts_with(&old.seeds);
-        if !grows || plan.config != old.config || plan.preset != old.preset {
+        let config = plan.config.clone().placed_as(&old.config);
+        if !grows || config != old.config || plan.preset != old.preset {
             let (out, arm, study) = (self.out.display(), A::ARM, A::STUDY);
             return Err(Error::Usage(format!("{out}: only {arm}s and seeds can be added to a {study}")));
         }
+        let (had, has) = (outputs(old).last, outputs(&plan).last);
+        foreign(&self.out, has.iter().filter(|file| !had.contains(file)))?;
         // Without its data nothing could be trained, and what is finished could not be shown any
         // more.
         A::prepare(&plan.config)?;
@@ -111,17 +122,14 @@ impl<A: Arm> Study<A> {
         if !path.exists() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-        let broken = |what: String| {
-            let (path, folder) = (path.display(), folder.display());
-            Error::Data(format!("{path}: {what}; remove {folder} to have it trained again"))
-        };
-        let cell: Cell = serde_json::from_str(&text)
-            .map_err(|e| broken(format!("is no finished cell of this version ({e})")))?;
+        let cure = format!("remove {} to have it trained again", folder.display());
+        let mut cell: Cell = read_json(&path, &cure)?;
         let (rows, epochs) = (cell.history.rows.len(), self.plan.config.epochs);
         if cell.error.is_none() && rows != epochs {
-            return Err(broken(format!("has {} and {} asks for {epochs}", counted(rows, "epoch"), A::PLAN)));
+            let (path, rows) = (path.display(), counted(rows, "epoch"));
+            return Err(Error::Data(format!("{path}: has {rows} and {} asks for {epochs}; {cure}", A::PLAN)));
         }
+        Times::read(&folder)?.fill(&cell.arm, &mut cell.history);
         Ok(Some(cell))
     }
 
@@ -147,6 +155,7 @@ impl<A: Arm> Study<A> {
             let config = Config { seed, ..self.plan.config.clone() };
             let finished = Cell { arm: arm.to_string(), ..arm.train(config, &folder, session, observer)? };
             std::fs::create_dir_all(&folder).map_err(Error::io(&folder, "create the folder"))?;
+            Times::of([(arm.to_string(), &finished.history, 0.0)]).write(&folder)?;
             write_json(&folder.join(CELL), &finished)?;
             // It can be large, and is of no use any more.
             let checkpoint = folder.join(CHECKPOINT);
@@ -164,11 +173,16 @@ impl<A: Arm> Study<A> {
     /// # Errors
     /// If it cannot be written.
     pub fn write_summary(&self, summary: &impl serde::Serialize) -> Result<()> {
-        write_json(&self.out.join("summary.json"), summary)
+        let text = serde_json::to_string_pretty(summary).map_err(|e| Error::Program(e.to_string()))?;
+        write_atomically(&self.out.join(SUMMARY), (text + "\n").as_bytes())
     }
 }
 
-fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::Program(e.to_string()))?;
-    write_atomically(path, (text + "\n").as_bytes())
+/// All that a study of a plan writes. The summary says that the others are its own.
+fn outputs<A: Arm>(plan: &Plan<A>) -> Outputs {
+    let of_all = [SUMMARY, "results.csv", "times.csv", "epochs.csv", report::FILE].map(str::to_owned);
+    Outputs {
+        first: [A::PLAN, CELLS].map(str::to_owned).to_vec(),
+        last: of_all.into_iter().chain(A::files(plan)).collect(),
+    }
 }

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::program::Session;
 use crate::train::config::Config;
 use crate::train::method::Settings;
+use crate::train::observer::Observer;
 use crate::train::prepared::Prepared;
-use crate::train::run::Observer;
 
 /// What a study compares: a name with a way to train.
 pub trait Arm: Copy + PartialEq + Debug + Display + FromStr<Err = Error> {
@@ -21,6 +21,9 @@ pub trait Arm: Copy + PartialEq + Debug + Display + FromStr<Err = Error> {
     const STUDY: &'static str;
     /// What they call an arm of it.
     const ARM: &'static str;
+
+    /// The files that a finished study of a plan has, besides those of every study.
+    fn files(plan: &Plan<Self>) -> Vec<String>;
 
     /// Checks what no single field of a plan shows.
     ///

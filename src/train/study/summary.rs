@@ -42,7 +42,8 @@ pub struct ArmSummary {
     pub mean_weight_clean: Option<f64>,
     /// Mean weight of samples with a wrong one.
     pub mean_weight_corrupted: Option<f64>,
-    /// Milliseconds of a training step.
+    /// Milliseconds of a training step; not in the summary's file, as it is about time.
+    #[serde(skip)]
     pub ms_per_step: Option<f64>,
 }
 
@@ -128,19 +129,18 @@ impl ArmSummary {
 }
 
 impl<A: Arm> Study<A> {
-    /// Writes `results.csv`, a row a cell, and `epochs.csv`, a row an epoch.
+    /// Writes `results.csv` and `times.csv`, a row a cell, and `epochs.csv`, a row an epoch.
     ///
     /// # Errors
     /// If they cannot be written.
     pub fn write_tables(&self, cells: &[Cell]) -> Result<()> {
         let results = "seed,meta_images,final_test_accuracy,best_test_accuracy,balanced_test_accuracy,\
-            mean_weight_clean,mean_weight_corrupted,ms_per_step,error";
+            mean_weight_clean,mean_weight_corrupted,error";
         let probed = cells.iter().any(|cell| !cell.cosines.is_empty());
         let row = |c: &Cell| {
             let (last, best) = (c.history.final_accuracy(), c.history.best_accuracy());
             let weights = (c.mean_weight_clean, c.mean_weight_corrupted);
-            let measured =
-                (c.meta_images, last, best, c.history.balanced_accuracy(), weights, c.ms_per_step());
+            let measured = (c.meta_images, last, best, c.history.balanced_accuracy(), weights);
             (
                 c.arm.clone(),
                 c.seed,
@@ -151,6 +151,8 @@ impl<A: Arm> Study<A> {
         };
         let (arm, cosine) = (A::ARM, if probed { ",mean_cosine" } else { "" });
         self.write_table("results.csv", &format!("{arm},{results}{cosine}"), cells.iter().map(row))?;
+        let times = cells.iter().map(|c| (&c.arm, c.seed, c.ms_per_step(), c.history.seconds()));
+        self.write_table("times.csv", &format!("{arm},seed,ms_per_step,seconds"), times)?;
         let epochs = "epoch,lr,train_loss,train_accuracy,meta_loss,test_loss,test_accuracy,\
             mean_weight_clean,mean_weight_corrupted";
         let rows = cells.iter().flat_map(|c| c.history.rows.iter().map(move |r| (c, r))).map(|(c, r)| {
