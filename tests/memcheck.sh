@@ -12,6 +12,6 @@ for network in "${networks[@]}"; do
     extents=28x28x1
     case $network in resnet32 | wrn28-10) extents=8x8x3 ;; esac
     echo "memcheck: $network on $extents"
-    valgrind --quiet --fair-sched=yes --error-exitcode=9 --suppressions=tests/memcheck.supp target/release/metatape bench \
+    valgrind --quiet --error-exitcode=9 --suppressions=tests/memcheck.supp target/release/metatape bench \
         --model "$network" --input "$extents" --batch 2 --steps 1 --threads 2 > /dev/null
 done
