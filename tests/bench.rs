@@ -309,3 +309,23 @@ fn several_configurations_are_lines_and_a_failure_is_one_of_them() {
     assert!(mixed[1]["error"].is_null() && number(&mixed[1], "/meta_ms/median") > 0.0, "{mixed:?}");
     assert_eq!(mixed.len(), 2);
 }
+
+/// The rate is in proportion to the batch, as in training, and can be given.
+#[test]
+fn the_rate_is_that_of_the_batch_or_given() {
+    let timed = json("--batch 1 --steps 500 --threads 1");
+    assert!(number(&timed, "/meta_ms/median") > 0.0);
+    let message = fails("--batch 10 --steps 20 --lr 1e9", 1);
+    assert!(message.contains("learning rate 1000000000"), "{message}");
+    assert!(message.contains("smaller --lr"), "{message}");
+}
+
+/// A route that records a walk for every sample says so before it is silent for minutes.
+#[test]
+fn a_walk_a_sample_has_its_limit() {
+    let message = fails("--route per-sample --batch 100000", 2);
+    assert!(
+        ["--route per-sample", "100000", "at most 1000"].iter().all(|part| message.contains(part)),
+        "{message}"
+    );
+}

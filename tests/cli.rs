@@ -66,7 +66,13 @@ fn wrong_values_name_the_flag_the_value_and_the_choices() {
     fails(&["train", "--weight-net-init", "x"], 2, &["--weight-net-init", "`x`", "faithful"]);
     fails(&["train", "--milestones", "3,x"], 2, &["--milestones", "`x`"]);
     fails(&["train", "--epochs", "0"], 2, &["--epochs", "`0`", "from 1"]);
-    fails(&["train", "--lr", "-1"], 2, &["--lr", "`-1`", "above 0"]);
+    for value in ["-1", "-inf", "-Infinity", "-NaN", "-.5", "1e308", "0"] {
+        fails(&["train", "--lr", value], 2, &["--lr", &format!("`{value}`"), "from 1e-30 to 1e30"]);
+    }
+    fails(&["train", "--milestones", "-3,2"], 2, &["--milestones", "`-3`"]);
+    fails(&["bench", "--lr", "-inf"], 2, &["--lr", "`-inf`", "from 1e-30"]);
+    fails(&["compare", "--seeds", "-1e9"], 2, &["--seeds", "`-1e9`"]);
+    fails(&["hypergrad", "--json", "-1"], 2, &["--json", "-1"]);
     fails(&["train", "--lr", "nan"], 2, &["--lr", "`nan`"]);
     fails(&["train", "--imbalance", "0.5"], 2, &["--imbalance", "`0.5`", "at least 1"]);
     fails(&["bench", "--batch", "x"], 2, &["--batch", "`x`"]);
@@ -160,6 +166,27 @@ fn routes_agree_on_real_data() {
             assert!(error_of(&result, "per-sample") < 1e-10, "{result}");
             let difference = error_of(&result, "finite-difference");
             assert!(difference > 0.0 && difference < 0.05, "{result}");
+        }
+    }
+}
+
+/// Where the exact gradient is 0, what the routes give is rounding, and is not called an error.
+#[test]
+fn terms_that_cancel_are_what_errors_are_relative_to() {
+    for (weights, precision, cancel) in
+        [("normalised", "f32", true), ("normalised", "f64", true), ("mean", "f32", false)]
+    {
+        let flags = ["--weights", weights, "--precision", precision, "--batch", "1"];
+        let result = json(&[&["hypergrad", "--json"][..], &flags].concat());
+        assert!(["jvp", "per-sample"].iter().all(|route| error_of(&result, route) < 1e-5), "{result}");
+        assert_eq!(result["cancelled_terms"].as_f64().is_some_and(|size| size > 1e-6), cancel, "{result}");
+        assert_eq!(result["routes"][1]["cosine"].is_null(), cancel, "{result}");
+        let text = metatape(&[&["hypergrad"][..], &flags].concat()).assert().success().get_output().clone();
+        let text = String::from_utf8(text.stdout).unwrap();
+        assert_eq!(text.contains("0 but for rounding"), cancel, "{text}");
+        if cancel {
+            let told = json(&[&["hypergrad", "--explain", "--steps", "1", "--json"][..], &flags].concat());
+            assert!(told["closed_form_relative_difference"].as_f64().unwrap() < 1e-5);
         }
     }
 }

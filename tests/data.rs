@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use metatape::data::{Dataset, DatasetKind, MetaSource, Noise, Reading, Samples, SplitConfig, split};
@@ -181,7 +182,7 @@ fn metadata_labels_images_and_may_know_the_right_ones() {
     put(&at("metadata.csv"), "file_name,label,split\nimages/0.png,1,trian\n");
     says(how.load(), &["split `trian` is none of train, meta, test"]);
     put(&at("metadata.csv"), "file_name,label\nimages/9.png,1\n");
-    says(how.load(), &["images/9.png", "is no file"]);
+    says(how.load(), &["images/9.png", "cannot read the image", "No such file"]);
 }
 
 /// A `.npy` file.
@@ -343,4 +344,111 @@ fn labels_of_their_own_make_the_sets_own_the_truth() {
     put(&at("l.csv"), "file_name,label\nbee/2.png,bee\n");
     says(with("l.csv"), &["has no row for train/ant/0.png"]);
     says(with("l.pt"), &[".npy, .safetensors, .csv and .txt"]);
+}
+
+/// Pipes have no end, or no beginning: none is waited for.
+#[cfg(unix)]
+#[test]
+fn pipes_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let pipe = |name: &str| {
+        fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(at(name)).status().unwrap().success());
+    };
+    grey(&at("images/train/a/1.png"), (6, 5), 1);
+    grey(&at("images/test/a/1.png"), (6, 5), 1);
+    pipe("images/train/a/x.png");
+    let how = read(DatasetKind::Folder, &at("images"));
+    says(how.load(), &["train/a/x.png", "a pipe"]);
+    let data = Reading { skip_unreadable: true, ..how }.load().unwrap();
+    assert!(data.remarks.join("\n").contains("left out 1 image"), "{:?}", data.remarks);
+    pipe("mnist/train-images-idx3-ubyte");
+    says(read(DatasetKind::Mnist, &at("mnist")).load(), &["train-images-idx3-ubyte", "a pipe"]);
+    pipe("cifar/data_batch_1.bin");
+    says(read(DatasetKind::Cifar10, &at("cifar")).load(), &["data_batch_1.bin", "a pipe"]);
+    // What cannot be read is not taken for what is not there.
+    put(&at("arrays/train_x.npy"), npy("<f4", &[2, 1], &floats(&[1.0, 2.0])));
+    put(&at("arrays/train_y.npy"), npy("<i8", &[2], &longs(&[0, 1])));
+    pipe("arrays/test_x.npy");
+    let arrays = read(DatasetKind::Arrays, &at("arrays"));
+    says(Reading { test_size: Some(1), ..arrays }.load(), &["test_x.npy", "a pipe"]);
+    pipe("labels.txt");
+    let labelled = Reading { train_labels: Some(at("labels.txt")), ..Reading::default() };
+    says(labelled.load(), &["labels.txt", "a pipe"]);
+}
+
+/// Whatever is not read is counted and said.
+#[test]
+fn nothing_is_left_out_without_a_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for part in ["train", "test", "val", "Train2"] {
+        grey(&at(&format!("{part}/a/1.png")), (6, 5), 1);
+    }
+    for (i, name) in ["train/a/1.heic", "train/a/2.heic", "test/a/film.mov", "loose.png"].iter().enumerate() {
+        put(&at(name), [i as u8]);
+    }
+    let remarks = |dir: &Path| read(DatasetKind::Folder, dir).load().unwrap().remarks.join("\n");
+    let said = remarks(dir.path());
+    let parts = [
+        "passed over 4 files: 2 .heic, 1 .mov, 1 .png",
+        "2 folders beside train, meta and test: Train2, val",
+    ];
+    assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    (0..5).for_each(|i| grey(&at(&format!("images/{i}.png")), (6, 5), i));
+    put(&at("images/5.heic"), "");
+    put(&at("metadata.csv"), "file_name,label,split\nimages/0.png,a,train\n./images/1.png,a,test\n");
+    let said = remarks(dir.path());
+    assert!(said.contains("passed over 4 files that metadata.csv does not name"), "{said}");
+}
+
+/// Names are one line, whatever characters they have.
+#[cfg(unix)]
+#[test]
+fn control_characters_in_names_are_written_out() {
+    let dir = tempfile::tempdir().unwrap();
+    for part in ["train", "test"] {
+        grey(&dir.path().join(part).join("a\u{1b}[1m\n").join("x\r.png"), (6, 5), 1);
+    }
+    let data = read(DatasetKind::Folder, dir.path()).load().unwrap();
+    assert_eq!(data.class_names, ["a\\u{1b}[1m\\u{a}"]);
+    assert_eq!(data.sample_name(0), "train/a\\u{1b}[1m\\u{a}/x\\u{d}.png");
+}
+
+/// A bit that changes in an archive is found, wherever it is: numbers have no other sign of damage.
+#[test]
+fn an_archive_that_was_damaged_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let packed = |method| {
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let how = zip::write::SimpleFileOptions::default().compression_method(method);
+        let (x, y) = (npy("<f4", &[2, 1], &floats(&[1.0, 2.0])), npy("<i8", &[2], &longs(&[0, 1])));
+        for (name, content) in [("x.npy", x), ("y.npy", y)] {
+            archive.start_file(name, how).unwrap();
+            archive.write_all(&content).unwrap();
+        }
+        archive.finish().unwrap().into_inner()
+    };
+    for method in [zip::CompressionMethod::Stored, zip::CompressionMethod::Deflated] {
+        let whole = packed(method);
+        put(&dir.path().join("test.npz"), &whole);
+        put(&dir.path().join("train.npz"), &whole);
+        let how = read(DatasetKind::Arrays, dir.path());
+        let right = how.load().unwrap();
+        for bit in (0..8 * whole.len()).step_by(3) {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            put(&dir.path().join("train.npz"), &damaged);
+            match how.load() {
+                Ok(data) => {
+                    assert_eq!((data.samples, data.train), (right.samples.clone(), right.train.clone()))
+                }
+                Err(error) => assert!(error.to_string().contains("train"), "{error}"),
+            }
+        }
+    }
 }

@@ -74,7 +74,7 @@ pub enum Command {
 #[command(next_help_heading = "Machine")]
 pub struct DeviceArgs {
     /// CPU threads; results do not depend on them [default: all]
-    #[arg(long, value_name = "T", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", value_parser = positive)]
     pub threads: Option<usize>,
     /// cpu, cuda, cuda:N (GPU number N, from 0), or auto: the first GPU that works with the
     /// precision, or else the CPU
@@ -90,7 +90,7 @@ pub struct RunArgs {
     pub config: Config,
     /// The classifier's learning rate, in the first epoch [default: 0.05 for batches of 100 and more,
     /// in proportion to --batch for smaller ones]
-    #[arg(long, value_name = "LR", value_parser = rate, help_heading = "Meta step", allow_negative_numbers = true)]
+    #[arg(long, value_name = "LR", value_parser = rate, help_heading = "Meta step")]
     pub lr: Option<f64>,
     /// The largest norm of the gradient that the classifier's real step takes, over all parameters
     /// and before weight decay and momentum: a longer one is scaled down to it; or none [default: 2,
@@ -149,7 +149,7 @@ impl RunArgs {
 
 /// The names of the fields of a subcommand whose flags stand on the command line.
 pub fn given(subcommand: &str) -> HashSet<String> {
-    let matches = super::defaults::command().get_matches();
+    let Ok(matches) = super::defaults::matches() else { return HashSet::new() };
     let Some(matches) = matches.subcommand_matches(subcommand) else { return HashSet::new() };
     let typed = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
     matches.ids().filter(typed).map(ToString::to_string).collect()
@@ -181,7 +181,7 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub run: RunArgs,
     /// Decides meta set, noise, first parameters and order of batches
-    #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, allow_negative_numbers = true, help_heading = "Schedule")]
+    #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, help_heading = "Schedule")]
     pub seed: u64,
     /// Folder for the run's files [default: runs/<date-name>]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
@@ -230,7 +230,7 @@ pub struct AblateArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub variants: Option<Vec<Variant>>,
     /// Seeds 1 to N of each
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
     pub seeds: usize,
     /// Data, model, meta step, schedule. The route is that of the variants.
     #[command(flatten)]
@@ -265,7 +265,7 @@ pub struct AblateArgs {
   metatape hypergrad --explain --steps 900 --csv signal.csv")]
 pub struct HypergradArgs {
     /// Decides meta set, noise, first parameters and the batch
-    #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed)]
     pub seed: u64,
     /// Data, model, meta step, precision.
     #[command(flatten)]
@@ -281,7 +281,7 @@ pub struct HypergradArgs {
     #[arg(long, conflicts_with_all = ["dump", "print_tape", "route"], help_heading = "Explanation")]
     pub explain: bool,
     /// Meta steps to take from fresh networks, of which the last is explained [default: 100]
-    #[arg(long, value_name = "N", requires = "explain", value_parser = positive, allow_negative_numbers = true, help_heading = "Explanation")]
+    #[arg(long, value_name = "N", requires = "explain", value_parser = positive, help_heading = "Explanation")]
     pub steps: Option<usize>,
     /// Write what V learns from to this file: a row for every sample of every step. Columns: step,
     /// sample (its place in the data set), label (as given), true_label, corrupted; loss (l),

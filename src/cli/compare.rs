@@ -51,10 +51,10 @@ pub struct CompareArgs {
     #[arg(long, value_name = "A,B,...|all", value_parser = methods)]
     pub methods: Option<Methods>,
     /// Seeds, each with its own noise, split and first parameters: --seed and those after it
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive, allow_negative_numbers = true, help_heading = "Schedule")]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = positive, help_heading = "Schedule")]
     pub seeds: usize,
     /// The first seed
-    #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, allow_negative_numbers = true, help_heading = "Schedule")]
+    #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = seed, help_heading = "Schedule")]
     pub seed: u64,
     /// A cell of the paper's tables: sets data set, noise, meta set, model, schedule and
     /// optimisers, and shows the paper's accuracy beside ours; flags on the command line override

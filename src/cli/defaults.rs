@@ -1,7 +1,9 @@
 //! Where `hypergrad` has defaults of its own, and how to have `train`'s; which of a run's flags a
 //! command has no use for.
 
-use clap::CommandFactory;
+use std::ffi::OsString;
+
+use clap::{ArgMatches, CommandFactory};
 use metatape::{Error, Result};
 
 use super::args::{Metatape, given};
@@ -30,6 +32,37 @@ pub fn command() -> clap::Command {
     command
 }
 
+/// The command line's words. A negative number behind a flag is its value, which the flag's own
+/// parser judges; clap would take `-inf` for a flag.
+///
+/// # Errors
+/// As clap has them.
+pub fn matches() -> clap::error::Result<ArgMatches> {
+    command().try_get_matches_from(joined(std::env::args_os()))
+}
+
+/// `--lr -inf` as `--lr=-inf`.
+fn joined(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut all: Vec<OsString> = Vec::new();
+    for word in words {
+        let negative = word.to_str().and_then(|word| word.strip_prefix('-')).is_some_and(|number| {
+            let number = number.to_lowercase();
+            number.starts_with(|c: char| c.is_ascii_digit() || c == '.') || number.parse::<f64>().is_ok()
+        });
+        let flag = |last: &&mut OsString| {
+            last.to_str().is_some_and(|last| last.len() > 2 && last.starts_with("--") && !last.contains('='))
+        };
+        match all.last_mut().filter(|last| negative && flag(last)) {
+            Some(flag) => {
+                flag.push("=");
+                flag.push(word);
+            }
+            None => all.push(word),
+        }
+    }
+    all
+}
+
 /// What `--route` means to `hypergrad`.
 const ROUTE: &str = "Only this route, beside the reference `reverse` [default: all; per-sample only where it takes less than \
                      200 GFLOP and its matrices less than 2 GiB]";
@@ -53,7 +86,7 @@ pub fn check() -> Result<()> {
 /// where the two have different defaults.
 pub fn to_be_as_train() -> Vec<String> {
     let command = command();
-    let matches = command.clone().get_matches();
+    let Ok(matches) = matches() else { return Vec::new() };
     let Some(typed) = matches.subcommand_matches("hypergrad") else { return Vec::new() };
     let defaults = |subcommand, id: &str| -> Vec<String> {
         let arg =

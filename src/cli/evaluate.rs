@@ -8,6 +8,7 @@ use metatape::meta::schemes::{Set, argmax, softmax};
 use metatape::program::Session;
 use metatape::train::values::{Precision, positive};
 use metatape::train::{Finished, Predictor, Scores, csv_text, write_atomically};
+use metatape::words::number;
 use metatape::{Error, Result};
 use serde_json::json;
 
@@ -107,6 +108,7 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         write(path, &dataset, &of, &seen.logits)?;
     }
     let part = format!("{:?}", args.part).to_lowercase();
+    dataset.remarks.iter().for_each(complain);
     if args.json {
         let mut json = serde_json::to_value(&scores).map_err(|e| Error::Program(e.to_string()))?;
         json["model"] = json!(card.model);
@@ -115,9 +117,6 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
         json["data"] = json!(dataset.name);
         json["part"] = json!(part);
         return print_json(&json);
-    }
-    for remark in &dataset.remarks {
-        complain(remark);
     }
     let note = card.note.as_ref().map_or(String::new(), |note| format!(" ({note})"));
     print(format_args!("{} trained with {}{note}, on {} ({part})\n", card.model, card.method, dataset.name))?;
@@ -151,7 +150,7 @@ fn report(scores: &Scores) -> String {
         row("samples", scores.samples.to_string()),
         row("accuracy", percent(Some(scores.accuracy))),
         row("balanced accuracy", percent(Some(scores.balanced_accuracy))),
-        row("mean loss", format!("{:.4}", scores.loss)),
+        row("mean loss", number(scores.loss, 4)),
     ]);
     let mut rows =
         vec![["class", "samples", "accuracy", "precision", "mostly mistaken for"].map(String::from).to_vec()];

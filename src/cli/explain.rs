@@ -1,7 +1,7 @@
 //! `metatape hypergrad --explain`: takes meta steps from fresh networks and walks through the last
 //! one. What is said stands in `lesson/`; here is what it says it about.
 
-use metatape::meta::Order;
+use metatape::meta::{ClosedForm, Order};
 use metatape::program::{Options, Part, Session, parts};
 use metatape::tape::Tape;
 use metatape::train::{Prepared, StepNumbers, Stepper, Walk, write_atomically};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::HypergradArgs;
 use super::dump::check_free;
-use super::hypergrad::config;
+use super::hypergrad::{Reference, config};
 use super::parting::Parting;
 use super::{lesson, report};
 
@@ -64,10 +64,14 @@ impl Cost {
 }
 
 impl Explained {
-    /// Relative distance of the step's hypergradient from the closed form.
-    pub fn distance(&self) -> f64 {
-        let step: Vec<f64> = self.numbers.hypergrad.iter().flat_map(|h| h.1.iter().copied()).collect();
-        super::hypergrad::relative_error(&step, &self.numbers.closed_form.hypergrad)
+    /// Relative distance of the step's hypergradient from the closed form, and whether it is relative
+    /// to its terms, which cancel.
+    pub fn distance(&self) -> (f64, bool) {
+        let StepNumbers { hypergrad, closed_form, .. } = &self.numbers;
+        let step: Vec<f64> = hypergrad.iter().flat_map(|h| h.1.iter().copied()).collect();
+        let ClosedForm { hypergrad, size, .. } = closed_form;
+        let reference = Reference::new(hypergrad, *size, self.data.config.precision);
+        (reference.relative_error(&step), reference.cancelled.is_some())
     }
 }
 
@@ -167,7 +171,7 @@ fn json(args: &HypergradArgs, told: &Explained) -> Value {
         "samples": numbers.samples,
         "theta": named(&numbers.theta),
         "hypergrad": named(&numbers.hypergrad),
-        "closed_form_relative_difference": told.distance(),
+        "closed_form_relative_difference": told.distance().0,
         "csv": args.csv,
     })
 }

@@ -44,7 +44,7 @@ pub struct KernelsArgs {
     #[arg(long, value_name = "HxWxC|D", value_parser = sample)]
     pub input: Option<Shape>,
     /// Samples of their batches
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
     pub batch: usize,
     /// Further files of CUDA C++ that use the headers of kernels/
     #[arg(value_name = "FILE")]

@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
 }
 
 fn parse() -> clap::error::Result<Command> {
-    Ok(Metatape::from_arg_matches(&defaults::command().try_get_matches()?)?.command)
+    Ok(Metatape::from_arg_matches(&defaults::matches()?)?.command)
 }
 
 fn run(command: &Command) -> Result<()> {

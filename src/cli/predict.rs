@@ -6,7 +6,7 @@ use clap::Args;
 use metatape::data::Loose;
 use metatape::meta::schemes::{argmax, softmax};
 use metatape::train::{Finished, csv_text, write_atomically};
-use metatape::words::counted;
+use metatape::words::{counted, visible};
 use metatape::{Error, Result};
 use serde_json::{Value, json};
 
@@ -73,7 +73,8 @@ pub fn run(args: &PredictArgs) -> Result<()> {
     };
     let mut predictor = args.network.predictor(&finished)?;
     let (mut faults, mut rows) = (Vec::new(), Vec::<Row>::new());
-    let files = loose.files(&args.paths, &mut faults);
+    let (files, remarks) = loose.files(&args.paths, &mut faults);
+    remarks.iter().for_each(complain);
     for files in files.chunks(AT_ONCE) {
         let Some(table) = loose.read(files, &mut faults)? else { continue };
         let names = table.names.clone();
@@ -115,7 +116,7 @@ fn shown(rows: &[Row], classes: &[String]) -> String {
     let mut lines = vec![["path", "class", "probability"].map(String::from).to_vec()];
     for (name, logits) in rows {
         let top = argmax(logits);
-        lines.push(vec![name.clone(), classes[top].clone(), format!("{:.4}", softmax(logits)[top])]);
+        lines.push(vec![visible(name), classes[top].clone(), format!("{:.4}", softmax(logits)[top])]);
     }
     table_left(&lines, &[0, 1])
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use metatape::train::study::{Arm, Cell, Plan, StudyObserver};
 use metatape::train::{EpochRow, Method, Observer, Run, Settings, StepReport, Then};
-use metatape::words::counted;
+use metatape::words::{counted, number};
 
 use super::report::{complain, print};
 use super::signals::caught;
@@ -176,15 +176,15 @@ impl Observer for Progress {
         let done = self.done + pass as f64 + report.step as f64 / report.steps as f64;
         bar.set_position((TICKS * done) as u64);
         let mean = self.bars.iter().map(ProgressBar::position).sum::<u64>() as f64 / self.bars.len() as f64;
-        let meta = report.meta_loss.map_or(String::new(), |m| format!("  meta {m:.3}"));
+        let meta = report.meta_loss.map_or(String::new(), |m| format!("  meta {}", number(m, 3)));
         let (seconds, steps) = self.spent[index];
         bar.set_message(format!(
-            "{}epoch {}  {:.0} steps/s  {} left  loss {:.3}{meta}  accuracy {:.0}% of the given labels",
+            "{}epoch {}  {:.0} steps/s  {} left  loss {}{meta}  accuracy {:.0}% of the given labels",
             self.cell,
             pass + 1,
             steps as f64 / seconds,
             self.left(mean / TICKS),
-            report.loss,
+            number(report.loss, 3),
             report.accuracy
         ));
     }
@@ -197,9 +197,10 @@ impl Observer for Progress {
             return;
         }
         let EpochRow { method, train_loss, test_accuracy, steps_per_second, .. } = row;
-        let meta = row.meta_loss.map_or(String::new(), |m| format!(", meta loss {m:.3}"));
+        let meta = row.meta_loss.map_or(String::new(), |m| format!(", meta loss {}", number(m, 3)));
         self.line.push_str(&format!(
-            "  {method}: loss {train_loss:.3}{meta}, test {test_accuracy:.2}%, {steps_per_second:.0} steps/s"
+            "  {method}: loss {}{meta}, test {test_accuracy:.2}%, {steps_per_second:.0} steps/s",
+            number(*train_loss, 3)
         ));
         if self.cells > 0 || self.methods.last().is_some_and(|m| m.to_string() == row.method) {
             let (line, seconds) = (std::mem::take(&mut self.line), self.began.elapsed().as_secs_f64());

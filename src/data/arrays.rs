@@ -2,9 +2,8 @@
 //! features `[n, d]` of numbers, and `y`, the labels `[n]`. In one file (`.npz`, `.safetensors`) or
 //! in two (`_x.npy`, `_y.npy`).
 
-use std::fs::File;
 use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use half::{bf16, f16};
 use npyz::{DType, NpyFile, Order};
@@ -12,7 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::reading::Tables;
 use super::{DatasetKind, Table, missing_file};
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 
 /// Numbers of an array, in the widest type of their kind.
 pub(super) enum Numbers {
@@ -68,14 +67,14 @@ pub(super) fn unlabelled(path: &Path) -> Result<Table> {
 
 /// One part; `None` if the folder has no such files.
 fn part(dir: &Path, which: &str, title: &str) -> Result<Option<Table>> {
-    let file = |name: String| Some(dir.join(name)).filter(|path| path.is_file());
-    let ([path, labelled], x, y) = if let Some(path) = file(format!("{which}.npz")) {
+    let found = |name: String| Some(dir.join(name)).filter(|path| file::named(path));
+    let ([path, labelled], x, y) = if let Some(path) = found(format!("{which}.npz")) {
         let (x, y) = (npz(&path, "x")?, npz(&path, "y")?);
         ([path.clone(), path], x, y)
-    } else if let Some(path) = file(format!("{which}.safetensors")) {
+    } else if let Some(path) = found(format!("{which}.safetensors")) {
         let (x, y) = (tensor(&path, Some("x"))?, tensor(&path, Some("y"))?);
         ([path.clone(), path], x, y)
-    } else if let Some(path) = file(format!("{which}_x.npy")) {
+    } else if let Some(path) = found(format!("{which}_x.npy")) {
         let labels = dir.join(format!("{which}_y.npy"));
         let (x, y) = (npy(&path)?, npy(&labels)?);
         ([path, labels], x, y)
@@ -143,20 +142,25 @@ pub(super) fn labels(array: &Array) -> std::result::Result<Vec<i32>, String> {
 
 /// A `.npy` file.
 pub(super) fn npy(path: &Path) -> Result<Array> {
-    let file = File::open(path).map_err(Error::io(path, "read the array"))?;
+    let file = file::open(path, "read the array")?;
     let size = file.metadata().map_err(Error::io(path, "read the array"))?.len();
     array(path, NpyFile::new(BufReader::new(file)), size)
 }
 
 fn npz(path: &Path, name: &str) -> Result<Array> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
-    let file = File::open(path).map_err(Error::io(path, "read the arrays"))?;
+    let file = file::open(path, "read the arrays")?;
     let mut archive =
         zip::ZipArchive::new(BufReader::new(file)).map_err(|e| bad(format!("is no npz file ({e})")))?;
     let found = archive.by_name(&format!("{name}.npy"));
-    let found = found.map_err(|e| bad(format!("array `{name}` cannot be read ({e}); it needs x and y")))?;
+    let mut found =
+        found.map_err(|e| bad(format!("array `{name}` cannot be read ({e}); it needs x and y")))?;
     let size = found.size();
-    array(path, NpyFile::new(found), size)
+    let array = array(path, NpyFile::new(&mut found), size)?;
+    // Its checksum is looked at behind its last byte.
+    let rest = std::io::copy(&mut found, &mut std::io::sink());
+    rest.map_err(|e| bad(format!("array `{name}` is damaged ({e})")))?;
+    Ok(array)
 }
 
 /// The numbers behind a header. A header that announces more than the file has is refused before
@@ -218,9 +222,9 @@ fn by_row<T: Copy>(values: Vec<T>, shape: &[usize]) -> Vec<T> {
 }
 
 /// A tensor of a safetensors file, by name, or the only one.
-pub(super) fn tensor(path: &PathBuf, name: Option<&str>) -> Result<Array> {
+pub(super) fn tensor(path: &Path, name: Option<&str>) -> Result<Array> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read the tensors"))?;
+    let bytes = file::read(path, "read the tensors")?;
     let tensors =
         SafeTensors::deserialize(&bytes).map_err(|e| bad(format!("is no safetensors file ({e})")))?;
     let names = tensors.names();

@@ -124,10 +124,10 @@ fn records<const LABELS: usize>(
 
 /// The `count` names in a file of one name a line; `None` if there is no such file.
 fn names(path: &Path, count: usize) -> Result<Option<Vec<String>>> {
-    if !path.exists() {
+    if !crate::file::named(path) {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read the class names"))?;
+    let text = crate::file::read_text(path, "read the class names")?;
     let names: Vec<String> =
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect();
     if names.len() != count {

@@ -9,7 +9,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use rayon::prelude::*;
 
-use crate::{Error, Result, room};
+use crate::{Error, Result, file, room};
 
 /// Endings of the files that are read as images.
 pub(super) const ENDINGS: [&str; 11] =
@@ -47,11 +47,7 @@ pub(super) fn decode_all<'a>(
 
 fn decode(path: &Path, size: Option<usize>) -> Result<Decoded> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
-    // A pipe would never end.
-    if !path.is_file() {
-        return Err(bad("is no file".into()));
-    }
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read the image"))?;
+    let bytes = file::read(path, "read the image")?;
     // By content, since a PNG named .jpg is common and harmless.
     let reader = ImageReader::new(Cursor::new(&bytes));
     let reader = reader.with_guessed_format().map_err(Error::io(path, "read the image"))?;

@@ -10,7 +10,7 @@ use super::reading::{Reading, Tables, classes, unknown};
 use super::{DatasetKind, Table, missing_file};
 use crate::meta::schemes::Set;
 use crate::tape::Shape;
-use crate::words::counted;
+use crate::words::{counted, visible};
 use crate::{Error, Result, room};
 
 /// Reads the whole folder.
@@ -36,7 +36,7 @@ pub(super) fn load(how: &Reading, dir: &Path) -> Result<Tables> {
     let [meta, test] = [meta, test].map(|part| part.map(Table::right));
     let none = || Error::Data(format!("{} has no training image that can be read", dir.display()));
     let train = train.ok_or_else(none)?;
-    let name = dir.file_name().unwrap_or(OsStr::new("folder")).to_string_lossy().into_owned();
+    let name = visible(&dir.file_name().unwrap_or(OsStr::new("folder")).to_string_lossy());
     Ok(Tables { meta, remarks, ..Tables::new(name, train, test, names) })
 }
 
@@ -243,7 +243,7 @@ fn table(name: String, dir: &Path, part: Read, names: &[String]) -> Result<Table
             )));
         }
     };
-    let shown = |path: &Path| path.strip_prefix(dir).unwrap_or(path).display().to_string();
+    let shown = |path: &Path| visible(&path.strip_prefix(dir).unwrap_or(path).to_string_lossy());
     let files = entries.iter().map(|entry| shown(&entry.path)).collect();
     Ok(Table { truth, names: files, ..Table::images(name, shape, pixels, labels) })
 }

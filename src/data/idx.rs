@@ -59,7 +59,7 @@ pub(super) fn embedded() -> Result<Tables> {
 pub(super) fn load(kind: DatasetKind, dir: &Path) -> Result<Tables> {
     let open = |name: &str| {
         let candidates = [dir.join(name), dir.join(format!("{name}.gz"))];
-        match candidates.iter().find(|path| path.exists()) {
+        match candidates.iter().find(|path| crate::file::named(path)) {
             Some(path) => Source::read(path),
             None => Err(missing_file(kind, dir, &format!("{name} or {name}.gz"))),
         }

@@ -1,12 +1,12 @@
 //! Labels from a file of their own, in the place of those that a data set came with.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Dataset;
 use super::arrays::{labels, npy, tensor};
-use crate::words::counted;
-use crate::{Error, Result};
+use crate::words::{counted, visible};
+use crate::{Error, Result, file};
 
 /// Gives the training samples the labels of a file: `.npy`, `.safetensors` or `.txt` with one for
 /// each, in order, or `.csv` with a column `label`, and maybe `file_name`. The set's own are the
@@ -17,9 +17,9 @@ pub(super) fn put(path: &Path, dataset: &mut Dataset) -> Result<()> {
     let of_array = |array| labels(&array).map_err(&bad);
     let given = match ending.as_str() {
         "npy" => of_array(npy(path)?)?,
-        "safetensors" => of_array(tensor(&PathBuf::from(path), None)?)?,
+        "safetensors" => of_array(tensor(path, None)?)?,
         "txt" => {
-            let text = std::fs::read_to_string(path).map_err(Error::io(path, "read the labels"))?;
+            let text = file::read_text(path, "read the labels")?;
             let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
             lines.into_iter().map(|line| label(line, dataset).map_err(&bad)).collect::<Result<_>>()?
         }
@@ -49,7 +49,7 @@ pub(super) fn put(path: &Path, dataset: &mut Dataset) -> Result<()> {
 /// A class by its name, or by its number.
 fn label(text: &str, dataset: &Dataset) -> std::result::Result<i32, String> {
     let names = &dataset.class_names;
-    let named = names.iter().position(|name| name == text).map(|place| place as i32);
+    let named = names.iter().position(|name| *name == visible(text)).map(|place| place as i32);
     named
         .or_else(|| text.parse().ok().filter(|label| *label >= 0))
         .ok_or_else(|| format!("`{text}` is neither a class of {} nor a whole number from 0", dataset.name))
@@ -58,8 +58,9 @@ fn label(text: &str, dataset: &Dataset) -> std::result::Result<i32, String> {
 /// By file name where there is such a column, else in order; without a heading, one column.
 fn of_csv(path: &Path, dataset: &Dataset) -> Result<Vec<i32>> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).trim(csv::Trim::All).from_path(path);
-    let reader = reader.as_mut().map_err(|e| bad(e.to_string()))?;
+    let mut reader = csv::ReaderBuilder::new();
+    let reader = reader.has_headers(false).trim(csv::Trim::All);
+    let mut reader = reader.from_reader(file::open(path, "read the labels")?);
     let records = reader.records().collect::<std::result::Result<Vec<_>, _>>();
     let mut records = records.map_err(|e| bad(e.to_string()))?;
     let heading = records.first().cloned().unwrap_or_default();
@@ -76,12 +77,12 @@ fn of_csv(path: &Path, dataset: &Dataset) -> Result<Vec<i32>> {
     let Some(files) = files else { return records.iter().map(read).collect() };
     let mut by_name = HashMap::new();
     for row in &records {
-        by_name.insert(row.get(files).unwrap_or_default(), read(row)?);
+        by_name.insert(visible(row.get(files).unwrap_or_default()), read(row)?);
     }
     let of = |index: &u32| {
         let name = dataset.sample_name(*index);
         let within = name.strip_prefix("train/").unwrap_or(&name);
-        let found = by_name.get(name.as_str()).or_else(|| by_name.get(within)).copied();
+        let found = by_name.get(&name).or_else(|| by_name.get(within)).copied();
         found.ok_or_else(|| bad(format!("has no row for {name}")))
     };
     dataset.train.indices.iter().map(of).collect()

@@ -1,13 +1,13 @@
 //! Which image files a folder has, and what they are labelled: by the folders they lie in, or by a
 //! `metadata.csv`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::decode::ENDINGS;
-use crate::words::counted;
-use crate::{Error, Result};
+use crate::words::{counted, visible};
+use crate::{Error, Result, file};
 
 /// An image file and its labels.
 #[derive(Clone, Debug)]
@@ -19,23 +19,72 @@ pub(super) struct Entry {
     pub clean: Option<String>,
 }
 
-/// Files that are no images, by their endings.
+/// What is not read, so that nothing is left out without a word.
 #[derive(Default)]
-pub(super) struct PassedOver(BTreeMap<String, usize>);
+pub(super) struct PassedOver {
+    /// Files that are no images, by their endings.
+    files: BTreeMap<String, usize>,
+    /// Folders that are no part of a data set.
+    folders: Vec<String>,
+    /// Files that a `metadata.csv` does not name.
+    unnamed: usize,
+}
 
 impl PassedOver {
     /// What there is to say about them.
     pub fn remark(&self, dir: &Path) -> Option<String> {
-        let all: usize = self.0.values().sum();
-        let kinds: Vec<String> = self.0.iter().map(|(ending, count)| format!("{count} {ending}")).collect();
-        (all > 0).then(|| {
-            format!("passed over {} in {}: {}", counted(all, "file"), dir.display(), kinds.join(", "))
-        })
+        let all: usize = self.files.values().sum();
+        let kinds: Vec<String> =
+            self.files.iter().map(|(ending, count)| format!("{count} {ending}")).collect();
+        let shown: Vec<&str> = self.folders.iter().take(10).map(String::as_str).collect();
+        let more = if self.folders.len() > shown.len() { ", …" } else { "" };
+        let folders = counted(self.folders.len(), "folder");
+        let said = [
+            (all > 0).then(|| format!("{}: {}", counted(all, "file"), kinds.join(", "))),
+            (!shown.is_empty())
+                .then(|| format!("{folders} beside train, meta and test: {}{more}", shown.join(", "))),
+            (self.unnamed > 0)
+                .then(|| format!("{} that {METADATA} does not name", counted(self.unnamed, "file"))),
+        ];
+        let said: Vec<String> = said.into_iter().flatten().collect();
+        (!said.is_empty()).then(|| format!("passed over {} (in {})", said.join("; "), dir.display()))
+    }
+
+    fn add(&mut self, name: &OsStr) {
+        let ending = Path::new(name).extension();
+        let ending =
+            ending.map_or("without an ending".into(), |e| format!(".{}", visible(&e.to_string_lossy())));
+        *self.files.entry(ending.to_lowercase()).or_default() += 1;
+    }
+
+    /// What lies beside the parts of a data set.
+    fn beside(&mut self, dir: &Path) -> Result<()> {
+        for name in sorted_names(dir)?.iter().filter(|name| PARTS.iter().all(|part| *name != part)) {
+            match dir.join(name).is_dir() {
+                true => self.folders.push(visible(&name.to_string_lossy())),
+                false => self.add(name),
+            }
+        }
+        Ok(())
+    }
+
+    /// The files below a folder that its `metadata.csv`, which has these rows, does not name.
+    fn unnamed(&mut self, dir: &Path, rows: &[Row]) -> Result<()> {
+        let (mut all, mut others) = (Vec::new(), PassedOver::default());
+        walk(dir, "", DEEPEST, &mut all, &mut others)?;
+        // All but the table itself.
+        self.unnamed += others.files.values().sum::<usize>() - 1;
+        let plain = |path: &Path| path.components().collect::<PathBuf>();
+        let named: HashSet<PathBuf> = rows.iter().map(|row| plain(&dir.join(&row.file_name))).collect();
+        self.unnamed += all.iter().filter(|entry| !named.contains(&plain(&entry.path))).count();
+        Ok(())
     }
 }
 
 /// The file that labels images.
 const METADATA: &str = "metadata.csv";
+/// The parts of a data set.
+const PARTS: [&str; 3] = ["train", "meta", "test"];
 /// Nested folders deeper than this go in a circle.
 const DEEPEST: usize = 32;
 
@@ -44,11 +93,12 @@ const DEEPEST: usize = 32;
 /// # Errors
 /// For what is wrong with a `metadata.csv`, an empty class, and images that are in no class.
 pub(super) fn parts(dir: &Path, over: &mut PassedOver) -> Result<[Vec<Entry>; 3]> {
-    const PARTS: [&str; 3] = ["train", "meta", "test"];
     let mut parts = [const { Vec::new() }; 3];
     let metadata = dir.join(METADATA);
-    if metadata.is_file() {
-        for row in rows(&metadata)? {
+    if file::named(&metadata) {
+        let rows = rows(&metadata)?;
+        over.unnamed(dir, &rows)?;
+        for row in rows {
             let part = match &row.split {
                 Some(split) => PARTS.iter().position(|part| part == split).ok_or_else(|| {
                     Error::Data(format!(
@@ -67,6 +117,9 @@ pub(super) fn parts(dir: &Path, over: &mut PassedOver) -> Result<[Vec<Entry>; 3]
         }
         return Ok(parts);
     }
+    if PARTS.iter().any(|name| dir.join(name).is_dir()) {
+        over.beside(dir)?;
+    }
     for (part, name) in parts.iter_mut().zip(PARTS) {
         if dir.join(name).is_dir() {
             *part = entries(&dir.join(name), over)?;
@@ -81,8 +134,10 @@ pub(super) fn parts(dir: &Path, over: &mut PassedOver) -> Result<[Vec<Entry>; 3]
 /// As [`parts`].
 pub(super) fn entries(dir: &Path, over: &mut PassedOver) -> Result<Vec<Entry>> {
     let metadata = dir.join(METADATA);
-    if metadata.is_file() {
-        return Ok(rows(&metadata)?.into_iter().map(|row| row.entry(dir)).collect());
+    if file::named(&metadata) {
+        let rows = rows(&metadata)?;
+        over.unnamed(dir, &rows)?;
+        return Ok(rows.into_iter().map(|row| row.entry(dir)).collect());
     }
     let mut all = Vec::new();
     for name in sorted_names(dir)? {
@@ -99,7 +154,7 @@ pub(super) fn entries(dir: &Path, over: &mut PassedOver) -> Result<Vec<Entry>> {
             continue;
         }
         let before = all.len();
-        walk(&path, &name.to_string_lossy(), DEEPEST, &mut all, over)?;
+        walk(&path, &visible(&name.to_string_lossy()), DEEPEST, &mut all, over)?;
         if all.len() == before {
             return Err(Error::Data(format!(
                 "{} is an empty class: it holds no image ({}); add images or remove the folder",
@@ -111,11 +166,12 @@ pub(super) fn entries(dir: &Path, over: &mut PassedOver) -> Result<Vec<Entry>> {
     Ok(all)
 }
 
-/// All images below a folder, whatever their classes, in the order of their names.
-pub(super) fn images(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut all = Vec::new();
-    walk(dir, "", DEEPEST, &mut all, &mut PassedOver::default())?;
-    Ok(all.into_iter().map(|entry| entry.path).collect())
+/// All images below a folder, whatever their classes, in the order of their names; and what there is
+/// to say about the rest.
+pub(super) fn images(dir: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
+    let (mut all, mut over) = (Vec::new(), PassedOver::default());
+    walk(dir, "", DEEPEST, &mut all, &mut over)?;
+    Ok((all.into_iter().map(|entry| entry.path).collect(), over.remark(dir)))
 }
 
 /// Appends the images below a folder, in the order of their names.
@@ -134,14 +190,6 @@ fn walk(dir: &Path, label: &str, deepest: usize, all: &mut Vec<Entry>, over: &mu
         }
     }
     Ok(())
-}
-
-impl PassedOver {
-    fn add(&mut self, name: &OsStr) {
-        let ending = Path::new(name).extension();
-        let ending = ending.map_or("without an ending".into(), |e| format!(".{}", e.to_string_lossy()));
-        *self.0.entry(ending.to_lowercase()).or_default() += 1;
-    }
 }
 
 fn is_image(name: &OsStr) -> bool {
@@ -170,7 +218,8 @@ struct Row {
 
 impl Row {
     fn entry(self, dir: &Path) -> Entry {
-        Entry { path: dir.join(&self.file_name), label: self.label, clean: self.clean_label }
+        let clean = self.clean_label.as_deref().map(visible);
+        Entry { path: dir.join(&self.file_name), label: visible(&self.label), clean }
     }
 }
 
@@ -181,7 +230,8 @@ fn rows(path: &Path) -> Result<Vec<Row>> {
             path.display()
         ))
     };
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(bad)?;
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file::open(path, "read the table")?);
     let rows = reader.deserialize().collect::<std::result::Result<Vec<Row>, _>>().map_err(bad)?;
     match rows.iter().position(|row| row.label.is_empty()) {
         Some(row) => Err(Error::Data(format!("{}: row {} has no label", path.display(), row + 1))),

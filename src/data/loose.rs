@@ -25,10 +25,10 @@ pub struct Loose {
 }
 
 impl Loose {
-    /// The files that paths stand for: each file itself, and all images below a folder. What cannot
-    /// be found goes to `faults`.
-    pub fn files(&self, paths: &[PathBuf], faults: &mut Vec<Error>) -> Vec<PathBuf> {
-        let mut files = Vec::new();
+    /// The files that paths stand for: each file itself, and all images below a folder; and what was
+    /// passed over there. What cannot be found goes to `faults`.
+    pub fn files(&self, paths: &[PathBuf], faults: &mut Vec<Error>) -> (Vec<PathBuf>, Vec<String>) {
+        let (mut files, mut remarks) = (Vec::new(), Vec::new());
         for path in paths {
             let shown = path.display();
             match path.is_dir() {
@@ -37,15 +37,18 @@ impl Loose {
                     "{shown} is a folder, and the network takes features: name .npy or .csv files"
                 ))),
                 true => match images(path) {
-                    Ok(found) if found.is_empty() => {
-                        faults.push(Error::Data(format!("{shown} holds no images; name another folder")));
+                    Ok((found, over)) => {
+                        if found.is_empty() {
+                            faults.push(Error::Data(format!("{shown} holds no images; name another folder")));
+                        }
+                        files.extend(found);
+                        remarks.extend(over);
                     }
-                    Ok(found) => files.extend(found),
                     Err(error) => faults.push(error),
                 },
             }
         }
-        files
+        (files, remarks)
     }
 
     /// The samples of files, all labelled 0; `None` if there are none. Files that cannot be read go

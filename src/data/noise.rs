@@ -8,6 +8,7 @@ use rand::RngExt;
 use rand::seq::index::sample;
 
 use crate::seed::{Stream, rng};
+use crate::words::exact;
 use crate::{Error, Result};
 
 /// What is done to the training labels; K is the number of classes. Written `none`, `uniform:0.4`,
@@ -99,9 +100,9 @@ impl fmt::Display for Noise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Noise::None => f.write_str("none"),
-            Noise::Uniform(p) => write!(f, "uniform:{p}"),
-            Noise::Flip(p) => write!(f, "flip:{p}"),
-            Noise::Flip2(p) => write!(f, "flip2:{p}"),
+            Noise::Uniform(p) => write!(f, "uniform:{}", exact(*p)),
+            Noise::Flip(p) => write!(f, "flip:{}", exact(*p)),
+            Noise::Flip2(p) => write!(f, "flip2:{}", exact(*p)),
         }
     }
 }

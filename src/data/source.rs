@@ -22,7 +22,7 @@ impl<'a> Source<'a> {
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Format`] if it is gzipped and damaged.
     pub fn read(path: &Path) -> Result<Source<'a>> {
-        let bytes = std::fs::read(path).map_err(Error::io(path, "read the file"))?;
+        let bytes = crate::file::read(path, "read the file")?;
         Source::new(path, bytes.into())
     }
 

@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use super::dataset::Part;
 use super::{Dataset, Noise};
 use crate::seed::{Stream, rng};
-use crate::words::counted;
+use crate::words::{counted, exact};
 use crate::{Error, Result};
 
 /// Where the meta set comes from.
@@ -239,7 +239,8 @@ pub(super) fn test_part(all: &Part, size: usize, class_names: &[String]) -> Resu
 fn thin(dataset: &Dataset, members: &mut [Vec<u32>], factor: f64, seed: u64) -> Result<()> {
     if !(factor >= 1.0 && factor.is_finite()) {
         return Err(Error::Usage(format!(
-            "--imbalance {factor} is no imbalance factor: give a number of at least 1 (1 is balanced)"
+            "--imbalance {} is no imbalance factor: give a number of at least 1 (1 is balanced)",
+            exact(factor)
         )));
     }
     let n_max = members.iter().map(Vec::len).min().unwrap_or(0);
@@ -247,8 +248,9 @@ fn thin(dataset: &Dataset, members: &mut [Vec<u32>], factor: f64, seed: u64) -> 
     for (class, (images, count)) in members.iter_mut().zip(counts).enumerate() {
         if count == 0 {
             return Err(Error::Data(format!(
-                "--imbalance {factor} empties class {class} ({}): its share of at most {n_max} images a class is below one; \
+                "--imbalance {} empties class {class} ({}): its share of at most {n_max} images a class is below one; \
                  choose a smaller factor",
+                exact(factor),
                 dataset.class_names[class]
             )));
         }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::reading::{Reading, Tables, classes};
 use super::{DatasetKind, Table, missing_file};
-use crate::{Error, Result};
+use crate::words::visible;
+use crate::{Error, Result, file};
 
 /// A file's rows.
 struct Rows {
@@ -17,7 +18,7 @@ struct Rows {
 
 /// Reads `train.csv`, `meta.csv` and `test.csv` of a folder, or one file.
 pub(super) fn load(how: &Reading, dir: &Path) -> Result<Tables> {
-    let path = |which: &str| Some(dir.join(format!("{which}.csv"))).filter(|path| path.is_file());
+    let path = |which: &str| Some(dir.join(format!("{which}.csv"))).filter(|path| file::named(path));
     let missing = || missing_file(DatasetKind::Csv, dir, "train.csv");
     let train = if dir.is_file() { dir.to_path_buf() } else { path("train").ok_or_else(missing)? };
     let train = rows(&train, &how.label_column, true)?;
@@ -85,8 +86,9 @@ fn table(rows: Rows, title: &str, names: &[String]) -> Result<Table> {
 fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
     let broken = |e: csv::Error| bad(e.to_string());
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(broken)?;
-    let heading: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_owned).collect();
+    let mut reader =
+        csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file::open(path, "read the table")?);
+    let heading: Vec<String> = reader.headers().map_err(broken)?.iter().map(visible).collect();
     if heading.is_empty() {
         return Err(bad("is empty".into()));
     }
@@ -112,7 +114,7 @@ fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {
                 if labelled && field.is_empty() {
                     return Err(bad(format!("row {} has no label", row + 1)));
                 }
-                labels.push(field.to_owned());
+                labels.push(visible(field));
                 continue;
             }
             let value = field.parse::<f32>().ok().filter(|value| value.is_finite());

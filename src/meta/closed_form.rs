@@ -35,6 +35,9 @@ pub struct ClosedForm {
     /// `∂L_meta/∂θ`, in the order `fc1.weight`, `fc1.bias`, `fc2.weight`, `fc2.bias`,
     /// `[3·hidden + 1]`.
     pub hypergrad: Vec<f64>,
+    /// The lengths of all terms that `hypergrad` is the sum of, together: where they cancel, its
+    /// rounding is relative to this.
+    pub size: f64,
 }
 
 /// V, its slope, and the derivatives of both by θ, at one loss.
@@ -114,6 +117,13 @@ impl ThetaValues {
         let (by_v, by_slope): (Vec<f64>, Vec<f64>) =
             losses.iter().zip(u).map(|(l, u)| (by_v(*l, *u), by_slope(*l, *u))).unzip();
         let reach = lr * config.reach();
+        let length = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let term = |((point, by_slope), (l, u)): ((&Point, &f64), (&f64, &f64))| {
+            let by_v = (u.abs() + shares * uc.abs()) / total
+                + shares * (l - middle).abs() / (total * total) * uslope.abs();
+            by_v * length(&point.v_by_theta) + by_slope.abs() * length(&point.slope_by_theta)
+        };
+        let size = reach * points.iter().zip(&by_slope).zip(losses.iter().zip(u)).map(term).sum::<f64>();
         let mut hypergrad = vec![0.0; 3 * self.slopes.len() + 1];
         for ((point, by_v), by_slope) in points.iter().zip(&by_v).zip(&by_slope) {
             let parts = point.v_by_theta.iter().zip(&point.slope_by_theta);
@@ -128,6 +138,7 @@ impl ThetaValues {
             pull: by_v.iter().map(|b| reach * b).collect(),
             slope_pull: by_slope.iter().map(|b| reach * b).collect(),
             hypergrad,
+            size,
         }
     }
 }

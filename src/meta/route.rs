@@ -4,7 +4,7 @@
 use super::config::{Route, StepConfig};
 use super::step::Recorded;
 use crate::bilevel::{Solver, solve};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{Forward, Model, Normalisation};
 use crate::tape::{Tape, Unary, Var};
 
@@ -136,9 +136,18 @@ fn by_matrix(tape: &mut Tape, step: &Recorded) -> Result<Var> {
     tape.mean(matrix, 1, 2)
 }
 
+/// Reverse walks that are recorded for one batch: beyond, recording alone takes minutes.
+const MOST_WALKS: usize = 1000;
+
 /// Per parameter, the matrix `[n, count]` of the losses' gradients, one reverse walk a sample.
 fn per_sample_gradients(tape: &mut Tape, losses: Var, params: &[Var]) -> Result<Vec<Var>> {
     let n = tape.shape(losses).count();
+    if n > MOST_WALKS {
+        return Err(Error::Usage(format!(
+            "--route per-sample records a reverse walk for each of the {n} samples of a batch, and at most {MOST_WALKS}; \
+             take a smaller --batch, or another --route"
+        )));
+    }
     let mut rows: Vec<Vec<Var>> = vec![Vec::with_capacity(n); params.len()];
     for i in 0..n {
         let one = tape.constant(1.0, []);

@@ -102,7 +102,7 @@ impl ModelFile {
             return ModelFile::built_in(model);
         }
         let path = Path::new(model);
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        let text = crate::file::read_text(path, "read")?;
         ModelFile::parse(&path.file_name().unwrap_or_default().to_string_lossy(), &text)
     }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::meta::{Preset, Route, Sgd, VirtualStep, Weights};
 use crate::models::ModelFile;
 use crate::nn::{SharedModel, WeightNetInit};
+use crate::words::exact;
 
 /// Headings of the help.
 const STEP: &str = "Meta step";
@@ -26,7 +27,7 @@ fn own() -> Config {
 /// commands that train. Two runs of one configuration have the same bits, on any number of threads.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, Args)]
 #[serde(deny_unknown_fields)]
-#[command(next_help_heading = "Data", allow_negative_numbers = true)]
+#[command(next_help_heading = "Data")]
 pub struct Config {
     /// fashion-mnist-mini (built in), mnist, fashion-mnist, cifar10, cifar100; folder (images:
     /// train/CLASS/*, meta/..., test/..., or a metadata.csv with file_name and label), arrays
@@ -381,7 +382,7 @@ impl Config {
 
     /// What spoils the data, for people: `noise uniform:0.6, imbalance 10`.
     pub fn bias(&self) -> String {
-        let tail = self.imbalance.map_or(String::new(), |factor| format!(", imbalance {factor}"));
+        let tail = self.imbalance.map_or(String::new(), |factor| format!(", imbalance {}", exact(factor)));
         format!("noise {}{tail}", self.noise)
     }
 
@@ -406,7 +407,7 @@ impl Config {
             return usage("--batch 0 holds no sample; give at least 1".into());
         }
         if !(self.lr.is_finite() && self.lr > 0.0) {
-            return usage(format!("--lr {} is not a positive number", self.lr));
+            return usage(format!("--lr {} is not a positive number", exact(self.lr)));
         }
         if self.theta_every == 0 {
             return usage("--theta-every 0 never moves the weight net; give at least 1".into());

@@ -15,10 +15,10 @@ const AT_ONCE: usize = 250;
 /// Pixels of one: large images go through in smaller batches, in the memory of 250 of 32×32.
 const PIXELS_AT_ONCE: usize = AT_ONCE * 32 * 32;
 
-/// Samples of this shape in one pass.
-pub(super) fn at_once(sample: &Shape) -> usize {
+/// Samples of this shape in one pass, where there are `all`.
+pub(super) fn at_once(sample: &Shape, all: usize) -> usize {
     let pixels = if let [h, w, _] = sample[..] { h * w } else { 1 };
-    (PIXELS_AT_ONCE / pixels.max(1)).clamp(1, AT_ONCE)
+    (PIXELS_AT_ONCE / pixels.max(1)).min(all).clamp(1, AT_ONCE)
 }
 
 /// The forward pass as a program.
@@ -30,7 +30,7 @@ pub(super) struct Evaluator {
 impl Evaluator {
     /// The pass of a network on a session's parameters, for as many samples as the data set has.
     pub fn new(net: &dyn Model, data: &Dataset, session: &mut Session) -> Result<Evaluator> {
-        let (mut tape, batch) = (Tape::new(), at_once(&data.shape));
+        let (mut tape, batch) = (Tape::new(), at_once(&data.shape, data.count()));
         Evaluation { net, data: &source(data, false), batch }.record(&mut tape)?;
         Ok(Evaluator { fed: Fed::new(Plan::new(&tape, Options::default())?, data, session)?, batch })
     }
@@ -81,5 +81,20 @@ impl Trained for Looked<'_> {
 
     fn see(&mut self, set: Set) -> Result<Predictions> {
         self.evaluator.see(self.session, self.data, set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_is_as_large_as_memory_and_the_set_allow() {
+        let of = |shape: [usize; 3], all| at_once(&shape.into(), all);
+        assert_eq!((of([32, 32, 3], 10_000), of([32, 32, 3], 12), of([224, 224, 3], 12)), (250, 12, 5));
+        assert_eq!(
+            (of([5000, 5000, 3], 9), at_once(&[7].into(), 1000), at_once(&[7].into(), 0)),
+            (1, 250, 1)
+        );
     }
 }

@@ -9,6 +9,7 @@ use crate::meta::schemes::{
     AdaBoost, ClassBalanced, CleanOnly, CoTeaching, FineTune, Focal, Gce, GemanMcClure, Glc, L2rw, MentorNet,
     Mixed, MwNet, Ohem, Scheme, SelfPaced, SelfPacedForm, SoftMwNet, Uniform,
 };
+use crate::words::exact;
 
 /// How a classifier is trained: which scheme weights its samples.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -318,10 +319,10 @@ pub(super) fn check_settings(set: &Settings, methods: &[Method]) -> Result<()> {
                 return usage(format!("{method} has no such setting{near}; it has {}", names.join(", ")));
             }
             Some(Setting { range: (low, high), .. }) if !(*low..=*high).contains(value) => {
-                return usage(format!("{value} is out of range"));
+                return usage(format!("{} is out of range", exact(*value)));
             }
             Some(Setting { name: "rounds", .. }) if value.fract() != 0.0 => {
-                return usage(format!("{value} is no whole number"));
+                return usage(format!("{} is no whole number", exact(*value)));
             }
             Some(_) => {}
         }

@@ -117,7 +117,7 @@ impl Predictor {
     pub fn new(finished: &Finished, mut session: Session) -> Result<Predictor> {
         let (net, shape) = (finished.file.network()?, finished.file.input());
         session.begin_with(finished.file.states(net.as_ref(), &shape)?);
-        let n = at_once(&shape);
+        let n = at_once(&shape, usize::MAX);
         let (name, labels) = ("batch".to_owned(), vec![0; n]);
         let table = match shape[..] {
             [h, w, c] => Table::images(name, [h, w, c], vec![0; n * shape.count()], labels),

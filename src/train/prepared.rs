@@ -15,6 +15,7 @@ use crate::program::Session;
 use crate::room;
 use crate::seed::Stream;
 use crate::tape::Shape;
+use crate::words::exact;
 
 /// The data of a run, ready for training: shared by all methods.
 pub struct Prepared {
@@ -138,7 +139,7 @@ impl Prepared {
             (noise, _) => format!("noise {noise} put on: {wrong} labels ({share:.1}%) are wrong"),
         };
         if let Some(factor) = config.imbalance {
-            labels.push_str(&format!("; thinned to a long tail of factor {factor}"));
+            labels.push_str(&format!("; thinned to a long tail of factor {}", exact(factor)));
         }
         let m = split.meta.indices.len();
         let meta = match (split.balanced, &dataset.meta) {

@@ -20,7 +20,7 @@ use super::run::Run;
 use super::samples::{Finding, SampleReport, ranking};
 use crate::data::Samples;
 use crate::error::{Error, Result};
-use crate::words::counted;
+use crate::words::{counted, number};
 
 /// The page's file.
 pub(in crate::train) const FILE: &str = "report.html";
@@ -173,7 +173,7 @@ impl Page {
         let ticks = |span: f64, place: &dyn Fn(f64) -> f64| {
             (0..=4)
                 .map(|i| span * f64::from(i) / 4.0)
-                .map(|v| Tick { at: place(v), text: format!("{v:.2}") })
+                .map(|v| Tick { at: place(v), text: number(v, 2) })
                 .collect()
         };
         self.x_ticks = ticks(end, &|v| v / end * WIDE);
@@ -203,8 +203,8 @@ impl Page {
                 let (value, shown) = (shown.to_owned(), shown.to_owned());
                 Cell { value, shown, text: true, wrong }
             };
-            let number = |value: Option<f64>| {
-                let shown = value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+            let figure = |value: Option<f64>| {
+                let shown = value.map_or("-".to_owned(), |value| number(value, 3));
                 Cell {
                     value: value.map_or(String::new(), |v| v.to_string()),
                     shown,
@@ -217,10 +217,10 @@ impl Page {
                 text(&row.sample, false),
                 text(&row.given_label, wrong),
                 text(&row.predicted_label, false),
-                number(Some(row.probability)),
-                number(row.loss),
-                number(row.weight),
-                number(Some(row.score)),
+                figure(Some(row.probability)),
+                figure(row.loss),
+                figure(row.weight),
+                figure(Some(row.score)),
             ];
             cells.extend(row.true_label.as_deref().map(|label| text(label, false)));
             let index = data.split.train.indices[place];

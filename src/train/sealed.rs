@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::files::write_atomically;
 use crate::error::{Error, Result};
+use crate::file;
 
 /// Around the eight digits, at the end of a file.
 type Seal = [&'static str; 2];
@@ -75,7 +76,7 @@ fn sealed(text: String, [before, after]: Seal) -> String {
 
 /// The text without its seal.
 fn open(path: &Path, seal: Seal, cure: &str) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let bytes = file::read(path, "read")?;
     let text = bytes.len().checked_sub(seal[0].len() + DIGITS + seal[1].len());
     let text = text.and_then(|length| std::str::from_utf8(&bytes[..length]).ok());
     match text.filter(|text| sealed((*text).to_owned(), seal).as_bytes() == bytes) {

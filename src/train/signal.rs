@@ -5,6 +5,7 @@ use super::stepper::{At, Stepper};
 use crate::error::{Error, Result};
 use crate::meta::{ClosedForm, Order, ThetaValues};
 use crate::program::Session;
+use crate::words::exact;
 
 /// One sample of one meta step: a row of the signal's CSV file.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -111,7 +112,8 @@ impl<'a> Walk<'a> {
         if let Some(bad) = all.copied().find(|v| !v.is_finite()) {
             let (step, lr) = (at + 1, config.lr);
             return Err(Error::Numeric(format!(
-                "step {step} has {bad} among its losses or u; try a smaller --lr than {lr}"
+                "step {step} has {bad} among its losses or u; try a smaller --lr than {}",
+                exact(lr)
             )));
         }
         let values: Vec<Vec<f64>> = theta.iter().map(|t| t.1.clone()).collect();

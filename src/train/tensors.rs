@@ -10,6 +10,7 @@ use super::files::write_atomically;
 use super::sealed::{blank, damaged, seal_tensors, whole};
 use super::values::Precision;
 use crate::error::{Error, Result};
+use crate::file;
 
 /// A tensor for a file.
 pub struct Tensor {
@@ -65,7 +66,7 @@ pub fn write_tensors(path: &Path, tensors: &[Tensor], mut metadata: HashMap<Stri
 /// # Errors
 /// If it cannot be read, or is damaged, with what to do about it.
 pub(super) fn read_tensors(path: &Path, cure: &str) -> Result<(Vec<u8>, HashMap<String, String>)> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    let bytes = file::read(path, "read")?;
     match SafeTensors::read_metadata(&bytes) {
         Ok((_, header)) if whole(&bytes) => {
             SafeTensors::deserialize(&bytes).map_err(|_| damaged(path, cure))?;

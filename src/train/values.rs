@@ -30,11 +30,11 @@ pub fn positive(text: &str) -> Result<usize> {
     }
 }
 
-/// A finite number above 0.
+/// A number above 0 that is no slip of the finger.
 pub fn rate(text: &str) -> Result<f64> {
     match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
-        _ => Err(Error::Usage(format!("`{text}` is not a number above 0"))),
+        Ok(rate) if (1e-30..=1e30).contains(&rate) => Ok(rate),
+        _ => Err(Error::Usage(format!("`{text}` is not a number from 1e-30 to 1e30"))),
     }
 }
 
@@ -46,12 +46,13 @@ pub fn share(text: &str) -> Result<f64> {
     }
 }
 
-/// A finite number of at least 1.
+/// A number of at least 1 that is no slip of the finger.
 pub fn factor(text: &str) -> Result<f64> {
     match text.parse::<f64>() {
-        Ok(factor) if factor >= 1.0 && factor.is_finite() => Ok(factor),
+        Ok(factor) if (1.0..=1e9).contains(&factor) => Ok(factor),
         _ => Err(Error::Usage(format!(
-            "`{text}` is not an imbalance factor; give a number of at least 1 (the largest class over the smallest)"
+            "`{text}` is not an imbalance factor; give a number of at least 1 and at most 1e9 (the largest class over the \
+             smallest)"
         ))),
     }
 }

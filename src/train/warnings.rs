@@ -4,6 +4,7 @@
 use super::config::Config;
 use super::history::{EpochRow, History};
 use super::method::Method;
+use crate::words::exact;
 
 /// So many times `ln(classes)`, the loss of a network that knows nothing, is a loss that diverges.
 const FAR: f64 = 3.0;
@@ -136,8 +137,8 @@ fn upside_down(history: &History) -> Option<String> {
 }
 
 /// A number with two digits.
-fn short(value: f64) -> f64 {
-    format!("{value:.1e}").parse().unwrap_or(value)
+fn short(value: f64) -> String {
+    exact(format!("{value:.1e}").parse().unwrap_or(value))
 }
 
 #[cfg(test)]

@@ -196,150 +196,92 @@ mod x86 {
     use super::{Kernel, Simd};
     use std::arch::x86_64::*;
 
-    // SAFETY: thin wrappers; masks name exactly the lanes that are touched.
-    unsafe impl Simd for __m512 {
-        type Elem = f32;
-        const LANES: usize = 16;
-        const TILE_ROWS: [usize; 2] = [16, 8];
-        #[inline(always)]
-        unsafe fn enter(kernel: impl Kernel) {
-            unsafe { super::with_avx512(kernel) }
-        }
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> Self {
-            unsafe { _mm512_set1_ps(value) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            unsafe { _mm512_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm512_storeu_ps(to, self) }
-        }
-        #[inline(always)]
-        unsafe fn load_first(from: *const f32, n: usize) -> Self {
-            unsafe { _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, from) }
-        }
-        #[inline(always)]
-        unsafe fn store_first(self, to: *mut f32, n: usize) {
-            unsafe { _mm512_mask_storeu_ps(to, ((1u32 << n) - 1) as u16, self) }
-        }
-        #[inline(always)]
-        unsafe fn add_product(self, a: Self, b: Self) -> Self {
-            unsafe { _mm512_fmadd_ps(a, b, self) }
-        }
+    /// Thin wrappers: an element, how many lanes there are, rows of tiles, and the instructions.
+    macro_rules! simd {
+        ($vector:ty, $elem:ty, $lanes:literal, $rows:expr, $enter:path, [$splat:ident, $load:ident, $store:ident, $fma:ident],
+         |$from:ident, $n:ident| $load_first:expr, |$to:ident, $all:ident| $store_first:expr) => {
+            // SAFETY: masks name exactly the lanes that are touched.
+            unsafe impl Simd for $vector {
+                type Elem = $elem;
+                const LANES: usize = $lanes;
+                const TILE_ROWS: [usize; 2] = $rows;
+                #[inline(always)]
+                unsafe fn enter(kernel: impl Kernel) {
+                    unsafe { $enter(kernel) }
+                }
+                #[inline(always)]
+                unsafe fn splat(value: $elem) -> Self {
+                    unsafe { $splat(value) }
+                }
+                #[inline(always)]
+                unsafe fn load(from: *const $elem) -> Self {
+                    unsafe { $load(from) }
+                }
+                #[inline(always)]
+                unsafe fn store(self, to: *mut $elem) {
+                    unsafe { $store(to, self) }
+                }
+                #[inline(always)]
+                unsafe fn load_first($from: *const $elem, $n: usize) -> Self {
+                    unsafe { $load_first }
+                }
+                #[inline(always)]
+                unsafe fn store_first(self, $to: *mut $elem, $n: usize) {
+                    let $all = self;
+                    unsafe { $store_first }
+                }
+                #[inline(always)]
+                unsafe fn add_product(self, a: Self, b: Self) -> Self {
+                    unsafe { $fma(a, b, self) }
+                }
+            }
+        };
     }
 
-    // SAFETY: as above.
-    unsafe impl Simd for __m512d {
-        type Elem = f64;
-        const LANES: usize = 8;
-        const TILE_ROWS: [usize; 2] = [16, 8];
-        #[inline(always)]
-        unsafe fn enter(kernel: impl Kernel) {
-            unsafe { super::with_avx512(kernel) }
-        }
-        #[inline(always)]
-        unsafe fn splat(value: f64) -> Self {
-            unsafe { _mm512_set1_pd(value) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f64) -> Self {
-            unsafe { _mm512_loadu_pd(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f64) {
-            unsafe { _mm512_storeu_pd(to, self) }
-        }
-        #[inline(always)]
-        unsafe fn load_first(from: *const f64, n: usize) -> Self {
-            unsafe { _mm512_maskz_loadu_pd(((1u32 << n) - 1) as u8, from) }
-        }
-        #[inline(always)]
-        unsafe fn store_first(self, to: *mut f64, n: usize) {
-            unsafe { _mm512_mask_storeu_pd(to, ((1u32 << n) - 1) as u8, self) }
-        }
-        #[inline(always)]
-        unsafe fn add_product(self, a: Self, b: Self) -> Self {
-            unsafe { _mm512_fmadd_pd(a, b, self) }
-        }
-    }
+    simd!(
+        __m512,
+        f32,
+        16,
+        [16, 8],
+        super::with_avx512,
+        [_mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps],
+        |from, n| _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, from),
+        |to, all| _mm512_mask_storeu_ps(to, ((1u32 << n) - 1) as u16, all)
+    );
+    simd!(
+        __m512d,
+        f64,
+        8,
+        [16, 8],
+        super::with_avx512,
+        [_mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd],
+        |from, n| _mm512_maskz_loadu_pd(((1u32 << n) - 1) as u8, from),
+        |to, all| _mm512_mask_storeu_pd(to, ((1u32 << n) - 1) as u8, all)
+    );
 
     /// A lane is touched where its mask's top bit is set: `FIRST[8 - n..]` starts with n such
     /// lanes.
     static FIRST: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
     static FIRST_WIDE: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
-    // SAFETY: as above.
-    unsafe impl Simd for __m256 {
-        type Elem = f32;
-        const LANES: usize = 8;
-        const TILE_ROWS: [usize; 2] = [8, 6];
-        #[inline(always)]
-        unsafe fn enter(kernel: impl Kernel) {
-            unsafe { super::with_avx2(kernel) }
-        }
-        #[inline(always)]
-        unsafe fn splat(value: f32) -> Self {
-            unsafe { _mm256_set1_ps(value) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self {
-            unsafe { _mm256_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm256_storeu_ps(to, self) }
-        }
-        #[inline(always)]
-        unsafe fn load_first(from: *const f32, n: usize) -> Self {
-            unsafe { _mm256_maskload_ps(from, _mm256_loadu_si256(FIRST.as_ptr().add(8 - n).cast())) }
-        }
-        #[inline(always)]
-        unsafe fn store_first(self, to: *mut f32, n: usize) {
-            unsafe { _mm256_maskstore_ps(to, _mm256_loadu_si256(FIRST.as_ptr().add(8 - n).cast()), self) }
-        }
-        #[inline(always)]
-        unsafe fn add_product(self, a: Self, b: Self) -> Self {
-            unsafe { _mm256_fmadd_ps(a, b, self) }
-        }
-    }
-
-    // SAFETY: as above.
-    unsafe impl Simd for __m256d {
-        type Elem = f64;
-        const LANES: usize = 4;
-        const TILE_ROWS: [usize; 2] = [8, 6];
-        #[inline(always)]
-        unsafe fn enter(kernel: impl Kernel) {
-            unsafe { super::with_avx2(kernel) }
-        }
-        #[inline(always)]
-        unsafe fn splat(value: f64) -> Self {
-            unsafe { _mm256_set1_pd(value) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f64) -> Self {
-            unsafe { _mm256_loadu_pd(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, to: *mut f64) {
-            unsafe { _mm256_storeu_pd(to, self) }
-        }
-        #[inline(always)]
-        unsafe fn load_first(from: *const f64, n: usize) -> Self {
-            unsafe { _mm256_maskload_pd(from, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast())) }
-        }
-        #[inline(always)]
-        unsafe fn store_first(self, to: *mut f64, n: usize) {
-            unsafe {
-                _mm256_maskstore_pd(to, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast()), self)
-            }
-        }
-        #[inline(always)]
-        unsafe fn add_product(self, a: Self, b: Self) -> Self {
-            unsafe { _mm256_fmadd_pd(a, b, self) }
-        }
-    }
+    simd!(
+        __m256,
+        f32,
+        8,
+        [8, 6],
+        super::with_avx2,
+        [_mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps],
+        |from, n| _mm256_maskload_ps(from, _mm256_loadu_si256(FIRST.as_ptr().add(8 - n).cast())),
+        |to, all| _mm256_maskstore_ps(to, _mm256_loadu_si256(FIRST.as_ptr().add(8 - n).cast()), all)
+    );
+    simd!(
+        __m256d,
+        f64,
+        4,
+        [8, 6],
+        super::with_avx2,
+        [_mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd],
+        |from, n| _mm256_maskload_pd(from, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast())),
+        |to, all| _mm256_maskstore_pd(to, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast()), all)
+    );
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use metatape::meta::Route;
 use metatape::tape::Shape;
-use metatape::train::values::{MODELS, Precision, ROUTES, model, positive};
+use metatape::train::values::{MODELS, Precision, ROUTES, model, positive, rate};
 
 use super::rates::Card;
 use crate::cli::args::DeviceArgs;
@@ -37,17 +37,21 @@ pub struct BenchArgs {
     #[arg(long, value_name = "HxWxC|D", value_parser = sample)]
     pub input: Option<Shape>,
     /// Samples of the batch, and of the meta batch
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = positive)]
     pub batch: usize,
     /// Steps of each kind that are timed
-    #[arg(long, value_name = "K", default_value_t = 20, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_name = "K", default_value_t = 20, value_parser = positive)]
     pub steps: usize,
+    /// The classifier's learning rate: too large a one leaves the range of numbers in many steps
+    /// [default: that of `metatape train` for the batch]
+    #[arg(long, value_name = "LR", value_parser = rate)]
+    pub lr: Option<f64>,
     /// How the hypergradient is computed
     #[arg(long, value_name = ROUTES, default_value_t = Route::Jvp)]
     pub route: Route,
     /// Time nothing: show what the steps ask of the machine, launches, bytes and operations, and
     /// the floor. With --device cuda no card is needed
-    #[arg(long, conflicts_with_all = ["steps", "profile", "no_graph", "graphs"])]
+    #[arg(long, conflicts_with_all = ["steps", "lr", "profile", "no_graph", "graphs"])]
     pub plan: bool,
     /// Floating-point numbers: f32 anywhere; f64 on the CPU; on a GPU also tf32 (products of
     /// factors rounded to 10 bits) and bf16 (activations stored in 16 bits, too)

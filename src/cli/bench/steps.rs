@@ -57,6 +57,7 @@ pub fn prepared(
         meta_size: Some(10 * CLASSES),
         weights: Weights::Mean,
         batch,
+        lr: Config::lr_of(batch),
         route,
         precision,
         ..Config::default()

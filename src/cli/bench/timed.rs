@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use metatape::program::{Plan, Program, Session};
 use metatape::train::{At, Prepared, Stepper};
-use metatape::words::counted;
+use metatape::words::{counted, exact};
 use metatape::{Error, Result};
 use serde_json::{Value, json};
 
@@ -24,6 +24,9 @@ const WARM_UP: usize = 2;
 /// as many steps.
 const TURNS: usize = 5;
 
+/// Operations of a step from which on there is something to say before it is run.
+const LONG: u64 = 100_000_000_000;
+
 /// A program that is being timed.
 struct Timed {
     stepper: Stepper,
@@ -37,6 +40,7 @@ struct Timed {
 pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Result<Report> {
     let Configuration { args, model, device, graphs, first } = configuration;
     let data = prepared(model, args.input.as_ref(), args.batch, args.route, device.precision)?;
+    let lr = args.lr.unwrap_or(data.config.lr);
     let (backend, on) = device.backend_on(*graphs, opened)?;
     if args.rates.is_some() && on == On::Cpu {
         return Err(no_card());
@@ -44,7 +48,15 @@ pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Res
     let mut session = Session::new(backend);
     let forecast = |plan: &Plan| Forecast::new(plan, on, device.precision);
     let [of_plain, of_meta] = plans(&data)?;
-    let mut meta = Timed::new(&data, &mut session, forecast(&of_meta)?, of_meta)?;
+    let of_step = of_meta.flops();
+    if of_step > LONG {
+        report::complain(format_args!(
+            "a meta step is {:.0} GFLOP, and {} are run: this takes a while",
+            of_step as f64 / 1e9,
+            WARM_UP + args.steps
+        ));
+    }
+    let mut meta = Timed::new((&data, lr), &mut session, forecast(&of_meta)?, of_meta)?;
     for _ in 0..WARM_UP {
         meta.step(&data, &mut session)?;
     }
@@ -53,7 +65,7 @@ pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Res
     let of_process = || first.then(|| peak_resident_bytes().unwrap_or(meta.program().arena_bytes));
     let memory = session.device_bytes().or_else(of_process);
 
-    let mut plain = Timed::new(&data, &mut session, forecast(&of_plain)?, of_plain)?;
+    let mut plain = Timed::new((&data, lr), &mut session, forecast(&of_plain)?, of_plain)?;
     for _ in 0..WARM_UP {
         plain.step(&data, &mut session)?;
     }
@@ -71,8 +83,10 @@ pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Res
     let losses = session.fetch(meta.program(), "loss")?;
     if !losses.iter().all(|l| l.is_finite()) {
         return Err(Error::Numeric(format!(
-            "the loss of {model} left the range of {}, so the times mean nothing; take fewer --steps",
-            device.precision
+            "the loss of {model} left the range of {} at the learning rate {}, so the times mean nothing; take a \
+             smaller --lr, or fewer --steps",
+            device.precision,
+            exact(lr)
         )));
     }
     let profile = if args.profile { Some(profile(&mut session, &meta)?) } else { None };
@@ -121,9 +135,14 @@ fn profile(session: &mut Session, meta: &Timed) -> Result<Vec<(&'static str, f64
 }
 
 impl Timed {
-    fn new(data: &Prepared, session: &mut Session, forecast: Forecast, plan: Plan) -> Result<Timed> {
+    fn new(
+        (data, lr): (&Prepared, f64),
+        session: &mut Session,
+        forecast: Forecast,
+        plan: Plan,
+    ) -> Result<Timed> {
         let stepper = Stepper::load(data, plan, &data.split.meta, session)?;
-        let at = At { step: 0, meta_step: 0, lr: data.config.rate(data.config.method) };
+        let at = At { step: 0, meta_step: 0, lr };
         Ok(Timed { stepper, forecast, at, ms: Vec::new() })
     }
 

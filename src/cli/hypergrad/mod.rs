@@ -7,7 +7,7 @@ use metatape::meta::{Adam, Optimiser, Order, Route, Sgd};
 use metatape::nn::{NORM_EPS, Summary};
 use metatape::program::{Options, Program, Session, Values};
 use metatape::tape::Tape;
-use metatape::train::{At, Config, Prepared, Stepper};
+use metatape::train::{At, Config, Prepared, Stepper, Walk};
 use metatape::{Error, Result};
 
 use super::args::{HypergradArgs, given};
@@ -17,7 +17,7 @@ use super::{explain, report};
 
 mod table;
 
-pub use table::relative_error;
+pub use table::Reference;
 use table::{print_json, print_table};
 
 /// The explicit matrix is left out of "all routes" where it needs more work than this …
@@ -119,10 +119,11 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
             dump.write(path, args.force)?;
         }
     }
+    let size = setting.size(&outcomes)?;
     if args.json {
-        print_json(&setting, &device, &outcomes, skipped)
+        print_json(&setting, &device, (&outcomes, size), skipped)
     } else {
-        print_table(&setting, &device, &outcomes, skipped)
+        print_table(&setting, &device, (&outcomes, size), skipped)
     }
 }
 
@@ -152,6 +153,21 @@ impl Setting<'_> {
                 bytes / f64::from(1 << 30)
             )
         }))
+    }
+
+    /// The length of the hypergradient's terms; 0, which asks for no step, where routes that are exact
+    /// agree.
+    fn size(&mut self, outcomes: &[Outcome]) -> Result<f64> {
+        const AGREE: f64 = 1e-3;
+        let reference = outcomes.first().map_or(&[][..], |o| &o.hypergrad);
+        let reference = Reference { hypergrad: reference, cancelled: None };
+        let apart = |o: &Outcome| !o.way.is_other() && reference.relative_error(&o.hypergrad) > AGREE;
+        if !outcomes.iter().any(apart) {
+            return Ok(0.0);
+        }
+        let Setting { machine, data, .. } = self;
+        (data.config.route, data.config.unroll) = (Route::Jvp, 1);
+        Ok(Walk::new(data, Session::new(machine.backend()?))?.step()?.closed_form.size)
     }
 
     /// One route's values, from a program that keeps them all, and its time and size, from one that

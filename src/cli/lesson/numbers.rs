@@ -171,6 +171,7 @@ pub(super) fn sum(told: &Explained) -> String {
     let (numbers, config) = (&told.numbers, &told.data.config);
     let ours = numbers.closed_form.hypergrad.last().copied().unwrap_or(0.0);
     let own = numbers.hypergrad.last().and_then(|h| h.1.first()).copied().unwrap_or(0.0);
+    let (distance, cancelled) = told.distance();
     let by_hand = if config.undetached {
         String::new()
     } else {
@@ -180,7 +181,7 @@ pub(super) fn sum(told: &Explained) -> String {
     format!(
         "THE SUM, DONE AGAIN BY HAND\n{}\n\n   \
          {:<28}  {}\n   {:<28}  {}\n\n\
-         Over all parameters of θ the two differ by {:.1e} of the hypergradient's length ({}).",
+         Over all parameters of θ the two differ by {distance:.1e} of the {} ({}).",
         wrap(&format!(
             "∂L_meta/∂θ = {}. One of θ's parameters is the bias of V's last layer.{by_hand}",
             closed_form(told)
@@ -189,7 +190,7 @@ pub(super) fn sum(told: &Explained) -> String {
         signed_long(ours),
         "what the program computed",
         signed_long(own),
-        told.distance(),
+        if cancelled { "lengths of its terms, which cancel" } else { "hypergradient's length" },
         config.precision
     )
 }

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 use std::sync::LazyLock;
 
-use ab_glyph::{Font, FontRef};
+use ab_glyph::{Font, FontRef, GlyphId};
+use unicode_width::UnicodeWidthChar;
 
 use super::style::{INK, Pen, SIZE};
 
@@ -16,8 +17,18 @@ static FONT: LazyLock<FontRef<'static>> =
 
 /// Width of `words` in points, in an em of `size`.
 pub(super) fn width(words: &str, size: f64) -> f64 {
-    let units: f32 = words.chars().map(|letter| FONT.h_advance_unscaled(FONT.glyph_id(letter))).sum();
-    size * f64::from(units / FONT.units_per_em().unwrap_or(1.0))
+    let em = FONT.units_per_em().unwrap_or(1.0);
+    let advance = |letter: char| match FONT.glyph_id(letter) {
+        // Another font's, in whose scripts a letter takes half of a square or all of it.
+        GlyphId(0) => 0.5 * em * letter.width().unwrap_or(0) as f32,
+        glyph => FONT.h_advance_unscaled(glyph),
+    };
+    size * f64::from(words.chars().map(advance).sum::<f32>() / em)
+}
+
+/// Whether the font has all letters of a text.
+pub(super) fn has_all(words: &str) -> bool {
+    words.chars().all(|letter| FONT.glyph_id(letter).0 != 0)
 }
 
 /// A place: to the right, and down.

@@ -2,8 +2,9 @@
 //!
 //! A [`Chart`] says what is to be seen: two axes, and layers of lines, areas, dots or squares in
 //! their frame. The PNG is made from the SVG, so that they show the same. The font is part of the
-//! program, and of each SVG, so that no machine needs to have it. Colours are those of Okabe
-//! and Ito, told apart by colour-blind eyes too; lines differ in their dashes as well. Values that
+//! program, and of each SVG, so that no machine needs to have it; what it lacks, such as Chinese, a
+//! PNG draws with the machine's fonts, or writes as `\u{4e2d}` where they lack it too. Colours are
+//! those of Okabe and Ito, told apart by colour-blind eyes too; lines differ in their dashes as well. Values that
 //! are not finite are left out, and data without any leave an empty frame that says so.
 //!
 //! ```no_run
@@ -26,11 +27,13 @@
 //! | `style.rs` | sizes, colours, dashes |
 //! | `draw.rs` | from a chart to strokes and texts |
 //! | `canvas.rs` | strokes and texts as SVG, and the font |
+//! | `letters.rs` | which letters a PNG can show, and by which font |
 //! | `render.rs` | the two files |
 
 mod axis;
 mod canvas;
 mod draw;
+mod letters;
 mod render;
 mod style;
 
@@ -51,6 +54,20 @@ pub struct Chart {
     pub right: Option<Axis>,
     /// Drawn in this order.
     pub layers: Vec<Layer>,
+}
+
+impl Chart {
+    /// The same with all of its texts as `shown` has them.
+    fn with_texts(mut self, shown: &dyn Fn(&str) -> String) -> Chart {
+        let names = self.layers.iter_mut().filter_map(|layer| match layer {
+            Layer::Line { name, .. } | Layer::Area { name, .. } => Some(name),
+            Layer::Dots(..) | Layer::Rule(_) | Layer::Squares(_) => None,
+        });
+        let axes = [Some(&mut self.x), Some(&mut self.y), self.right.as_mut()].into_iter().flatten();
+        let of_axes = axes.flat_map(|axis| std::iter::once(&mut axis.label).chain(&mut axis.names));
+        std::iter::once(&mut self.title).chain(of_axes).chain(names).for_each(|text| *text = shown(text));
+        self
+    }
 }
 
 /// What is drawn in a chart's frame.

@@ -2,18 +2,19 @@
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use resvg::tiny_skia::{Pixmap, Transform};
-use resvg::usvg::{Options, Tree, fontdb};
+use resvg::usvg::Tree;
 
 use super::Chart;
-use super::canvas::{Canvas, FAMILY, FILE};
+use super::canvas::{Canvas, FILE};
 use super::draw::draw;
+use super::letters::{legible, options};
 use super::style::SIZE;
 use crate::train::write_atomically;
+use crate::words::visible;
 use crate::{Error, Result, room};
 
 /// Pixels of the PNG a point.
@@ -21,13 +22,6 @@ const PNG_SCALE: f64 = 2.0;
 
 /// Bytes that drawing one takes at most: the largest has [`super::draw::MOST_SQUARES`]² squares.
 const ROOM: usize = 256 << 20;
-
-/// With the font that is compiled in, and no other.
-static OPTIONS: LazyLock<Options> = LazyLock::new(|| {
-    let mut fonts = fontdb::Database::new();
-    fonts.load_font_data(FILE.to_vec());
-    Options { font_family: FAMILY.into(), fontdb: Arc::new(fonts), ..Options::default() }
-});
 
 /// The files that plots of these names are written to.
 pub fn files(stems: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -42,8 +36,8 @@ pub fn files(stems: impl IntoIterator<Item = String>) -> Vec<String> {
 pub fn write(chart: &Chart, stem: &Path) -> Result<[PathBuf; 2]> {
     // The libraries that draw ask for memory without a way to say that there is none.
     room::check(ROOM, "drawing a plot", "end other programs")?;
-    let svg = svg(chart);
-    let png = png(&svg)?;
+    let chart = chart.clone().with_texts(&visible);
+    let (svg, png) = (svg(&chart), png(&chart)?);
     // Not `with_extension`, which would cut a dot in the name itself.
     let file = |ending: &str, bytes: &[u8]| {
         let mut path = stem.as_os_str().to_owned();
@@ -62,10 +56,11 @@ fn svg(chart: &Chart) -> String {
     canvas.svg + "</svg>\n"
 }
 
-/// The same as the bytes of a PNG file.
-fn png(svg: &str) -> Result<Vec<u8>> {
+/// The same as the bytes of a PNG file, with all texts as the fonts that there are can show them.
+fn png(chart: &Chart) -> Result<Vec<u8>> {
     let broken = |e: &dyn Display| Error::Program(format!("a picture cannot be drawn: {e}"));
-    let tree = Tree::from_str(svg, &OPTIONS).map_err(|e| broken(&e))?;
+    let tree =
+        Tree::from_str(&svg(&chart.clone().with_texts(&legible)), options()).map_err(|e| broken(&e))?;
     let pixels = |points: f64| (PNG_SCALE * points) as u32;
     let mut picture = Pixmap::new(pixels(SIZE.0), pixels(SIZE.1)).ok_or_else(|| broken(&"it has no size"))?;
     let scale = PNG_SCALE as f32;
@@ -153,6 +148,24 @@ mod tests {
         let (first, second, last) = (at("75"), at("25"), at("100"));
         assert!(first.0 < second.0 && first.1 == second.1 && last.0 == second.0 && last.1 > first.1);
         assert!((at("ant 0").1 - first.1).abs() < 5.0);
+    }
+
+    /// A name that no XML may hold, and one that the program's own font lacks: neither breaks the
+    /// picture, and neither is blank.
+    #[test]
+    fn odd_names_are_seen() {
+        let named = |name: &str| {
+            let y = Axis::new("").named(vec![name.into()], 1);
+            Chart { y, layers: vec![Layer::Dots(0, vec![1.0])], ..Chart::default() }
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let [svg, _] = write(&named("bell \u{7}"), &dir.path().join("odd")).unwrap();
+        assert!(std::fs::read_to_string(svg).unwrap().contains("\nbell \\u{7}\n"));
+        // A title takes the same room, whatever it says.
+        let ink = |title: &str| count(&png(&lines(title, &[&[1.0, 2.0]])).unwrap(), [30, 30, 30]);
+        for name in ["中国", "😀", "\u{10ffff}", "Ж"] {
+            assert!(ink(name) > ink("\u{a0}") + 20, "{name}: {} of {}", ink(name), ink("\u{a0}"));
+        }
     }
 
     #[test]
