@@ -1,5 +1,6 @@
 //! Thousands of steps in one process take no more memory than the first few hundred.
 #![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout)]
 
 use std::hint::black_box;
 
