@@ -53,7 +53,7 @@ impl Learner {
     /// `None` for a method whose weight is not a function of the loss, or the same for all.
     ///
     /// # Errors
-    /// [`Error::Numeric`] if one of them is no longer a finite number.
+    /// [`crate::Error::Numeric`] if one of them is no longer a finite number.
     pub fn picture(&mut self, data: &Prepared, epoch: usize, samples: bool) -> Result<Option<WeightPicture>> {
         let per_epoch = self.steps_per_epoch();
         let Learner { session, evaluator, curve: Some(curve), scheme, memory, .. } = self else {
