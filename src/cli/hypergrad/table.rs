@@ -95,6 +95,10 @@ pub(super) fn print_table(
         ]);
     }
     report::print(report::table(&rows))?;
+    report::print(format_args!(
+        "\nrelative error: of all of theta's hypergradient, from the reverse route's in {}, whose own rounding it does not show",
+        config.precision
+    ))?;
     if let Some(size) = reference.cancelled {
         report::print(format_args!(
             "\nthe hypergradient is 0 but for rounding: its terms cancel, and errors are relative to their lengths, {size:.1e}"
