@@ -73,7 +73,7 @@ impl PassedOver {
         let (mut all, mut others) = (Vec::new(), PassedOver::default());
         walk(dir, "", DEEPEST, &mut all, &mut others)?;
         // All but the table itself.
-        self.unnamed += others.files.values().sum::<usize>() - 1;
+        self.unnamed += others.files.values().sum::<usize>().saturating_sub(1);
         let plain = |path: &Path| path.components().collect::<PathBuf>();
         let named: HashSet<PathBuf> = rows.iter().map(|row| plain(&dir.join(&row.file_name))).collect();
         self.unnamed += all.iter().filter(|entry| !named.contains(&plain(&entry.path))).count();

@@ -23,9 +23,10 @@ impl Arm for Method {
     const STUDY: &'static str = "comparison";
     const ARM: &'static str = "method";
 
+    const FIRST: &'static [&'static str] = &["tuning", "tuning.csv"];
+
     fn files(plan: &Plan<Method>) -> Vec<String> {
-        let tables = ["differences.csv", "tuning.csv", "tuning"].map(str::to_owned);
-        plots(stems(plan)).into_iter().chain(tables).collect()
+        plots(stems(plan)).into_iter().chain(["differences.csv".to_owned()]).collect()
     }
 
     fn check(plan: &Plan<Method>) -> Result<()> {

@@ -369,17 +369,6 @@ impl Config {
         batch.min(100) as f64 / 2000.0
     }
 
-    /// A method's first learning rate: the setting `METHOD.lr`, or the one of all.
-    pub fn rate(&self, method: Method) -> f64 {
-        self.set.get(&format!("{method}.lr")).copied().unwrap_or(self.lr)
-    }
-
-    /// The same in an epoch (from 0): divided by 10 at every milestone.
-    pub fn lr_at(&self, method: Method, epoch: usize) -> f64 {
-        let drops = self.milestones.iter().filter(|m| epoch >= **m).count();
-        self.rate(method) / 10f64.powi(drops as i32)
-    }
-
     /// What spoils the data, for people: `noise uniform:0.6, imbalance 10`.
     pub fn bias(&self) -> String {
         let tail = self.imbalance.map_or(String::new(), |factor| format!(", imbalance {}", exact(factor)));

@@ -9,6 +9,17 @@ use crate::meta::{Optimiser, StepConfig, probe};
 use crate::nn::{WeightNet, WeightNetInit};
 
 impl Config {
+    /// A method's first learning rate: the setting `METHOD.lr`, or the one of all.
+    pub fn rate(&self, method: Method) -> f64 {
+        self.set.get(&format!("{method}.lr")).copied().unwrap_or(self.lr)
+    }
+
+    /// The same in an epoch (from 0): divided by 10 at every milestone.
+    pub fn lr_at(&self, method: Method, epoch: usize) -> f64 {
+        let drops = self.milestones.iter().filter(|m| epoch >= **m).count();
+        self.rate(method) / 10f64.powi(drops as i32)
+    }
+
     /// A method's meta step.
     pub fn step(&self, method: Method) -> StepConfig {
         let MwNetRecipe { weights, undetached, weight_net } = self.recipe(method);

@@ -6,7 +6,7 @@ use super::{metatape, text};
 use serde_json::Value;
 
 /// A rate that is too large for batches of five.
-const TOO_FAST: [&str; 6] = ["--batch", "5", "--lr", "0.05", "--epochs", "2"];
+const TOO_FAST: [&str; 8] = ["--batch", "5", "--lr", "0.05", "--epochs", "2", "--clip-grad", "none"];
 
 #[test]
 fn a_run_that_diverges_is_told_by_name_and_fails_if_strict() {

@@ -49,6 +49,8 @@ pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Res
     let forecast = |plan: &Plan| Forecast::new(plan, on, device.precision);
     let [of_plain, of_meta] = plans(&data)?;
     let of_step = of_meta.flops();
+    let mut meta = Timed::new((&data, lr), &mut session, forecast(&of_meta)?, of_meta)?;
+    // Only now is it known that there is room for it.
     if of_step > LONG {
         report::complain(format_args!(
             "a meta step is {:.0} GFLOP, and {} are run: this takes a while",
@@ -56,7 +58,6 @@ pub fn run(configuration: &Configuration, opened: &mut Option<SharedGpu>) -> Res
             WARM_UP + args.steps
         ));
     }
-    let mut meta = Timed::new((&data, lr), &mut session, forecast(&of_meta)?, of_meta)?;
     for _ in 0..WARM_UP {
         meta.step(&data, &mut session)?;
     }

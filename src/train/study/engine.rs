@@ -182,7 +182,7 @@ impl<A: Arm> Study<A> {
 fn outputs<A: Arm>(plan: &Plan<A>) -> Outputs {
     let of_all = [SUMMARY, "results.csv", "times.csv", "epochs.csv", report::FILE].map(str::to_owned);
     Outputs {
-        first: [A::PLAN, CELLS].map(str::to_owned).to_vec(),
+        first: [A::PLAN, CELLS].iter().chain(A::FIRST).map(|file| (*file).to_owned()).collect(),
         last: of_all.into_iter().chain(A::files(plan)).collect(),
     }
 }

@@ -22,6 +22,9 @@ pub trait Arm: Copy + PartialEq + Debug + Display + FromStr<Err = Error> {
     /// What they call an arm of it.
     const ARM: &'static str;
 
+    /// What a study has before its end, besides plan and cells.
+    const FIRST: &'static [&'static str] = &[];
+
     /// The files that a finished study of a plan has, besides those of every study.
     fn files(plan: &Plan<Self>) -> Vec<String>;
 
