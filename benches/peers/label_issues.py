@@ -58,7 +58,7 @@ table = {}
 for noise in NOISES:
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as folder:
-            command = ["target/release/metatape", "train", "--noise", noise, "--seed", str(seed), "--no-baseline", "--method", "mwnet"]
+            command = ["target/release/metatape", "train", "--noise", noise, "--seed", str(seed), "--no-baseline", "--method", "mwnet", "--clip-grad", "none"]
             subprocess.run([*command, "--out", folder + "/run"], check=True, capture_output=True)
             finding = json.load(open(folder + "/run/summary.json"))["finding"]
             rows = list(csv.DictReader(open(folder + "/run/samples.csv")))
