@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::steps::{all_outputs, networks, relative_error, run};
+use common::steps::{M, N, all_outputs, networks, prepare, relative_error, run};
+use metatape::backend::cpu::Cpu;
 use metatape::meta::{Route, StepConfig, VirtualStep, Weights};
-use metatape::program::Options;
+use metatape::program::{Options, Values};
 
 fn configs() -> Vec<StepConfig> {
     let mut all = Vec::new();
@@ -64,6 +65,26 @@ fn routes_of_the_inner_optimum_begin_at_the_step() {
         for n in [1, 3, 8] {
             let cg = of(Route::ImplicitCg(n));
             assert!(cg.iter().all(|g| g.is_finite()) && cg.iter().any(|g| *g != 0.0), "{net:?}, {n}: {cg:?}");
+        }
+    }
+}
+
+/// Where V is flat, normalised weights do not change with its output bias: its hypergradient is 0,
+/// and not what rounding leaves of a sum, of which Adam would take the sign.
+#[test]
+fn a_flat_v_has_no_hypergradient_by_its_output_bias() {
+    let config = |route| StepConfig { weights: Weights::Normalised, route, ..StepConfig::default() };
+    for net in networks() {
+        for route in [Route::Jvp, Route::Reverse, Route::PerSample, Route::FiniteDifference] {
+            for fuse in [true, false] {
+                let cpu = Box::new(Cpu::<f32>::new(1).unwrap());
+                let (mut session, program) = prepare(&net, &config(route), Options { fuse }, [N, M], cpu);
+                session.write_state("theta.fc2.weight", Values::Float(&[0.0; 5])).unwrap();
+                session.run(&program).unwrap();
+                let of = |name: &str| session.fetch(&program, &format!("hypergrad.fc2.{name}")).unwrap();
+                assert_eq!(of("bias"), [0.0], "{net:?} {route}");
+                assert!(of("weight").iter().any(|g| g.abs() > 1e-6), "{net:?} {route}: {:?}", of("weight"));
+            }
         }
     }
 }

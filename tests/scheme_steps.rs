@@ -500,17 +500,26 @@ fn soft_step(stage: usize, sizes: [usize; 2]) {
     let offsets: Vec<f64> = offsets.iter().zip(&learned).map(|(prior, learned)| prior + learned).collect();
     session.run(&program).unwrap();
     let fetch = |name: &str| session.fetch(&program, name).unwrap();
-    let (losses, z) = (fetch("loss"), fetch("predictions"));
+    let z = fetch("predictions");
 
     let at = |v: &[f64], w: &[Vec<f64>]| soft_objective(&z, v, &offsets, w);
-    let ratio = |theta: &[Vec<f64>]| {
-        losses.iter().map(|l| v(theta, 0, *l).0 / v(theta, 0, 0.0).0).collect::<Vec<_>>()
-    };
+    let read: Vec<f64> = (0..N).map(|i| -(z[i * 3 + i % 3] + 1e-6).ln()).collect();
+    let ratio =
+        |theta: &[Vec<f64>]| read.iter().map(|l| v(theta, 0, *l).0 / v(theta, 0, 0.0).0).collect::<Vec<_>>();
     let curve = |theta: &[Vec<f64>]| ratio(theta).iter().map(|r| r.min(1.0)).collect::<Vec<_>>();
     let p = &at(&curve(&theta), &w)[3];
     for i in 0..N * 3 {
         let want = before.get(i).map_or(p[i], |z| 0.6 * z + 0.4 * p[i]);
         assert!((z[i] - want).abs() < 1e-14, "z[{i}] is {}, should be {want}", z[i]);
+    }
+    // What V reads of a sample that has a z, at its place in the training set, and of one that has none.
+    scheme.remember(&mut memory, &positions, &z);
+    let given: Vec<i32> =
+        (0..10).map(|i| positions.iter().position(|p| *p == i).map_or(0, |i| i as i32 % 3)).collect();
+    let reads = scheme.reads(&memory, &given, vec![7.0; 10]);
+    for (place, value) in reads.iter().enumerate() {
+        let want = positions.iter().position(|p| *p as usize == place).map_or(7.0, |i| read[i]);
+        assert!((value - want).abs() < 1e-12, "{place}: {value}, should be {want}");
     }
     let after = theta_states(&session, "theta");
     let behind = session.read_state("offset.class").unwrap();

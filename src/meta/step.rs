@@ -144,9 +144,9 @@ impl MetaStep<'_> {
             update(tape, &self.config.weight_net, &start.theta, &hypergrad, lr_theta, "theta.moment")?;
 
         tape.section("real step");
-        let weights_next = self.weight_net.weights(tape, &mut theta_next, weighed.losses, start.groups)?;
-        let weights_next = tape.detach(weights_next)?;
-        let phi = self.objective(tape, weights_next, weighed.losses)?;
+        let [weights_next, counted] = self.weights(tape, &mut theta_next, weighed.losses, start.groups)?;
+        let counted = tape.detach(counted)?;
+        let phi = self.objective(tape, counted, weighed.losses)?;
         let coefficients = tape.gradient(phi, &[weighed.losses])?[0];
         let rule = Optimiser::Sgd(self.config.classifier);
         let w_next = real_step(tape, &start.w, &[(start.losses, coefficients)], &rule, start.lr, "momentum")?;
@@ -198,8 +198,8 @@ impl MetaStep<'_> {
         read: Var,
         groups: Option<Var>,
     ) -> Result<Weighed> {
-        let weights = self.weight_net.weights(tape, theta, read, groups)?;
-        let phi = self.objective(tape, weights, losses)?;
+        let [weights, counted] = self.weights(tape, theta, read, groups)?;
+        let phi = self.objective(tape, counted, losses)?;
         let coefficients = tape.gradient(phi, &[losses])?[0];
         Ok(Weighed { losses, weights, coefficients })
     }
@@ -256,6 +256,19 @@ impl MetaStep<'_> {
             meta_grad,
             batch: start.batch,
         })
+    }
+
+    /// V at these losses, and what φ takes of it: of normalised weights the ratio alone counts.
+    fn weights(
+        &self,
+        tape: &mut Tape,
+        theta: &mut Params,
+        losses: Var,
+        groups: Option<Var>,
+    ) -> Result<[Var; 2]> {
+        let v = self.weight_net.weights(tape, theta, losses, groups)?;
+        let ratio = self.config.weights == Weights::Normalised && groups.is_none();
+        Ok([v, if ratio { self.weight_net.relative(tape, theta, losses)? } else { v }])
     }
 
     /// φ: the weighted loss, of which `∇_ℓ` gives the coefficients.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::params::Params;
 use crate::error::{Error, Result};
-use crate::tape::{Init, Kind, Tape, Var};
+use crate::tape::{Init, Kind, Tape, Unary, Var};
 
 /// The weight net's width and first values.
 #[derive(Clone, PartialEq, Debug)]
@@ -139,25 +139,56 @@ impl WeightNet {
         losses: Var,
         groups: Option<Var>,
     ) -> Result<Var> {
+        let [logits, bias] = self.logits(tape, theta, losses)?;
+        let logits = tape.add(logits, bias)?;
+        let logits = match groups {
+            Some(groups) => {
+                let own = tape.mul(logits, groups)?;
+                tape.sum(own, 1, 2)?
+            }
+            None => logits,
+        };
+        let v = tape.sigmoid(logits)?;
+        tape.reshape(v, tape.shape_of("weight net", losses)?)
+    }
+
+    /// `V(ℓ)/σ(b)` `[n]` of losses `[n]`, b the output layer's bias: for weights of which only the
+    /// ratio counts.
+    ///
+    /// Why not V itself: where V is flat, a ratio of its values does not change with b. The
+    /// derivative, a sum over samples that comes to 0, would be what rounding leaves of it, of which
+    /// Adam knows but the sign. Here, each sample's own part is 0: `∂/∂b ln(V/σ(b)) = σ(b) − V`.
+    ///
+    /// # Errors
+    /// The tape's own; for a class-aware V, one for its shape.
+    pub fn relative(&self, tape: &mut Tape, theta: &mut Params, losses: Var) -> Result<Var> {
+        let [logits, bias] = self.logits(tape, theta, losses)?;
+        let logits = tape.add(logits, bias)?;
+        // ln σ(x) = −softplus(−x), of the broadcast bias: its two parts meet before they are summed.
+        let mut parts = [bias, logits];
+        for part in &mut parts {
+            let minus = tape.scale(*part, -1.0)?;
+            *part = tape.softplus(minus)?;
+        }
+        let log = tape.sub(parts[0], parts[1])?;
+        let ratio = tape.unary(Unary::Exp, log)?;
+        tape.reshape(ratio, tape.shape_of("weight net", losses)?)
+    }
+
+    /// The output layer before its bias and that bias, both `[n, outputs]`.
+    fn logits(&self, tape: &mut Tape, theta: &mut Params, losses: Var) -> Result<[Var; 2]> {
         let (hidden, outputs) = (self.hidden, self.outputs());
         let [a, b, p, q] = self.first();
         let a = theta.param(tape, "fc1.weight", [1, hidden], a)?;
         let b = theta.param(tape, "fc1.bias", [hidden], b)?;
         let p = theta.param(tape, "fc2.weight", [hidden, outputs], p)?;
         let q = theta.param(tape, "fc2.bias", [outputs], q)?;
-        let shape = tape.shape_of("weight net", losses)?;
-        let x = tape.reshape(losses, [shape.count(), 1])?;
+        let count = tape.shape_of("weight net", losses)?.count();
+        let x = tape.reshape(losses, [count, 1])?;
         let h = tape.linear(x, a, b)?;
         let h = tape.relu(h)?;
-        let z = tape.linear(h, p, q)?;
-        let z = match groups {
-            Some(groups) => {
-                let own = tape.mul(z, groups)?;
-                tape.sum(own, 1, 2)?
-            }
-            None => z,
-        };
-        let v = tape.sigmoid(z)?;
-        tape.reshape(v, shape)
+        let logits = tape.matmul(h, p)?;
+        let bias = tape.broadcast_to(q, tape.shape(logits).clone())?;
+        Ok([logits, bias])
     }
 }

@@ -59,7 +59,11 @@ impl Learner {
         let Learner { session, evaluator, curve: Some(curve), scheme, memory, .. } = self else {
             return Ok(None);
         };
-        let losses = if samples { evaluator.see(session, data, Set::Train)?.losses } else { Vec::new() };
+        let (mut losses, mut labels) = (Vec::new(), &[][..]);
+        if samples {
+            labels = data.labels(Set::Train);
+            losses = scheme.reads(memory, labels, evaluator.see(session, data, Set::Train)?.losses);
+        }
         let now = Moment {
             step: per_epoch * epoch as u64,
             steps: per_epoch * data.config.epochs as u64,
@@ -71,7 +75,6 @@ impl Learner {
         let points: Vec<f64> = (0..CURVE_POINTS).map(|i| i as f64 / CURVE_POINTS_PER_UNIT).collect();
         let mut at =
             |losses: &[f64], labels: &[i32]| curve.weights(session, scheme.as_ref(), losses, labels, &now);
-        let labels = if samples { data.labels(Set::Train) } else { &[] };
         let weights = at(&losses, labels)?;
         let mut over_losses = |label: i32| at(&points, &[label; CURVE_POINTS]);
         let mut groups = Vec::new();

@@ -132,6 +132,12 @@ pub trait Scheme: Debug + Send {
         Ok(None)
     }
 
+    /// What the curve reads of the training samples, in their order, where these are their labels
+    /// and the network's losses at them: the losses, unless the scheme remembers something better.
+    fn reads(&self, _memory: &Memory, _labels: &[i32], losses: Vec<f64>) -> Vec<f64> {
+        losses
+    }
+
     /// For a curve that differs between groups of classes, each group's name and a label in it;
     /// empty if it is one for all.
     fn groups(&self) -> Vec<(&'static str, i32)> {

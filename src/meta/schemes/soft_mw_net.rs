@@ -16,9 +16,9 @@ use crate::tape::{Init, Kind, Tape, Unary, Var};
 ///
 /// ```text
 /// logits  a_i = f(x_i) + π + δ,   π_c = ln(share of class c in the training set / in the meta set)
-/// weight  v_i = min(1, r_i),   r_i = V(ℓ_i; θ) / V(0; θ),   ℓ_i = CE(a_i, y_i)
+/// weight  v_i = min(1, r_i),   r_i = V(−ln z_i(y_i); θ) / V(0; θ)
 /// loss    L = (1/n) Σ_i CE(a_i, v_i e_{y_i} + (1 − v_i) z_i)
-///           = (1/n) Σ_i [ℓ_i − (1 − v_i) d_i],   d_i = ⟨z_i − e_{y_i}, a_i⟩
+///           = (1/n) Σ_i [ℓ_i − (1 − v_i) d_i],   ℓ_i = CE(a_i, y_i),   d_i = ⟨z_i − e_{y_i}, a_i⟩
 /// θ       −∂L_meta(w − α ∇L)/∂θ = (α/n) Σ_i u_i ∂r_i/∂θ,   u_i = ⟨∇L_meta(ŵ), ∇d_i(w)⟩,
 ///         without the samples that ask for more (u_i > 0) and count 1 already
 /// δ       −∂L_meta(w − α ∇L)/∂δ = (α/n) Σ_i ṗ_i,   ṗ_i the change of p_i = softmax(a_i) along
@@ -28,9 +28,11 @@ use crate::tape::{Init, Kind, Tape, Unary, Var};
 /// ```
 ///
 /// Why. (1) Every sample counts 1, whatever V is: V/ΣV lets a few samples make up a batch, V/n
-/// shrinks the step, and both leave V's level to chance. (2) A label that the network agrees with
-/// (ℓ = 0, where y and z say the same) is the measure: doubt is what V says less of a label than
-/// of that one. A V that rises doubts nobody. (3) While θ learns, the meta set is held out: a
+/// shrinks the step, and both leave V's level to chance. (2) V reads the loss of z, not of one
+/// pass: where a network gets few images right (a tenth of CIFAR-10), the loss of one pass says
+/// little about the label, and V rose on it. A label that the network agrees with (a loss of 0) is
+/// the measure: doubt is what V says less of a label than of that one. A V that rises doubts
+/// nobody. (3) While θ learns, the meta set is held out: a
 /// network that knows it by heart has a meta gradient that tells nothing, and V then sinks
 /// everywhere. (4) θ rests in the first steps, when a longer step along any sample's gradient is
 /// good, and V would learn nothing but to say 1, where its sigmoid is flat. (5) Then θ rests again,
@@ -71,6 +73,9 @@ const PRIOR: &str = "scheme.prior";
 const SOFT: &str = "scheme.soft";
 const KEPT: &str = "scheme.kept";
 
+/// Added to a probability before its logarithm is taken.
+const LEAST: f64 = 1e-6;
+
 /// Programs: θ moves; it rests; it rests and the meta set is trained on.
 const LEARN: usize = 0;
 const REST: usize = 1;
@@ -90,7 +95,7 @@ struct Start {
     losses: Var,
     /// `[n, classes]`, differentiable.
     p: Var,
-    /// ℓ as V reads it.
+    /// `−ln z_y` `[n]`, which V reads.
     read: Var,
     /// d `[n]`.
     gap: Var,
@@ -114,9 +119,9 @@ impl SoftMwNet {
 
     /// `V(ℓ)/V(0)` `[n]`, and the weights that it comes to, at most 1.
     fn weights(&self, tape: &mut Tape, theta: &mut Params, losses: Var) -> Result<[Var; 2]> {
-        let v = self.weight_net.weights(tape, theta, losses, None)?;
+        let v = self.weight_net.relative(tape, theta, losses)?;
         let nothing = tape.constant(0.0, [1]);
-        let top = self.weight_net.weights(tape, theta, nothing, None)?;
+        let top = self.weight_net.relative(tape, theta, nothing)?;
         let top = tape.reshape(top, [])?;
         let inverse = tape.unary(Unary::Recip, top)?;
         let ratio = tape.scale_by(v, inverse)?;
@@ -153,7 +158,11 @@ impl SoftMwNet {
         let between = tape.sub(soft, given)?;
         let gap = tape.mul(between, logits)?;
         let gap = tape.sum(gap, 1, 2)?;
-        let read = tape.detach(losses)?;
+        let own = tape.mul(soft, given)?;
+        let own = tape.sum(own, 1, 2)?;
+        let own = tape.offset(own, LEAST)?;
+        let own = tape.unary(Unary::Log, own)?;
+        let read = tape.scale(own, -1.0)?;
         tape.output("loss", losses)?;
         tape.output("correct", correct)?;
         tape.output(PREDICTIONS, soft)?;
@@ -215,9 +224,18 @@ impl SoftMwNet {
 }
 
 impl Scheme for SoftMwNet {
-    /// The weight at the present θ.
+    /// The weight at the present θ, over the losses of z.
     fn curve(&self, tape: &mut Tape, seen: &Seen) -> Result<Option<Var>> {
         Ok(Some(self.weights(tape, &mut Params::weight_net(), seen.losses)?[1]))
+    }
+
+    fn reads(&self, memory: &Memory, labels: &[i32], losses: Vec<f64>) -> Vec<f64> {
+        let [soft, seen] = [MEMORY, SEEN].map(|name| memory.get(name));
+        let of_z = |(i, (loss, label)): (usize, (f64, &i32))| match seen.get(i) {
+            Some(seen) if *seen > 0.0 => -(soft[i * self.classes + *label as usize] + LEAST).ln(),
+            _ => loss,
+        };
+        losses.into_iter().zip(labels).enumerate().map(of_z).collect()
     }
 
     fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
