@@ -56,9 +56,10 @@ fn the_plan_counts_the_operations_of_an_mlp() {
     let plain = 2.0 * (first + second) + second;
     // The first layer at w, at ŵ (its part at w) and its real weight gradient; x_meta·xᵀ, which
     // stands for the virtual and the meta gradient, and its product with either δ; the second
-    // layer's forward products (2), gradients (3 × 2) and jvp (2); V twice, and its gradient.
+    // layer's forward products (2), signals (1), meta signal (1), gradients (3) and its part of u (1);
+    // V twice, and its gradient.
     let gram = 2.0 * n * n * 784.0 + 2.0 * (2.0 * n * n * 256.0);
-    let meta = 3.0 * first + gram + 10.0 * second + (2.0 + 2.0 + 3.0) * net;
+    let meta = 3.0 * first + gram + 8.0 * second + (2.0 + 2.0 + 3.0) * net;
     for device in ["cpu", "cuda"] {
         let plan = json(&format!("--plan --device {device}"));
         assert_eq!(plan["device"], device);
@@ -261,7 +262,7 @@ fn both_steps_are_timed() {
     );
     assert_eq!(
         (&result["route"], &result["threads"], &result["precision"]),
-        (&"jvp".into(), &1.into(), &"f32".into())
+        (&"layerwise".into(), &1.into(), &"f32".into())
     );
     assert!(result["device"].as_str().unwrap().starts_with("cpu"));
     floors_are_reached(&result);

@@ -51,7 +51,11 @@ fn wrong_flags_are_one_sentence_and_code_2() {
 #[test]
 fn wrong_values_name_the_flag_the_value_and_the_choices() {
     fails(&["hypergrad", "--model", "vgg"], 2, &["--model", "`vgg`", "mlp, lenet, resnet32, wrn28-10"]);
-    fails(&["hypergrad", "--route", "fast"], 2, &["--route", "`fast`", "jvp, reverse, finite-difference"]);
+    fails(
+        &["hypergrad", "--route", "fast"],
+        2,
+        &["--route", "`fast`", "layerwise, jvp, reverse, finite-difference"],
+    );
     fails(&["train", "--dataset", "mnits"], 2, &["--dataset", "`mnits`", "fashion-mnist-mini, mnist"]);
     fails(&["train", "--noise", "uniform:2"], 2, &["--noise", "`2`", "flip2:P"]);
     fails(&["train", "--noise", "gauss"], 2, &["--noise", "`gauss`", "uniform:P"]);
@@ -109,10 +113,10 @@ fn help_tells_of_everything() {
         let output = metatape(&[command, "--help"]).assert().success().get_output().clone();
         let text = String::from_utf8(output.stdout).unwrap();
         for part in
-            ["Usage: metatape", "Examples:", "--model", "--threads", "[default: mlp]", "[default: jvp]"]
+            ["Usage: metatape", "Examples:", "--model", "--threads", "[default: mlp]", "[default: layerwise]"]
         {
             // The default of `hypergrad --route` is all of them, and `ablate` chooses by itself.
-            let routes = part == "[default: jvp]" && ["hypergrad", "ablate"].contains(&command);
+            let routes = part == "[default: layerwise]" && ["hypergrad", "ablate"].contains(&command);
             assert!(text.contains(part) || routes, "{command}: {part}");
         }
     }
@@ -214,7 +218,7 @@ fn threads_change_nothing_but_time() {
 #[test]
 fn a_large_explicit_matrix_is_left_out_unless_asked_for() {
     let result = json(&["hypergrad", "--model", "lenet", "--batch", "100", "--json", "--device", "cpu"]);
-    assert_eq!(result["routes"].as_array().unwrap().len(), 5);
+    assert_eq!(result["routes"].as_array().unwrap().len(), 6);
     assert_eq!(result["skipped"][0]["route"], "per-sample");
     assert!(result["skipped"][0]["reason"].as_str().unwrap().contains("--route per-sample"));
 }

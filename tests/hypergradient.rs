@@ -34,13 +34,16 @@ fn routes_agree_on_every_network_and_option() {
             };
             let reference = of(Route::Reverse, true);
             assert!(reference.iter().any(|g| g.abs() > 1e-9), "{net:?}: the hypergradient vanishes");
-            for (route, tolerance) in
-                [(Route::Jvp, 1e-11), (Route::PerSample, 1e-11), (Route::FiniteDifference, 1e-5)]
-            {
+            for (route, tolerance) in [
+                (Route::Jvp, 1e-11),
+                (Route::Layerwise, 1e-11),
+                (Route::PerSample, 1e-11),
+                (Route::FiniteDifference, 1e-5),
+            ] {
                 let error = relative_error(&of(route, true), &reference);
                 assert!(error < tolerance, "{net:?} {config:?} {route}: relative error {error:e}");
             }
-            for route in [Route::Reverse, Route::Jvp] {
+            for route in [Route::Reverse, Route::Jvp, Route::Layerwise] {
                 let error = relative_error(&of(route, false), &reference);
                 assert!(error < 1e-11, "{net:?} {config:?} {route} unfused: relative error {error:e}");
             }
@@ -75,7 +78,8 @@ fn routes_of_the_inner_optimum_begin_at_the_step() {
 fn a_flat_v_has_no_hypergradient_by_its_output_bias() {
     let config = |route| StepConfig { weights: Weights::Normalised, route, ..StepConfig::default() };
     for net in networks() {
-        for route in [Route::Jvp, Route::Reverse, Route::PerSample, Route::FiniteDifference] {
+        for route in [Route::Jvp, Route::Layerwise, Route::Reverse, Route::PerSample, Route::FiniteDifference]
+        {
             for fuse in [true, false] {
                 let cpu = Box::new(Cpu::<f32>::new(1).unwrap());
                 let (mut session, program) = prepare(&net, &config(route), Options { fuse }, [N, M], cpu);

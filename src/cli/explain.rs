@@ -1,7 +1,7 @@
 //! `metatape hypergrad --explain`: takes meta steps from fresh networks and walks through the last
 //! one. What is said stands in `lesson/`; here is what it says it about.
 
-use metatape::meta::{ClosedForm, Order};
+use metatape::meta::{ClosedForm, Order, Route};
 use metatape::program::{Options, Part, Session, parts};
 use metatape::tape::Tape;
 use metatape::train::{Prepared, StepNumbers, Stepper, Walk, write_atomically};
@@ -81,7 +81,12 @@ pub fn run(args: &HypergradArgs) -> Result<()> {
         check_free("--csv", path, args.force)?;
     }
     let machine = args.run.machine().backend()?;
-    let data = Prepared::new(config(args)?)?;
+    let mut config = config(args)?;
+    // The same u; the jvp is one walk to read, and holds for every network.
+    if config.route == Route::Layerwise {
+        config.route = Route::Jvp;
+    }
+    let data = Prepared::new(config)?;
     let mut csv = args.csv.as_ref().map(|_| csv::Writer::from_writer(Vec::new()));
     let mut walk = Walk::new(&data, Session::new(machine))?;
     let machine = walk.machine();

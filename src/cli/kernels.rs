@@ -58,7 +58,8 @@ pub struct KernelsArgs {
 fn others(args: &KernelsArgs) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for model in &args.models {
-        let data = prepared(model, args.input.as_ref(), args.batch, Route::Jvp, values::Precision::F32)?;
+        let data =
+            prepared(model, args.input.as_ref(), args.batch, Route::Layerwise, values::Precision::F32)?;
         for plan in plans(&data)? {
             for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
                 sources.extend(written(&plan, precision)?);

@@ -19,6 +19,9 @@ pub enum Weights {
 pub enum Route {
     /// One jvp of the per-sample losses; exact.
     Jvp,
+    /// The same from the backward signals of the virtual step, layer by layer, where samples do not
+    /// couple; the jvp where they do. Exact.
+    Layerwise,
     /// Reverse mode straight through the virtual step's own reverse mode; exact, the reference.
     Reverse,
     /// The jvp replaced by a central difference: two more forward passes.
@@ -36,9 +39,10 @@ pub enum Route {
 
 impl Route {
     /// The routes that are compared, the reference first.
-    pub const ALL: [Route; 6] = [
+    pub const ALL: [Route; 7] = [
         Route::Reverse,
         Route::Jvp,
+        Route::Layerwise,
         Route::PerSample,
         Route::FiniteDifference,
         Route::Neumann(5),
@@ -49,7 +53,8 @@ impl Route {
     pub fn is_of_the_optimum(self) -> bool {
         match self {
             Route::ImplicitCg(_) | Route::Neumann(_) => true,
-            Route::Jvp | Route::Reverse | Route::FiniteDifference | Route::PerSample => false,
+            Route::Jvp | Route::Layerwise => false,
+            Route::Reverse | Route::FiniteDifference | Route::PerSample => false,
         }
     }
 }
@@ -57,7 +62,7 @@ impl Route {
 impl FromStr for Route {
     type Err = Error;
     fn from_str(name: &str) -> Result<Route> {
-        let known = "jvp, reverse, finite-difference, per-sample, implicit-cg:N, neumann:N";
+        let known = "layerwise, jvp, reverse, finite-difference, per-sample, implicit-cg:N, neumann:N";
         let none = || Error::Usage(format!("there is no route `{name}`; choose one of {known}"));
         let count = |text: &str| match text.parse() {
             Ok(count @ 1..=1000) => Ok(count),
@@ -68,6 +73,7 @@ impl FromStr for Route {
         match name.split_once(':') {
             None => match name {
                 "jvp" => Ok(Route::Jvp),
+                "layerwise" => Ok(Route::Layerwise),
                 "reverse" => Ok(Route::Reverse),
                 "finite-difference" => Ok(Route::FiniteDifference),
                 "per-sample" => Ok(Route::PerSample),
@@ -84,6 +90,7 @@ impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Route::Jvp => f.pad("jvp"),
+            Route::Layerwise => f.pad("layerwise"),
             Route::Reverse => f.pad("reverse"),
             Route::FiniteDifference => f.pad("finite-difference"),
             Route::PerSample => f.pad("per-sample"),
@@ -191,7 +198,7 @@ impl StepConfig {
         let usage = |sentence: &str| Err(Error::Usage(sentence.to_owned()));
         match (self.unroll, self.route, self.virtual_step) {
             (0, ..) => usage("--unroll 0 takes no virtual step; give at least 1"),
-            (1, ..) | (_, Route::Jvp | Route::Reverse, VirtualStep::Plain) => Ok(()),
+            (1, ..) | (_, Route::Jvp | Route::Layerwise | Route::Reverse, VirtualStep::Plain) => Ok(()),
             (_, _, VirtualStep::Momentum) => {
                 usage("--unroll takes plain virtual steps; leave out --virtual momentum")
             }
@@ -222,7 +229,7 @@ impl Default for StepConfig {
             undetached: false,
             virtual_step: VirtualStep::Plain,
             unroll: 1,
-            route: Route::Jvp,
+            route: Route::Layerwise,
             classifier: Sgd { momentum: 0.9, nesterov: false, weight_decay: 5e-4, clip: None },
             weight_net: Preset::Adam.optimiser().0,
             probe: probe(false),

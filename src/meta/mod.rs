@@ -139,6 +139,18 @@
 //! plain step is 3F and the two orders of reverse mode in the published code are 15F to 19F. All
 //! that θ and φ need is work on n numbers.
 //!
+//! **Where samples do not couple, 8F.** Let `a` be a layer's value and `δ_i = ∂ℓ_i/∂a_i` the signal
+//! that one walk back from `Σ ℓ_i` leaves there (F, if the first layer is small). Row i of `δ` is
+//! sample i's alone, so *any* weighting of the losses scales its rows: `Σ_i c_i ∇ℓ_i` is a product
+//! `Σ_i a_i ⊗ (c_i δ_i)` per layer, F in all, and virtual and real gradient share the walk. The
+//! same signals turn forward mode around: `u_i = Σ_layers ⟨δ_i, change of the layer's output along
+//! g⟩`, with what is before the layer held; the change needs one product a layer, not two. In all F
+//! (losses) + F (signals) + F (virtual) + 3F (meta) + F (u) + F (real): [`Route::Layerwise`], by
+//! [`crate::tape::SampleSignals`], and the default. With fewer it does not go: the weights of the
+//! real step are known only behind the meta gradient, which needs the virtual step, so each of the
+//! four products with the batch (losses, virtual, u, real) has an argument that the others do not.
+//! Batch norm couples samples (above), and there the route is the jvp.
+//!
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `config.rs` | the options of a step |

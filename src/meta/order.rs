@@ -46,7 +46,7 @@ impl MetaStep<'_> {
         let weighed = self.weigh(tape, &mut start, virtual_step && self.config.undetached)?;
         tape.output("weight", weighed.weights)?;
         let (w, reach) = if virtual_step {
-            let gradient = tape.vjp(&[(start.losses, weighed.coefficients)], &start.w.vars())?;
+            let gradient = start.gradient(tape, weighed.coefficients)?;
             let (mut w, reach) = self.virtual_step(tape, &start.w, &gradient, start.lr)?;
             for step in 2..=self.config.unroll {
                 w = self.further(tape, &mut start, w, step)?;

@@ -26,6 +26,7 @@ pub(super) fn hypergradient(
             return Ok((gradients, u));
         }
         Route::Jvp => by_jvp(tape, step)?,
+        Route::Layerwise => by_layers(tape, step)?,
         Route::FiniteDifference => by_difference(tape, net, config.probe, step)?,
         Route::PerSample => by_matrix(tape, step)?,
         Route::ImplicitCg(iterations) => {
@@ -84,6 +85,13 @@ fn by_jvp(tape: &mut Tape, step: &Recorded) -> Result<Var> {
     let seeds: Vec<(Var, Var)> = step.w.vars().into_iter().zip(step.meta_grad.iter().copied()).collect();
     let u = tape.jvp(&seeds, &[step.losses])?[0];
     tape.or_zero(u, step.losses)
+}
+
+/// `u` from the virtual step's backward signals.
+fn by_layers(tape: &mut Tape, step: &Recorded) -> Result<Var> {
+    let Some(signals) = &step.signals else { return by_jvp(tape, step) };
+    tape.section("u layer by layer: each layer's signal times its change along the meta gradient");
+    signals.along(tape, &step.meta_grad)
 }
 
 /// `u ≈ (ℓ(w + εg) − ℓ(w − εg)) / 2ε` with `ε = probe/‖g‖`.

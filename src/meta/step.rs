@@ -1,13 +1,13 @@
 //! The three steps on a tape.
 
-use super::config::{StepConfig, VirtualStep, Weights};
+use super::config::{Route, StepConfig, VirtualStep, Weights};
 use super::normalise::inverse_sum;
 use super::optimiser::{buffer, update};
 use super::route;
 use crate::bilevel::Optimiser;
 use crate::error::Result;
 use crate::nn::{Forward, Model, Normalisation, Params, WeightNet};
-use crate::tape::{GatherSpec, Kind, Shape, Tape, Var};
+use crate::tape::{GatherSpec, Kind, SampleSignals, Shape, Tape, Var};
 
 /// Where a step's batches come from.
 #[derive(Clone, PartialEq, Debug)]
@@ -80,6 +80,20 @@ pub(super) struct Start {
     pub losses: Var,
     /// 1 per sample whose largest logit is its label's `[n]`.
     pub correct: Var,
+    /// The losses' backward signals, if the route takes them and samples do not couple.
+    pub signals: Option<SampleSignals>,
+}
+
+impl Start {
+    /// `Σ_i c_i ∇ℓ_i(w)`.
+    pub fn gradient(&self, tape: &mut Tape, c: Var) -> Result<Vec<Var>> {
+        let w = self.w.vars();
+        if let Some(signals) = &self.signals {
+            return signals.gradient(tape, c);
+        }
+        let gradients = tape.vjp(&[(self.losses, c)], &w)?;
+        gradients.into_iter().zip(w).map(|(g, w)| tape.or_zero(g, w)).collect()
+    }
 }
 
 /// The batch weighed at θ.
@@ -114,6 +128,8 @@ pub(super) struct Recorded {
     pub meta_grad: Vec<Var>,
     /// What the finite-difference route needs to run the network again.
     pub batch: (Var, Var),
+    /// [`Start::signals`].
+    pub signals: Option<SampleSignals>,
 }
 
 impl MetaStep<'_> {
@@ -130,7 +146,7 @@ impl MetaStep<'_> {
 
         tape.section("virtual step");
         let weighed = self.weigh(tape, &mut start, self.config.undetached)?;
-        let gradient = tape.vjp(&[(start.losses, weighed.coefficients)], &start.w.vars())?;
+        let gradient = start.gradient(tape, weighed.coefficients)?;
         let (mut virtual_w, reach) = self.virtual_step(tape, &start.w, &gradient, start.lr)?;
         for step in 2..=self.config.unroll {
             virtual_w = self.further(tape, &mut start, virtual_w, step)?;
@@ -149,7 +165,8 @@ impl MetaStep<'_> {
         let phi = self.objective(tape, counted, weighed.losses)?;
         let coefficients = tape.gradient(phi, &[weighed.losses])?[0];
         let rule = Optimiser::Sgd(self.config.classifier);
-        let w_next = real_step(tape, &start.w, &[(start.losses, coefficients)], &rule, start.lr, "momentum")?;
+        let gradient = start.gradient(tape, coefficients)?;
+        let w_next = update(tape, &rule, &start.w, &gradient, start.lr, "momentum")?;
 
         tape.output("loss", start.losses)?;
         tape.output("weight", weighed.weights)?;
@@ -178,7 +195,14 @@ impl MetaStep<'_> {
         let Pass { x, y, losses, correct, .. } =
             Pass::record(tape, self.net, self.data, n, &mut w, train.then_some("stats"), "")?;
         let groups = self.weight_net.groups(tape, y)?;
-        Ok(Start { lr, w, theta, batch: (x, y), groups, losses, correct })
+        let layerwise = self.config.route == Route::Layerwise && self.config.unroll == 1;
+        let signals = if layerwise {
+            tape.section("backward signals of the losses");
+            tape.sample_signals(losses, &w.vars())?
+        } else {
+            None
+        };
+        Ok(Start { lr, w, theta, batch: (x, y), groups, losses, correct, signals })
     }
 
     /// V at the losses, and the coefficients that φ gives to the samples' gradients.
@@ -227,6 +251,8 @@ impl MetaStep<'_> {
         let read = if self.config.undetached { own } else { losses };
         let weighed = self.weighed(tape, &mut start.theta, own, read, groups)?;
         let gradient = tape.vjp(&[(losses, weighed.coefficients)], &w.vars())?;
+        let gradient = gradient.into_iter().zip(w.vars()).map(|(g, w)| tape.or_zero(g, w));
+        let gradient = gradient.collect::<Result<Vec<_>>>()?;
         Ok(self.virtual_step(tape, &w, &gradient, start.lr)?.0)
     }
 
@@ -255,6 +281,7 @@ impl MetaStep<'_> {
             meta_loss,
             meta_grad,
             batch: start.batch,
+            signals: start.signals.clone(),
         })
     }
 
@@ -288,14 +315,13 @@ impl MetaStep<'_> {
         &self,
         tape: &mut Tape,
         w: &Params,
-        gradient: &[Option<Var>],
+        gradient: &[Var],
         lr: Var,
     ) -> Result<(Params, Var)> {
         let rule = self.config.classifier;
         let plain = self.config.virtual_step == VirtualStep::Plain;
         let mut next = Vec::with_capacity(gradient.len());
-        for ((name, w), g) in w.iter().zip(gradient) {
-            let g = tape.or_zero(*g, w)?;
+        for ((name, w), g) in w.iter().zip(gradient.iter().copied()) {
             let direction = if plain {
                 g
             } else {

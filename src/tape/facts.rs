@@ -167,6 +167,26 @@ impl Op {
         Facts { args, work, alike }
     }
 
+    /// Whether row i of the result is a function of row i of argument `arg` alone, as far as this
+    /// argument goes, where both have as many rows.
+    pub(crate) fn keeps_rows(&self, arg: usize) -> bool {
+        match self {
+            Op::Add | Op::Scale(_) | Op::Offset(_) | Op::Unary(_) | Op::Mask | Op::Max => true,
+            Op::Contract { form: Form::Mul, .. } => true,
+            // Role B's axes are a parameter's, A's and C's first axis is the batch.
+            Op::Contract { form: Form::Gemm | Form::Conv(_), out } => {
+                *out != Role::B && out.others().get(arg).is_some_and(|role| *role != Role::B)
+            }
+            Op::Sum { from, .. } | Op::Broadcast { from, .. } => *from > 0,
+            Op::Select(_) | Op::Unselect(_) | Op::Subsample(_) | Op::Embed(_) => true,
+            Op::Reshape | Op::Variable | Op::Detach => true,
+            Op::Softmax | Op::CrossEntropy | Op::Residual | Op::WeightedResidual => true,
+            Op::Row(_) | Op::Unrow(_) | Op::Stack => false,
+            Op::Moments | Op::Variance | Op::Normalise(_) | Op::NormJacobian(_) => false,
+            Op::Input(_) | Op::State(_) | Op::Constant(_) | Op::Correct | Op::Gather(_) => false,
+        }
+    }
+
     /// The operation as printed, without its arguments.
     pub fn name(&self) -> String {
         match self {

@@ -16,6 +16,7 @@
 //! | `linear_map.rs` | [`LinearMap`]: a Jacobian block as a value; `apply` and `transpose` |
 //! | `rules.rs` | the only derivative table |
 //! | `walk.rs` | `jvp` and `vjp` |
+//! | `samples.rs` | [`SampleSignals`]: both for losses of samples that do not couple, with fewer products |
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -29,6 +30,7 @@ mod op;
 mod print;
 mod record;
 mod rules;
+mod samples;
 mod shape;
 mod simplify;
 mod walk;
@@ -38,4 +40,5 @@ pub use init::{First, Init};
 pub use linear_map::{Block, LinearMap};
 pub use op::{Form, Function, GatherSpec, Geometry, Kind, Op, Role, Scalar, Strided, Unary, Window};
 pub use record::{Node, Tape, Var};
+pub use samples::SampleSignals;
 pub use shape::{Shape, View3};

@@ -105,7 +105,7 @@ impl Tape {
         Ok(v.unwrap_or_else(|| self.constant(0.0, shape)))
     }
 
-    fn add_to(&mut self, sum: Option<Var>, term: Var) -> Result<Var> {
+    pub(super) fn add_to(&mut self, sum: Option<Var>, term: Var) -> Result<Var> {
         sum.map_or(Ok(term), |sum| self.add(sum, term))
     }
 
@@ -143,6 +143,13 @@ impl Tape {
             return Err(Error::Value { op: walk.to_owned(), detail });
         }
         Ok(())
+    }
+
+    /// [`Tape::between`] for variables to differentiate by.
+    pub(super) fn path(&self, walk: &str, sources: &[Var], end: Var) -> Result<Vec<Var>> {
+        self.asked(walk, end)?;
+        sources.iter().try_for_each(|source| self.check_variable(walk, *source))?;
+        Ok(self.between(sources, &[end]))
     }
 
     /// All values through which `sources` move `ends`, in recording order. Both walks stay on them,

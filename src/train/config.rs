@@ -275,7 +275,7 @@ impl Default for Config {
             baseline: true,
             unroll: 1,
             theta_every: 1,
-            route: Route::Jvp,
+            route: Route::Layerwise,
             weights: Weights::Normalised,
             undetached: false,
             virtual_step: VirtualStep::Plain,

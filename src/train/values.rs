@@ -9,7 +9,7 @@ use crate::models::ModelFile;
 /// The choices of `--model`.
 pub const MODELS: &str = "mlp|lenet|resnet32|wrn28-10|FILE.toml";
 /// The choices of `--route`.
-pub const ROUTES: &str = "jvp|reverse|finite-difference|per-sample|implicit-cg:N|neumann:N";
+pub const ROUTES: &str = "layerwise|jvp|reverse|finite-difference|per-sample|implicit-cg:N|neumann:N";
 
 /// `--model`: what [`ModelFile::open`] takes.
 pub fn model(name: &str) -> Result<String> {

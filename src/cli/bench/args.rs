@@ -47,7 +47,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "LR", value_parser = rate)]
     pub lr: Option<f64>,
     /// How the hypergradient is computed
-    #[arg(long, value_name = ROUTES, default_value_t = Route::Jvp)]
+    #[arg(long, value_name = ROUTES, default_value_t = Route::Layerwise)]
     pub route: Route,
     /// Time nothing: show what the steps ask of the machine, launches, bytes and operations, and
     /// the floor. With --device cuda no card is needed

@@ -155,14 +155,14 @@ impl Setting<'_> {
         }))
     }
 
-    /// The length of the hypergradient's terms; 0, which asks for no step, where routes that are exact
-    /// agree.
+    /// The length of the hypergradient's terms; 0, which asks for no step, where there is one and
+    /// the step's own routes agree on it.
     fn size(&mut self, outcomes: &[Outcome]) -> Result<f64> {
         const AGREE: f64 = 1e-3;
         let reference = outcomes.first().map_or(&[][..], |o| &o.hypergrad);
         let reference = Reference { hypergrad: reference, cancelled: None };
         let apart = |o: &Outcome| !o.way.is_other() && reference.relative_error(&o.hypergrad) > AGREE;
-        if !outcomes.iter().any(apart) {
+        if reference.hypergrad.iter().any(|h| *h != 0.0) && !outcomes.iter().any(apart) {
             return Ok(0.0);
         }
         let Setting { machine, data, .. } = self;
