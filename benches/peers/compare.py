@@ -80,7 +80,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--route", nargs="+", default=["jvp"], help="metatape's routes")
+    parser.add_argument("--route", nargs="+", default=["layerwise"], help="metatape's routes")
     parser.add_argument("--metatape", default=ROOT / "target/release/metatape", help="the binary")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has the peers")
     parser.add_argument("--jax", action="store_true", help="JAX too")

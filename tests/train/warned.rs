@@ -6,7 +6,7 @@ use super::{metatape, text};
 use serde_json::Value;
 
 /// A rate that is too large for batches of five.
-const TOO_FAST: [&str; 8] = ["--batch", "5", "--lr", "0.05", "--epochs", "2", "--clip-grad", "none"];
+const TOO_FAST: [&str; 8] = ["--batch", "5", "--lr", "0.1", "--epochs", "2", "--clip-grad", "none"];
 
 #[test]
 fn a_run_that_diverges_is_told_by_name_and_fails_if_strict() {
@@ -26,7 +26,7 @@ fn a_run_that_diverges_is_told_by_name_and_fails_if_strict() {
         let start = format!("{method}: {what}");
         let warning =
             warnings.iter().find(|w| w.starts_with(&start)).unwrap_or_else(|| panic!("{warnings:?}"));
-        assert!(warning.contains("train again with --lr 0.005"), "{warning}");
+        assert!(warning.contains("train again with --lr 0.01"), "{warning}");
         assert!(said.contains(&format!("metatape: warning: {warning}\n")), "{said}");
         assert!(page.contains(&format!("Warning: {}", &start)), "{method}");
     }
