@@ -85,6 +85,24 @@ impl Isa {
     }
 }
 
+/// Has the cache line at `at` fetched into the second-level cache, to be written to soon if WRITE.
+/// Only a hint: nothing is read, any address will do.
+#[inline(always)]
+pub fn prefetch<T, const WRITE: bool>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, of the instruction set that every such machine has.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T1, _mm_prefetch};
+        if WRITE {
+            _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+        } else {
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Code to compile for an instruction set: mark `run` (and what it calls) `#[inline(always)]`.
 ///
 /// Not a closure, because a closure cannot be made to inline, and code that is not inlined into the
@@ -138,6 +156,12 @@ pub unsafe trait Simd: Copy {
     unsafe fn store_first(self, to: *mut Self::Elem, n: usize);
     /// `self + a * b`.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// `self + other`.
+    unsafe fn plus(self, other: Self) -> Self;
+    /// `self - other`.
+    unsafe fn minus(self, other: Self) -> Self;
+    /// `self * other`.
+    unsafe fn times(self, other: Self) -> Self;
 }
 
 /// An array that LLVM keeps in whatever vector registers the target has.
@@ -189,6 +213,18 @@ unsafe impl<T: Real, const N: usize> Simd for Portable<T, N> {
         // Not `mul_add`: without hardware FMA that is a library call per lane.
         Portable(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
     }
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        Portable(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn minus(self, other: Self) -> Self {
+        Portable(std::array::from_fn(|i| self.0[i] - other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn times(self, other: Self) -> Self {
+        Portable(std::array::from_fn(|i| self.0[i] * other.0[i]))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -198,7 +234,7 @@ mod x86 {
 
     /// Thin wrappers: an element, how many lanes there are, rows of tiles, and the instructions.
     macro_rules! simd {
-        ($vector:ty, $elem:ty, $lanes:literal, $rows:expr, $enter:path, [$splat:ident, $load:ident, $store:ident, $fma:ident],
+        ($vector:ty, $elem:ty, $lanes:literal, $rows:expr, $enter:path, [$splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident, $mul:ident],
          |$from:ident, $n:ident| $load_first:expr, |$to:ident, $all:ident| $store_first:expr) => {
             // SAFETY: masks name exactly the lanes that are touched.
             unsafe impl Simd for $vector {
@@ -234,6 +270,18 @@ mod x86 {
                 unsafe fn add_product(self, a: Self, b: Self) -> Self {
                     unsafe { $fma(a, b, self) }
                 }
+                #[inline(always)]
+                unsafe fn plus(self, other: Self) -> Self {
+                    unsafe { $add(self, other) }
+                }
+                #[inline(always)]
+                unsafe fn minus(self, other: Self) -> Self {
+                    unsafe { $sub(self, other) }
+                }
+                #[inline(always)]
+                unsafe fn times(self, other: Self) -> Self {
+                    unsafe { $mul(self, other) }
+                }
             }
         };
     }
@@ -244,7 +292,15 @@ mod x86 {
         16,
         [16, 8],
         super::with_avx512,
-        [_mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps],
+        [
+            _mm512_set1_ps,
+            _mm512_loadu_ps,
+            _mm512_storeu_ps,
+            _mm512_fmadd_ps,
+            _mm512_add_ps,
+            _mm512_sub_ps,
+            _mm512_mul_ps
+        ],
         |from, n| _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, from),
         |to, all| _mm512_mask_storeu_ps(to, ((1u32 << n) - 1) as u16, all)
     );
@@ -254,7 +310,15 @@ mod x86 {
         8,
         [16, 8],
         super::with_avx512,
-        [_mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd],
+        [
+            _mm512_set1_pd,
+            _mm512_loadu_pd,
+            _mm512_storeu_pd,
+            _mm512_fmadd_pd,
+            _mm512_add_pd,
+            _mm512_sub_pd,
+            _mm512_mul_pd
+        ],
         |from, n| _mm512_maskz_loadu_pd(((1u32 << n) - 1) as u8, from),
         |to, all| _mm512_mask_storeu_pd(to, ((1u32 << n) - 1) as u8, all)
     );
@@ -270,7 +334,15 @@ mod x86 {
         8,
         [8, 6],
         super::with_avx2,
-        [_mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps],
+        [
+            _mm256_set1_ps,
+            _mm256_loadu_ps,
+            _mm256_storeu_ps,
+            _mm256_fmadd_ps,
+            _mm256_add_ps,
+            _mm256_sub_ps,
+            _mm256_mul_ps
+        ],
         |from, n| _mm256_maskload_ps(from, _mm256_loadu_si256(FIRST.as_ptr().add(8 - n).cast())),
         |to, all| _mm256_maskstore_ps(to, _mm256_loadu_si256(FIRST.as_ptr().add(8 - n).cast()), all)
     );
@@ -280,7 +352,15 @@ mod x86 {
         4,
         [8, 6],
         super::with_avx2,
-        [_mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd],
+        [
+            _mm256_set1_pd,
+            _mm256_loadu_pd,
+            _mm256_storeu_pd,
+            _mm256_fmadd_pd,
+            _mm256_add_pd,
+            _mm256_sub_pd,
+            _mm256_mul_pd
+        ],
         |from, n| _mm256_maskload_pd(from, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast())),
         |to, all| _mm256_maskstore_pd(to, _mm256_loadu_si256(FIRST_WIDE.as_ptr().add(4 - n).cast()), all)
     );

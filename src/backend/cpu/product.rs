@@ -101,7 +101,7 @@ impl Product {
 }
 
 /// The result's place, shared by tasks that write disjoint rectangles of it.
-struct Out<T>(*mut T);
+pub(super) struct Out<T>(pub *mut T);
 // SAFETY: only used to write disjoint entries.
 unsafe impl<T: Send> Sync for Out<T> {}
 
@@ -129,49 +129,63 @@ impl<S: Simd> Kernel for Task<'_, S> {
             let panel = packed[panels.start(group, 0)..].as_ptr();
             for from in (0..p.k).step_by(DEPTH) {
                 let depth = DEPTH.min(p.k - from);
-                for (row, len) in nearly_equal(rows.len(), S::TILE_ROWS[vectors - 1]) {
-                    let row = rows.start + row;
-                    // SAFETY: rows and columns of the tile are the task's own; A has `m` rows and
-                    // the panel `k`.
-                    unsafe {
-                        let tile = Tile {
-                            a: a.add(row * a_row + from * a_col),
-                            a_row,
-                            a_col,
-                            depth,
-                            panel: panel.add(from * vectors * S::LANES),
-                            c: c.0.add(row * p.n + first),
-                            c_row: p.n,
-                            lanes,
-                            accumulate: accumulate || from > 0,
-                        };
-                        if vectors == 2 {
-                            rows!(len, S::TILE_ROWS[1], [1 2 3 4 5 6 7 8],
-                                R => S::enter(ProductTile::<S, R, 2>(tile)));
-                        } else {
-                            rows!(len, S::TILE_ROWS[0], [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
-                                R => S::enter(ProductTile::<S, R, 1>(tile)));
-                        }
-                    }
+                // SAFETY: rows and columns are the task's own; A has `m` rows and the panel `k`.
+                unsafe {
+                    let tile = Tile {
+                        a: a.add(rows.start * a_row + from * a_col),
+                        a_row,
+                        a_col,
+                        depth,
+                        panel: panel.add(from * vectors * S::LANES),
+                        c: c.0.add(rows.start * p.n + first),
+                        c_row: p.n,
+                        lanes,
+                        accumulate: accumulate || from > 0,
+                    };
+                    tile.run::<S>(rows.len(), vectors);
                 }
             }
         }
     }
 }
 
-/// Where a tile of C and what it sums over lie.
+/// Where a tile of C and what it sums over lie: c[j, ·] (+)= Σ_i a[j·a_row + i·a_col] · panel[i, ·].
 #[derive(Clone, Copy)]
-struct Tile<T> {
-    a: *const T,
-    a_row: usize,
-    a_col: usize,
-    depth: usize,
-    panel: *const T,
-    c: *mut T,
-    c_row: usize,
+pub(super) struct Tile<T> {
+    pub a: *const T,
+    pub a_row: usize,
+    pub a_col: usize,
+    pub depth: usize,
+    pub panel: *const T,
+    pub c: *mut T,
+    pub c_row: usize,
     /// Lanes of the last vector that are columns of C.
-    lanes: usize,
-    accumulate: bool,
+    pub lanes: usize,
+    pub accumulate: bool,
+}
+
+impl<T: Real> Tile<T> {
+    /// The tile and those below it, `rows` rows of C in all and one or two `vectors` wide.
+    ///
+    /// # Safety
+    /// The machine has `S`; A and C are good for `rows` rows and the vectors' lanes, A for `depth`
+    /// columns and the panel for `depth` rows.
+    #[inline(always)]
+    pub unsafe fn run<S: Simd<Elem = T>>(self, rows: usize, vectors: usize) {
+        for (row, len) in nearly_equal(rows, S::TILE_ROWS[vectors - 1]) {
+            // SAFETY: the caller's.
+            unsafe {
+                let tile = Tile { a: self.a.add(row * self.a_row), c: self.c.add(row * self.c_row), ..self };
+                if vectors == 2 {
+                    rows!(len, S::TILE_ROWS[1], [1 2 3 4 5 6 7 8],
+                        R => S::enter(ProductTile::<S, R, 2>(tile)));
+                } else {
+                    rows!(len, S::TILE_ROWS[0], [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16],
+                        R => S::enter(ProductTile::<S, R, 1>(tile)));
+                }
+            }
+        }
+    }
 }
 
 /// c[j, ·] (+)= Σ_i a[j·a_row + i·a_col] · panel[i, ·] for `R` rows and `NV` vectors; a function of

@@ -85,6 +85,13 @@ fn shapes() -> Vec<ConvShape> {
         shape(2, 1, 2, 3, 1, 1, 4, 2, 0),
         shape(1, 1, 1, 20, 3, 3, 4, 2, 1),
         shape(70, 6, 6, 3, 3, 3, 8, 1, 1),
+        // Winograd: tiles that stick out, any padding, one block of channels and several, sums over
+        // tiles in one part and in several, channels cut for several tasks.
+        shape(5, 9, 11, 16, 3, 3, 32, 1, 0),
+        shape(3, 7, 13, 48, 3, 3, 16, 1, 2),
+        shape(6, 8, 7, 96, 3, 3, 32, 1, 1),
+        shape(20, 4, 4, 160, 3, 3, 176, 1, 1),
+        shape(16, 16, 15, 16, 3, 3, 16, 1, 1),
     ]
 }
 
@@ -143,6 +150,68 @@ fn f64_is_the_sum() {
 #[test]
 fn f32_is_the_sum() {
     against_naive::<f32>(1e-5);
+}
+
+/// Relative errors of all roles in f32 against f64, in the Euclidean norm.
+fn errors_in_f32(isa: Isa, s: &ConvShape, exact: &[Vec<f64>; 3]) -> [f64; 3] {
+    let got = all_roles::<f32>(isa, s, false);
+    std::array::from_fn(|role| {
+        let (mut error, mut norm) = (0.0, 0.0);
+        for (got, exact) in got[role].iter().zip(&exact[role]) {
+            error += (f64::from(*got) - exact).powi(2);
+            norm += exact.powi(2);
+        }
+        (error / norm).sqrt()
+    })
+}
+
+/// What 36 products for 144 cost in accuracy: two or three times the error of direct sums.
+#[test]
+#[allow(clippy::print_stdout)]
+fn winograd_loses_little() {
+    for (n, hw, c) in [(20, 32, 16), (20, 16, 32), (20, 8, 64), (8, 8, 160)] {
+        let s = ConvShape { n, h: hw, w: hw, ci: c, kh: 3, kw: 3, co: c, stride: 1, pad: 1, groups: 1 };
+        assert!(winograd::suits(&s, size_of::<f32>()) && !winograd::suits(&s, size_of::<f64>()));
+        let exact = all_roles(Isa::best(), &s, false);
+        for isa in Isa::available() {
+            let errors = errors_in_f32(isa, &s, &exact);
+            let [y, dx, dw] = errors;
+            println!("{isa:?}, {n} images of {hw}×{hw}×{c}: y {y:.1e}, dx {dx:.1e}, dw {dw:.1e}");
+            assert!(errors.iter().all(|e| *e < 2e-6), "{isa:?} {s:?}: {errors:?}");
+        }
+    }
+}
+
+#[test]
+fn winograd_on_random_shapes() {
+    let mut tried = 0;
+    for seed in 1..=40 {
+        let random = noise::<f64>(6, seed);
+        let below = |i: usize, n: usize| ((random[i] + 1.0) / 2.0 * n as f64) as usize;
+        let s = ConvShape {
+            n: 1 + below(0, 30),
+            h: 1 + below(1, 20),
+            w: 1 + below(2, 20),
+            ci: BLOCK * (1 + below(3, 7)),
+            kh: 3,
+            kw: 3,
+            co: BLOCK * (1 + below(4, 7)),
+            stride: 1,
+            pad: below(5, 3),
+            groups: 1,
+        };
+        if !winograd::suits(&s, size_of::<f32>()) {
+            continue;
+        }
+        tried += 1;
+        let exact = all_roles(Isa::best(), &s, false);
+        for isa in Isa::available() {
+            let errors = errors_in_f32(isa, &s, &exact);
+            assert!(errors.iter().all(|e| *e < 3e-6), "{isa:?} {s:?}: {errors:?}");
+        }
+        on_any_threads(|| all_roles::<f32>(Isa::best(), &s, true));
+    }
+    assert!(tried > 15, "{tried} shapes");
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! Filters: transformed into panels, and back.
+
+use super::points::{self, POINTS, across};
+use super::tiles::{load_column, store_column};
+use crate::backend::cpu::conv::BLOCK;
+use crate::backend::cpu::isa::{Kernel, Simd};
+use crate::backend::cpu::real::Real;
+
+/// Writes G g Gᵀ of all filters to `width` output channels as panels `[PRODUCTS][k][width]`.
+///
+/// TRANSPOSED: filters are turned by half a turn, and their channels in and out change places, as
+/// the data gradient wants it.
+///
+/// # Safety
+/// `w` has 9·k·m numbers, `width` (at most two blocks, whole vectors) of the m channels from `first`
+/// on are there, and `to` has room.
+pub(super) struct Pack<S: Simd> {
+    pub w: *const S::Elem,
+    /// Channels summed over, and output channels.
+    pub k: usize,
+    pub m: usize,
+    pub transposed: bool,
+    pub first: usize,
+    pub width: usize,
+    pub to: *mut S::Elem,
+}
+
+impl<S: Simd> Kernel for Pack<S> {
+    #[inline(always)]
+    fn run(self) {
+        let Pack { w, k, m, transposed, first, width, to } = self;
+        // A block's filters `[9][BLOCK][width]`.
+        let mut turned = [S::Elem::ZERO; 9 * BLOCK * 2 * BLOCK];
+        for k0 in (0..k).step_by(BLOCK) {
+            if transposed {
+                for (row, to) in turned[..9 * BLOCK * width].chunks_exact_mut(BLOCK * width).rev().enumerate()
+                {
+                    for i in 0..width {
+                        for j in 0..BLOCK {
+                            // SAFETY: one of the 9·k·m numbers.
+                            to[j * width + i] = unsafe { *w.add((row * m + first + i) * k + k0 + j) };
+                        }
+                    }
+                }
+            }
+            for j in 0..BLOCK {
+                for c in (0..width).step_by(S::LANES) {
+                    // SAFETY: as above, with a vector of output channels; `to` has room.
+                    unsafe {
+                        let (from, tap) = if transposed {
+                            (turned.as_ptr().add(j * width + c), BLOCK * width)
+                        } else {
+                            (w.add((k0 + j) * m + first + c), k * m)
+                        };
+                        let mut half = [[S::splat(S::Elem::ZERO); POINTS]; 3];
+                        for (a, half) in half.iter_mut().enumerate() {
+                            let from = from.add(a * 3 * tap);
+                            let row = [S::load(from), S::load(from.add(tap)), S::load(from.add(2 * tap))];
+                            *half = points::filter(row);
+                        }
+                        for b in 0..POINTS {
+                            let column = points::filter(across(&half, b));
+                            store_column(column, b, to.add((k0 + j) * width + c), k * width);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes Gᵀ u G of sums `[PRODUCTS][rows][width]`, those of a product `product` apart, as filters `[9][rows]` of
+/// `width` channels, rows `to_row` and taps `to_tap` apart.
+///
+/// # Safety
+/// Both memories are that large; `width` is whole vectors.
+pub(super) struct Unpack<S: Simd> {
+    pub from: *const S::Elem,
+    pub product: usize,
+    pub rows: usize,
+    pub width: usize,
+    pub to: *mut S::Elem,
+    pub to_row: usize,
+    pub to_tap: usize,
+}
+
+impl<S: Simd> Kernel for Unpack<S> {
+    #[inline(always)]
+    fn run(self) {
+        let Unpack { from, product, rows, width, to, to_row, to_tap } = self;
+        for i in 0..rows {
+            for c in (0..width).step_by(S::LANES) {
+                // SAFETY: the maker's.
+                unsafe {
+                    let from = from.add(i * width + c);
+                    let mut half = [[S::splat(S::Elem::ZERO); 3]; POINTS];
+                    for (b, half) in half.iter_mut().enumerate() {
+                        *half = points::filter_transposed(load_column(from, b, product));
+                    }
+                    for a in 0..3 {
+                        let row = points::filter_transposed(across(&half, a));
+                        for (b, v) in row.into_iter().enumerate() {
+                            v.store(to.add((a * 3 + b) * to_tap + i * to_row + c));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

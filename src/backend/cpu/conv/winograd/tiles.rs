@@ -1,0 +1,267 @@
+//! Tiles of images: read and transformed into scratch, and back.
+
+use std::ops::Range;
+
+use super::points::{self, POINTS, SIDE, across};
+use crate::backend::cpu::conv::BLOCK;
+use crate::backend::cpu::isa::{Kernel, Simd, prefetch};
+use crate::backend::cpu::real::Real;
+
+/// Tiles of [`SIDE`] × [`SIDE`] output pixels that cover all images, row by row. The window under a tile
+/// has two pixels more each way and begins `pad` above and left of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    /// Height and width of what windows lie on.
+    pub h: usize,
+    pub w: usize,
+    /// Height and width of what tiles lie on.
+    pub oh: usize,
+    pub ow: usize,
+    pub pad: usize,
+}
+
+impl Grid {
+    fn across(&self) -> usize {
+        self.ow.div_ceil(SIDE)
+    }
+    /// Tiles of an image.
+    pub fn tiles(&self) -> usize {
+        self.oh.div_ceil(SIDE) * self.across()
+    }
+    /// Image, row and column of tile `t`.
+    #[inline(always)]
+    fn place(&self, t: usize) -> (usize, usize, usize) {
+        let (image, t) = (t / self.tiles(), t % self.tiles());
+        (image, t / self.across() * SIDE, t % self.across() * SIDE)
+    }
+    /// Pixels from the first row that tiles lie on to the last one; of their windows' rows if
+    /// WINDOWS.
+    #[inline(always)]
+    fn span<const WINDOWS: bool>(&self, tiles: Range<usize>) -> Range<usize> {
+        let ((image, row, _), (last_image, last_row, _)) =
+            (self.place(tiles.start), self.place(tiles.end - 1));
+        if WINDOWS {
+            let last = (last_row + SIDE + 2).saturating_sub(self.pad).min(self.h);
+            (image * self.h + row.saturating_sub(self.pad).min(self.h)) * self.w
+                ..(last_image * self.h + last) * self.w
+        } else {
+            let last = (last_row + SIDE).min(self.oh);
+            (image * self.oh + row) * self.ow..(last_image * self.oh + last) * self.ow
+        }
+    }
+}
+
+/// Lines of memory that are soon needed, fetched a few at a time between products, while the
+/// memory would do nothing otherwise: transforms alone would wait for it.
+pub(super) struct Ahead<T> {
+    at: *const T,
+    /// Numbers to go, and how many of them at a time.
+    left: usize,
+    step: usize,
+}
+
+impl<T> Ahead<T> {
+    /// Of pixels `pixel` numbers apart under `tiles`, or under their windows, in `times` steps.
+    #[inline(always)]
+    pub fn new<const WINDOWS: bool>(
+        grid: &Grid,
+        tiles: Range<usize>,
+        from: *const T,
+        pixel: usize,
+        times: usize,
+    ) -> Self {
+        if tiles.is_empty() {
+            return Ahead { at: from, left: 0, step: 0 };
+        }
+        let span = grid.span::<WINDOWS>(tiles);
+        let left = span.len() * pixel;
+        Ahead { at: from.wrapping_add(span.start * pixel), left, step: left.div_ceil(times) }
+    }
+
+    #[inline(always)]
+    pub fn fetch<const WRITE: bool>(&mut self) {
+        let step = self.step.min(self.left);
+        for i in (0..step).step_by(64 / size_of::<T>()) {
+            prefetch::<T, WRITE>(self.at.wrapping_add(i));
+        }
+        self.at = self.at.wrapping_add(step);
+        self.left -= step;
+    }
+}
+
+/// Where transformed tiles lie: for each of the P² products, a row of channels for each tile.
+#[derive(Clone, Copy)]
+pub(super) struct Scratch<T> {
+    pub at: *mut T,
+    /// Numbers from a tile to the next one, and from a product to the next one.
+    pub tile: usize,
+    pub product: usize,
+}
+
+/// Writes the transforms of some channels of tiles to scratch: Bᵀ d B of a window's pixels; or, if
+/// TRANSPOSED, A y Aᵀ of those of the tile itself.
+///
+/// # Safety
+/// `from` is the first of `channels` (whole vectors) of the images' first pixel; pixels are `pixel`
+/// apart; the tiles are the grid's, and the scratch has room for them.
+pub(super) struct Gather<'a, S: Simd, const TRANSPOSED: bool> {
+    pub grid: &'a Grid,
+    pub from: *const S::Elem,
+    pub pixel: usize,
+    pub channels: usize,
+    pub tiles: Range<usize>,
+    pub to: Scratch<S::Elem>,
+}
+
+impl<S: Simd, const TRANSPOSED: bool> Kernel for Gather<'_, S, TRANSPOSED> {
+    #[inline(always)]
+    fn run(self) {
+        let Gather { grid, from, pixel, channels, tiles, to: Scratch { at: to, tile, product } } = self;
+        let (h, w, pad, side) =
+            if TRANSPOSED { (grid.oh, grid.ow, 0, SIDE) } else { (grid.h, grid.w, grid.pad, POINTS) };
+        let zeros = [S::Elem::ZERO; BLOCK];
+        for (i, t) in tiles.enumerate() {
+            let (image, row, col) = grid.place(t);
+            // Rows and columns of the window that lie on the image.
+            let rows = pad.saturating_sub(row)..(h + pad).saturating_sub(row).min(side);
+            let cols = pad.saturating_sub(col)..(w + pad).saturating_sub(col).min(side);
+            // Perhaps outside, and then never read.
+            let corner = from
+                .wrapping_add(((image * h + row) * w + col) * pixel)
+                .wrapping_sub((pad * w + pad) * pixel);
+            let whole = rows.len() == side && cols.len() == side;
+            let window = Window { whole, zeros: &zeros, corner, row: w * pixel, pixel, rows, cols };
+            for c in (0..channels).step_by(S::LANES) {
+                // Rows first: pixels that lie side by side are read one after another.
+                // SAFETY: the scratch has room; `Window` reads only pixels of the image.
+                unsafe {
+                    let to = to.add(i * tile + c);
+                    if TRANSPOSED {
+                        let mut half = [[S::splat(S::Elem::ZERO); POINTS]; SIDE];
+                        for (a, half) in half.iter_mut().enumerate() {
+                            *half = points::output_transposed(window.row::<S, SIDE>(a, c));
+                        }
+                        for b in 0..POINTS {
+                            let column = points::output_transposed(across(&half, b));
+                            store_column(column, b, to, product);
+                        }
+                    } else {
+                        let mut half = [[S::splat(S::Elem::ZERO); POINTS]; POINTS];
+                        for (a, half) in half.iter_mut().enumerate() {
+                            *half = points::data(window.row::<S, POINTS>(a, c));
+                        }
+                        for b in 0..POINTS {
+                            let column = points::data(across(&half, b));
+                            store_column(column, b, to, product);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Pixels under a tile or its window.
+struct Window<'a, T> {
+    /// Whether all are inside of the image; what to read where they are not.
+    whole: bool,
+    zeros: &'a [T; BLOCK],
+    corner: *const T,
+    /// Numbers from a row to the next one, and from a pixel to the next one.
+    row: usize,
+    pixel: usize,
+    /// Those inside of the image.
+    rows: Range<usize>,
+    cols: Range<usize>,
+}
+
+impl<T: Real> Window<'_, T> {
+    /// A vector of channels from `c` on of each of the first N pixels of row `a`; zeros outside.
+    ///
+    /// # Safety
+    /// The machine has `S`; pixels inside can be read.
+    #[inline(always)]
+    unsafe fn row<S: Simd<Elem = T>, const N: usize>(&self, a: usize, c: usize) -> [S; N] {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut row = [S::splat(T::ZERO); N];
+            for (b, v) in row.iter_mut().enumerate() {
+                let at = self.corner.wrapping_add(a * self.row + b * self.pixel + c);
+                let here = self.whole || (self.rows.contains(&a) && self.cols.contains(&b));
+                *v = S::load(if here { at } else { self.zeros.as_ptr() });
+            }
+            row
+        }
+    }
+}
+
+/// # Safety
+/// `to` has room for all products.
+#[inline(always)]
+pub(super) unsafe fn store_column<S: Simd>(column: [S; POINTS], b: usize, to: *mut S::Elem, product: usize) {
+    for (a, v) in column.into_iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { v.store(to.add((a * POINTS + b) * product)) };
+    }
+}
+
+/// Vectors of column `b` of POINTS × POINTS products.
+///
+/// # Safety
+/// `from` is good for all products.
+#[inline(always)]
+pub(super) unsafe fn load_column<S: Simd>(from: *const S::Elem, b: usize, product: usize) -> [S; POINTS] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut column = [S::splat(S::Elem::ZERO); POINTS];
+        for (a, v) in column.iter_mut().enumerate() {
+            *v = S::load(from.add((a * POINTS + b) * product));
+        }
+        column
+    }
+}
+
+/// y (+)= Aᵀ m A of the products of some channels of tiles.
+///
+/// # Safety
+/// As for [`Gather`], of what tiles lie on; nobody else has these channels of these tiles.
+pub(super) struct Scatter<'a, S: Simd> {
+    pub grid: &'a Grid,
+    pub from: Scratch<S::Elem>,
+    pub channels: usize,
+    pub tiles: Range<usize>,
+    pub to: *mut S::Elem,
+    pub pixel: usize,
+    pub accumulate: bool,
+}
+
+impl<S: Simd> Kernel for Scatter<'_, S> {
+    #[inline(always)]
+    fn run(self) {
+        let Scatter { grid, from, channels, tiles, to, pixel, accumulate } = self;
+        for (i, t) in tiles.enumerate() {
+            let (image, row, col) = grid.place(t);
+            let (rows, cols) = ((grid.oh - row).min(SIDE), (grid.ow - col).min(SIDE));
+            for c in (0..channels).step_by(S::LANES) {
+                // SAFETY: within what the maker vouches for; no pixel outside is written.
+                unsafe {
+                    let tile = from.at.add(i * from.tile + c);
+                    let mut half = [[S::splat(S::Elem::ZERO); SIDE]; POINTS];
+                    for (b, half) in half.iter_mut().enumerate() {
+                        *half = points::output(load_column(tile, b, from.product));
+                    }
+                    let corner = to.add(((image * grid.oh + row) * grid.ow + col) * pixel + c);
+                    for a in 0..SIDE {
+                        let row = points::output(across(&half, a));
+                        for (b, v) in row.into_iter().enumerate() {
+                            if a < rows && b < cols {
+                                let at = corner.add((a * grid.ow + b) * pixel);
+                                if accumulate { S::load(at).plus(v) } else { v }.store(at);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
