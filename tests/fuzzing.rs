@@ -15,7 +15,7 @@ use std::{env, fs};
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
-use targets::{TARGETS, Target, of_a_run};
+use targets::{TARGETS, Target, of_runs};
 
 /// Longer inputs take time, and find nothing more.
 const LONGEST: usize = 1 << 17;
@@ -104,7 +104,7 @@ fn no_input_makes_a_reader_panic() {
     let (seconds, seed) = (number("METATAPE_FUZZ_SECONDS", 2), number("METATAPE_FUZZ_SEED", 1));
     let only = env::var("METATAPE_FUZZ_ONLY").ok();
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
-    let [checkpoint, network] = of_a_run();
+    let [checkpoint, network] = of_runs();
     for (name, target) in TARGETS.into_iter().filter(|target| only.as_ref().is_none_or(|o| o == target.0)) {
         let mut files: Vec<_> = fs::read_dir(corpora.join(name))
             .into_iter()

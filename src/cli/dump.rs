@@ -61,6 +61,9 @@ pub fn check_free(flag: &str, path: &Path, force: bool) -> Result<()> {
     if path.is_dir() {
         return Err(Error::Usage(format!("{flag} {shown} is a folder; name a file in it")));
     }
+    if path.metadata().is_ok_and(|what| !what.is_file()) {
+        return Err(Error::Usage(format!("{flag} {shown} is a pipe, a socket or a device; name a file")));
+    }
     if path.exists() && !force {
         return Err(Error::Usage(format!(
             "{flag} {shown} exists already; add --force to overwrite it, or name another file"

@@ -3,9 +3,12 @@
 //!
 //! The targets in `fuzz_targets/` hand them to libFuzzer; `tests/fuzzing.rs` runs them on the stable
 //! compiler.
+//!
+//! Where files end with a checksum, random damage would be all that is ever tried. So the targets put
+//! the right one in: what is behind it is reached, too.
 #![allow(dead_code)] // each target uses its part
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -14,12 +17,15 @@ use std::path::{Path, PathBuf};
 use clap::{Args, FromArgMatches};
 use metatape::backend::cpu::Cpu;
 use metatape::data::{DatasetKind, Loose, Reading};
+use metatape::meta::schemes::Set;
 use metatape::models::ModelFile;
 use metatape::nn::Summary;
 use metatape::program::Session;
 use metatape::tape::Shape;
 use metatape::train::study::{Plan, Study};
-use metatape::train::{Config, Finished, Method, NetworkFile, Run, setting};
+use metatape::train::{
+    Comparison, Config, EpochRow, Finished, Method, Observer, Predictor, Run, StepReport, Then, setting,
+};
 
 pub type Target = fn(&[u8]);
 
@@ -222,27 +228,59 @@ pub fn layers(bytes: &[u8]) {
     }
 }
 
-/// The network of a finished run.
-pub fn network(bytes: &[u8]) {
-    let dir = folder("network");
-    put(&dir, "model.safetensors", bytes);
-    if let Ok(file) = NetworkFile::read(&dir.join("model.safetensors"))
-        && let Ok(net) = file.network()
-    {
-        let _ = file.states(net.as_ref(), &file.input());
-    }
+/// A text as its reader wants it: with its checksum.
+fn sealed(text: &[u8], [before, after]: [&str; 2]) -> Vec<u8> {
+    format!("{}{before}{:08x}{after}", String::from_utf8_lossy(text), crc32c::crc32c(text)).into_bytes()
 }
 
-/// A run's configuration.
-pub fn config(bytes: &[u8]) {
-    let dir = folder("config");
-    put(&dir, "config.toml", bytes);
-    put(&dir, "model.safetensors", "");
-    let _ = Finished::read(&dir);
-    if let Ok(text) = std::str::from_utf8(bytes)
-        && let Ok(config) = toml::from_str::<Config>(text)
+fn sealed_toml(text: &[u8]) -> Vec<u8> {
+    sealed(text, ["# crc32c: ", "\n"])
+}
+
+/// An object, whose last field the checksum is.
+fn sealed_json(text: &[u8]) -> Vec<u8> {
+    let text = text.trim_ascii_end();
+    sealed(text.strip_suffix(b"}").unwrap_or(text).trim_ascii_end(), [",\n  \"crc32c\": \"", "\"\n}\n"])
+}
+
+/// A file of tensors with the checksum of what it has become, if it has a place for one.
+fn sealed_tensors(mut file: Vec<u8>) -> Vec<u8> {
+    const FIELD: &[u8] = b"\"crc32c\":\"";
+    if let Some(at) = file.windows(FIELD.len()).position(|part| part == FIELD).map(|at| at + FIELD.len())
+        && at + 8 <= file.len()
     {
-        let _ = (config.check(), config.network(3).is_ok(), config.lr_at(config.method, 3));
+        file[at..at + 8].copy_from_slice(b"00000000");
+        let sum = format!("{:08x}", crc32c::crc32c(&file));
+        file[at..at + 8].copy_from_slice(sum.as_bytes());
+    }
+    file
+}
+
+/// What the bytes stand for: a file of tensors; or, if they are a JSON object, that in the place of
+/// the field `field` of `whole`'s metadata.
+fn tensors(bytes: &[u8], whole: &[u8], field: &str) -> Vec<u8> {
+    if bytes.first() != Some(&b'{') {
+        return sealed_tensors(bytes.to_vec());
+    }
+    let (length, rest) = whole.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    header["__metadata__"][field] = String::from_utf8_lossy(bytes).into();
+    let mut header = header.to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    sealed_tensors([&(header.len() as u64).to_le_bytes()[..], &header, data].concat())
+}
+
+/// Asks a run to stop behind its next steps.
+struct Steps(usize);
+
+impl Observer for Steps {
+    fn begin(&mut self, _: &Run, _: usize) {}
+    fn step(&mut self, _: Method, _: usize, _: StepReport) {}
+    fn epoch(&mut self, _: &EpochRow) {}
+    fn then(&mut self) -> Then {
+        self.0 = self.0.saturating_sub(1);
+        if self.0 == 0 { Then::Stop } else { Then::GoOn }
     }
 }
 
@@ -252,14 +290,9 @@ fn session() -> metatape::Result<Session> {
 
 /// A run of two epochs on a little table.
 fn little_run() -> Config {
-    let data = folder("data");
-    let rows: String = (0..24).map(|i| format!("{},{},{}\n", i % 5, i % 7, i % 2)).collect();
-    for part in ["train", "test"] {
-        put(&data, format!("{part}.csv"), format!("a,b,label\n{rows}"));
-    }
     Config {
         dataset: DatasetKind::Csv,
-        data_dir: Some(data),
+        data_dir: Some(little_data()),
         noise: metatape::data::Noise::None,
         baseline: false,
         batch: 4,
@@ -269,27 +302,105 @@ fn little_run() -> Config {
     }
 }
 
-/// Files of a run that was finished, as seeds: its checkpoint and its network.
-pub fn of_a_run() -> [Vec<u8>; 2] {
+fn little_data() -> PathBuf {
+    let data = folder("data");
+    let rows: String = (0..24).map(|i| format!("{},{},{}\n", i % 5, i % 7, i % 2)).collect();
+    for part in ["train", "test"] {
+        put(&data, format!("{part}.csv"), format!("a,b,label\n{rows}"));
+    }
+    data
+}
+
+/// Files of runs, as seeds: the checkpoint of a stopped one, the network of a finished one.
+pub fn of_runs() -> [Vec<u8>; 2] {
     let out = folder("whole");
     let mut run = Run::start(little_run(), &out, &session).unwrap();
+    assert!(run.train(&mut Steps(8)).is_err(), "it was to stop");
+    let checkpoint = fs::read(out.join("checkpoint.safetensors")).unwrap();
     run.train(&mut ()).unwrap();
-    ["checkpoint.safetensors", "model.safetensors"].map(|file| fs::read(out.join(file)).unwrap_or_default())
+    [checkpoint, fs::read(out.join("model.safetensors")).unwrap()]
 }
 
+/// The folders of a stopped run and a finished one, the seeds, and a study.
+struct Whole {
+    stopped: PathBuf,
+    finished: PathBuf,
+    checkpoint: Vec<u8>,
+    network: Vec<u8>,
+    study: Study<Method>,
+}
+
+/// Made once.
+fn whole<T>(use_it: impl FnOnce(&Whole) -> T) -> T {
+    thread_local! {
+        static WHOLE: RefCell<Option<Whole>> = const { RefCell::new(None) };
+    }
+    WHOLE.with_borrow_mut(|kept| {
+        use_it(kept.get_or_insert_with(|| {
+            let [checkpoint, network] = of_runs();
+            let [stopped, finished] = ["stopped", "finished"].map(|name| {
+                let out = folder(name);
+                drop(Run::start(little_run(), &out, &session).unwrap());
+                out
+            });
+            let config = Config { epochs: 1, ..little_run() };
+            let plan = Plan { arms: vec![Method::MwNet], seeds: vec![1], preset: None, config };
+            let study = Study::start(plan, &folder("study")).unwrap();
+            Whole { stopped, finished, checkpoint, network, study }
+        }))
+    })
+}
+
+/// The network of a finished run: the file, or what stands beside its tensors.
+pub fn network(bytes: &[u8]) {
+    whole(|whole| {
+        put(&whole.finished, "model.safetensors", tensors(bytes, &whole.network, "metatape"));
+        if let Ok(finished) = Finished::read(&whole.finished)
+            && finished
+                .file
+                .input()
+                .iter()
+                .try_fold(1, |all: usize, n| all.checked_mul(*n))
+                .is_some_and(|n| n < 4096)
+            && let Ok(mut predictor) = session().and_then(|session| Predictor::new(&finished, session))
+            && let Ok((data, labelled)) = finished.own(Set::Test)
+        {
+            let _ = predictor.see(&data, &labelled);
+        }
+    });
+}
+
+/// A run's configuration.
+pub fn config(bytes: &[u8]) {
+    whole(|whole| {
+        let dir = folder("config");
+        put(&dir, "config.toml", sealed_toml(bytes));
+        put(&dir, "model.safetensors", &whole.network);
+        let (_, stored) = (Finished::read(&dir), Run::stored_config(&dir));
+        if let Ok(config) = stored {
+            let _ = (config.check(), config.network(3).is_ok(), config.lr_at(config.method, 3));
+        }
+    });
+}
+
+/// A checkpoint: the file, or what stands beside its tensors. The run goes on from it.
 pub fn checkpoint(bytes: &[u8]) {
-    let out = folder("stopped");
-    drop(Run::start(little_run(), &out, &session).unwrap());
-    put(&out, "checkpoint.safetensors", bytes);
-    let _ = Run::resume(&out, &session);
+    whole(|whole| {
+        put(&whole.stopped, "checkpoint.safetensors", tensors(bytes, &whole.checkpoint, "progress"));
+        if let Ok(mut run) = Run::resume(&whole.stopped, &session) {
+            let _ = run.train(&mut Steps(2));
+        }
+    });
 }
 
-/// A finished cell of a study.
+/// A finished cell of a study, and the table that is made of it.
 pub fn cell(bytes: &[u8]) {
-    let (arms, config) = (vec![Method::Uniform], little_run());
-    let study = Study::start(Plan { arms, seeds: vec![1], preset: None, config }, &folder("study")).unwrap();
-    put(&study.out, "cells/uniform-seed1/cell.json", bytes);
-    let _ = study.finished(Method::Uniform, 1);
+    whole(|whole| {
+        put(&whole.study.out, "cells/mwnet-seed1/cell.json", sealed_json(bytes));
+        if let Ok(Some(cell)) = whole.study.finished(Method::MwNet, 1) {
+            let _ = Comparison::write(&whole.study, &[cell]);
+        }
+    });
 }
 
 /// Words of a command line, one a line.

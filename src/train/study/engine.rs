@@ -124,6 +124,14 @@ impl<A: Arm> Study<A> {
         }
         let cure = format!("remove {} to have it trained again", folder.display());
         let mut cell: Cell = read_json(&path, &cure)?;
+        if (&cell.arm[..], cell.seed) != (&arm.to_string()[..], seed) {
+            return Err(Error::Data(format!(
+                "{}: is of {} with seed {}, not of {arm} with seed {seed}; {cure}",
+                path.display(),
+                cell.arm,
+                cell.seed
+            )));
+        }
         let (rows, epochs) = (cell.history.rows.len(), self.plan.config.epochs);
         if cell.error.is_none() && rows != epochs {
             let (path, rows) = (path.display(), counted(rows, "epoch"));
