@@ -116,8 +116,9 @@ fn no_input_makes_a_reader_panic() {
         match name {
             "checkpoint" => seeds.push(checkpoint.clone()),
             "network" => seeds.push(network.clone()),
-            _ => assert!(!seeds.is_empty(), "{name} has no corpus"),
+            _ => {}
         }
+        assert!(!seeds.is_empty(), "{name} has no corpus");
         hold((name, target), &seeds, seconds, seed);
     }
 }
