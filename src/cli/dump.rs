@@ -54,7 +54,7 @@ impl Dump {
 /// Asks early for what would go wrong after a long computation, when the file of `flag` is written.
 ///
 /// # Errors
-/// [`Error::Usage`] if the file exists and `force` is not given, or a folder has its name;
+/// [`Error::Usage`] if the file exists and `force` is not given, or what has its name is none;
 /// [`Error::Io`] if its folder is missing.
 pub fn check_free(flag: &str, path: &Path, force: bool) -> Result<()> {
     let shown = path.display();

@@ -8,7 +8,7 @@
 //! the right one in: what is behind it is reached, too.
 #![allow(dead_code)] // each target uses its part
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -49,6 +49,16 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("flags", flags),
 ];
 
+thread_local! {
+    /// How often a reader of this thread has taken what it was given.
+    pub static TAKEN: Cell<u64> = const { Cell::new(0) };
+}
+
+fn taken<T, E>(read: Result<T, E>) -> Option<T> {
+    TAKEN.set(TAKEN.get() + u64::from(read.is_ok()));
+    read.ok()
+}
+
 /// A folder of this thread's own, with `name` in it anew.
 fn folder(name: &str) -> PathBuf {
     thread_local! {
@@ -71,7 +81,7 @@ fn put(folder: &Path, name: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
 }
 
 fn read(kind: DatasetKind, dir: &Path) {
-    let _ = Reading { kind, dir: Some(dir.to_path_buf()), ..Reading::default() }.load();
+    taken(Reading { kind, dir: Some(dir.to_path_buf()), ..Reading::default() }.load());
 }
 
 /// An IDX file of these dimensions.
@@ -173,7 +183,7 @@ pub fn image(bytes: &[u8]) {
     put(&dir, "train/b/1.png", grey(6));
     put(&dir, "test/a/1.png", grey(6));
     let reading = Reading { kind: DatasetKind::Folder, dir: Some(dir), ..Reading::default() };
-    let _ = reading.load();
+    taken(reading.load());
     let _ = Reading { image_size: Some(5), skip_unreadable: true, ..reading }.load();
 }
 
@@ -189,7 +199,7 @@ pub fn names(bytes: &[u8]) {
     }
     let reading =
         Reading { kind: DatasetKind::Folder, dir: Some(dir), test_size: Some(2), ..Reading::default() };
-    if let Ok(data) = reading.load() {
+    if let Some(data) = taken(reading.load()) {
         let names = data.class_names.iter().chain(&data.names);
         assert!(names.flat_map(|name| name.chars()).all(|c| !c.is_control()), "a name that is no line");
     }
@@ -213,14 +223,15 @@ pub fn labels(bytes: &[u8]) {
     let ending = ["txt", "csv", "npy", "safetensors"][*which as usize % 4];
     put(&dir, format!("labels.{ending}"), bytes);
     let labels = Some(dir.join(format!("labels.{ending}")));
-    let _ =
-        Reading { kind: DatasetKind::Csv, dir: Some(dir), train_labels: labels, ..Reading::default() }.load();
+    let reading =
+        Reading { kind: DatasetKind::Csv, dir: Some(dir), train_labels: labels, ..Reading::default() };
+    taken(reading.load());
 }
 
 /// A network's file of layers.
 pub fn layers(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(file) = ModelFile::parse("fuzzed.toml", text) {
+    if let Some(file) = taken(ModelFile::parse("fuzzed.toml", text)) {
         let net = file.network(3);
         for shape in [Shape::from([12, 12, 3]), [4].into()] {
             let _ = Summary::of(net.as_ref(), &shape);
@@ -355,7 +366,7 @@ fn whole<T>(use_it: impl FnOnce(&Whole) -> T) -> T {
 pub fn network(bytes: &[u8]) {
     whole(|whole| {
         put(&whole.finished, "model.safetensors", tensors(bytes, &whole.network, "metatape"));
-        if let Ok(finished) = Finished::read(&whole.finished)
+        if let Some(finished) = taken(Finished::read(&whole.finished))
             && finished
                 .file
                 .input()
@@ -377,7 +388,7 @@ pub fn config(bytes: &[u8]) {
         put(&dir, "config.toml", sealed_toml(bytes));
         put(&dir, "model.safetensors", &whole.network);
         let (_, stored) = (Finished::read(&dir), Run::stored_config(&dir));
-        if let Ok(config) = stored {
+        if let Some(config) = taken(stored) {
             let _ = (config.check(), config.network(3).is_ok(), config.lr_at(config.method, 3));
         }
     });
@@ -387,7 +398,7 @@ pub fn config(bytes: &[u8]) {
 pub fn checkpoint(bytes: &[u8]) {
     whole(|whole| {
         put(&whole.stopped, "checkpoint.safetensors", tensors(bytes, &whole.checkpoint, "progress"));
-        if let Ok(mut run) = Run::resume(&whole.stopped, &session) {
+        if let Some(mut run) = taken(Run::resume(&whole.stopped, &session)) {
             let _ = run.train(&mut Steps(2));
         }
     });
@@ -397,7 +408,7 @@ pub fn checkpoint(bytes: &[u8]) {
 pub fn cell(bytes: &[u8]) {
     whole(|whole| {
         put(&whole.study.out, "cells/mwnet-seed1/cell.json", sealed_json(bytes));
-        if let Ok(Some(cell)) = whole.study.finished(Method::MwNet, 1) {
+        if let Some(Some(cell)) = taken(whole.study.finished(Method::MwNet, 1)) {
             let _ = Comparison::write(&whole.study, &[cell]);
         }
     });
@@ -408,7 +419,7 @@ pub fn flags(bytes: &[u8]) {
     let words = bytes.split(|byte| *byte == b'\n').map(OsStr::from_bytes);
     let command = Config::augment_args(clap::Command::new("metatape").no_binary_name(true));
     if let Ok(matches) = command.try_get_matches_from(words)
-        && let Ok(config) = Config::from_arg_matches(&matches)
+        && let Some(config) = taken(Config::from_arg_matches(&matches))
     {
         let _ = config.check();
     }

@@ -115,7 +115,7 @@ impl<A: Arm> Study<A> {
     /// A cell, if it is finished.
     ///
     /// # Errors
-    /// If its file cannot be read, or is not of this plan.
+    /// If its file cannot be read, or is of another cell or plan.
     pub fn finished(&self, arm: A, seed: u64) -> Result<Option<Cell>> {
         let folder = self.folder(arm, seed);
         let path = folder.join(CELL);
