@@ -427,7 +427,7 @@ def pipes(case):
     rng, stage = case.rng, case.stage
     table = ["train", *stage.how("csv", stage.data / "csv"), "--out", "run"]
     name, words = rng.choice([
-        ("net.toml", [*table, "--model", "net.toml"]), ("first.safetensors", [*table, "--init", "first.safetensors"]),
+        ("net.toml", [*("net.toml" if word == "mlp" else word for word in table)]), ("first.safetensors", [*table, "--init", "first.safetensors"]),
         ("labels.txt", [*table, "--train-labels", "labels.txt"]), ("labels.npy", [*table, "--train-labels", "labels.npy"]),
         ("meta/meta.csv", [*table, "--meta-dir", "meta"]), ("rates.toml", ["bench", "--plan", "--rates", "rates.toml"]),
         ("one.cu", ["kernels", "--arch", "sm_80", "--out", "kernels", "one.cu"]), ("net.toml", ["info", "--model", "net.toml"]),
