@@ -61,8 +61,7 @@ pub mod check;
 #[cfg(feature = "lab")]
 pub mod data;
 pub mod error;
-#[cfg(feature = "lab")]
-mod file;
+pub mod file;
 pub mod meta;
 #[cfg(feature = "lab")]
 pub mod models;

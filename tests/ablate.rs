@@ -258,6 +258,10 @@ fn a_killed_study_goes_on_with_its_finished_cells() {
         1,
         &["published-seed1/cell.json", "remove ", "to have it trained again"],
     );
+    // Whole, and of another seed.
+    let mut others = fs::read_dir(killed.join("cells")).unwrap().map(|c| c.unwrap().path().join("cell.json"));
+    fs::copy(others.find(|other| *other != cell && other.exists()).unwrap(), &cell).unwrap();
+    fails(&["--resume", "--out", text(&killed)], 1, &["published-seed1/cell.json: is of ", "remove "]);
     fs::write(&cell, &bytes).unwrap();
 
     let resumed = study(&["--resume", "--threads", "1"], &killed);

@@ -107,6 +107,23 @@ fn what_the_machine_or_the_data_lack_is_one_sentence() {
     fails(&["hypergrad", "--dump", "not/here.safetensors"], 1, &["not", "folder"]);
 }
 
+/// None is waited for, and none is replaced by a file.
+#[cfg(unix)]
+#[test]
+fn pipes_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.toml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+    fails(&["bench", "--plan", "--rates", pipe], 2, &["--rates", "pipe.toml", "a pipe"]);
+    fails(&["info", "--model", pipe], 2, &["pipe.toml", "a pipe"]);
+    if cfg!(feature = "cuda") {
+        fails(&["kernels", "--arch", "sm_80", "--out", pipe, pipe], 1, &["pipe.toml", "a pipe"]);
+    }
+    fails(&["hypergrad", "--dump", pipe, "--force"], 2, &["--dump", "a pipe"]);
+    fails(&["hypergrad", "--dump", "/dev/null", "--force"], 2, &["--dump /dev/null", "a device"]);
+}
+
 #[test]
 fn help_tells_of_everything() {
     for command in ["train", "hypergrad", "ablate", "bench"] {

@@ -378,6 +378,32 @@ fn pipes_are_refused_by_name() {
     says(labelled.load(), &["labels.txt", "a pipe"]);
 }
 
+/// Files that ask for more memory than there is: of no length that is on the disk, packed, or with a
+/// header that says so. Each is an error; none is the end of the process.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_does_not_fit_into_memory_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    put(&at("csv/train.csv"), "a,label\n1,x\n2,y\n");
+    fs::File::options().write(true).open(at("csv/train.csv")).unwrap().set_len(1 << 40).unwrap();
+    says(read(DatasetKind::Csv, &at("csv")).load(), &["train.csv", "1048576 MiB of memory"]);
+    for (name, header) in [("x.pgm", &b"P5 3000000 3000000 255\n0"[..]), ("x.ppm", b"P6 20000 20000 255\n0")]
+    {
+        let part = format!("images-{name}");
+        grey(&at(&format!("{part}/train/a/1.png")), (6, 5), 1);
+        grey(&at(&format!("{part}/test/a/1.png")), (6, 5), 1);
+        put(&at(&format!("{part}/train/a/{name}")), header);
+        says(read(DatasetKind::Folder, &at(&part)).load(), &[name, "Memory limit exceeded"]);
+    }
+    // A line, which becomes as long as it is thin.
+    for part in ["train", "test"] {
+        grey(&at(&format!("lines/{part}/a/1.png")), (1, 60_000), 1);
+    }
+    let lines = read(DatasetKind::Folder, &at("lines"));
+    says(Reading { image_size: Some(3000), ..lines }.load(), &["1.png", "MiB of memory", "--image-size"]);
+}
+
 /// Whatever is not read is counted and said.
 #[test]
 fn nothing_is_left_out_without_a_word() {

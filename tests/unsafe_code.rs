@@ -1,4 +1,5 @@
-//! The table of unsafe code in CONTRIBUTING.md is that of the files.
+//! What the source may hold, and where: the table of unsafe code in CONTRIBUTING.md is that of the
+//! files; files that are named by others are opened in one place.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,4 +49,31 @@ fn the_table_of_unsafe_code_is_right() {
     }
     let sum: usize = found.values().sum();
     assert!(text.contains(&format!("{sum} in all")), "CONTRIBUTING.md: {sum} in all");
+}
+
+/// Elsewhere, a pipe would be waited for, and a file that is too large would end the process.
+#[test]
+fn files_are_opened_in_one_place() {
+    fn look(folder: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                look(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") && !path.ends_with("src/file.rs")
+            {
+                let text = fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+                let ways = ["fs::read(", "fs::read_to_string(", "File::open("];
+                // The system's own, and folders, which `open` only locks and syncs.
+                let opens = code
+                    .lines()
+                    .filter(|line| ways.iter().any(|way| line.contains(way)))
+                    .filter(|line| !line.contains("(\"/proc/") && !line.contains("Ok(folder) ="));
+                found.extend(opens.map(|line| format!("{}: {}", path.display(), line.trim())));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    look(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    assert!(found.is_empty(), "use src/file.rs: {found:#?}");
 }

@@ -54,12 +54,15 @@ impl Dump {
 /// Asks early for what would go wrong after a long computation, when the file of `flag` is written.
 ///
 /// # Errors
-/// [`Error::Usage`] if the file exists and `force` is not given, or a folder has its name;
+/// [`Error::Usage`] if the file exists and `force` is not given, or what has its name is none;
 /// [`Error::Io`] if its folder is missing.
 pub fn check_free(flag: &str, path: &Path, force: bool) -> Result<()> {
     let shown = path.display();
     if path.is_dir() {
         return Err(Error::Usage(format!("{flag} {shown} is a folder; name a file in it")));
+    }
+    if path.metadata().is_ok_and(|what| !what.is_file()) {
+        return Err(Error::Usage(format!("{flag} {shown} is a pipe, a socket or a device; name a file")));
     }
     if path.exists() && !force {
         return Err(Error::Usage(format!(

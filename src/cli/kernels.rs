@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use metatape::Result;
+use metatape::file::read_text;
 use metatape::meta::Route;
 use metatape::tape::Shape;
 use metatape::train::values::{self, model, positive};
-use metatape::{Error, Result};
 use serde_json::json;
 
 use super::bench::{plans, prepared};
@@ -67,7 +68,7 @@ fn others(args: &KernelsArgs) -> Result<Vec<Source>> {
         }
     }
     for file in &args.files {
-        let text = std::fs::read_to_string(file).map_err(Error::io(file, "read"))?;
+        let text = read_text(file, "read")?;
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         sources.push(Source { name: name.into(), text: text.into() });
     }

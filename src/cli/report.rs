@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use metatape::file::read_text;
 use metatape::words::counted;
 use metatape::{Error, Result};
 use unicode_width::UnicodeWidthStr;
@@ -47,7 +48,7 @@ pub fn print_json(value: &serde_json::Value) -> Result<()> {
 
 /// [`print`] of a text file that was just written.
 pub fn print_file(path: &Path) -> Result<()> {
-    print(std::fs::read_to_string(path).map_err(Error::io(path, "read"))?.trim_end())
+    print(read_text(path, "read")?.trim_end())
 }
 
 /// A cell of a table; `-` for what there is not.

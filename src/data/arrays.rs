@@ -11,7 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::reading::Tables;
 use super::{DatasetKind, Table, missing_file};
-use crate::{Error, Result, file};
+use crate::{Error, Result, file, room};
 
 /// Numbers of an array, in the widest type of their kind.
 pub(super) enum Numbers {
@@ -179,8 +179,15 @@ fn array<R: std::io::Read>(path: &Path, file: std::io::Result<NpyFile<R>>, size:
     if shape.is_empty() || announced.is_none_or(|announced| announced > size) {
         return Err(bad(format!("is a single number or cut short: it announces {shape:?} numbers")));
     }
+    // Packed, an archive may announce what no memory has.
     // Of either byte order.
-    let numbers = match kind.trim_start_matches(['<', '>', '|', '=']) {
+    let kind = kind.trim_start_matches(['<', '>', '|', '=']);
+    // Packed, an archive may announce what no memory has. Others than these are read and widened.
+    let each = [("u1", 1), ("f4", 4)].iter().find(|own| own.0 == kind).map_or(16, |own| own.1);
+    let all = usize::try_from(announced.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let all = all.saturating_mul(if by_column { 2 * each } else { each });
+    room::check(all, &format!("reading {}", path.display()), "name a smaller file")?;
+    let numbers = match kind {
         "u1" => Numbers::Bytes(file.into_vec().map_err(cut)?),
         "b1" => Numbers::Ints(narrow(file.into_vec::<bool>().map_err(cut)?, i64::from)),
         "f2" => Numbers::Floats(narrow(file.into_vec::<f16>().map_err(cut)?, f16::to_f32)),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use image::imageops::FilterType;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 
 use crate::{Error, Result, file, room};
@@ -55,7 +55,17 @@ fn decode(path: &Path, size: Option<usize>) -> Result<Decoded> {
     if reader.format() == Some(ImageFormat::Jpeg) && !ends(&bytes) {
         return Err(bad("the image is truncated: its JPEG data have no end".into()));
     }
-    let decoded = reader.into_decoder().and_then(|mut decoder| {
+    let decoder = reader.into_decoder().and_then(|decoder| {
+        // Some decoders leave that to their callers.
+        Limits::default().reserve(decoder.total_bytes())?;
+        Ok(decoder)
+    });
+    if let Ok(decoder) = &decoder {
+        // As it is, turned, and in 8 bits.
+        let all = 3 * decoder.total_bytes() as usize;
+        room::check(all, &format!("decoding {}", path.display()), "take a smaller one")?;
+    }
+    let decoded = decoder.and_then(|mut decoder| {
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);
@@ -66,6 +76,12 @@ fn decode(path: &Path, size: Option<usize>) -> Result<Decoded> {
     let image = on_white(image);
     let image = match size.map(|size| size as u32) {
         Some(n) if (image.width(), image.height()) != (n, n) => {
+            // Its rows in floating point, and all of it before it is cropped: a line becomes very long.
+            let [w, h, short] = [image.width(), image.height(), n].map(|extent| extent as usize);
+            let long = short.saturating_mul(w.max(h)).div_ceil(w.min(h).max(1));
+            let (width, height) = if w < h { (short, long) } else { (long, short) };
+            let all = height.saturating_mul(width.saturating_mul(3).saturating_add(16 * w));
+            room::check(all, &format!("resizing {}", path.display()), "take a smaller --image-size")?;
             image.resize_to_fill(n, n, FilterType::Triangle)
         }
         _ => image,

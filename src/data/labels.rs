@@ -60,7 +60,8 @@ fn of_csv(path: &Path, dataset: &Dataset) -> Result<Vec<i32>> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
     let mut reader = csv::ReaderBuilder::new();
     let reader = reader.has_headers(false).trim(csv::Trim::All);
-    let mut reader = reader.from_reader(file::open(path, "read the labels")?);
+    let bytes = file::read(path, "read the labels")?;
+    let mut reader = reader.from_reader(&bytes[..]);
     let records = reader.records().collect::<std::result::Result<Vec<_>, _>>();
     let mut records = records.map_err(|e| bad(e.to_string()))?;
     let heading = records.first().cloned().unwrap_or_default();

@@ -230,8 +230,8 @@ fn rows(path: &Path) -> Result<Vec<Row>> {
             path.display()
         ))
     };
-    let mut reader =
-        csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file::open(path, "read the table")?);
+    let bytes = file::read(path, "read the table")?;
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(&bytes[..]);
     let rows = reader.deserialize().collect::<std::result::Result<Vec<Row>, _>>().map_err(bad)?;
     match rows.iter().position(|row| row.label.is_empty()) {
         Some(row) => Err(Error::Data(format!("{}: row {} has no label", path.display(), row + 1))),

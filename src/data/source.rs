@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::{Error, Result};
+use crate::{Error, Result, room};
 
 /// The content of a file.
 pub(super) struct Source<'a> {
@@ -34,15 +34,23 @@ impl<'a> Source<'a> {
         }
         let mut unpacked = Vec::new();
         let mut decoder = MultiGzDecoder::new(&bytes[..]);
-        if let Err(error) = decoder.read_to_end(&mut unpacked) {
-            let byte = (bytes.len() - decoder.get_ref().len()) as u64;
-            let detail = match error.kind() {
-                io::ErrorKind::UnexpectedEof => "the gzip file is truncated: fetch it again".to_string(),
-                _ => format!("the gzip file is damaged ({error}): fetch it again"),
-            };
-            return Err(Error::Format { path, byte, detail });
+        loop {
+            // It may become a thousand times as large, and that is known at its end.
+            let more = unpacked.len().max(1 << 20);
+            room::check(unpacked.len() + more, &format!("unpacking {}", path.display()), "name another")?;
+            match decoder.by_ref().take(more as u64).read_to_end(&mut unpacked) {
+                Ok(0) => return Ok(Source { path, gzipped: true, bytes: unpacked.into() }),
+                Ok(_) => {}
+                Err(error) => {
+                    let byte = (bytes.len() - decoder.get_ref().len()) as u64;
+                    let detail = match error.kind() {
+                        io::ErrorKind::UnexpectedEof => "the gzip file is truncated: fetch it again".into(),
+                        _ => format!("the gzip file is damaged ({error}): fetch it again"),
+                    };
+                    return Err(Error::Format { path, byte, detail });
+                }
+            }
         }
-        Ok(Source { path, gzipped: true, bytes: unpacked.into() })
     }
 
     /// An [`Error::Format`] about the unpacked byte `byte` of this file.

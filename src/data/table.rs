@@ -86,8 +86,8 @@ fn table(rows: Rows, title: &str, names: &[String]) -> Result<Table> {
 fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
     let broken = |e: csv::Error| bad(e.to_string());
-    let mut reader =
-        csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file::open(path, "read the table")?);
+    let bytes = file::read(path, "read the table")?;
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(&bytes[..]);
     let heading: Vec<String> = reader.headers().map_err(broken)?.iter().map(visible).collect();
     if heading.is_empty() {
         return Err(bad("is empty".into()));

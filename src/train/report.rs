@@ -20,6 +20,7 @@ use super::run::Run;
 use super::samples::{Finding, SampleReport, ranking};
 use crate::data::Samples;
 use crate::error::{Error, Result};
+use crate::file;
 use crate::words::{counted, number};
 
 /// The page's file.
@@ -121,7 +122,7 @@ impl Page {
     /// If it cannot be read.
     pub fn figure(&mut self, out: &Path, stem: &str, caption: impl Into<String>) -> Result<()> {
         let path = out.join(format!("{stem}.svg"));
-        let svg = std::fs::read(&path).map_err(Error::io(&path, "read the picture"))?;
+        let svg = file::read(&path, "read the picture")?;
         let (name, caption) = (stem.to_owned(), caption.into());
         self.figures.push(Figure { name, caption, svg: BASE64_STANDARD.encode(svg) });
         Ok(())

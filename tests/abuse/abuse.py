@@ -130,7 +130,7 @@ def damage(path, rng):
     """Breaks a file in one of the ways in which files break; what was done."""
     content = bytearray(path.read_bytes())
     n = len(content)
-    how = rng.choice(["flip", "flip", "cut", "zeroes", "header", "nan", "more", "empty", "folder", "pipe", "dangling", "loop"])
+    how = rng.choice(["flip", "flip", "cut", "zeroes", "header", "nan", "more", "empty", "folder", "pipe", "dangling", "loop", "endless"])
     at = rng.randrange(n) if n else 0
     if how == "flip":
         content[at] ^= 1 << rng.randrange(8)
@@ -156,6 +156,10 @@ def damage(path, rng):
         path.symlink_to("not here")
     elif how == "loop":
         path.symlink_to(path.name)
+    elif how == "endless":
+        # A terabyte of nothing, which takes no room on the disk and all of the memory.
+        path.write_bytes(content)
+        os.truncate(path, 1 << 40)
     else:
         path.write_bytes(content)
     return f"{how} at {at} of {n}"
@@ -261,10 +265,7 @@ def kills(case):
     if (case.folder / "run/model.safetensors").exists():
         resumed = ["--resume"]
     case.check(case.run(*words, *resumed), may_succeed=True)
-    for name in ["model.safetensors", "suspects.csv", "metrics.csv"]:
-        ours, theirs = (comparable(folder / name) for folder in (case.folder / "run", stage.long_run))
-        if ours != theirs:
-            raise Wrong(f"{name} is another than without the kills")
+    same_bytes(case.folder / "run", stage.long_run)
 
 
 def names(case):
@@ -327,7 +328,136 @@ def surroundings(case):
     case.check(case.run(*words, env=environment, preexec_fn=leave))
 
 
-KINDS = {flags: 6, words: 2, files: 8, run_files: 4, outputs: 3, kills: 2, names: 2, contents: 3, surroundings: 1}
+def others(case):
+    """Files of somebody else where a command writes: they are as before, or it does not begin."""
+    rng, stage = case.rng, case.stage
+    study = ["--seeds", "1", *stage.small(rng), "--out", "run"]
+    words = rng.choice([["train", *stage.small(rng), "--out", "run"], ["compare", "--methods", "uniform,mwnet", *study],
+                        ["ablate", "--variants", "every-3", *study]])
+    theirs = rng.choice(["accuracy.png", "epochs.csv", "names.json", "cosines.csv", "summary.json", "report.html", "notes.txt",
+                         "metrics.csv", "model.safetensors", "checkpoint.safetensors", "times.json", "config.toml", "cells",
+                         "tensorboard", "confusion.svg", "compare.csv", "differences.csv"])
+    run = case.folder / "run"
+    makers.put(run / theirs, "somebody's")
+    case.check(case.run(*words), [theirs, "--out"])
+    if (run / theirs).read_bytes() != b"somebody's":
+        raise Wrong(f"{theirs} of somebody else is lost")
+
+
+def changed(case):
+    """Data that are not the same any more when a run goes on: refused by name. Those that have moved are the same."""
+    rng, stage = case.rng, case.stage
+    shutil.copytree(stage.stopped, case.folder / "run")
+    data = case.folder / "data"
+    shutil.copytree(stage.data / "csv", data)
+    path = data / rng.choice(["train.csv", "test.csv"])
+    rows = path.read_text().splitlines()
+    at, other = rng.sample(range(1, len(rows)), 2)
+    how = rng.choice(["moved", "fewer", "more", "label", "number", "order", "column"])
+    if how == "fewer":
+        del rows[at]
+    elif how == "more":
+        rows.append(rows[at])
+    elif how == "label":
+        rows[at] = rows[at][:-1] + rng.choice("abc".replace(rows[at][-1], ""))
+    elif how == "number":
+        rows[at] = "7" + rows[at]
+    elif how == "order":
+        rows[at], rows[other] = rows[other], rows[at]
+    elif how == "column":
+        rows[0] = rows[0].replace("one", "uno")
+    path.write_text("\n".join([*rows, ""]))
+    case.log.append(f"{path.name}: {how}")
+    same = path.read_text() == (stage.data / "csv" / path.name).read_text()
+    ended = case.run("train", "--out", "run", "--resume", "--data-dir", "data", "--json")
+    code = case.check(ended, ["changed", "data", "column"], may_succeed=same)
+    if same and (code != 0 or without_times(json.loads(ended[1])) != stage.stopped_result):
+        raise Wrong("another result of the same data in another place")
+
+
+def signals(case):
+    """Ctrl-C or SIGTERM at any moment: the exit code says so, the last line how to go on, and that leads to the
+    same bytes."""
+    rng, stage = case.rng, case.stage
+    run, number = case.folder / "run", rng.choice([signal.SIGINT, signal.SIGTERM])
+    words, resumed = [str(word) for word in ["train", *stage.long, "--out", run]], []
+    for _ in range(rng.randint(1, 2)):
+        process = subprocess.Popen([stage.binary, *words, *resumed], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while process.poll() is None and not (run / "config.toml").exists():
+            time.sleep(0.001)
+        time.sleep(rng.random() * stage.long_took)
+        process.send_signal(number)
+        err = process.communicate(timeout=HANGS_AFTER)[1].decode()
+        case.log.append(f"exit {process.returncode}: {err[-300:]}")
+        if process.returncode == 0:
+            break
+        if process.returncode != 128 + number or "--resume --out" not in err:
+            raise Wrong(f"exit code {process.returncode} after {number.name}")
+        resumed = ["--resume"]
+    case.check(case.run("train", "--out", run, "--resume"), may_succeed=True)
+    same_bytes(run, stage.long_run)
+
+
+def memory(case):
+    """Little memory: what there is none for is an error that says so."""
+    rng = case.rng
+    most = rng.randint(48, 600) << 20
+    case.log.append(f"{most >> 20} MiB")
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    kind, bomb = rng.choice([(kind, None) for kind in makers.KINDS] + [(name.split("/")[0], name) for name in case.stage.bombs])
+    if bomb:
+        most = min(most, 400 << 20)
+        shutil.copytree(case.stage.data / kind, case.folder / "data")
+        (case.folder / "data" / Path(bomb).name).write_bytes(case.stage.bombs[bomb])
+        words = ["train", *case.stage.how(kind, "data"), "--out", "run"]
+        case.check(case.run(*words, preexec_fn=limited), [Path(bomb).name], may_succeed=False)
+        return
+    words = rng.choice([["train", *case.stage.how(kind, case.stage.data / kind), "--out", "run"], ["evaluate", "--run", case.stage.finished],
+                        ["predict", "--run", case.stage.finished, case.stage.data / "folder/test"],
+                        ["bench", "--steps", "1", "--batch", rng.choice(["2", "2000", "200000"]), "--model", rng.choice(["mlp", "lenet"])]])
+    case.check(case.run(*words, preexec_fn=limited), ["memory", "threads"])
+
+
+def pipes(case):
+    """A pipe that nobody writes to, under the name of every file that a flag may name."""
+    rng, stage = case.rng, case.stage
+    table = ["train", *stage.how("csv", stage.data / "csv"), "--out", "run"]
+    name, words = rng.choice([
+        ("net.toml", [*("net.toml" if word == "mlp" else word for word in table)]), ("first.safetensors", [*table, "--init", "first.safetensors"]),
+        ("labels.txt", [*table, "--train-labels", "labels.txt"]), ("labels.npy", [*table, "--train-labels", "labels.npy"]),
+        ("meta/meta.csv", [*table, "--meta-dir", "meta"]), ("rates.toml", ["bench", "--plan", "--rates", "rates.toml"]),
+        ("one.cu", ["kernels", "--arch", "sm_80", "--out", "kernels", "one.cu"]), ("net.toml", ["info", "--model", "net.toml"]),
+        ("x.png", ["predict", "--run", stage.finished, "x.png"]), ("rows.csv", ["predict", "--run", stage.finished, "x", "--csv", "rows.csv", "--force"]),
+        ("step.safetensors", ["hypergrad", "--batch", "4", "--dump", "step.safetensors", "--force"]),
+    ])
+    (case.folder / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(case.folder / name)
+    case.check(case.run(*words), [Path(name).name, *(["NVRTC"] if "kernels" in words else [])], may_succeed=False)
+    if not (case.folder / name).is_fifo():
+        raise Wrong(f"{name} is no pipe any more")
+
+
+def left_out(case):
+    """Files that are not read are counted, and said."""
+    rng, stage = case.rng, case.stage
+    data = case.folder / "data"
+    shutil.copytree(stage.data / "folder", data)
+    ending, count = rng.choice(["heic", "mov", "txt", "avif", "psd"]), rng.randint(1, 30)
+    place = rng.choice(["train/a", "test/b", "train/a/deeper", "train"])
+    for i in range(count):
+        makers.put(data / place / f"{i}.{ending}", "x")
+    ended = case.run("train", *stage.how("folder", data), "--out", "run", "--json")
+    case.check(ended, may_succeed=True)
+    if f"{count} .{ending}" not in ended[2]:
+        raise Wrong(f"{count} files {place}/*.{ending} were left out without a word")
+
+
+KINDS = {flags: 6, words: 2, files: 8, run_files: 4, outputs: 3, kills: 2, names: 2, contents: 4, surroundings: 1, others: 2,
+         changed: 2, signals: 1, memory: 2, pipes: 1, left_out: 1}
 
 # --- What the cases share. -----------------------------------------------------------------------
 
@@ -342,10 +472,23 @@ def without_times(value):
 
 def comparable(path):
     """A file's bytes, or a table's rows without the columns that tell of time."""
+    if path.name == "summary.json":
+        return without_times(json.loads(path.read_bytes()))
     if path.suffix != ".csv":
         return path.read_bytes()
     with open(path, newline="", encoding="utf-8") as file:
         return [{key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)]
+
+
+def same_bytes(run, other):
+    """That two runs have left the same in every file but the one that is about time, and the two that tell of it."""
+    names = [{path.name for path in folder.iterdir()} for folder in (run, other)]
+    if names[0] != names[1]:
+        raise Wrong(f"not the same files: {names[0] ^ names[1]}")
+    for name in sorted(names[0] - {"times.json", "report.html"}):
+        ours, theirs = (comparable(folder / name) for folder in (run, other))
+        if ours != theirs:
+            raise Wrong(f"{name} is another than of a run that was left alone")
 
 
 class Stage:
@@ -355,6 +498,7 @@ class Stage:
         self.binary, self.folder, self.data = binary, folder, folder / "data"
         self.flags = {command: re.findall(r"^ +(?:-\w, )?(--[\w-]+)", self.call(command, "--help").decode(), re.M) for command in COMMANDS}
         makers.make_all(self.data)
+        self.bombs = makers.bombs()
         self.results = {}
         for kind in makers.KINDS:
             out = self.call("train", *self.how(kind, self.data / kind), "--out", folder / f"run-{kind}", "--json")

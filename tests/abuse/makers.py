@@ -72,6 +72,14 @@ def table(n, classes=3):
     return "\n".join(["one,two,label", *rows]) + "\n"
 
 
+def bombs():
+    """Small files that become large when they are unpacked."""
+    zeroes, n = bytes(1 << 29), 1 << 23
+    x, y = npy("|i1", [n, 64], zeroes), npy("<i8", [n], zeroes[:8 * n])
+    return {"gzipped/train-images-idx3-ubyte.gz": gzip.compress(idx([n, 8, 8], b"") + zeroes, 1),
+            "npz/train.npz": zipped({"x.npy": x, "y.npy": y})}
+
+
 def make_all(data):
     for part, n in (("train", 24), ("test", 9)):
         for i in range(n):
@@ -141,6 +149,16 @@ GREY = png(6, 6, lambda x, y: 9 * x + y)
 WIDE = png(7, 6, lambda x, y: x)
 HUGE = GREY[:16] + struct.pack(">II", 60_000, 60_000) + GREY[24:29] + struct.pack(
     ">I", zlib.crc32(b"IHDR" + struct.pack(">II", 60_000, 60_000) + GREY[24:29])) + GREY[33:]
+# Headers of images that no memory holds, of formats that have no limit of their own.
+BOMBS = {
+    "pgm": b"P5 3000000 3000000 255\n" + bytes(100),
+    "ppm": b"P6 20000 20000 255\n" + bytes(100),
+    "gif": b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(6) + b"," +
+           struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x02\x4c\x01\0;",
+    "tif": b"II*\0\x08\0\0\0" + struct.pack("<H", 9) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in [
+        (256, 2_000_000), (257, 2_000_000), (258, 8), (259, 1), (262, 1), (273, 200), (277, 1), (278, 2_000_000),
+        (279, 4_000_000_000)]) + bytes(200),
+}
 CLASSES = {f"{part}/{name}/{i}.png": GREY for part in ("train", "test") for name in "abc" for i in range(6)}
 
 NONSENSE = [
@@ -174,6 +192,9 @@ NONSENSE = [
     folder_of({"train/a/1.png": GREY}, "one class", "class", "test"),
     folder_of({**CLASSES, "train/a/9.png": WIDE}, "two sizes", "9.png"),
     folder_of({**CLASSES, "train/a/9.png": HUGE}, "a header of 60000×60000", "9.png"),
+    *[folder_of({**CLASSES, f"train/a/9.{kind}": bomb}, f"a {kind} of a huge size", f"9.{kind}") for kind, bomb in BOMBS.items()],
+    folder_of({**CLASSES, "train/a/9.png": png(1, 60_000, lambda x, y: y)}, "a line to be resized", "9.png",
+              flags=["--image-size", "2000"]),
     folder_of({**CLASSES, "train/a/9.jpg": b"\xff\xd8\xff\xd9"}, "a JPEG without an image", "9.jpg"),
     folder_of({**CLASSES, "train/9.png": GREY}, "an image in no class", "9.png"),
     folder_of({**CLASSES, "train/d/x.txt": "x"}, "an empty class", "train/d"),

@@ -3,9 +3,12 @@
 //!
 //! The targets in `fuzz_targets/` hand them to libFuzzer; `tests/fuzzing.rs` runs them on the stable
 //! compiler.
+//!
+//! Where files end with a checksum, random damage would be all that is ever tried. So the targets put
+//! the right one in: what is behind it is reached, too.
 #![allow(dead_code)] // each target uses its part
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -14,12 +17,15 @@ use std::path::{Path, PathBuf};
 use clap::{Args, FromArgMatches};
 use metatape::backend::cpu::Cpu;
 use metatape::data::{DatasetKind, Loose, Reading};
+use metatape::meta::schemes::Set;
 use metatape::models::ModelFile;
 use metatape::nn::Summary;
 use metatape::program::Session;
 use metatape::tape::Shape;
 use metatape::train::study::{Plan, Study};
-use metatape::train::{Config, Finished, Method, NetworkFile, Run, setting};
+use metatape::train::{
+    Comparison, Config, EpochRow, Finished, Method, Observer, Predictor, Run, StepReport, Then, setting,
+};
 
 pub type Target = fn(&[u8]);
 
@@ -43,6 +49,16 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("flags", flags),
 ];
 
+thread_local! {
+    /// How often a reader of this thread has taken what it was given.
+    pub static TAKEN: Cell<u64> = const { Cell::new(0) };
+}
+
+fn taken<T, E>(read: Result<T, E>) -> Option<T> {
+    TAKEN.set(TAKEN.get() + u64::from(read.is_ok()));
+    read.ok()
+}
+
 /// A folder of this thread's own, with `name` in it anew.
 fn folder(name: &str) -> PathBuf {
     thread_local! {
@@ -65,7 +81,7 @@ fn put(folder: &Path, name: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
 }
 
 fn read(kind: DatasetKind, dir: &Path) {
-    let _ = Reading { kind, dir: Some(dir.to_path_buf()), ..Reading::default() }.load();
+    taken(Reading { kind, dir: Some(dir.to_path_buf()), ..Reading::default() }.load());
 }
 
 /// An IDX file of these dimensions.
@@ -167,7 +183,7 @@ pub fn image(bytes: &[u8]) {
     put(&dir, "train/b/1.png", grey(6));
     put(&dir, "test/a/1.png", grey(6));
     let reading = Reading { kind: DatasetKind::Folder, dir: Some(dir), ..Reading::default() };
-    let _ = reading.load();
+    taken(reading.load());
     let _ = Reading { image_size: Some(5), skip_unreadable: true, ..reading }.load();
 }
 
@@ -183,7 +199,7 @@ pub fn names(bytes: &[u8]) {
     }
     let reading =
         Reading { kind: DatasetKind::Folder, dir: Some(dir), test_size: Some(2), ..Reading::default() };
-    if let Ok(data) = reading.load() {
+    if let Some(data) = taken(reading.load()) {
         let names = data.class_names.iter().chain(&data.names);
         assert!(names.flat_map(|name| name.chars()).all(|c| !c.is_control()), "a name that is no line");
     }
@@ -207,14 +223,15 @@ pub fn labels(bytes: &[u8]) {
     let ending = ["txt", "csv", "npy", "safetensors"][*which as usize % 4];
     put(&dir, format!("labels.{ending}"), bytes);
     let labels = Some(dir.join(format!("labels.{ending}")));
-    let _ =
-        Reading { kind: DatasetKind::Csv, dir: Some(dir), train_labels: labels, ..Reading::default() }.load();
+    let reading =
+        Reading { kind: DatasetKind::Csv, dir: Some(dir), train_labels: labels, ..Reading::default() };
+    taken(reading.load());
 }
 
 /// A network's file of layers.
 pub fn layers(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(file) = ModelFile::parse("fuzzed.toml", text) {
+    if let Some(file) = taken(ModelFile::parse("fuzzed.toml", text)) {
         let net = file.network(3);
         for shape in [Shape::from([12, 12, 3]), [4].into()] {
             let _ = Summary::of(net.as_ref(), &shape);
@@ -222,27 +239,59 @@ pub fn layers(bytes: &[u8]) {
     }
 }
 
-/// The network of a finished run.
-pub fn network(bytes: &[u8]) {
-    let dir = folder("network");
-    put(&dir, "model.safetensors", bytes);
-    if let Ok(file) = NetworkFile::read(&dir.join("model.safetensors"))
-        && let Ok(net) = file.network()
-    {
-        let _ = file.states(net.as_ref(), &file.input());
-    }
+/// A text as its reader wants it: with its checksum.
+fn sealed(text: &[u8], [before, after]: [&str; 2]) -> Vec<u8> {
+    format!("{}{before}{:08x}{after}", String::from_utf8_lossy(text), crc32c::crc32c(text)).into_bytes()
 }
 
-/// A run's configuration.
-pub fn config(bytes: &[u8]) {
-    let dir = folder("config");
-    put(&dir, "config.toml", bytes);
-    put(&dir, "model.safetensors", "");
-    let _ = Finished::read(&dir);
-    if let Ok(text) = std::str::from_utf8(bytes)
-        && let Ok(config) = toml::from_str::<Config>(text)
+fn sealed_toml(text: &[u8]) -> Vec<u8> {
+    sealed(text, ["# crc32c: ", "\n"])
+}
+
+/// An object, whose last field the checksum is.
+fn sealed_json(text: &[u8]) -> Vec<u8> {
+    let text = text.trim_ascii_end();
+    sealed(text.strip_suffix(b"}").unwrap_or(text).trim_ascii_end(), [",\n  \"crc32c\": \"", "\"\n}\n"])
+}
+
+/// A file of tensors with the checksum of what it has become, if it has a place for one.
+fn sealed_tensors(mut file: Vec<u8>) -> Vec<u8> {
+    const FIELD: &[u8] = b"\"crc32c\":\"";
+    if let Some(at) = file.windows(FIELD.len()).position(|part| part == FIELD).map(|at| at + FIELD.len())
+        && at + 8 <= file.len()
     {
-        let _ = (config.check(), config.network(3).is_ok(), config.lr_at(config.method, 3));
+        file[at..at + 8].copy_from_slice(b"00000000");
+        let sum = format!("{:08x}", crc32c::crc32c(&file));
+        file[at..at + 8].copy_from_slice(sum.as_bytes());
+    }
+    file
+}
+
+/// What the bytes stand for: a file of tensors; or, if they are a JSON object, that in the place of
+/// the field `field` of `whole`'s metadata.
+fn tensors(bytes: &[u8], whole: &[u8], field: &str) -> Vec<u8> {
+    if bytes.first() != Some(&b'{') {
+        return sealed_tensors(bytes.to_vec());
+    }
+    let (length, rest) = whole.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    header["__metadata__"][field] = String::from_utf8_lossy(bytes).into();
+    let mut header = header.to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    sealed_tensors([&(header.len() as u64).to_le_bytes()[..], &header, data].concat())
+}
+
+/// Asks a run to stop behind its next steps.
+struct Steps(usize);
+
+impl Observer for Steps {
+    fn begin(&mut self, _: &Run, _: usize) {}
+    fn step(&mut self, _: Method, _: usize, _: StepReport) {}
+    fn epoch(&mut self, _: &EpochRow) {}
+    fn then(&mut self) -> Then {
+        self.0 = self.0.saturating_sub(1);
+        if self.0 == 0 { Then::Stop } else { Then::GoOn }
     }
 }
 
@@ -252,14 +301,9 @@ fn session() -> metatape::Result<Session> {
 
 /// A run of two epochs on a little table.
 fn little_run() -> Config {
-    let data = folder("data");
-    let rows: String = (0..24).map(|i| format!("{},{},{}\n", i % 5, i % 7, i % 2)).collect();
-    for part in ["train", "test"] {
-        put(&data, format!("{part}.csv"), format!("a,b,label\n{rows}"));
-    }
     Config {
         dataset: DatasetKind::Csv,
-        data_dir: Some(data),
+        data_dir: Some(little_data()),
         noise: metatape::data::Noise::None,
         baseline: false,
         batch: 4,
@@ -269,27 +313,105 @@ fn little_run() -> Config {
     }
 }
 
-/// Files of a run that was finished, as seeds: its checkpoint and its network.
-pub fn of_a_run() -> [Vec<u8>; 2] {
+fn little_data() -> PathBuf {
+    let data = folder("data");
+    let rows: String = (0..24).map(|i| format!("{},{},{}\n", i % 5, i % 7, i % 2)).collect();
+    for part in ["train", "test"] {
+        put(&data, format!("{part}.csv"), format!("a,b,label\n{rows}"));
+    }
+    data
+}
+
+/// Files of runs, as seeds: the checkpoint of a stopped one, the network of a finished one.
+pub fn of_runs() -> [Vec<u8>; 2] {
     let out = folder("whole");
     let mut run = Run::start(little_run(), &out, &session).unwrap();
+    assert!(run.train(&mut Steps(8)).is_err(), "it was to stop");
+    let checkpoint = fs::read(out.join("checkpoint.safetensors")).unwrap();
     run.train(&mut ()).unwrap();
-    ["checkpoint.safetensors", "model.safetensors"].map(|file| fs::read(out.join(file)).unwrap_or_default())
+    [checkpoint, fs::read(out.join("model.safetensors")).unwrap()]
 }
 
+/// The folders of a stopped run and a finished one, the seeds, and a study.
+struct Whole {
+    stopped: PathBuf,
+    finished: PathBuf,
+    checkpoint: Vec<u8>,
+    network: Vec<u8>,
+    study: Study<Method>,
+}
+
+/// Made once.
+fn whole<T>(use_it: impl FnOnce(&Whole) -> T) -> T {
+    thread_local! {
+        static WHOLE: RefCell<Option<Whole>> = const { RefCell::new(None) };
+    }
+    WHOLE.with_borrow_mut(|kept| {
+        use_it(kept.get_or_insert_with(|| {
+            let [checkpoint, network] = of_runs();
+            let [stopped, finished] = ["stopped", "finished"].map(|name| {
+                let out = folder(name);
+                drop(Run::start(little_run(), &out, &session).unwrap());
+                out
+            });
+            let config = Config { epochs: 1, ..little_run() };
+            let plan = Plan { arms: vec![Method::MwNet], seeds: vec![1], preset: None, config };
+            let study = Study::start(plan, &folder("study")).unwrap();
+            Whole { stopped, finished, checkpoint, network, study }
+        }))
+    })
+}
+
+/// The network of a finished run: the file, or what stands beside its tensors.
+pub fn network(bytes: &[u8]) {
+    whole(|whole| {
+        put(&whole.finished, "model.safetensors", tensors(bytes, &whole.network, "metatape"));
+        if let Some(finished) = taken(Finished::read(&whole.finished))
+            && finished
+                .file
+                .input()
+                .iter()
+                .try_fold(1, |all: usize, n| all.checked_mul(*n))
+                .is_some_and(|n| n < 4096)
+            && let Ok(mut predictor) = session().and_then(|session| Predictor::new(&finished, session))
+            && let Ok((data, labelled)) = finished.own(Set::Test)
+        {
+            let _ = predictor.see(&data, &labelled);
+        }
+    });
+}
+
+/// A run's configuration.
+pub fn config(bytes: &[u8]) {
+    whole(|whole| {
+        let dir = folder("config");
+        put(&dir, "config.toml", sealed_toml(bytes));
+        put(&dir, "model.safetensors", &whole.network);
+        let (_, stored) = (Finished::read(&dir), Run::stored_config(&dir));
+        if let Some(config) = taken(stored) {
+            let _ = (config.check(), config.network(3).is_ok(), config.lr_at(config.method, 3));
+        }
+    });
+}
+
+/// A checkpoint: the file, or what stands beside its tensors. The run goes on from it.
 pub fn checkpoint(bytes: &[u8]) {
-    let out = folder("stopped");
-    drop(Run::start(little_run(), &out, &session).unwrap());
-    put(&out, "checkpoint.safetensors", bytes);
-    let _ = Run::resume(&out, &session);
+    whole(|whole| {
+        put(&whole.stopped, "checkpoint.safetensors", tensors(bytes, &whole.checkpoint, "progress"));
+        if let Some(mut run) = taken(Run::resume(&whole.stopped, &session)) {
+            let _ = run.train(&mut Steps(2));
+        }
+    });
 }
 
-/// A finished cell of a study.
+/// A finished cell of a study, and the table that is made of it.
 pub fn cell(bytes: &[u8]) {
-    let (arms, config) = (vec![Method::Uniform], little_run());
-    let study = Study::start(Plan { arms, seeds: vec![1], preset: None, config }, &folder("study")).unwrap();
-    put(&study.out, "cells/uniform-seed1/cell.json", bytes);
-    let _ = study.finished(Method::Uniform, 1);
+    whole(|whole| {
+        put(&whole.study.out, "cells/mwnet-seed1/cell.json", sealed_json(bytes));
+        if let Some(Some(cell)) = taken(whole.study.finished(Method::MwNet, 1)) {
+            let _ = Comparison::write(&whole.study, &[cell]);
+        }
+    });
 }
 
 /// Words of a command line, one a line.
@@ -297,7 +419,7 @@ pub fn flags(bytes: &[u8]) {
     let words = bytes.split(|byte| *byte == b'\n').map(OsStr::from_bytes);
     let command = Config::augment_args(clap::Command::new("metatape").no_binary_name(true));
     if let Ok(matches) = command.try_get_matches_from(words)
-        && let Ok(config) = Config::from_arg_matches(&matches)
+        && let Some(config) = taken(Config::from_arg_matches(&matches))
     {
         let _ = config.check();
     }

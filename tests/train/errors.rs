@@ -230,3 +230,24 @@ fn a_scheme_of_one_s_own_needs_a_name_of_its_own_and_its_author() {
     drop(run);
     fails(&["train", "--resume", "--out", text(&out)], 1, &["config.toml", "there is no method `mine`"]);
 }
+
+/// Plots are drawn by libraries that abort without memory: it is asked for first. What has been
+/// trained is kept, and the plots are drawn when there is room.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_plot_that_no_memory_is_left_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let train = format!(
+        "ulimit -v 300000; exec {} train --method uniform --epochs 1 --threads 1 --out {}",
+        assert_cmd::cargo::cargo_bin!("metatape").display(),
+        text(&out)
+    );
+    let output = std::process::Command::new("sh").args(["-c", &train]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("metatape: drawing a plot needs 256 MiB of memory"), "{said}");
+    assert!(out.join("model.safetensors").exists() && !out.join("accuracy.png").exists());
+    metatape(&["train", "--resume", "--out", text(&out)]).assert().success();
+    assert!(out.join("accuracy.png").exists());
+}

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
+use crate::file;
+
 /// Compiled kernels in a folder.
 pub(super) struct Cache {
     /// `None` where there is no place for it.
@@ -41,7 +43,7 @@ impl Cache {
     /// What was stored for these parts, if anything was and all of it is there: the driver is told
     /// no length, so a file that was cut off must not reach it.
     pub fn find(&self, parts: &[&[u8]]) -> Option<Vec<u8>> {
-        let mut bytes = std::fs::read(self.folder.as_ref()?.join(name(parts))).ok()?;
+        let mut bytes = file::read(&self.folder.as_ref()?.join(name(parts)), "read").ok()?;
         let content = bytes.split_off(bytes.len().min(SUM));
         (bytes == Sha256::digest(&content).as_slice()).then_some(content)
     }

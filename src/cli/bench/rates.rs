@@ -1,10 +1,12 @@
 //! What machines can do at most, and how long a step must take on them.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::str::FromStr;
 
 use metatape::backend::cpu::rates::{copy_rate, multiply_add_rate};
 use metatape::backend::cpu::team::Team;
+use metatape::file::{named, read_text};
 use metatape::train::values::Precision;
 use metatape::words::counted;
 use metatape::{Error, Result};
@@ -82,12 +84,12 @@ impl FromStr for Card {
         if let Some((_, _, card)) = KNOWN.iter().find(|known| known.0 == name) {
             return Ok(card.clone());
         }
-        if !std::path::Path::new(name).exists() {
+        if !named(Path::new(name)) {
             return Err(Error::Usage(format!(
                 "`{name}` is neither one of h100, h200, a100 nor a file of rates"
             )));
         }
-        let text = std::fs::read_to_string(name).map_err(Error::io(name, "read"))?;
+        let text = read_text(Path::new(name), "read")?;
         Card::parse(&text).map_err(|what| {
             Error::Usage(format!(
                 "{name}: {what}; a file of rates has the fields name, {BANDWIDTH}, {}",

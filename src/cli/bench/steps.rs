@@ -34,7 +34,12 @@ pub fn prepared(
     let bytes = if input.len() == 3 { 1 } else { size_of::<f32>() };
     let samples = IMAGES.max(2 * batch) + CLASSES;
     let all = samples.saturating_mul(input.count()).saturating_mul(bytes);
-    room::check(all, &format!("--input {input} with --batch {batch}"), "take smaller ones")?;
+    // All of them, and once more where they are put in place.
+    room::check(
+        all.saturating_mul(2),
+        &format!("--input {input} with --batch {batch}"),
+        "take smaller ones",
+    )?;
     let mut rng = Pcg64::seed_from_u64(1);
     let mut table = |count: usize| {
         let (name, numbers) = ("random".into(), count * input.count());

@@ -115,7 +115,7 @@ impl<A: Arm> Study<A> {
     /// A cell, if it is finished.
     ///
     /// # Errors
-    /// If its file cannot be read, or is not of this plan.
+    /// If its file cannot be read, or is of another cell or plan.
     pub fn finished(&self, arm: A, seed: u64) -> Result<Option<Cell>> {
         let folder = self.folder(arm, seed);
         let path = folder.join(CELL);
@@ -124,6 +124,14 @@ impl<A: Arm> Study<A> {
         }
         let cure = format!("remove {} to have it trained again", folder.display());
         let mut cell: Cell = read_json(&path, &cure)?;
+        if (&cell.arm[..], cell.seed) != (&arm.to_string()[..], seed) {
+            return Err(Error::Data(format!(
+                "{}: is of {} with seed {}, not of {arm} with seed {seed}; {cure}",
+                path.display(),
+                cell.arm,
+                cell.seed
+            )));
+        }
         let (rows, epochs) = (cell.history.rows.len(), self.plan.config.epochs);
         if cell.error.is_none() && rows != epochs {
             let (path, rows) = (path.display(), counted(rows, "epoch"));
