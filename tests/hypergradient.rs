@@ -93,6 +93,23 @@ fn a_flat_v_has_no_hypergradient_by_its_output_bias() {
     }
 }
 
+/// A V whose output bias has run far down is still a number, and so is its hypergradient.
+#[test]
+fn a_bias_far_below_leaves_numbers() {
+    let config = StepConfig { weights: Weights::Normalised, ..StepConfig::default() };
+    for bias in [-30.0, -200.0, 200.0] {
+        let cpu = Box::new(Cpu::<f32>::new(1).unwrap());
+        let (mut session, program) = prepare(&networks()[0], &config, Options::default(), [N, M], cpu);
+        session.write_state("theta.fc2.bias", Values::Float(&[bias])).unwrap();
+        session.write_state("theta.fc2.weight", Values::Float(&[150.0; 5])).unwrap();
+        session.run(&program).unwrap();
+        for name in ["hypergrad.", "w_next.", "weight"] {
+            let values = all_outputs(&session, &program, name);
+            assert!(!values.is_empty() && values.iter().all(|v| v.is_finite()), "{bias} {name}: {values:?}");
+        }
+    }
+}
+
 #[test]
 fn fusion_and_threads_change_nothing() {
     for net in networks() {

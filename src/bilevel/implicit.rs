@@ -57,8 +57,7 @@ pub(super) fn hypergradient(
     for (gradient, v) in gradient.iter().zip(v) {
         seeds.push((*gradient, tape.scale(v, -1.0)?));
     }
-    let cotangents = tape.vjp(&seeds, outer)?;
-    cotangents.into_iter().zip(outer).map(|(c, outer)| tape.or_zero(c, *outer)).collect()
+    tape.cotangents(&seeds, outer)
 }
 
 /// `v` with `(H + damping) v = target`, where `H` is the Jacobian of `gradient` by `point`,

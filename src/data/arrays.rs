@@ -179,7 +179,6 @@ fn array<R: std::io::Read>(path: &Path, file: std::io::Result<NpyFile<R>>, size:
     if shape.is_empty() || announced.is_none_or(|announced| announced > size) {
         return Err(bad(format!("is a single number or cut short: it announces {shape:?} numbers")));
     }
-    // Packed, an archive may announce what no memory has.
     // Of either byte order.
     let kind = kind.trim_start_matches(['<', '>', '|', '=']);
     // Packed, an archive may announce what no memory has. Others than these are read and widened.

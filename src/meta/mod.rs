@@ -155,6 +155,7 @@
 //! |---|---|
 //! | `config.rs` | the options of a step |
 //! | `step.rs` | the three steps on a tape |
+//! | `plain.rs` | a step without weights, and an evaluation |
 //! | `route.rs` | the hypergradient, a function a route |
 //! | `normalise.rs` | weights that sum to 1 |
 //! | `order.rs` | the steps in other orders, for comparison |
@@ -167,6 +168,7 @@ mod config;
 mod normalise;
 mod optimiser;
 mod order;
+mod plain;
 mod route;
 pub mod schemes;
 mod step;
@@ -175,4 +177,5 @@ pub use crate::bilevel::{Adam, Optimiser, Sgd};
 pub use closed_form::{ClosedForm, ThetaValues};
 pub use config::{Preset, Route, StepConfig, VirtualStep, Weights, probe};
 pub use order::Order;
-pub use step::{Batch, Evaluation, MetaStep, PlainStep};
+pub use plain::{Evaluation, PlainStep};
+pub use step::{Batch, MetaStep};

@@ -3,7 +3,7 @@
 
 use super::optimiser::update;
 use super::route;
-use super::step::{MetaStep, real_step};
+use super::step::MetaStep;
 use crate::bilevel::Optimiser;
 use crate::error::Result;
 use crate::tape::{Kind, Tape};
@@ -54,8 +54,8 @@ impl MetaStep<'_> {
             (w, reach)
         } else {
             let rule = self.config.classifier;
-            let (sgd, coefficients) = (Optimiser::Sgd(rule), weighed.coefficients);
-            let w = real_step(tape, &start.w, &[(start.losses, coefficients)], &sgd, start.lr, "momentum")?;
+            let gradient = start.gradient(tape, weighed.coefficients)?;
+            let w = update(tape, &Optimiser::Sgd(rule), &start.w, &gradient, start.lr, "momentum")?;
             (w, tape.scale(start.lr, -rule.gain())?)
         };
         if order == Order::FixedTheta {

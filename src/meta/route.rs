@@ -46,8 +46,7 @@ pub(super) fn hypergradient(
 
 /// The gradient by θ of the virtual step's coefficients, for their cotangents `[n]`.
 fn pulled_back(tape: &mut Tape, step: &Recorded, cotangent: Var) -> Result<Vec<Var>> {
-    let gradients = tape.vjp(&[(step.coefficients, cotangent)], &step.theta.vars())?;
-    gradients.iter().zip(step.theta.vars()).map(|(g, t)| tape.or_zero(*g, t)).collect()
+    tape.cotangents(&[(step.coefficients, cotangent)], &step.theta.vars())
 }
 
 /// Added to the Hessian's diagonal for conjugate gradients: a network's loss is not convex, and at
@@ -67,9 +66,7 @@ fn at_the_optimum(
     tape.section("inverse Hessian times the meta gradient");
     let w = step.w.vars();
     // The virtual step's: the tape has it already.
-    let gradient = tape.vjp(&[(step.losses, step.coefficients)], &w)?;
-    let pairs = gradient.iter().zip(&w);
-    let gradient = pairs.map(|(g, w)| tape.or_zero(*g, *w)).collect::<Result<Vec<_>>>()?;
+    let gradient = tape.cotangents(&[(step.losses, step.coefficients)], &w)?;
     let v = solve(tape, &w, &gradient, &step.meta_grad, solver)?;
     let seeds: Vec<(Var, Var)> = w.into_iter().zip(v).collect();
     let change = tape.jvp(&seeds, &[step.losses])?[0];
@@ -161,8 +158,7 @@ fn per_sample_gradients(tape: &mut Tape, losses: Var, params: &[Var]) -> Result<
         let one = tape.constant(1.0, []);
         let shape = tape.shape(losses).clone();
         let one_hot = tape.push(crate::tape::Op::Unrow(i), &[one], Some(&shape))?;
-        for ((g, p), rows) in tape.vjp(&[(losses, one_hot)], params)?.iter().zip(params).zip(&mut rows) {
-            let g = tape.or_zero(*g, *p)?;
+        for (g, rows) in tape.cotangents(&[(losses, one_hot)], params)?.into_iter().zip(&mut rows) {
             let count = tape.shape(g).count();
             rows.push(tape.reshape(g, [count])?);
         }

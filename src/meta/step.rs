@@ -91,8 +91,7 @@ impl Start {
         if let Some(signals) = &self.signals {
             return signals.gradient(tape, c);
         }
-        let gradients = tape.vjp(&[(self.losses, c)], &w)?;
-        gradients.into_iter().zip(w).map(|(g, w)| tape.or_zero(g, w)).collect()
+        tape.cotangents(&[(self.losses, c)], &w)
     }
 }
 
@@ -250,9 +249,7 @@ impl MetaStep<'_> {
         let own = tape.variable(losses)?;
         let read = if self.config.undetached { own } else { losses };
         let weighed = self.weighed(tape, &mut start.theta, own, read, groups)?;
-        let gradient = tape.vjp(&[(losses, weighed.coefficients)], &w.vars())?;
-        let gradient = gradient.into_iter().zip(w.vars()).map(|(g, w)| tape.or_zero(g, w));
-        let gradient = gradient.collect::<Result<Vec<_>>>()?;
+        let gradient = tape.cotangents(&[(losses, weighed.coefficients)], &w.vars())?;
         Ok(self.virtual_step(tape, &w, &gradient, start.lr)?.0)
     }
 
@@ -400,70 +397,6 @@ pub(super) fn real_step(
     lr: Var,
     momentum: &str,
 ) -> Result<Params> {
-    let gradients = tape.vjp(weighted, &w.vars())?;
-    let pairs = gradients.iter().zip(w.vars());
-    let gradients: Vec<Var> = pairs.map(|(g, w)| tape.or_zero(*g, w)).collect::<Result<_>>()?;
+    let gradients = tape.cotangents(weighted, &w.vars())?;
     update(tape, rule, w, &gradients, lr, momentum)
-}
-
-/// A plain training step with the same weight for every sample: the baseline.
-pub struct PlainStep<'a> {
-    /// The classifier.
-    pub net: &'a dyn Model,
-    /// Its rule.
-    pub optimiser: Optimiser,
-    /// Where batches come from.
-    pub data: &'a Batch,
-    /// Batch size.
-    pub batch: usize,
-}
-
-impl PlainStep<'_> {
-    /// Records the step. Inputs `x`/`picks`, `y`, `lr`; outputs `loss` `[n]`, `correct` `[n]`.
-    ///
-    /// # Errors
-    /// As [`MetaStep::record`].
-    pub fn record(&self, tape: &mut Tape) -> Result<()> {
-        let lr = tape.input("lr", Kind::Float, [])?;
-        let mut w = Params::classifier();
-        let Pass { losses, correct, .. } =
-            Pass::record(tape, self.net, self.data, self.batch, &mut w, Some("stats"), "")?;
-        let coefficients = tape.constant(1.0 / self.batch as f64, [self.batch]);
-        real_step(tape, &w, &[(losses, coefficients)], &self.optimiser, lr, "momentum")?;
-        tape.output("loss", losses)?;
-        tape.output("correct", correct)?;
-        Ok(())
-    }
-}
-
-/// Losses and hits of images at the present parameters, with running statistics: nothing is
-/// updated.
-pub struct Evaluation<'a> {
-    /// The classifier.
-    pub net: &'a dyn Model,
-    /// Where batches come from.
-    pub data: &'a Batch,
-    /// Batch size.
-    pub batch: usize,
-}
-
-impl Evaluation<'_> {
-    /// Records the pass. Inputs `x`/`picks`, `y`; outputs `loss` `[n]`, `correct` `[n]`, `logits`
-    /// `[n, classes]`.
-    ///
-    /// # Errors
-    /// As [`MetaStep::record`].
-    pub fn record(&self, tape: &mut Tape) -> Result<()> {
-        let mut w = Params::classifier();
-        let x = self.data.samples(tape, self.batch, "")?;
-        let y = tape.input("y", Kind::Int, [self.batch])?;
-        let mut forward = Forward::new(tape, &mut w, Normalisation::Running);
-        let logits = self.net.logits(&mut forward, x)?;
-        let losses = tape.cross_entropy(logits, y)?;
-        let correct = tape.correct(logits, y)?;
-        tape.output("loss", losses)?;
-        tape.output("correct", correct)?;
-        tape.output("logits", logits)?;
-        Ok(())
-    }
 }

@@ -49,6 +49,9 @@ pub enum WeightNetInit {
 /// 0.25% probability).
 const LAST_KINK: f64 = 6.0;
 
+/// Of the output layer, for [`WeightNet::relative`]: `e^20` is far from the ends of f32.
+const LEAST_BIAS: f64 = -20.0;
+
 impl FromStr for WeightNetInit {
     type Err = Error;
     fn from_str(name: &str) -> Result<WeightNetInit> {
@@ -157,15 +160,17 @@ impl WeightNet {
     ///
     /// Why not V itself: where V is flat, a ratio of its values does not change with b. The
     /// derivative, a sum over samples that comes to 0, would be what rounding leaves of it, of which
-    /// Adam knows but the sign. Here, each sample's own part is 0: `∂/∂b ln(V/σ(b)) = σ(b) − V`.
+    /// Adam knows but the sign. Here, each sample's own part is 0: `∂/∂b ln(V/σ(b)) = σ(b) − V`. A b
+    /// below [`LEAST_BIAS`] counts as that in the divisor, so that the quotient stays a number.
     ///
     /// # Errors
     /// The tape's own; for a class-aware V, one for its shape.
     pub fn relative(&self, tape: &mut Tape, theta: &mut Params, losses: Var) -> Result<Var> {
         let [logits, bias] = self.logits(tape, theta, losses)?;
         let logits = tape.add(logits, bias)?;
+        let least = tape.constant(LEAST_BIAS, tape.shape(bias).clone());
         // ln σ(x) = −softplus(−x), of the broadcast bias: its two parts meet before they are summed.
-        let mut parts = [bias, logits];
+        let mut parts = [tape.maximum(bias, least)?, logits];
         for part in &mut parts {
             let minus = tape.scale(*part, -1.0)?;
             *part = tape.softplus(minus)?;

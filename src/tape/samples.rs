@@ -17,8 +17,9 @@ pub struct SampleSignals {
     w: Vec<Var>,
     /// What lies between, in recording order.
     path: Vec<Var>,
-    /// Those of the path of which row i belongs to sample i.
-    rows: HashSet<Var>,
+    /// Those of the path that are the same for all samples.
+    shared: HashSet<Var>,
+    /// δ of the others.
     signals: HashMap<Var, Var>,
 }
 
@@ -36,6 +37,7 @@ impl Tape {
         if shape.len() != 1 || !rows.contains(&losses) {
             return Ok(None);
         }
+        let shared = path.iter().copied().filter(|var| !rows.contains(var)).collect();
         let mut signals = HashMap::from([(losses, one)]);
         for var in path.iter().rev() {
             let Some(signal) = signals.get(var).copied() else { continue };
@@ -47,15 +49,15 @@ impl Tape {
                 }
             }
         }
-        Ok(Some(SampleSignals { losses, w: w.to_vec(), path, rows, signals }))
+        Ok(Some(SampleSignals { losses, w: w.to_vec(), path, shared, signals }))
     }
 
     /// Which values of a path have a row for each of n samples, made of nothing but this sample's
     /// rows and of what is the same for all; `None` if a value with rows is read otherwise.
     fn rows_of(&self, path: &[Var], w: &[Var], n: usize) -> Option<HashSet<Var>> {
-        let on_path: HashSet<Var> = path.iter().copied().collect();
+        let [on_path, sources] = [path, w].map(|vars| vars.iter().copied().collect::<HashSet<Var>>());
         let mut rows = HashSet::new();
-        for var in path.iter().filter(|var| !w.contains(var)) {
+        for var in path.iter().filter(|var| !sources.contains(var)) {
             let Node { op, args, shape, .. } = self.node(*var);
             let leading = shape.first() == Some(&n);
             let mut reads = args.iter().enumerate().filter(|(i, arg)| rows.contains(*arg) && !op.steers(*i));
@@ -94,11 +96,11 @@ impl SampleSignals {
     /// As [`Tape::vjp`].
     pub fn gradient(&self, tape: &mut Tape, c: Var) -> Result<Vec<Var>> {
         let mut cotangents = Vec::new();
-        for var in self.path.iter().filter(|var| self.rows.contains(var)) {
+        for var in &self.path {
             let Some(signal) = self.signals.get(var).copied() else { continue };
             let Node { op, args, .. } = tape.node(*var).clone();
             for (i, arg) in args.iter().enumerate() {
-                if op.steers(i) || self.rows.contains(arg) || !self.path.contains(arg) {
+                if op.steers(i) || !self.shared.contains(arg) {
                     continue;
                 }
                 let mut map = tape.jacobian_block(*var, i)?.transpose();
@@ -117,8 +119,7 @@ impl SampleSignals {
                 cotangents.push((*arg, term));
             }
         }
-        let gradients = tape.vjp(&cotangents, &self.w)?;
-        gradients.iter().zip(&self.w).map(|(g, w)| tape.or_zero(*g, *w)).collect()
+        tape.cotangents(&cotangents, &self.w)
     }
 
     /// The losses' change `[n]` when w moves along a tangent for each parameter: forward mode up to
@@ -129,15 +130,16 @@ impl SampleSignals {
     /// As [`Tape::jvp`].
     pub fn along(&self, tape: &mut Tape, tangents: &[Var]) -> Result<Var> {
         let mut tangents: HashMap<Var, Var> = self.w.iter().copied().zip(tangents.iter().copied()).collect();
+        let sources: HashSet<Var> = self.w.iter().copied().collect();
         let mut total = None;
-        for var in self.path.iter().filter(|var| !self.w.contains(var)) {
+        for var in self.path.iter().filter(|var| !sources.contains(var)) {
             let Node { op, args, .. } = tape.node(*var).clone();
             let mut sum = None;
             for (i, arg) in args.iter().enumerate() {
                 let (false, Some(tangent)) = (op.steers(i), tangents.get(arg).copied()) else { continue };
                 let map = tape.jacobian_block(*var, i)?;
                 match self.signals.get(var) {
-                    Some(signal) if is_contraction(&op) && self.rows.contains(arg) => {
+                    Some(signal) if is_contraction(&op) && !self.shared.contains(arg) => {
                         let back = map.transpose().apply(tape, *signal)?;
                         let product = tape.mul(back, tangent)?;
                         let change = tape.sum(product, 1, tape.shape(product).len())?;
@@ -153,11 +155,9 @@ impl SampleSignals {
                 tangents.insert(*var, sum);
             }
         }
-        let last = tangents.get(&self.losses).copied();
-        let total = match (total, last) {
-            (Some(total), Some(last)) => Some(tape.add(total, last)?),
-            (total, last) => total.or(last),
-        };
+        if let Some(last) = tangents.get(&self.losses).copied() {
+            total = Some(tape.add_to(total, last)?);
+        }
         tape.or_zero(total, self.losses)
     }
 }

@@ -92,8 +92,16 @@ impl Tape {
             return Err(Error::shape("gradient", format!("the loss must be one number, got {shape}")));
         }
         let one = self.constant(1.0, shape);
-        let gradients = self.vjp(&[(loss, one)], targets)?;
-        gradients.into_iter().zip(targets).map(|(g, t)| self.or_zero(g, *t)).collect()
+        self.cotangents(&[(loss, one)], targets)
+    }
+
+    /// [`Tape::vjp`] with zeros for targets that no output depends on.
+    ///
+    /// # Errors
+    /// As [`Tape::vjp`].
+    pub fn cotangents(&mut self, outputs: &[(Var, Var)], targets: &[Var]) -> Result<Vec<Var>> {
+        let cotangents = self.vjp(outputs, targets)?;
+        cotangents.into_iter().zip(targets).map(|(c, target)| self.or_zero(c, *target)).collect()
     }
 
     /// `v`, or zeros of `like`'s shape.

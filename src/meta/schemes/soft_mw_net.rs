@@ -187,8 +187,7 @@ impl SoftMwNet {
         let (pairs, _) = SoftMwNet::loss(tape, start, weights)?;
         let w = start.w.vars();
         let mut moved = Vec::with_capacity(w.len());
-        for (gradient, w) in tape.vjp(&pairs, &w)?.into_iter().zip(&w) {
-            let gradient = tape.or_zero(gradient, *w)?;
+        for (gradient, w) in tape.cotangents(&pairs, &w)?.into_iter().zip(&w) {
             let change = tape.scale_by(gradient, start.lr)?;
             moved.push(tape.sub(*w, change)?);
         }
@@ -209,10 +208,7 @@ impl SoftMwNet {
         let asked = tape.sub(u, idle)?;
         let share = tape.scale(start.lr, -1.0 / n as f64)?;
         let asked = tape.scale_by(asked, share)?;
-        let theta = start.theta.vars();
-        let gradients = tape.vjp(&[(ratio, asked)], &theta)?;
-        let gradients: Vec<Var> =
-            gradients.iter().zip(theta).map(|(g, t)| tape.or_zero(*g, t)).collect::<Result<_>>()?;
+        let gradients = tape.cotangents(&[(ratio, asked)], &start.theta.vars())?;
         let p = tape.sum(p, 0, 1)?;
         let offsets = [tape.scale_by(p, share)?];
         tape.section("weight-net step");

@@ -3,7 +3,8 @@ use crate::bilevel::Optimiser;
 use crate::error::Result;
 use crate::meta::config::Weights;
 use crate::meta::normalise::inverse_sum;
-use crate::meta::step::{Batch, Pass, PlainStep, real_step};
+use crate::meta::plain::PlainStep;
+use crate::meta::step::{Batch, Pass, real_step};
 use crate::nn::{Model, Params};
 use crate::tape::{Kind, Tape, Var};
 

@@ -157,6 +157,14 @@ fn clear<T: Real>(out: &mut [T], accumulate: bool) {
     }
 }
 
+/// `to` (+)= the sum of the first entries of `pieces`, in order.
+fn add_up<'a, T: Real>(to: &mut [T], pieces: impl Iterator<Item = &'a [T]>, accumulate: bool) {
+    clear(to, accumulate);
+    for piece in pieces {
+        to.iter_mut().zip(piece).for_each(|(to, from)| *to += *from);
+    }
+}
+
 /// The part of `workspace` that starts on a cache line, so that vectors do not straddle two.
 fn aligned<T>(workspace: &mut [T]) -> &mut [T] {
     let skip = workspace.as_ptr().align_offset(64).min(workspace.len());

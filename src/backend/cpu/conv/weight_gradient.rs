@@ -3,7 +3,7 @@
 
 use super::padded::Padded;
 use super::tile::{OuterTile, Pixels, nearly_equal, rows};
-use super::{BLOCK, ConvShape, aligned, with_alignment};
+use super::{BLOCK, ConvShape, add_up, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
 use crate::backend::cpu::real::Real;
@@ -228,14 +228,8 @@ impl Plan {
                 for (j, dw) in dw.chunks_mut(row).enumerate() {
                     let block = j * self.padded.blocks() + channel / each;
                     let at = block * self.piece() + (tap * each + channel % each) * row;
-                    for part in 0..self.parts {
-                        let piece = &pieces[part * self.blocks() * self.piece() + at..][..dw.len()];
-                        if part == 0 && !accumulate {
-                            dw.copy_from_slice(piece);
-                        } else {
-                            dw.iter_mut().zip(piece).for_each(|(to, from)| *to += *from);
-                        }
-                    }
+                    let piece = |part| &pieces[part * self.blocks() * self.piece() + at..];
+                    add_up(dw, (0..self.parts).map(piece), accumulate);
                 }
             }
         });

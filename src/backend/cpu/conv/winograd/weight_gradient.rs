@@ -7,7 +7,7 @@ use super::points::PRODUCTS;
 use super::tiles::{Ahead, Gather, Grid, Scratch};
 use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES};
 use crate::backend::cpu::conv::tile::nearly_equal;
-use crate::backend::cpu::conv::{BLOCK, ConvShape, aligned, with_alignment};
+use crate::backend::cpu::conv::{BLOCK, ConvShape, add_up, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
 use crate::backend::cpu::product::Tile;
@@ -143,15 +143,9 @@ impl Plan {
                 let (tap, channel) = ((chunk * rows + i) / self.ci, (chunk * rows + i) % self.ci);
                 let (block, row) = (channel / self.rows * self.blocks().1, channel % self.rows);
                 for (j, dw) in dw.chunks_mut(self.cols).enumerate() {
-                    for part in 0..self.parts {
-                        let piece = ((block + j) * self.parts + part) * self.piece();
-                        let from = &pieces[piece + (tap * self.rows + row) * self.cols..][..dw.len()];
-                        if part == 0 && !accumulate {
-                            dw.copy_from_slice(from);
-                        } else {
-                            dw.iter_mut().zip(from).for_each(|(to, from)| *to += *from);
-                        }
-                    }
+                    let at = (block + j) * self.parts * self.piece() + (tap * self.rows + row) * self.cols;
+                    let piece = |part| &pieces[at + part * self.piece()..];
+                    add_up(dw, (0..self.parts).map(piece), accumulate);
                 }
             }
         });
