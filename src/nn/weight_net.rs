@@ -161,7 +161,7 @@ impl WeightNet {
     /// Why not V itself: where V is flat, a ratio of its values does not change with b. The
     /// derivative, a sum over samples that comes to 0, would be what rounding leaves of it, of which
     /// Adam knows but the sign. Here, each sample's own part is 0: `∂/∂b ln(V/σ(b)) = σ(b) − V`. A b
-    /// below [`LEAST_BIAS`] counts as that in the divisor, so that the quotient stays a number.
+    /// below −20 counts as that in the divisor, so that the quotient stays a number.
     ///
     /// # Errors
     /// The tape's own; for a class-aware V, one for its shape.
