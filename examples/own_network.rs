@@ -3,7 +3,7 @@
 //!
 //!     cargo run --release --example own_network
 //!
-//! Features `[n, 2]` in two rings, 40% of the labels wrong; 20 clean samples as the meta set.
+//! Features `[n, 2]` in two rings, 40% of the labels wrong; 50 clean samples as the meta set.
 
 #![allow(clippy::print_stdout)]
 
@@ -14,8 +14,8 @@ use metatape::program::{Options, Session, Values};
 use metatape::tape::{Tape, Var};
 use metatape::{Error, Result};
 
-const N: usize = 200;
-const M: usize = 20;
+const N: usize = 400;
+const M: usize = 50;
 
 pub fn main() -> Result<()> {
     // Two hidden layers, with a skip connection around the second.
@@ -46,7 +46,7 @@ pub fn main() -> Result<()> {
     session.feed(&program, "y", Values::Int(&y))?;
     session.feed(&program, "x_meta", Values::Float(&x_meta))?;
     session.feed(&program, "y_meta", Values::Int(&y_meta))?;
-    session.feed(&program, "lr", Values::Float(&[0.1]))?;
+    session.feed(&program, "lr", Values::Float(&[0.05]))?;
     session.feed(&program, "lr.theta", Values::Float(&[1e-2]))?;
     for _ in 0..600 {
         session.run(&program)?;
