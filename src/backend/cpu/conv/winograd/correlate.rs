@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::filter::Pack;
-use super::points::PRODUCTS;
+use super::points::{POINTS, PRODUCTS};
 use super::tiles::{Ahead, Gather, Grid, Scatter, Scratch};
-use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES};
+use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES, side};
 use crate::backend::cpu::conv::{BLOCK, ConvShape, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
@@ -23,6 +23,7 @@ const MIN_CHANNELS: usize = 64;
 /// A task is one of `blocks` ranges of tiles × one of `parts` ranges of output channels.
 pub(in crate::backend::cpu::conv) struct Plan {
     grid: Grid,
+    taps: usize,
     transposed: bool,
     /// Channels summed over, and output channels.
     k: usize,
@@ -37,17 +38,18 @@ pub(in crate::backend::cpu::conv) struct Plan {
 
 impl Plan {
     pub fn forward(s: &ConvShape) -> Plan {
-        let grid = Grid { h: s.h, w: s.w, oh: s.oh(), ow: s.ow(), pad: s.pad };
-        Plan::cut(s.n, grid, false, s.ci, s.co)
+        let grid = Grid { h: s.h, w: s.w, oh: s.oh(), ow: s.ow(), pad: s.pad, side: side(s.kh) };
+        Plan::cut(s.n, grid, s.kh, false, s.ci, s.co)
     }
 
-    /// `s.pad` is at most 2.
+    /// `s.pad` is less than the taps.
     pub fn data_gradient(s: &ConvShape) -> Plan {
-        let grid = Grid { h: s.oh(), w: s.ow(), oh: s.h, ow: s.w, pad: 2 - s.pad };
-        Plan::cut(s.n, grid, true, s.co, s.ci)
+        let pad = s.kh - 1 - s.pad;
+        let grid = Grid { h: s.oh(), w: s.ow(), oh: s.h, ow: s.w, pad, side: side(s.kh) };
+        Plan::cut(s.n, grid, s.kh, true, s.co, s.ci)
     }
 
-    fn cut(n: usize, grid: Grid, transposed: bool, k: usize, m: usize) -> Plan {
+    fn cut(n: usize, grid: Grid, taps: usize, transposed: bool, k: usize, m: usize) -> Plan {
         let tiles = n * grid.tiles();
         let each = PRODUCTS * (k + m.min(2 * BLOCK)) * size_of::<f32>();
         let most = (TILES_BYTES / each).clamp(16, MAX_TILES);
@@ -57,7 +59,7 @@ impl Plan {
         let blocks = blocks.min(tiles);
         let most = tiles.div_ceil(blocks);
         let parts = MIN_TASKS.div_ceil(blocks).min(m / MIN_CHANNELS).max(1);
-        let mut plan = Plan { grid, transposed, k, m, tiles, most, blocks, parts, lanes: 1 };
+        let mut plan = Plan { grid, taps, transposed, k, m, tiles, most, blocks, parts, lanes: 1 };
         let lanes = (SCRATCH_BYTES / (plan.per_lane() * size_of::<f32>())).max(MIN_LANES);
         plan.lanes = lanes.min(blocks * parts);
         plan
@@ -89,16 +91,29 @@ impl Plan {
         workspace: &mut [f32],
     ) {
         assert!(workspace.len() >= self.workspace_len(), "convolution: workspace too small");
-        match isa {
+        match (isa, self.taps) {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => self.run_on::<<f32 as Real>::Avx512>(isa, x, w, y, accumulate, workspace),
+            (Isa::Avx512, 3) => {
+                self.run_on::<<f32 as Real>::Avx512, 3, 4>(isa, x, w, y, accumulate, workspace)
+            }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => self.run_on::<<f32 as Real>::Avx2>(isa, x, w, y, accumulate, workspace),
-            Isa::Portable => self.run_on::<<f32 as Real>::Portable>(isa, x, w, y, accumulate, workspace),
+            (Isa::Avx512, _) => {
+                self.run_on::<<f32 as Real>::Avx512, 5, 2>(isa, x, w, y, accumulate, workspace)
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, 3) => self.run_on::<<f32 as Real>::Avx2, 3, 4>(isa, x, w, y, accumulate, workspace),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, _) => self.run_on::<<f32 as Real>::Avx2, 5, 2>(isa, x, w, y, accumulate, workspace),
+            (Isa::Portable, 3) => {
+                self.run_on::<<f32 as Real>::Portable, 3, 4>(isa, x, w, y, accumulate, workspace)
+            }
+            (Isa::Portable, _) => {
+                self.run_on::<<f32 as Real>::Portable, 5, 2>(isa, x, w, y, accumulate, workspace)
+            }
         }
     }
 
-    fn run_on<S: Simd<Elem = f32>>(
+    fn run_on<S: Simd<Elem = f32>, const TAPS: usize, const SIDE: usize>(
         &self,
         isa: Isa,
         x: &[f32],
@@ -115,7 +130,7 @@ impl Plan {
             let first = 2 * S::LANES * g;
             let width = (m - first).min(2 * S::LANES);
             let (w, to) = (w.as_ptr(), out.as_mut_ptr());
-            isa.run(Pack::<S> { w, k, m, transposed, first, width, to });
+            isa.run(Pack::<S, TAPS> { w, k, m, transposed, first, width, to });
         });
         let (filters, y) = (&*filters, Out(y.as_mut_ptr()));
         par::for_each_part_with(
@@ -127,7 +142,7 @@ impl Plan {
             &|_| 0,
             &|i, _, scratch| {
                 let (block, part) = (i / self.parts, i % self.parts);
-                isa.run(Task::<S> {
+                isa.run(Task::<S, SIDE> {
                     plan: self,
                     tiles: self.tiles * block / self.blocks..self.tiles * (block + 1) / self.blocks,
                     groups: groups * part / self.parts..groups * (part + 1) / self.parts,
@@ -143,7 +158,7 @@ impl Plan {
 }
 
 /// Some tiles, the channels of some panels.
-struct Task<'a, S: Simd> {
+struct Task<'a, S: Simd, const SIDE: usize> {
     plan: &'a Plan,
     tiles: Range<usize>,
     groups: Range<usize>,
@@ -154,7 +169,7 @@ struct Task<'a, S: Simd> {
     scratch: &'a mut [S::Elem],
 }
 
-impl<S: Simd> Kernel for Task<'_, S> {
+impl<S: Simd, const SIDE: usize> Kernel for Task<'_, S, SIDE> {
     #[inline(always)]
     fn run(self) {
         let Task { plan, tiles, groups, x, filters, y, accumulate, scratch } = self;
@@ -164,7 +179,7 @@ impl<S: Simd> Kernel for Task<'_, S> {
         // SAFETY: `isa.run` entered the instruction set; tiles and channels of y are the task's own,
         // and the scratch has room for `most` tiles of k channels and of two vectors.
         unsafe {
-            S::enter(Gather::<S, false> {
+            S::enter(Gather::<S, POINTS> {
                 grid,
                 from: x,
                 pixel: k,
@@ -199,7 +214,7 @@ impl<S: Simd> Kernel for Task<'_, S> {
                     next.fetch::<false>();
                     mine.fetch::<true>();
                 }
-                S::enter(Scatter::<S> {
+                S::enter(Scatter::<S, SIDE> {
                     grid,
                     from: sums,
                     channels: width,

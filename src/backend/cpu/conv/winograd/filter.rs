@@ -1,6 +1,6 @@
 //! Filters: transformed into panels, and back.
 
-use super::points::{self, POINTS, across};
+use super::points::{self, MAX_TAPS, POINTS, across};
 use super::tiles::{load_column, store_column};
 use crate::backend::cpu::conv::BLOCK;
 use crate::backend::cpu::isa::{Kernel, Simd};
@@ -12,9 +12,9 @@ use crate::backend::cpu::real::Real;
 /// the data gradient wants it.
 ///
 /// # Safety
-/// `w` has 9·k·m numbers, `width` (at most two blocks, whole vectors) of the m channels from `first`
+/// `w` has TAPS²·k·m numbers, `width` (at most two blocks, whole vectors) of the m channels from `first`
 /// on are there, and `to` has room.
-pub(super) struct Pack<S: Simd> {
+pub(super) struct Pack<S: Simd, const TAPS: usize> {
     pub w: *const S::Elem,
     /// Channels summed over, and output channels.
     pub k: usize,
@@ -25,19 +25,19 @@ pub(super) struct Pack<S: Simd> {
     pub to: *mut S::Elem,
 }
 
-impl<S: Simd> Kernel for Pack<S> {
+impl<S: Simd, const TAPS: usize> Kernel for Pack<S, TAPS> {
     #[inline(always)]
     fn run(self) {
         let Pack { w, k, m, transposed, first, width, to } = self;
-        // A block's filters `[9][BLOCK][width]`.
-        let mut turned = [S::Elem::ZERO; 9 * BLOCK * 2 * BLOCK];
+        // A block's filters `[TAPS²][BLOCK][width]`.
+        let mut turned = [S::Elem::ZERO; MAX_TAPS * MAX_TAPS * BLOCK * 2 * BLOCK];
         for k0 in (0..k).step_by(BLOCK) {
             if transposed {
-                for (row, to) in turned[..9 * BLOCK * width].chunks_exact_mut(BLOCK * width).rev().enumerate()
-                {
+                let turned = turned[..TAPS * TAPS * BLOCK * width].chunks_exact_mut(BLOCK * width);
+                for (row, to) in turned.rev().enumerate() {
                     for i in 0..width {
                         for j in 0..BLOCK {
-                            // SAFETY: one of the 9·k·m numbers.
+                            // SAFETY: one of the TAPS²·k·m numbers.
                             to[j * width + i] = unsafe { *w.add((row * m + first + i) * k + k0 + j) };
                         }
                     }
@@ -52,10 +52,12 @@ impl<S: Simd> Kernel for Pack<S> {
                         } else {
                             (w.add((k0 + j) * m + first + c), k * m)
                         };
-                        let mut half = [[S::splat(S::Elem::ZERO); POINTS]; 3];
+                        let mut half = [[S::splat(S::Elem::ZERO); POINTS]; TAPS];
                         for (a, half) in half.iter_mut().enumerate() {
-                            let from = from.add(a * 3 * tap);
-                            let row = [S::load(from), S::load(from.add(tap)), S::load(from.add(2 * tap))];
+                            let mut row = [S::splat(S::Elem::ZERO); TAPS];
+                            for (b, v) in row.iter_mut().enumerate() {
+                                *v = S::load(from.add((a * TAPS + b) * tap));
+                            }
                             *half = points::filter(row);
                         }
                         for b in 0..POINTS {
@@ -69,12 +71,12 @@ impl<S: Simd> Kernel for Pack<S> {
     }
 }
 
-/// Writes Gᵀ u G of sums `[PRODUCTS][rows][width]`, those of a product `product` apart, as filters `[9][rows]` of
+/// Writes Gᵀ u G of sums `[PRODUCTS][rows][width]`, those of a product `product` apart, as filters `[TAPS²][rows]` of
 /// `width` channels, rows `to_row` and taps `to_tap` apart.
 ///
 /// # Safety
 /// Both memories are that large; `width` is whole vectors.
-pub(super) struct Unpack<S: Simd> {
+pub(super) struct Unpack<S: Simd, const TAPS: usize> {
     pub from: *const S::Elem,
     pub product: usize,
     pub rows: usize,
@@ -84,7 +86,7 @@ pub(super) struct Unpack<S: Simd> {
     pub to_tap: usize,
 }
 
-impl<S: Simd> Kernel for Unpack<S> {
+impl<S: Simd, const TAPS: usize> Kernel for Unpack<S, TAPS> {
     #[inline(always)]
     fn run(self) {
         let Unpack { from, product, rows, width, to, to_row, to_tap } = self;
@@ -93,14 +95,14 @@ impl<S: Simd> Kernel for Unpack<S> {
                 // SAFETY: the maker's.
                 unsafe {
                     let from = from.add(i * width + c);
-                    let mut half = [[S::splat(S::Elem::ZERO); 3]; POINTS];
+                    let mut half = [[S::splat(S::Elem::ZERO); TAPS]; POINTS];
                     for (b, half) in half.iter_mut().enumerate() {
                         *half = points::filter_transposed(load_column(from, b, product));
                     }
-                    for a in 0..3 {
-                        let row = points::filter_transposed(across(&half, a));
+                    for a in 0..TAPS {
+                        let row: [S; TAPS] = points::filter_transposed(across(&half, a));
                         for (b, v) in row.into_iter().enumerate() {
-                            v.store(to.add((a * 3 + b) * to_tap + i * to_row + c));
+                            v.store(to.add((a * TAPS + b) * to_tap + i * to_row + c));
                         }
                     }
                 }

@@ -1,12 +1,13 @@
-//! Winograd's minimal filtering for f32 and filters of 3×3 at stride 1: one bilinear algorithm in
-//! the three roles of the form.
+//! Winograd's minimal filtering for f32 and filters of 3×3 and 5×5 at stride 1: one bilinear algorithm
+//! in the three roles of the form.
 //!
 //! F(4×4,3×3) computes a tile of 4×4 outputs from a window d of 6×6 pixels and a filter g by
 //! y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)] A, with 36 products where a direct sum has 144 (Lavin and Gray,
 //! "Fast algorithms for convolutional neural networks", arXiv:1509.09308). Over channels, each of
 //! the 36 is a matrix product of tiles × channels in by channels in × channels out. The data
 //! gradient is the same of dy and filters turned around; the weight gradient is the transpose in g:
-//! Gᵀ[Σ over tiles (Bᵀ d B) ⊙ (A dy Aᵀ)] G.
+//! Gᵀ[Σ over tiles (Bᵀ d B) ⊙ (A dy Aᵀ)] G. F(2×2,5×5) has 36 products where a direct sum has 100, from
+//! the same windows.
 //!
 //! A task does this for a few dozen tiles, so that what it transforms never leaves the second-level
 //! cache. Vectors are channels, so transforms stay in registers. They read and write more than they
@@ -26,7 +27,7 @@ mod tiles;
 mod weight_gradient;
 
 use super::ConvShape;
-use points::{PRODUCTS, SIDE};
+use points::{POINTS, PRODUCTS};
 
 pub(super) use correlate::Plan as Correlate;
 pub(super) use weight_gradient::Plan as WeightGradient;
@@ -42,17 +43,22 @@ const MIN_LANES: usize = 16;
 /// Fewest tiles: filters are transformed at each call, which costs as much as some tiles save.
 const MIN_TILES: usize = 8;
 
+/// Pixels along a tile for filters of so many taps.
+fn side(taps: usize) -> usize {
+    POINTS + 1 - taps
+}
+
 /// Whether all roles are computed this way: a function of the shape and the number type's size.
 pub(super) fn suits(s: &ConvShape, number: usize) -> bool {
     let whole = |c: usize| c > 0 && c.is_multiple_of(super::BLOCK);
-    let three = (s.kh, s.kw, s.stride, s.groups) == (3, 3, 1, 1) && s.pad <= 2;
-    if number != size_of::<f32>() || !three || !whole(s.ci) || !whole(s.co) {
+    let form = matches!((s.kh, s.kw, s.stride, s.groups), (3, 3, 1, 1) | (5, 5, 1, 1)) && s.pad < s.kh;
+    if number != size_of::<f32>() || !form || !whole(s.ci) || !whole(s.co) {
         return false;
     }
     // Tiles that stick out multiply for nothing: at least half the multiplications must be saved.
     let fits = |h: usize, w: usize| {
-        let tiles = h.div_ceil(SIDE) * w.div_ceil(SIDE);
-        s.n * tiles >= MIN_TILES && 2 * tiles * PRODUCTS <= h * w * 9
+        let tiles = h.div_ceil(side(s.kh)) * w.div_ceil(side(s.kh));
+        s.n * tiles >= MIN_TILES && 2 * tiles * PRODUCTS <= h * w * s.kh * s.kw
     };
     fits(s.oh(), s.ow()) && fits(s.h, s.w)
 }

@@ -1,5 +1,6 @@
-//! F(4,3), the algorithm along one dimension: 4 outputs y of 6 data d and a filter g of 3 taps are
-//! y = Aᵀ[(G g) ⊙ (Bᵀ d)], polynomials that are multiplied at 6 points: 0, ±5/8, ±3/2 and ∞.
+//! F(m,r), the algorithm along one dimension: m outputs y of 6 data d and a filter g of r = 7 − m taps
+//! are y = Aᵀ[(G g) ⊙ (Bᵀ d)], polynomials that are multiplied at 6 points: 0, ±5/8, ±3/2 and ∞.
+//! Row p of G and of A has p's powers, so Bᵀ is the same for each r.
 //!
 //! All of Bᵀ and A are short binary fractions. The usual points 0, ±1, ±2 (put them in for A and B)
 //! save some multiplications, but make about twice the error.
@@ -7,12 +8,12 @@
 use crate::backend::cpu::isa::Simd;
 use crate::backend::cpu::real::Real;
 
-/// Outputs.
-pub(super) const SIDE: usize = 4;
 /// Points, as many as data.
-pub(super) const POINTS: usize = SIDE + 2;
-/// Products of a tile of SIDE × SIDE.
+pub(super) const POINTS: usize = 6;
+/// Products of a tile.
 pub(super) const PRODUCTS: usize = POINTS * POINTS;
+/// Most taps of a filter's row.
+pub(super) const MAX_TAPS: usize = 5;
 
 const A: f64 = 0.625;
 const B: f64 = 1.5;
@@ -20,6 +21,8 @@ const B: f64 = 1.5;
 const N0: f64 = A * A * B * B;
 const NA: f64 = 2.0 * A * A * (A * A - B * B);
 const NB: f64 = 2.0 * B * B * (B * B - A * A);
+const A_POWERS: [f64; MAX_TAPS] = [1.0, A, A * A, A * A * A, A * A * A * A];
+const B_POWERS: [f64; MAX_TAPS] = [1.0, B, B * B, B * B * B, B * B * B * B];
 
 #[inline(always)]
 unsafe fn constant<S: Simd>(value: f64) -> S {
@@ -61,61 +64,81 @@ pub(super) unsafe fn data<S: Simd>(d: [S; POINTS]) -> [S; POINTS] {
     }
 }
 
-/// G g.
+/// Even and odd part of the polynomial with coefficients `c` at the point with these powers, over `n`.
 #[inline(always)]
-pub(super) unsafe fn filter<S: Simd>(g: [S; 3]) -> [S; POINTS] {
+unsafe fn parts<S: Simd, const N: usize>(c: &[S; N], powers: &[f64; MAX_TAPS], n: f64) -> [S; 2] {
     // SAFETY: the caller's.
     unsafe {
-        let even = g[0].times(constant(1.0 / NA)).add_product(g[2], constant(A * A / NA));
-        let odd = g[1].times(constant(A / NA));
-        let even_b = g[0].times(constant(1.0 / NB)).add_product(g[2], constant(B * B / NB));
-        let odd_b = g[1].times(constant(B / NB));
-        let first = g[0].times(constant(1.0 / N0));
-        [first, even.plus(odd), even.minus(odd), even_b.plus(odd_b), even_b.minus(odd_b), g[2]]
+        let mut parts = [c[0], c[1].times(constant(powers[1] / n))];
+        if n != 1.0 {
+            parts[0] = c[0].times(constant(1.0 / n));
+        }
+        for k in 2..N {
+            parts[k % 2] = parts[k % 2].add_product(c[k], constant(powers[k] / n));
+        }
+        parts
+    }
+}
+
+/// `[first, e + o, e − o, of both pairs, last]`.
+#[inline(always)]
+unsafe fn at_points<S: Simd>(first: S, a: [S; 2], b: [S; 2], last: S) -> [S; POINTS] {
+    // SAFETY: the caller's.
+    unsafe { [first, a[0].plus(a[1]), a[0].minus(a[1]), b[0].plus(b[1]), b[0].minus(b[1]), last] }
+}
+
+/// The transpose of evaluation: from values at the points, those at ±A and ±B over `na` and `nb`, and
+/// that at 0 over `n0`, to coefficients.
+#[inline(always)]
+unsafe fn coefficients<S: Simd, const N: usize>(v: [S; POINTS], [n0, na, nb]: [f64; 3]) -> [S; N] {
+    // SAFETY: the caller's.
+    unsafe {
+        let a = [v[1].plus(v[2]), v[1].minus(v[2])];
+        let b = [v[3].plus(v[4]), v[3].minus(v[4])];
+        let mut c = [v[5]; N];
+        for (k, c) in c.iter_mut().enumerate() {
+            let (by_a, by_b) = (constant(A_POWERS[k] / na), constant(B_POWERS[k] / nb));
+            let with_a = match k {
+                0 => v[0].times(constant(1.0 / n0)).add_product(a[0], by_a),
+                _ if k == N - 1 => v[5].add_product(a[k % 2], by_a),
+                _ => a[k % 2].times(by_a),
+            };
+            *c = with_a.add_product(b[k % 2], by_b);
+        }
+        c
+    }
+}
+
+/// G g.
+#[inline(always)]
+pub(super) unsafe fn filter<S: Simd, const TAPS: usize>(g: [S; TAPS]) -> [S; POINTS] {
+    // SAFETY: the caller's.
+    unsafe {
+        let (a, b) = (parts(&g, &A_POWERS, NA), parts(&g, &B_POWERS, NB));
+        at_points(g[0].times(constant(1.0 / N0)), a, b, g[TAPS - 1])
     }
 }
 
 /// Gᵀ u.
 #[inline(always)]
-pub(super) unsafe fn filter_transposed<S: Simd>(u: [S; POINTS]) -> [S; 3] {
+pub(super) unsafe fn filter_transposed<S: Simd, const TAPS: usize>(u: [S; POINTS]) -> [S; TAPS] {
     // SAFETY: the caller's.
-    unsafe {
-        let (even, odd) = (u[1].plus(u[2]), u[1].minus(u[2]));
-        let (even_b, odd_b) = (u[3].plus(u[4]), u[3].minus(u[4]));
-        let first = u[0].times(constant(1.0 / N0)).add_product(even, constant(1.0 / NA));
-        [
-            first.add_product(even_b, constant(1.0 / NB)),
-            odd.times(constant(A / NA)).add_product(odd_b, constant(B / NB)),
-            u[5].add_product(even, constant(A * A / NA)).add_product(even_b, constant(B * B / NB)),
-        ]
-    }
+    unsafe { coefficients(u, [N0, NA, NB]) }
 }
 
 /// Aᵀ m.
 #[inline(always)]
-pub(super) unsafe fn output<S: Simd>(m: [S; POINTS]) -> [S; SIDE] {
+pub(super) unsafe fn output<S: Simd, const SIDE: usize>(m: [S; POINTS]) -> [S; SIDE] {
     // SAFETY: the caller's.
-    unsafe {
-        let (even, odd) = (m[1].plus(m[2]), m[1].minus(m[2]));
-        let (even_b, odd_b) = (m[3].plus(m[4]), m[3].minus(m[4]));
-        [
-            m[0].plus(even).plus(even_b),
-            odd.times(constant(A)).add_product(odd_b, constant(B)),
-            even.times(constant(A * A)).add_product(even_b, constant(B * B)),
-            m[5].add_product(odd, constant(A * A * A)).add_product(odd_b, constant(B * B * B)),
-        ]
-    }
+    unsafe { coefficients(m, [1.0; 3]) }
 }
 
 /// A y.
 #[inline(always)]
-pub(super) unsafe fn output_transposed<S: Simd>(y: [S; SIDE]) -> [S; POINTS] {
+pub(super) unsafe fn output_transposed<S: Simd, const SIDE: usize>(y: [S; SIDE]) -> [S; POINTS] {
     // SAFETY: the caller's.
     unsafe {
-        let even = y[0].add_product(y[2], constant(A * A));
-        let odd = y[1].times(constant(A)).add_product(y[3], constant(A * A * A));
-        let even_b = y[0].add_product(y[2], constant(B * B));
-        let odd_b = y[1].times(constant(B)).add_product(y[3], constant(B * B * B));
-        [y[0], even.plus(odd), even.minus(odd), even_b.plus(odd_b), even_b.minus(odd_b), y[3]]
+        let (a, b) = (parts(&y, &A_POWERS, 1.0), parts(&y, &B_POWERS, 1.0));
+        at_points(y[0], a, b, y[SIDE - 1])
     }
 }

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::points::{self, POINTS, SIDE, across};
+use super::points::{self, POINTS, across};
 use crate::backend::cpu::conv::BLOCK;
 use crate::backend::cpu::isa::{Kernel, Simd, prefetch};
 use crate::backend::cpu::real::Real;
 
-/// Tiles of [`SIDE`] × [`SIDE`] output pixels that cover all images, row by row. The window under a tile
-/// has two pixels more each way and begins `pad` above and left of it.
+/// Tiles of `side` × `side` output pixels that cover all images, row by row. The window under a tile
+/// has [`POINTS`] × [`POINTS`] pixels and begins `pad` above and left of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
     /// Height and width of what windows lie on.
@@ -18,21 +18,22 @@ pub(super) struct Grid {
     pub oh: usize,
     pub ow: usize,
     pub pad: usize,
+    pub side: usize,
 }
 
 impl Grid {
     fn across(&self) -> usize {
-        self.ow.div_ceil(SIDE)
+        self.ow.div_ceil(self.side)
     }
     /// Tiles of an image.
     pub fn tiles(&self) -> usize {
-        self.oh.div_ceil(SIDE) * self.across()
+        self.oh.div_ceil(self.side) * self.across()
     }
     /// Image, row and column of tile `t`.
     #[inline(always)]
     fn place(&self, t: usize) -> (usize, usize, usize) {
         let (image, t) = (t / self.tiles(), t % self.tiles());
-        (image, t / self.across() * SIDE, t % self.across() * SIDE)
+        (image, t / self.across() * self.side, t % self.across() * self.side)
     }
     /// Pixels from the first row that tiles lie on to the last one; of their windows' rows if
     /// WINDOWS.
@@ -41,11 +42,11 @@ impl Grid {
         let ((image, row, _), (last_image, last_row, _)) =
             (self.place(tiles.start), self.place(tiles.end - 1));
         if WINDOWS {
-            let last = (last_row + SIDE + 2).saturating_sub(self.pad).min(self.h);
+            let last = (last_row + POINTS).saturating_sub(self.pad).min(self.h);
             (image * self.h + row.saturating_sub(self.pad).min(self.h)) * self.w
                 ..(last_image * self.h + last) * self.w
         } else {
-            let last = (last_row + SIDE).min(self.oh);
+            let last = (last_row + self.side).min(self.oh);
             (image * self.oh + row) * self.ow..(last_image * self.oh + last) * self.ow
         }
     }
@@ -98,13 +99,13 @@ pub(super) struct Scratch<T> {
     pub product: usize,
 }
 
-/// Writes the transforms of some channels of tiles to scratch: Bᵀ d B of a window's pixels; or, if
-/// TRANSPOSED, A y Aᵀ of those of the tile itself.
+/// Writes the transforms of some channels of tiles to scratch: A y Aᵀ of the pixels of a tile; or, if
+/// SIDE is [`POINTS`], Bᵀ d B of those of its window.
 ///
 /// # Safety
 /// `from` is the first of `channels` (whole vectors) of the images' first pixel; pixels are `pixel`
 /// apart; the tiles are the grid's, and the scratch has room for them.
-pub(super) struct Gather<'a, S: Simd, const TRANSPOSED: bool> {
+pub(super) struct Gather<'a, S: Simd, const SIDE: usize> {
     pub grid: &'a Grid,
     pub from: *const S::Elem,
     pub pixel: usize,
@@ -113,50 +114,56 @@ pub(super) struct Gather<'a, S: Simd, const TRANSPOSED: bool> {
     pub to: Scratch<S::Elem>,
 }
 
-impl<S: Simd, const TRANSPOSED: bool> Kernel for Gather<'_, S, TRANSPOSED> {
+impl<S: Simd, const SIDE: usize> Kernel for Gather<'_, S, SIDE> {
     #[inline(always)]
     fn run(self) {
         let Gather { grid, from, pixel, channels, tiles, to: Scratch { at: to, tile, product } } = self;
-        let (h, w, pad, side) =
-            if TRANSPOSED { (grid.oh, grid.ow, 0, SIDE) } else { (grid.h, grid.w, grid.pad, POINTS) };
+        let windows = SIDE == POINTS;
+        let (h, w, pad) = if windows { (grid.h, grid.w, grid.pad) } else { (grid.oh, grid.ow, 0) };
         let zeros = [S::Elem::ZERO; BLOCK];
         for (i, t) in tiles.enumerate() {
             let (image, row, col) = grid.place(t);
             // Rows and columns of the window that lie on the image.
-            let rows = pad.saturating_sub(row)..(h + pad).saturating_sub(row).min(side);
-            let cols = pad.saturating_sub(col)..(w + pad).saturating_sub(col).min(side);
+            let rows = pad.saturating_sub(row)..(h + pad).saturating_sub(row).min(SIDE);
+            let cols = pad.saturating_sub(col)..(w + pad).saturating_sub(col).min(SIDE);
             // Perhaps outside, and then never read.
             let corner = from
                 .wrapping_add(((image * h + row) * w + col) * pixel)
                 .wrapping_sub((pad * w + pad) * pixel);
-            let whole = rows.len() == side && cols.len() == side;
+            let whole = rows.len() == SIDE && cols.len() == SIDE;
             let window = Window { whole, zeros: &zeros, corner, row: w * pixel, pixel, rows, cols };
             for c in (0..channels).step_by(S::LANES) {
                 // Rows first: pixels that lie side by side are read one after another.
                 // SAFETY: the scratch has room; `Window` reads only pixels of the image.
                 unsafe {
                     let to = to.add(i * tile + c);
-                    if TRANSPOSED {
-                        let mut half = [[S::splat(S::Elem::ZERO); POINTS]; SIDE];
-                        for (a, half) in half.iter_mut().enumerate() {
-                            *half = points::output_transposed(window.row::<S, SIDE>(a, c));
-                        }
-                        for b in 0..POINTS {
-                            let column = points::output_transposed(across(&half, b));
-                            store_column(column, b, to, product);
-                        }
-                    } else {
-                        let mut half = [[S::splat(S::Elem::ZERO); POINTS]; POINTS];
-                        for (a, half) in half.iter_mut().enumerate() {
-                            *half = points::data(window.row::<S, POINTS>(a, c));
-                        }
-                        for b in 0..POINTS {
-                            let column = points::data(across(&half, b));
-                            store_column(column, b, to, product);
-                        }
+                    let mut half = [[S::splat(S::Elem::ZERO); POINTS]; SIDE];
+                    for (a, half) in half.iter_mut().enumerate() {
+                        *half = transform(window.row::<S, SIDE>(a, c));
+                    }
+                    for b in 0..POINTS {
+                        store_column(transform(across(&half, b)), b, to, product);
                     }
                 }
             }
+        }
+    }
+}
+
+/// What [`Gather`] does along a dimension.
+///
+/// # Safety
+/// The machine has `S`.
+#[inline(always)]
+unsafe fn transform<S: Simd, const SIDE: usize>(pixels: [S; SIDE]) -> [S; POINTS] {
+    // SAFETY: the caller's.
+    unsafe {
+        if SIDE == POINTS {
+            let mut window = [pixels[0]; POINTS];
+            window.copy_from_slice(&pixels);
+            points::data(window)
+        } else {
+            points::output_transposed(pixels)
         }
     }
 }
@@ -176,7 +183,7 @@ struct Window<'a, T> {
 }
 
 impl<T: Real> Window<'_, T> {
-    /// A vector of channels from `c` on of each of the first N pixels of row `a`; zeros outside.
+    /// A vector of channels from `c` on of each of the N pixels of row `a`; zeros outside.
     ///
     /// # Safety
     /// The machine has `S`; pixels inside can be read.
@@ -225,7 +232,7 @@ pub(super) unsafe fn load_column<S: Simd>(from: *const S::Elem, b: usize, produc
 ///
 /// # Safety
 /// As for [`Gather`], of what tiles lie on; nobody else has these channels of these tiles.
-pub(super) struct Scatter<'a, S: Simd> {
+pub(super) struct Scatter<'a, S: Simd, const SIDE: usize> {
     pub grid: &'a Grid,
     pub from: Scratch<S::Elem>,
     pub channels: usize,
@@ -235,7 +242,7 @@ pub(super) struct Scatter<'a, S: Simd> {
     pub accumulate: bool,
 }
 
-impl<S: Simd> Kernel for Scatter<'_, S> {
+impl<S: Simd, const SIDE: usize> Kernel for Scatter<'_, S, SIDE> {
     #[inline(always)]
     fn run(self) {
         let Scatter { grid, from, channels, tiles, to, pixel, accumulate } = self;
@@ -252,7 +259,7 @@ impl<S: Simd> Kernel for Scatter<'_, S> {
                     }
                     let corner = to.add(((image * grid.oh + row) * grid.ow + col) * pixel + c);
                     for a in 0..SIDE {
-                        let row = points::output(across(&half, a));
+                        let row: [S; SIDE] = points::output(across(&half, a));
                         for (b, v) in row.into_iter().enumerate() {
                             if a < rows && b < cols {
                                 let at = corner.add((a * grid.ow + b) * pixel);

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::filter::Unpack;
-use super::points::PRODUCTS;
+use super::points::{POINTS, PRODUCTS};
 use super::tiles::{Ahead, Gather, Grid, Scratch};
-use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES};
+use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES, side};
 use crate::backend::cpu::conv::tile::nearly_equal;
 use crate::backend::cpu::conv::{BLOCK, ConvShape, add_up, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
@@ -23,10 +23,11 @@ const MIN_TILES: usize = 48;
 /// How the sum is cut into tasks. A function of shapes only.
 ///
 /// A task is one of `parts` fixed ranges of tiles × a block of input channels × one of output
-/// channels. Its result is a piece `[9][most of the block's rows][most of its columns]` of the
+/// channels. Its result is a piece `[taps²][most of the block's rows][most of its columns]` of the
 /// workspace; pieces are then added up in order.
 pub(in crate::backend::cpu::conv) struct Plan {
     grid: Grid,
+    taps: usize,
     tiles: usize,
     ci: usize,
     co: usize,
@@ -41,7 +42,7 @@ pub(in crate::backend::cpu::conv) struct Plan {
 
 impl Plan {
     pub fn new(s: &ConvShape) -> Plan {
-        let grid = Grid { h: s.h, w: s.w, oh: s.oh(), ow: s.ow(), pad: s.pad };
+        let grid = Grid { h: s.h, w: s.w, oh: s.oh(), ow: s.ow(), pad: s.pad, side: side(s.kh) };
         let tiles = s.n * grid.tiles();
         let most = |c: usize| c.div_ceil(c.div_ceil(MAX_CHANNELS)).next_multiple_of(BLOCK);
         let (rows, cols) = (most(s.ci), most(s.co));
@@ -50,7 +51,7 @@ impl Plan {
         let each = PRODUCTS * (rows + cols) * size_of::<f32>();
         let most = (TILES_BYTES / each).clamp(16, MAX_TILES).min(tiles.div_ceil(parts));
         let (ci, co) = (s.ci, s.co);
-        let mut plan = Plan { grid, tiles, ci, co, rows, cols, parts, most, lanes: 1 };
+        let mut plan = Plan { grid, taps: s.kh, tiles, ci, co, rows, cols, parts, most, lanes: 1 };
         let lanes = (SCRATCH_BYTES / (plan.per_lane() * size_of::<f32>())).max(MIN_LANES);
         plan.lanes = lanes.min(plan.tasks());
         plan
@@ -75,7 +76,7 @@ impl Plan {
         self.windows() + self.outputs() + PRODUCTS * self.rows * self.cols
     }
     fn piece(&self) -> usize {
-        9 * self.rows * self.cols
+        self.taps * self.taps * self.rows * self.cols
     }
     pub fn workspace_len(&self) -> usize {
         with_alignment(self.lanes * self.per_lane() + self.tasks() * self.piece())
@@ -93,17 +94,22 @@ impl Plan {
         assert!(workspace.len() >= self.workspace_len(), "convolution: workspace too small");
         let (scratch, pieces) = aligned(workspace).split_at_mut(self.lanes * self.per_lane());
         let pieces = &mut pieces[..self.tasks() * self.piece()];
-        match isa {
+        match (isa, self.taps) {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => self.run_on::<<f32 as Real>::Avx512>(isa, x, dy, pieces, scratch),
+            (Isa::Avx512, 3) => self.run_on::<<f32 as Real>::Avx512, 3, 4>(isa, x, dy, pieces, scratch),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => self.run_on::<<f32 as Real>::Avx2>(isa, x, dy, pieces, scratch),
-            Isa::Portable => self.run_on::<<f32 as Real>::Portable>(isa, x, dy, pieces, scratch),
+            (Isa::Avx512, _) => self.run_on::<<f32 as Real>::Avx512, 5, 2>(isa, x, dy, pieces, scratch),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, 3) => self.run_on::<<f32 as Real>::Avx2, 3, 4>(isa, x, dy, pieces, scratch),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, _) => self.run_on::<<f32 as Real>::Avx2, 5, 2>(isa, x, dy, pieces, scratch),
+            (Isa::Portable, 3) => self.run_on::<<f32 as Real>::Portable, 3, 4>(isa, x, dy, pieces, scratch),
+            (Isa::Portable, _) => self.run_on::<<f32 as Real>::Portable, 5, 2>(isa, x, dy, pieces, scratch),
         }
         self.add_up(pieces, dw, accumulate);
     }
 
-    fn run_on<S: Simd<Elem = f32>>(
+    fn run_on<S: Simd<Elem = f32>, const TAPS: usize, const SIDE: usize>(
         &self,
         isa: Isa,
         x: &[f32],
@@ -121,7 +127,7 @@ impl Plan {
             &|i, out, scratch| {
                 let (part, block) = (i % self.parts, i / self.parts);
                 let (row, col) = (block / self.blocks().1 * self.rows, block % self.blocks().1 * self.cols);
-                isa.run(Task::<S> {
+                isa.run(Task::<S, TAPS, SIDE> {
                     plan: self,
                     tiles: self.tiles * part / self.parts..self.tiles * (part + 1) / self.parts,
                     rows: row..(row + self.rows).min(self.ci),
@@ -153,7 +159,7 @@ impl Plan {
 }
 
 /// One task of a plan: `out` is its piece.
-struct Task<'a, S: Simd> {
+struct Task<'a, S: Simd, const TAPS: usize, const SIDE: usize> {
     plan: &'a Plan,
     tiles: Range<usize>,
     rows: Range<usize>,
@@ -164,7 +170,7 @@ struct Task<'a, S: Simd> {
     scratch: &'a mut [S::Elem],
 }
 
-impl<S: Simd> Kernel for Task<'_, S> {
+impl<S: Simd, const TAPS: usize, const SIDE: usize> Kernel for Task<'_, S, TAPS, SIDE> {
     #[inline(always)]
     fn run(self) {
         let Task { plan, tiles, rows, cols, x, dy, out, scratch } = self;
@@ -181,7 +187,7 @@ impl<S: Simd> Kernel for Task<'_, S> {
         unsafe {
             for (at, len) in nearly_equal(tiles.len(), plan.most) {
                 let block = tiles.start + at..tiles.start + at + len;
-                S::enter(Gather::<S, false> {
+                S::enter(Gather::<S, POINTS> {
                     grid,
                     from: x.add(rows.start),
                     pixel: plan.ci,
@@ -202,7 +208,7 @@ impl<S: Simd> Kernel for Task<'_, S> {
                         tile: width,
                         product: plan.most * width + S::LANES,
                     };
-                    S::enter(Gather::<S, true> {
+                    S::enter(Gather::<S, SIDE> {
                         grid,
                         from: dy.add(cols.start + first),
                         pixel: plan.co,
@@ -231,7 +237,7 @@ impl<S: Simd> Kernel for Task<'_, S> {
             }
             for first in groups {
                 let width = (cols.len() - first).min(2 * S::LANES);
-                S::enter(Unpack::<S> {
+                S::enter(Unpack::<S, TAPS> {
                     from: acc.add(PRODUCTS * rows.len() * first).cast_const(),
                     product: rows.len() * width,
                     rows: rows.len(),
