@@ -5,8 +5,8 @@ mod common;
 
 use common::{Domain, numbers, rng};
 use metatape::backend::cpu::Cpu;
-use metatape::program::{Kernel, Options, Outcome, Place, Plan, Program, Session, Values};
-use metatape::tape::{GatherSpec, Kind, Op, Scalar, Shape, Tape, Unary, Var};
+use metatape::program::{Instr, Kernel, Options, Outcome, Place, Plan, Program, Session, Values};
+use metatape::tape::{GatherSpec, Kind, Op, Scalar, Shape, Tape, Unary, Var, Window};
 use rand::RngExt;
 use rand_pcg::Pcg64;
 
@@ -123,6 +123,45 @@ fn batch_norm_stores_no_normalised_tensor() {
         };
         let total: usize = plan.instrs.iter().map(|i| sums(&i.kernel)).sum();
         assert_eq!(total, 2, "relu {relu}: Σv and Σx̂v, each once");
+    }
+}
+
+/// A window of zeros has no largest number above 0, and one of equal ones has two: what ReLU and the
+/// bias do to them must not change what is picked.
+#[test]
+fn pooling_comes_before_relu_and_bias() {
+    let mut tape = Tape::new();
+    let x = tape.input("x0", Kind::Float, [3, 4, 6, 5]).unwrap();
+    let bias = tape.input("x1", Kind::Float, [5]).unwrap();
+    let direction = tape.input("x2", Kind::Float, [3, 4, 6, 5]).unwrap();
+    let y = tape.add_bias(x, bias).unwrap();
+    let y = tape.relu(y).unwrap();
+    let y = tape.max_pool(y, Window { size: 2, stride: 2 }).unwrap();
+    let cube = [y, y].iter().try_fold(y, |p, y| tape.mul(p, *y)).unwrap();
+    let loss = tape.sum_all(cube).unwrap();
+    let gradient = tape.gradient(loss, &[x, bias]).unwrap();
+    let tangents = tape.jvp(&[(x, direction)], &[y, gradient[0], gradient[1]]).unwrap();
+    for (i, var) in [y, loss].into_iter().chain(gradient).chain(tangents.into_iter().flatten()).enumerate() {
+        tape.output(&format!("y{i}"), var).unwrap();
+    }
+    let plan = Plan::new(&tape, BOTH[0]).unwrap();
+    let touches = |i: &&Instr| i.args.iter().chain(&i.outs).any(|t| t.len == 3 * 4 * 6 * 5);
+    let names: Vec<_> = plan.instrs.iter().filter(touches).map(|i| i.kernel.name()).collect();
+    assert!(!names.contains(&"entrywise"), "what is entrywise works on what was picked: {names:?}");
+
+    let mut values: Vec<Vec<f64>> =
+        [360, 5, 360].iter().map(|n| numbers(*n, Domain::Signed, &mut rng(*n as u64))).collect();
+    // Of the first image, windows below 0 after the bias; of the second, equal numbers.
+    values[0][..120].iter_mut().for_each(|x| *x -= 10.0);
+    values[0][120..240].fill(2.0);
+    let [fused, plain] =
+        BOTH.map(|o| common::evaluate(Box::new(Cpu::<f64>::new(2).unwrap()), &tape, o, &values));
+    assert_eq!((fused.len(), &fused[0]), (7, &plain[0]), "the pooled values to the bit");
+    for (i, (f, p)) in fused.iter().zip(&plain).enumerate() {
+        assert!(p.iter().any(|v| *v != 0.0), "output {i} shows nothing");
+        for (f, p) in f.iter().zip(p) {
+            assert!((f - p).abs() <= 1e-14 * p.abs().max(1.0), "output {i}: {f} fused, {p} without");
+        }
     }
 }
 

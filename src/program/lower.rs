@@ -139,6 +139,9 @@ impl Lowering<'_> {
                 }
             }
             Op::Contract { form: Form::Mul, .. } if fast => self.product(args[0], args[1]),
+            Op::Select(window) if fast => self.select(*window, args[0], args[1]),
+            Op::Unselect(window) if fast => self.unselect(*window, args[0], args[1]),
+            Op::Mask if fast => self.mask(args[0], args[1]),
             Op::Input(_) | Op::State(_) | Op::Constant(_) | Op::Broadcast { .. } | Op::Reshape => {
                 pushed(self)
             }
@@ -205,7 +208,7 @@ impl Lowering<'_> {
     }
 
     /// `sum(a∘broadcast(g)) => g∘sum(a)` over the leading `rows` axes, for any number of factors: a
-    /// sum that is then often shared.
+    /// sum that is then often shared. `sum(unselect(v, x)) => sum(v)`.
     fn channel_sum(&mut self, factors: &[Var], rows: usize) -> Result<Var> {
         let shape = self.out.shape(factors[0]).clone();
         let (mut full, mut channel, mut scale) = (Vec::new(), Vec::new(), 1.0);
@@ -232,6 +235,12 @@ impl Lowering<'_> {
                 self.out.constant(count, Shape::from(&shape[rows..]))
             }
             Some((first, rest)) => {
+                let first = match self.out.node(*first) {
+                    node if rows == 3 && rest.is_empty() && matches!(node.op, Op::Unselect(_)) => {
+                        &node.args[0]
+                    }
+                    _ => first,
+                };
                 let product = rest.iter().try_fold(*first, |p, f| self.out.mul(p, *f))?;
                 self.out.sum(product, 0, rows)?
             }

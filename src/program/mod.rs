@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `lower.rs` | rewrites after differentiation, tape to tape: dead code, batch norm as sums and entrywise work, … |
 //! | `chains.rs` | the order of products in matrix chains |
+//! | `pools.rs` | max-pooling before ReLU and bias |
 //! | `fuse.rs` | entrywise operations that go through memory together become one group |
 //! | `waits.rs` | which of these wait for which |
 //! | `emit.rs` | units to kernels |
@@ -30,6 +31,7 @@ mod lower;
 mod memory;
 mod parts;
 mod plan;
+mod pools;
 mod session;
 mod waits;
 mod work;

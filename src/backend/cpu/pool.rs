@@ -82,17 +82,45 @@ pub fn unselect<T: Real>(s: &PoolShape, ct: &[T], x: &[T], out: &mut [T]) {
 /// instructions.
 const LANES: usize = 16;
 
-/// Calls `f(place in x of its first pixel, place in the selection, channels)` for every window of
-/// an image and every group of channels.
-#[inline(always)]
-fn each_group(s: &PoolShape, mut f: impl FnMut(usize, usize, usize)) {
-    for p in 0..s.oh() {
-        for q in 0..s.ow() {
-            let from = (p * s.stride * s.w + q * s.stride) * s.c;
-            for c in (0..s.c).step_by(LANES) {
-                f(from + c, (p * s.ow() + q) * s.c + c, LANES.min(s.c - c));
-            }
+/// For every window of an image and every group of channels: the place in x of its first pixel, the
+/// place in the selection, and how many channels.
+///
+/// Not a function that takes a closure: see [`Kernel`].
+struct Groups<'a> {
+    s: &'a PoolShape,
+    rows: usize,
+    cols: usize,
+    row: usize,
+    col: usize,
+    channel: usize,
+}
+
+impl Iterator for Groups<'_> {
+    type Item = (usize, usize, usize);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, usize, usize)> {
+        let s = self.s;
+        if self.channel >= s.c {
+            (self.col, self.channel) = (self.col + 1, 0);
         }
+        if self.col == self.cols {
+            (self.row, self.col) = (self.row + 1, 0);
+        }
+        if self.row == self.rows {
+            return None;
+        }
+        let (row, col, c) = (self.row, self.col, self.channel);
+        self.channel += LANES;
+        let from = (row * s.w + col) * s.stride * s.c + c;
+        Some((from, (row * self.cols + col) * s.c + c, LANES.min(s.c - c)))
+    }
+}
+
+impl PoolShape {
+    #[inline(always)]
+    fn groups(&self) -> Groups<'_> {
+        Groups { s: self, rows: self.oh(), cols: self.ow(), row: 0, col: 0, channel: 0 }
     }
 }
 
@@ -105,6 +133,16 @@ fn lanes<T: Real>(x: &[T], at: usize, n: usize) -> [T; LANES] {
     let mut out = [T::ZERO; LANES];
     out[..n].copy_from_slice(&x[at..at + n]);
     out
+}
+
+/// The first `n` of `from` to `at`.
+#[inline(always)]
+fn store<T: Real>(to: &mut [T], at: usize, n: usize, from: [T; LANES]) {
+    if n == LANES {
+        to[at..at + LANES].copy_from_slice(&from);
+    } else {
+        to[at..at + n].copy_from_slice(&from[..n]);
+    }
 }
 
 /// Whether `v` takes the place of `max`: larger, or the first NaN.
@@ -124,20 +162,33 @@ struct Select<'a, T> {
 impl<T: Real> Kernel for Select<'_, T> {
     #[inline(always)]
     fn run(self) {
+        // Loops over the usual windows are unrolled.
+        match self.s.k {
+            2 => self.of(2),
+            k => self.of(k),
+        }
+    }
+}
+
+impl<T: Real> Select<'_, T> {
+    #[inline(always)]
+    fn of(self, k: usize) {
         let Select { s, v, x, out } = self;
-        each_group(s, |from, to, n| {
+        for (from, to, n) in s.groups() {
             let (mut max, mut best) = (lanes(x, from, n), lanes(v, from, n));
-            for t in 1..s.k * s.k {
-                let at = from + (t / s.k * s.w + t % s.k) * s.c;
-                let (x, v) = (lanes(x, at, n), lanes(v, at, n));
-                for l in 0..LANES {
-                    let better = takes(x[l], max[l]);
-                    max[l] = if better { x[l] } else { max[l] };
-                    best[l] = if better { v[l] } else { best[l] };
+            for a in 0..k {
+                for b in 0..k {
+                    let at = from + (a * s.w + b) * s.c;
+                    let (x, v) = (lanes(x, at, n), lanes(v, at, n));
+                    for l in 0..LANES {
+                        let better = takes(x[l], max[l]);
+                        max[l] = if better { x[l] } else { max[l] };
+                        best[l] = if better { v[l] } else { best[l] };
+                    }
                 }
             }
-            out[to..to + n].copy_from_slice(&best[..n]);
-        });
+            store(out, to, n, best);
+        }
     }
 }
 
@@ -151,27 +202,44 @@ struct Unselect<'a, T> {
 impl<T: Real> Kernel for Unselect<'_, T> {
     #[inline(always)]
     fn run(self) {
+        // Where windows do not overlap, each pixel is written once.
+        match (self.s.k, self.s.stride) {
+            (2, 2) => self.of(2, false),
+            (k, stride) => self.of(k, stride < k),
+        }
+    }
+}
+
+impl<T: Real> Unselect<'_, T> {
+    #[inline(always)]
+    fn of(self, k: usize, overlap: bool) {
         let Unselect { s, ct, x, out } = self;
-        out.fill(T::ZERO);
-        each_group(s, |from, to, n| {
+        if overlap || s.stride > k || s.h % k > 0 || s.w % k > 0 {
+            out.fill(T::ZERO);
+        }
+        for (from, to, n) in s.groups() {
             let (mut max, mut arg) = (lanes(x, from, n), [0u32; LANES]);
-            for t in 1..s.k * s.k {
-                let x = lanes(x, from + (t / s.k * s.w + t % s.k) * s.c, n);
-                for l in 0..LANES {
-                    let better = takes(x[l], max[l]);
-                    max[l] = if better { x[l] } else { max[l] };
-                    arg[l] = if better { t as u32 } else { arg[l] };
+            for a in 0..k {
+                for b in 0..k {
+                    let x = lanes(x, from + (a * s.w + b) * s.c, n);
+                    for l in 0..LANES {
+                        let better = takes(x[l], max[l]);
+                        max[l] = if better { x[l] } else { max[l] };
+                        arg[l] = if better { (a * k + b) as u32 } else { arg[l] };
+                    }
                 }
             }
             let ct = lanes(ct, to, n);
-            for t in 0..s.k * s.k {
-                let at = from + (t / s.k * s.w + t % s.k) * s.c;
-                let mut sum = lanes(out, at, n);
-                for l in 0..LANES {
-                    sum[l] += if arg[l] == t as u32 { ct[l] } else { T::ZERO };
+            for a in 0..k {
+                for b in 0..k {
+                    let at = from + (a * s.w + b) * s.c;
+                    let mut sum = if overlap { lanes(out, at, n) } else { [T::ZERO; LANES] };
+                    for l in 0..LANES {
+                        sum[l] += if arg[l] == (a * k + b) as u32 { ct[l] } else { T::ZERO };
+                    }
+                    store(out, at, n, sum);
                 }
-                out[at..at + n].copy_from_slice(&sum[..n]);
             }
-        });
+        }
     }
 }
