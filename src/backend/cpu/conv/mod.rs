@@ -14,8 +14,8 @@
 //! planes. Work is cut by shape alone, every output number is summed by one task in a fixed order,
 //! so the bits do not depend on the number of threads.
 //!
-//! In f32, filters of 3×3 at stride 1 take fewer multiplications than that where there are enough
-//! channels (`winograd/`).
+//! In f32, filters of 3×3 and 5×5 at stride 1 take fewer multiplications than that where there are
+//! enough channels (`winograd/`).
 //!
 //! Groups of channels are products one after another. Where they are narrow, vectors would be
 //! nearly empty: the copy then holds for each lane of the product the channel of its own group, and

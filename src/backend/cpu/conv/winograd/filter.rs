@@ -58,10 +58,10 @@ impl<S: Simd, const TAPS: usize> Kernel for Pack<S, TAPS> {
                             for (b, v) in row.iter_mut().enumerate() {
                                 *v = S::load(from.add((a * TAPS + b) * tap));
                             }
-                            *half = points::filter(row);
+                            *half = points::evaluate(row, points::FILTER);
                         }
                         for b in 0..POINTS {
-                            let column = points::filter(across(&half, b));
+                            let column = points::evaluate(across(&half, b), points::FILTER);
                             store_column(column, b, to.add((k0 + j) * width + c), k * width);
                         }
                     }
@@ -97,10 +97,10 @@ impl<S: Simd, const TAPS: usize> Kernel for Unpack<S, TAPS> {
                     let from = from.add(i * width + c);
                     let mut half = [[S::splat(S::Elem::ZERO); TAPS]; POINTS];
                     for (b, half) in half.iter_mut().enumerate() {
-                        *half = points::filter_transposed(load_column(from, b, product));
+                        *half = points::coefficients(load_column(from, b, product), points::FILTER);
                     }
                     for a in 0..TAPS {
-                        let row: [S; TAPS] = points::filter_transposed(across(&half, a));
+                        let row: [S; TAPS] = points::coefficients(across(&half, a), points::FILTER);
                         for (b, v) in row.into_iter().enumerate() {
                             v.store(to.add((a * TAPS + b) * to_tap + i * to_row + c));
                         }

@@ -21,6 +21,8 @@ const B: f64 = 1.5;
 const N0: f64 = A * A * B * B;
 const NA: f64 = 2.0 * A * A * (A * A - B * B);
 const NB: f64 = 2.0 * B * B * (B * B - A * A);
+pub(super) const FILTER: [f64; 3] = [N0, NA, NB];
+pub(super) const OUTPUT: [f64; 3] = [1.0; 3];
 const A_POWERS: [f64; MAX_TAPS] = [1.0, A, A * A, A * A * A, A * A * A * A];
 const B_POWERS: [f64; MAX_TAPS] = [1.0, B, B * B, B * B * B, B * B * B * B];
 
@@ -64,33 +66,27 @@ pub(super) unsafe fn data<S: Simd>(d: [S; POINTS]) -> [S; POINTS] {
     }
 }
 
-/// Even and odd part of the polynomial with coefficients `c` at the point with these powers, over `n`.
+/// From coefficients to values at the points: those at 0, ±A and ±B over the entries of `n`, that at
+/// ∞ the last coefficient. G g with [`FILTER`], A y with [`OUTPUT`].
 #[inline(always)]
-unsafe fn parts<S: Simd, const N: usize>(c: &[S; N], powers: &[f64; MAX_TAPS], n: f64) -> [S; 2] {
+pub(super) unsafe fn evaluate<S: Simd, const N: usize>(c: [S; N], [n0, na, nb]: [f64; 3]) -> [S; POINTS] {
     // SAFETY: the caller's.
     unsafe {
-        let mut parts = [c[0], c[1].times(constant(powers[1] / n))];
-        if n != 1.0 {
-            parts[0] = c[0].times(constant(1.0 / n));
-        }
+        // Even and odd part.
+        let mut a = [c[0].times(constant(1.0 / na)), c[1].times(constant(A / na))];
+        let mut b = [c[0].times(constant(1.0 / nb)), c[1].times(constant(B / nb))];
         for k in 2..N {
-            parts[k % 2] = parts[k % 2].add_product(c[k], constant(powers[k] / n));
+            a[k % 2] = a[k % 2].add_product(c[k], constant(A_POWERS[k] / na));
+            b[k % 2] = b[k % 2].add_product(c[k], constant(B_POWERS[k] / nb));
         }
-        parts
+        let first = c[0].times(constant(1.0 / n0));
+        [first, a[0].plus(a[1]), a[0].minus(a[1]), b[0].plus(b[1]), b[0].minus(b[1]), c[N - 1]]
     }
 }
 
-/// `[first, e + o, e − o, of both pairs, last]`.
+/// The transpose of [`evaluate`]: Gᵀ u with [`FILTER`], Aᵀ m with [`OUTPUT`].
 #[inline(always)]
-unsafe fn at_points<S: Simd>(first: S, a: [S; 2], b: [S; 2], last: S) -> [S; POINTS] {
-    // SAFETY: the caller's.
-    unsafe { [first, a[0].plus(a[1]), a[0].minus(a[1]), b[0].plus(b[1]), b[0].minus(b[1]), last] }
-}
-
-/// The transpose of evaluation: from values at the points, those at ±A and ±B over `na` and `nb`, and
-/// that at 0 over `n0`, to coefficients.
-#[inline(always)]
-unsafe fn coefficients<S: Simd, const N: usize>(v: [S; POINTS], [n0, na, nb]: [f64; 3]) -> [S; N] {
+pub(super) unsafe fn coefficients<S: Simd, const N: usize>(v: [S; POINTS], [n0, na, nb]: [f64; 3]) -> [S; N] {
     // SAFETY: the caller's.
     unsafe {
         let a = [v[1].plus(v[2]), v[1].minus(v[2])];
@@ -106,39 +102,5 @@ unsafe fn coefficients<S: Simd, const N: usize>(v: [S; POINTS], [n0, na, nb]: [f
             *c = with_a.add_product(b[k % 2], by_b);
         }
         c
-    }
-}
-
-/// G g.
-#[inline(always)]
-pub(super) unsafe fn filter<S: Simd, const TAPS: usize>(g: [S; TAPS]) -> [S; POINTS] {
-    // SAFETY: the caller's.
-    unsafe {
-        let (a, b) = (parts(&g, &A_POWERS, NA), parts(&g, &B_POWERS, NB));
-        at_points(g[0].times(constant(1.0 / N0)), a, b, g[TAPS - 1])
-    }
-}
-
-/// Gᵀ u.
-#[inline(always)]
-pub(super) unsafe fn filter_transposed<S: Simd, const TAPS: usize>(u: [S; POINTS]) -> [S; TAPS] {
-    // SAFETY: the caller's.
-    unsafe { coefficients(u, [N0, NA, NB]) }
-}
-
-/// Aᵀ m.
-#[inline(always)]
-pub(super) unsafe fn output<S: Simd, const SIDE: usize>(m: [S; POINTS]) -> [S; SIDE] {
-    // SAFETY: the caller's.
-    unsafe { coefficients(m, [1.0; 3]) }
-}
-
-/// A y.
-#[inline(always)]
-pub(super) unsafe fn output_transposed<S: Simd, const SIDE: usize>(y: [S; SIDE]) -> [S; POINTS] {
-    // SAFETY: the caller's.
-    unsafe {
-        let (a, b) = (parts(&y, &A_POWERS, 1.0), parts(&y, &B_POWERS, 1.0));
-        at_points(y[0], a, b, y[SIDE - 1])
     }
 }

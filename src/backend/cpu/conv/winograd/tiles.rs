@@ -163,7 +163,7 @@ unsafe fn transform<S: Simd, const SIDE: usize>(pixels: [S; SIDE]) -> [S; POINTS
             window.copy_from_slice(&pixels);
             points::data(window)
         } else {
-            points::output_transposed(pixels)
+            points::evaluate(pixels, points::OUTPUT)
         }
     }
 }
@@ -255,11 +255,11 @@ impl<S: Simd, const SIDE: usize> Kernel for Scatter<'_, S, SIDE> {
                     let tile = from.at.add(i * from.tile + c);
                     let mut half = [[S::splat(S::Elem::ZERO); SIDE]; POINTS];
                     for (b, half) in half.iter_mut().enumerate() {
-                        *half = points::output(load_column(tile, b, from.product));
+                        *half = points::coefficients(load_column(tile, b, from.product), points::OUTPUT);
                     }
                     let corner = to.add(((image * grid.oh + row) * grid.ow + col) * pixel + c);
                     for a in 0..SIDE {
-                        let row: [S; SIDE] = points::output(across(&half, a));
+                        let row: [S; SIDE] = points::coefficients(across(&half, a), points::OUTPUT);
                         for (b, v) in row.into_iter().enumerate() {
                             if a < rows && b < cols {
                                 let at = corner.add((a * grid.ow + b) * pixel);
