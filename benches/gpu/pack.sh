@@ -35,8 +35,10 @@ kernels --arch sm_80,sm_90,sm_100
 # And, for the card that is most often to be had, what is written for the networks and for the tests, if these have run on the simulator here.
 find target/tmp/simulator \( -name 'entrywise_*.cu' -o -name 'tail_*.cu' \) -print0 2>/dev/null | xargs -0 -n 100000 bash -c "$(declare -f kernels)"'
 nvrtc='"$nvrtc"' out='"$out"' kernels --arch sm_90 --models mlp,lenet,resnet32,wrn28-10 "$@" | tail -4' kernels
-# They would be half of the folder; run.py unpacks each where it is wanted.
+# They would be most of the folder; run.py unpacks each where it is wanted.
 gzip -9 "$out"/bin/*
+tar -C "$out" -c cache | gzip -9 >"$out/cache.tar.gz"
+rm -r "$out/cache"
 cp benches/gpu/{run.sh,run.py,table.py,stand_in.py,README.md} benches/peers/{torch_meta,cudnn_convolutions}.py "$out/"
 
 find "$out" -type f -printf '%s %P\n' | sort -rn | awk '{ total += $1; if ($2 !~ /^cache/) printf "%8.2f MiB  %s\n", $1 / 1048576, $2; else cache += $1 }

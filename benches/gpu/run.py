@@ -56,10 +56,11 @@ class Kit:
         self.failed = False
         self.part, self.part_until = "start", self.until
         self.environment = dict(os.environ)
-        if (HERE / "cache").is_dir():
-            self.environment["METATAPE_CACHE_DIR"] = str(HERE / "cache")
         self.python = args.python or sys.executable
         self.unpacked = tempfile.TemporaryDirectory()
+        if (packed := HERE / "cache.tar.gz").is_file():
+            shutil.unpack_archive(packed, self.unpacked.name)
+            self.environment["METATAPE_CACHE_DIR"] = str(pathlib.Path(self.unpacked.name) / "cache")
 
     # ---- results -------------------------------------------------------------------------------------------------
 
