@@ -1,10 +1,10 @@
 """Which finds wrong labels better: the suspects of metatape, or cleanlab?
 
     pip install torch cleanlab scikit-learn
-    cargo build --release && python benches/peers/label_issues.py > benches/results/label_issues.txt
+    cargo build --release && python benches/peers/label_issues.py [BINARY] > benches/results/label_issues.txt
 
-For each noise and seed, `metatape train` trains MW-Net once and ranks all training samples in
-`suspects.csv`. cleanlab gets the same images with the same labels, and out-of-sample probabilities of
+For each noise and seed, `metatape train` trains mwnet-soft, its default method, and mwnet, once each, and
+either ranks all training samples in `suspects.csv`. cleanlab gets the same images with the same labels, and out-of-sample probabilities of
 the same network (784-256-10, same schedule and optimiser, uniform weights) from 5-fold cross-validation
 in PyTorch; its ranking is `get_label_quality_scores` (normalised margin and self confidence; the better
 counts) and its choice is `find_label_issues`. Area under the ROC curve, and precision among the first n,
@@ -25,6 +25,8 @@ from sklearn.metrics import roc_auc_score
 
 NOISES = ["uniform:0.6", "flip2:0.4", "uniform:0.1"]
 SEEDS = range(1, 6)
+METHODS = {"mwnet-soft": [], "mwnet": ["--clip-grad", "none"]}
+BINARY = sys.argv[1] if len(sys.argv) > 1 else "target/release/metatape"
 EPOCHS, BATCH, LR, FOLDS = 20, 100, 0.05, 5
 
 data = "datasets/fashion-mnist-mini/train-images-idx3-ubyte.gz"
@@ -54,20 +56,28 @@ def figures(score, wrong):
     return roc_auc_score(wrong, score), wrong[first].mean()
 
 
+def trained(method, noise, seed):
+    """What a run found, as `figures`; with the rows of samples.csv, which labels are wrong, and the labels as numbers."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [BINARY, "train", "--noise", noise, "--seed", str(seed), "--no-baseline", "--method", method, *METHODS[method]]
+        subprocess.run([*command, "--out", folder + "/run"], check=True, capture_output=True)
+        finding = json.load(open(folder + "/run/summary.json"))["finding"]
+        rows = list(csv.DictReader(open(folder + "/run/samples.csv")))
+    names = sorted({row["given_label"] for row in rows})
+    given = np.array([names.index(row["given_label"]) for row in rows])
+    wrong = np.array([row["given_label"] != row["true_label"] for row in rows])
+    found = figures(np.array([float(row["score"]) for row in rows]), wrong)
+    assert abs(found[0] - finding["auc"]) < 1e-9 and abs(found[1] - finding["precision"]) < 1e-9
+    return found, [int(row["sample"]) for row in rows], given, wrong
+
+
 table = {}
 for noise in NOISES:
     for seed in SEEDS:
-        with tempfile.TemporaryDirectory() as folder:
-            command = ["target/release/metatape", "train", "--noise", noise, "--seed", str(seed), "--no-baseline", "--method", "mwnet", "--clip-grad", "none"]
-            subprocess.run([*command, "--out", folder + "/run"], check=True, capture_output=True)
-            finding = json.load(open(folder + "/run/summary.json"))["finding"]
-            rows = list(csv.DictReader(open(folder + "/run/samples.csv")))
-        names = sorted({row["given_label"] for row in rows})
-        given = np.array([names.index(row["given_label"]) for row in rows])
-        wrong = np.array([row["given_label"] != row["true_label"] for row in rows])
-        x, y = images[[int(row["sample"]) for row in rows]], torch.tensor(given)
-        ours = figures(np.array([float(row["score"]) for row in rows]), wrong)
-        assert abs(ours[0] - finding["auc"]) < 1e-9 and abs(ours[1] - finding["precision"]) < 1e-9
+        runs = [trained(method, noise, seed) for method in METHODS]
+        _, samples, given, wrong = runs[0]
+        assert samples == runs[1][1] and (given == runs[1][2]).all()
+        x, y = images[samples], torch.tensor(given)
         folds = np.random.default_rng(seed).permutation(len(x)) % FOLDS
         out = np.empty((len(x), 10))
         for fold in range(FOLDS):
@@ -76,11 +86,11 @@ for noise in NOISES:
         theirs = [figures(-get_label_quality_scores(given, out, method=m), wrong) for m in ("normalized_margin", "self_confidence")]
         issues = find_label_issues(given, out)
         chosen = (wrong[issues].mean(), issues[wrong].mean())
-        table.setdefault(noise, []).append([*ours, *np.max(theirs, 0), *chosen])
+        table.setdefault(noise, []).append([*(v for run in runs for v in run[0]), *np.max(theirs, 0), *chosen])
         print(noise, seed, *(f"{v:.4f}" for v in table[noise][-1]), file=sys.stderr)
 
-print("means over seeds 1 to 5                 metatape            cleanlab            find_label_issues")
-print("noise          wrong labels: AUC, precision@n    AUC, precision@n    precision, recall")
+print(f"means over seeds 1 to 5{'mwnet-soft':>19}{'mwnet':>30}{'cleanlab':>33}{'find_label_issues':>39}")
+print("noise          " + "AUC, precision@n of wrong labels   " + "AUC, precision@n                  " * 2 + "precision, recall")
 for noise, rows in table.items():
     m, s = np.mean(rows, 0), np.std(rows, 0, ddof=1)
     print(f"{noise:12}  " + "   ".join(f"{a:.4f} ± {b:.4f}" for a, b in zip(m, s)))
