@@ -4,8 +4,8 @@
     cargo build --release && python benches/peers/label_issues.py [BINARY] > benches/results/label_issues.txt
 
 For each noise and seed, `metatape train` trains mwnet-soft, its default method, and mwnet, once each, and
-either ranks all training samples in `suspects.csv`. cleanlab gets the same images with the same labels, and out-of-sample probabilities of
-the same network (784-256-10, same schedule and optimiser, uniform weights) from 5-fold cross-validation
+either ranks all training samples in `suspects.csv`. cleanlab gets the same images with the same labels,
+and out-of-sample probabilities of the same network (784-256-10, same schedule and optimiser, uniform weights) from 5-fold cross-validation
 in PyTorch; its ranking is `get_label_quality_scores` (normalised margin and self confidence; the better
 counts) and its choice is `find_label_issues`. Area under the ROC curve, and precision among the first n,
 n being the number of wrong labels; cleanlab's own choice with its precision and recall.
@@ -57,7 +57,7 @@ def figures(score, wrong):
 
 
 def trained(method, noise, seed):
-    """What a run found, as `figures`; with the rows of samples.csv, which labels are wrong, and the labels as numbers."""
+    """What a run found, as `figures`; the samples' numbers, their labels as numbers, and which are wrong."""
     with tempfile.TemporaryDirectory() as folder:
         command = [BINARY, "train", "--noise", noise, "--seed", str(seed), "--no-baseline", "--method", method, *METHODS[method]]
         subprocess.run([*command, "--out", folder + "/run"], check=True, capture_output=True)

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::filter::Pack;
 use super::points::{POINTS, PRODUCTS};
 use super::tiles::{Ahead, Gather, Grid, Scatter, Scratch};
-use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES, side};
+use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES};
 use crate::backend::cpu::conv::{BLOCK, ConvShape, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
@@ -23,7 +23,6 @@ const MIN_CHANNELS: usize = 64;
 /// A task is one of `blocks` ranges of tiles × one of `parts` ranges of output channels.
 pub(in crate::backend::cpu::conv) struct Plan {
     grid: Grid,
-    taps: usize,
     transposed: bool,
     /// Channels summed over, and output channels.
     k: usize,
@@ -38,18 +37,14 @@ pub(in crate::backend::cpu::conv) struct Plan {
 
 impl Plan {
     pub fn forward(s: &ConvShape) -> Plan {
-        let grid = Grid { h: s.h, w: s.w, oh: s.oh(), ow: s.ow(), pad: s.pad, side: side(s.kh) };
-        Plan::cut(s.n, grid, s.kh, false, s.ci, s.co)
+        Plan::cut(s.n, Grid::forward(s), false, s.ci, s.co)
     }
 
-    /// `s.pad` is less than the taps.
     pub fn data_gradient(s: &ConvShape) -> Plan {
-        let pad = s.kh - 1 - s.pad;
-        let grid = Grid { h: s.oh(), w: s.ow(), oh: s.h, ow: s.w, pad, side: side(s.kh) };
-        Plan::cut(s.n, grid, s.kh, true, s.co, s.ci)
+        Plan::cut(s.n, Grid::backward(s), true, s.co, s.ci)
     }
 
-    fn cut(n: usize, grid: Grid, taps: usize, transposed: bool, k: usize, m: usize) -> Plan {
+    fn cut(n: usize, grid: Grid, transposed: bool, k: usize, m: usize) -> Plan {
         let tiles = n * grid.tiles();
         let each = PRODUCTS * (k + m.min(2 * BLOCK)) * size_of::<f32>();
         let most = (TILES_BYTES / each).clamp(16, MAX_TILES);
@@ -59,7 +54,7 @@ impl Plan {
         let blocks = blocks.min(tiles);
         let most = tiles.div_ceil(blocks);
         let parts = MIN_TASKS.div_ceil(blocks).min(m / MIN_CHANNELS).max(1);
-        let mut plan = Plan { grid, taps, transposed, k, m, tiles, most, blocks, parts, lanes: 1 };
+        let mut plan = Plan { grid, transposed, k, m, tiles, most, blocks, parts, lanes: 1 };
         let lanes = (SCRATCH_BYTES / (plan.per_lane() * size_of::<f32>())).max(MIN_LANES);
         plan.lanes = lanes.min(blocks * parts);
         plan
@@ -91,7 +86,7 @@ impl Plan {
         workspace: &mut [f32],
     ) {
         assert!(workspace.len() >= self.workspace_len(), "convolution: workspace too small");
-        match (isa, self.taps) {
+        match (isa, self.grid.taps()) {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, 3) => {
                 self.run_on::<<f32 as Real>::Avx512, 3, 4>(isa, x, w, y, accumulate, workspace)

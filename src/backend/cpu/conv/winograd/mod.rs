@@ -13,7 +13,7 @@
 //! cache. Vectors are channels, so transforms stay in registers. They read and write more than they
 //! compute, so what comes next is fetched while products are summed.
 //!
-//! All roles use F(4×4). Relative errors of outputs and gradients, in the Euclidean norm, are 5e-7 to
+//! Relative errors of outputs and gradients, in the Euclidean norm, are 5e-7 to
 //! 1.2e-6 (`winograd_loses_little` prints them), two to three times those of direct sums. The
 //! hypergradient of ResNet-32 with GELU for ReLU (near a ReLU's edge, rounding alone decides), f32
 //! against f64, by `metatape hypergrad --model gelu.toml --batch N --dump FILE`: N = 4: 1.1e-6 (direct

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::points::{self, POINTS, across};
-use crate::backend::cpu::conv::BLOCK;
+use super::side;
+use crate::backend::cpu::conv::{BLOCK, ConvShape};
 use crate::backend::cpu::isa::{Kernel, Simd, prefetch};
 use crate::backend::cpu::real::Real;
 
@@ -22,6 +23,18 @@ pub(super) struct Grid {
 }
 
 impl Grid {
+    /// Windows on x under tiles on y: what the forward pass and the weight gradient read.
+    pub fn forward(s: &ConvShape) -> Grid {
+        Grid { h: s.h, w: s.w, oh: s.oh(), ow: s.ow(), pad: s.pad, side: side(s.kh) }
+    }
+    /// Windows on y under tiles on x. `s.pad` is less than the taps.
+    pub fn backward(s: &ConvShape) -> Grid {
+        Grid { h: s.oh(), w: s.ow(), oh: s.h, ow: s.w, pad: s.kh - 1 - s.pad, side: side(s.kh) }
+    }
+    /// Of a filter's row.
+    pub fn taps(&self) -> usize {
+        POINTS + 1 - self.side
+    }
     fn across(&self) -> usize {
         self.ow.div_ceil(self.side)
     }

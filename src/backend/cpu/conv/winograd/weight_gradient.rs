@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::filter::Unpack;
 use super::points::{POINTS, PRODUCTS};
 use super::tiles::{Ahead, Gather, Grid, Scratch};
-use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES, side};
+use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES};
 use crate::backend::cpu::conv::tile::nearly_equal;
 use crate::backend::cpu::conv::{BLOCK, ConvShape, add_up, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
@@ -27,7 +27,6 @@ const MIN_TILES: usize = 48;
 /// workspace; pieces are then added up in order.
 pub(in crate::backend::cpu::conv) struct Plan {
     grid: Grid,
-    taps: usize,
     tiles: usize,
     ci: usize,
     co: usize,
@@ -42,7 +41,7 @@ pub(in crate::backend::cpu::conv) struct Plan {
 
 impl Plan {
     pub fn new(s: &ConvShape) -> Plan {
-        let grid = Grid { h: s.h, w: s.w, oh: s.oh(), ow: s.ow(), pad: s.pad, side: side(s.kh) };
+        let grid = Grid::forward(s);
         let tiles = s.n * grid.tiles();
         let most = |c: usize| c.div_ceil(c.div_ceil(MAX_CHANNELS)).next_multiple_of(BLOCK);
         let (rows, cols) = (most(s.ci), most(s.co));
@@ -51,7 +50,7 @@ impl Plan {
         let each = PRODUCTS * (rows + cols) * size_of::<f32>();
         let most = (TILES_BYTES / each).clamp(16, MAX_TILES).min(tiles.div_ceil(parts));
         let (ci, co) = (s.ci, s.co);
-        let mut plan = Plan { grid, taps: s.kh, tiles, ci, co, rows, cols, parts, most, lanes: 1 };
+        let mut plan = Plan { grid, tiles, ci, co, rows, cols, parts, most, lanes: 1 };
         let lanes = (SCRATCH_BYTES / (plan.per_lane() * size_of::<f32>())).max(MIN_LANES);
         plan.lanes = lanes.min(plan.tasks());
         plan
@@ -76,7 +75,7 @@ impl Plan {
         self.windows() + self.outputs() + PRODUCTS * self.rows * self.cols
     }
     fn piece(&self) -> usize {
-        self.taps * self.taps * self.rows * self.cols
+        self.grid.taps() * self.grid.taps() * self.rows * self.cols
     }
     pub fn workspace_len(&self) -> usize {
         with_alignment(self.lanes * self.per_lane() + self.tasks() * self.piece())
@@ -94,7 +93,7 @@ impl Plan {
         assert!(workspace.len() >= self.workspace_len(), "convolution: workspace too small");
         let (scratch, pieces) = aligned(workspace).split_at_mut(self.lanes * self.per_lane());
         let pieces = &mut pieces[..self.tasks() * self.piece()];
-        match (isa, self.taps) {
+        match (isa, self.grid.taps()) {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx512, 3) => self.run_on::<<f32 as Real>::Avx512, 3, 4>(isa, x, dy, pieces, scratch),
             #[cfg(target_arch = "x86_64")]
