@@ -183,6 +183,51 @@ fn a_deep_chain_takes_little_memory() {
     }
 }
 
+/// `h` lies idle while a chain of products fills the memory. Where its source is needed afterwards
+/// anyway, `h` is made again from it, to the same bits.
+#[test]
+fn what_lies_idle_where_memory_is_fullest_is_made_again() {
+    const N: usize = 48;
+    let chain = |with_source: bool, is_output: bool| {
+        let mut tape = Tape::new();
+        let (x, w) = (state(&mut tape, "x", [N, N]), state(&mut tape, "w", [N, N]));
+        let z = tape.matmul(x, w).unwrap();
+        let sum = tape.add(z, x).unwrap();
+        let h = tape.relu(sum).unwrap();
+        let mut last = tape.matmul(h, w).unwrap();
+        let mut product = last;
+        for _ in 0..3 {
+            last = tape.matmul(last, w).unwrap();
+            product = tape.mul(product, last).unwrap();
+        }
+        let total = tape.sum_all(product).unwrap();
+        let total = tape.broadcast_to(total, [N, N].into()).unwrap();
+        let scaled = tape.mul(if with_source { z } else { w }, total).unwrap();
+        let late = tape.mul(h, scaled).unwrap();
+        let late = tape.matmul(late, w).unwrap();
+        let y = tape.matmul(h, late).unwrap();
+        tape.output("y", y).unwrap();
+        if is_output {
+            tape.output("h", h).unwrap();
+        }
+        tape
+    };
+    let mut rng = rng(7);
+    let [x, w] = [(); 2].map(|()| numbers(N * N, Domain::Signed, &mut rng));
+    // At the fullest moment four factors are there and what waits: z, or h, or both.
+    for (with_source, is_output, waiting) in [(true, false, 1), (false, false, 1), (true, true, 2)] {
+        let tape = chain(with_source, is_output);
+        let arena = Plan::new(&tape, Options::default()).unwrap().arena;
+        let tensors = arena / (N * N);
+        assert_eq!(tensors, 4 + waiting, "source needed: {with_source}, an output: {is_output}");
+        let [y, plain] = BOTH.map(|options| {
+            let (session, program) = run_once(&tape, options, &[("x", &x), ("w", &w)]);
+            session.read(&program, program.output("y").unwrap()).unwrap()
+        });
+        assert_eq!(y, plain, "source needed: {with_source}, an output: {is_output}");
+    }
+}
+
 #[test]
 fn updates_happen_in_place() {
     let mut tape = Tape::new();

@@ -11,7 +11,7 @@ const ALIGN: usize = 16;
 /// Tensors that are so many times smaller than the largest one keep their places for some kernels
 /// longer than they are needed: kernels of independent small tensors, as the updates of a network's
 /// parameters are, then need not wait for each other, and a backend may run them as one.
-const SMALLER: usize = 32;
+pub(super) const SMALLER: usize = 32;
 const LINGER: usize = 100;
 
 /// From which kernel to which a tensor is needed.
@@ -20,6 +20,22 @@ pub(super) struct Life {
     pub len: usize,
     pub from: usize,
     pub to: usize,
+}
+
+/// The first of `count` kernels at which most entries are needed.
+pub(super) fn fullest(lives: &HashMap<Var, Life>, count: usize) -> usize {
+    let mut change = vec![0; count + 1];
+    for life in lives.values() {
+        change[life.from] += life.len as isize;
+        change[life.to + 1] -= life.len as isize;
+    }
+    let mut needed = 0;
+    let total = |change: &isize| {
+        needed += change;
+        needed
+    };
+    let needed: Vec<isize> = change.iter().map(total).collect();
+    (0..count).rev().max_by_key(|i| needed[*i]).unwrap_or(0)
 }
 
 /// Offsets of all tensors.

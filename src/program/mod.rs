@@ -8,6 +8,7 @@
 //! | `fuse.rs` | entrywise operations that go through memory together become one group |
 //! | `waits.rs` | which of these wait for which |
 //! | `emit.rs` | units to kernels |
+//! | `again.rs` | what is made a second time, so that it need not be kept |
 //! | `activations.rs` | which tensors a machine may store in fewer bits |
 //! | `memory.rs` | places in the arena |
 //! | `kernel.rs` | what a backend is asked to run: kernels with their operands' places |
@@ -20,6 +21,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod activations;
+mod again;
 mod backend;
 mod chains;
 mod conv_shape;

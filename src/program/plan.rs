@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use super::activations::activations;
+use super::again::make_again;
 use super::emit::{Draft, draft, forget_unread};
 use super::fuse::Units;
 use super::kernel::{Instr, Kernel, Operand, Outcome, Place, Tensor};
@@ -56,7 +57,7 @@ pub struct Plan {
 }
 
 /// Where each value's entries are found: a value that has memory, and how far into it.
-struct Roots(Vec<(Var, usize)>);
+pub(super) struct Roots(Vec<(Var, usize)>);
 
 impl Roots {
     /// `onto`: the value in whose memory another one lies, recorded before it.
@@ -80,8 +81,13 @@ impl Roots {
         Roots(roots)
     }
 
-    fn of(&self, var: Var) -> (Var, usize) {
+    pub fn of(&self, var: Var) -> (Var, usize) {
         self.0[var.index()]
+    }
+
+    /// The tape's next value has memory of its own.
+    pub fn push_own(&mut self, var: Var) {
+        self.0.push((var, 0));
     }
 }
 
@@ -90,9 +96,9 @@ impl Plan {
     pub fn new(tape: &Tape, options: Options) -> Result<Plan> {
         let rewrites = if options.fuse { Pass::Fast } else { Pass::Plain };
         // At last once more, for what the rewrites have left without a reader.
-        let tape = &lower(&lower(&lower(tape, Pass::Fold)?, rewrites)?, Pass::Plain)?;
-        let units = Units::new(tape, options.fuse);
-        let mut drafts: Vec<Draft> = (0..units.units.len()).map(|i| draft(tape, &units, i)).collect();
+        let mut tape = lower(&lower(&lower(tape, Pass::Fold)?, rewrites)?, Pass::Plain)?;
+        let units = Units::new(&tape, options.fuse);
+        let mut drafts: Vec<Draft> = (0..units.units.len()).map(|i| draft(&tape, &units, i)).collect();
         // `q` added onto `p`: both the sum and q itself live in p's memory.
         let mut onto = HashMap::new();
         for draft in &drafts {
@@ -103,13 +109,17 @@ impl Plan {
                 }
             }
         }
-        let roots = Roots::new(tape, &onto);
+        let mut roots = Roots::new(&tape, &onto);
         let mut read: HashSet<Var> = drafts.iter().flat_map(|d| &d.args).map(|a| roots.of(*a).0).collect();
         read.extend(tape.outputs().iter().map(|o| roots.of(o.1).0));
         read.extend(tape.updates().iter().map(|u| roots.of(u.1).0));
         forget_unread(&mut drafts, &read);
-        let drafts = in_order(drafts, &roots);
-        Ok(place(tape, drafts, &roots))
+        let mut drafts = in_order(drafts, &roots);
+        if options.fuse {
+            let lives = lives(&tape, &drafts, &roots);
+            make_again(&mut tape, &mut drafts, &mut roots, &lives);
+        }
+        Ok(place(&tape, drafts, &roots))
     }
 
     /// Multiplications and additions of all contractions of one run.
@@ -164,6 +174,21 @@ fn in_order(drafts: Vec<Draft>, roots: &Roots) -> Vec<Draft> {
     order
 }
 
+/// From its first to its last kernel, each value that has memory and is no leaf.
+fn lives(tape: &Tape, drafts: &[Draft], roots: &Roots) -> HashMap<Var, Life> {
+    let mut lives: HashMap<Var, Life> = HashMap::new();
+    for (at, draft) in drafts.iter().enumerate() {
+        for var in draft.outs.iter().chain(&draft.args) {
+            let (root, _) = roots.of(*var);
+            if tape.node(root).op.facts().work != Work::Leaf {
+                let len = tape.shape(root).count();
+                lives.entry(root).or_insert(Life { len, from: at, to: at }).to = at;
+            }
+        }
+    }
+    lives
+}
+
 fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
     // A planned tape has its leaves in the order of their declaration, each one once.
     let state = |var: Var| if let Op::State(i) = tape.node(var).op { Some(i) } else { None };
@@ -173,16 +198,7 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
         }
         state(var).map(|i| Place::State(i, 0))
     };
-    let mut lives: HashMap<Var, Life> = HashMap::new();
-    for (at, draft) in drafts.iter().enumerate() {
-        for var in draft.outs.iter().chain(&draft.args) {
-            let (root, _) = roots.of(*var);
-            if leaf(root).is_none() {
-                let len = tape.shape(root).count();
-                lives.entry(root).or_insert(Life { len, from: at, to: at }).to = at;
-            }
-        }
-    }
+    let mut lives = lives(tape, &drafts, roots);
     let end = drafts.len();
     for (_, var) in tape.outputs() {
         if let Some(life) = lives.get_mut(&roots.of(*var).0) {

@@ -234,6 +234,12 @@ impl Tape {
         var
     }
 
+    /// `var` once more, as another value: for whoever orders what is run, and says when.
+    pub(crate) fn twin(&mut self, var: Var) -> Var {
+        let Node { op, args, shape, kind } = self.node(var).clone();
+        self.append(op, args, shape, kind)
+    }
+
     fn append(&mut self, op: Op, args: Vec<Var>, shape: Shape, kind: Kind) -> Var {
         let index = u32::try_from(self.nodes.len()).expect("a tape holds fewer than 2^32 operations");
         let var = Var { tape: self.id, index };
