@@ -8,6 +8,7 @@
 //! | `team.rs`, `par.rs` | threads, and loops that they share |
 //! | `entrywise.rs` | groups of entrywise work with sums |
 //! | `norm.rs`, `pool.rs`, `xent.rs`, `reduce.rs`, `structure.rs` | the rest, a family each |
+//! | `memory.rs` | a program's memory |
 //! | `run.rs` | one instruction: its operands' slices and the kernel that takes them |
 //!
 //! `rates.rs` measures what the machine could do at most.
@@ -17,6 +18,7 @@ pub mod conv;
 mod entrywise;
 pub mod gemm;
 pub mod isa;
+mod memory;
 pub mod norm;
 pub mod par;
 pub mod pool;
@@ -31,13 +33,11 @@ pub mod team;
 mod tests;
 pub mod xent;
 
-use std::sync::Arc;
-
 use crate::error::{Error, Result};
 use crate::program::{Backend, Kernel, Place, Plan, Tensor, Values};
-use crate::room;
 use crate::tape::Kind;
 use entrywise::Entrywise;
+use memory::{ALIGNMENT, Buffer, Loaded, zeros};
 use real::Real;
 use team::Team;
 
@@ -46,68 +46,6 @@ pub struct Cpu<T> {
     team: Team,
     states: Vec<Buffer<T>>,
     programs: Vec<Loaded<T>>,
-}
-
-/// Memory of one kind.
-enum Buffer<T> {
-    Float(Vec<T>),
-    Int(Vec<i32>),
-    /// May be shared with whoever gave it.
-    Byte(Arc<Vec<u8>>),
-}
-
-/// Arenas begin at a multiple of this many bytes: a cache line, and the widest vector.
-const ALIGNMENT: usize = 64;
-
-/// `len` zeros, or [`Error::Device`] where the machine has no room for them.
-fn zeros<V: Clone>(len: usize, zero: V) -> Result<Vec<V>> {
-    room::check(
-        len.saturating_mul(size_of::<V>()),
-        "the CPU backend",
-        "take a smaller --batch or a smaller model",
-    )?;
-    let mut memory = Vec::with_capacity(len);
-    memory.resize(len, zero);
-    Ok(memory)
-}
-
-impl<T: Real> Buffer<T> {
-    fn zeros(kind: Kind, len: usize) -> Result<Buffer<T>> {
-        Ok(match kind {
-            Kind::Float => Buffer::Float(zeros(len, T::ZERO)?),
-            Kind::Int => Buffer::Int(zeros(len, 0)?),
-            // Pages that nobody writes to take no memory.
-            Kind::Byte => Buffer::Byte(Arc::new(vec![0; len])),
-        })
-    }
-
-    fn write(&mut self, values: Values) {
-        match (self, values) {
-            (Buffer::Float(to), Values::Float(from)) => {
-                to.iter_mut().zip(from).for_each(|(t, f)| *t = T::from_f64(*f));
-            }
-            (Buffer::Int(to), Values::Int(from)) => to.copy_from_slice(from),
-            (Buffer::Byte(to), Values::Byte(from)) => *to = Arc::new(from.to_vec()),
-            (Buffer::Byte(to), Values::Shared(from)) => *to = from.clone(),
-            _ => unreachable!("the session checks kinds"),
-        }
-    }
-}
-
-/// A program with its memory.
-struct Loaded<T> {
-    plan: Plan,
-    states: Vec<usize>,
-    inputs: Vec<Buffer<T>>,
-    arena: Vec<T>,
-    /// Where the plan's arena begins in `arena`, for [`ALIGNMENT`].
-    start: usize,
-    /// Per instruction, its group prepared for running.
-    groups: Vec<Option<Entrywise>>,
-    /// A kernel's workspace; a group's partial sums.
-    workspace: Vec<T>,
-    /// Entrywise registers, per thread.
-    scratch: Vec<T>,
 }
 
 impl<T: Real> Cpu<T> {
@@ -182,7 +120,7 @@ impl<T: Real> Backend for Cpu<T> {
     fn run(&mut self, program: usize) -> Result<()> {
         let Cpu { team, states, programs } = self;
         let program = &mut programs[program];
-        team.lead(|| run::run(program, states, &mut |_| {}));
+        team.lead(|| T::run(program, states, &mut |_| {}));
         Ok(())
     }
 
@@ -200,7 +138,7 @@ impl<T: Real> Backend for Cpu<T> {
             let now = std::time::Instant::now();
             seconds[i] = (now - std::mem::replace(&mut last, now)).as_secs_f64();
         };
-        team.lead(|| run::run(program, states, &mut watch));
+        team.lead(|| T::run(program, states, &mut watch));
         Ok(names.into_iter().zip(seconds).collect())
     }
 

@@ -1,10 +1,11 @@
 //! One instruction: its operands' slices, and the kernel that takes them.
 
 use super::conv;
+use super::memory::{Buffer, Loaded};
 use super::pool::{self, PoolShape};
 use super::real::Real;
 use super::structure::{self, GatherShape, SubsampleShape};
-use super::{Buffer, Loaded, gemm, norm, reduce, xent};
+use super::{gemm, norm, reduce, xent};
 use crate::program::{Dims, Kernel, Place, Tensor};
 use crate::tape::{Role, Scalar, Strided, Window};
 
@@ -103,12 +104,30 @@ impl<T: Real> Memory<'_, T> {
 /// Most operands that a group takes or gives (`fuse.rs` stays below).
 const MAX_OPERANDS: usize = 128;
 
-/// Runs all instructions in order; `after` is called with the number of each that is done.
-pub(super) fn run<T: Real>(
-    program: &mut Loaded<T>,
-    states: &mut [Buffer<T>],
-    after: &mut (dyn FnMut(usize) + Send),
-) {
+/// A number type whose programs can be run.
+///
+/// `Cpu<T>` is compiled by whoever names its T. The kernels are not: this is, once a type, where it
+/// is implemented. Otherwise every user of the library would compile all of them again.
+pub trait Run: Sized {
+    /// Runs all instructions in order; `after` is called with the number of each that is done.
+    fn run(program: &mut Loaded<Self>, states: &mut [Buffer<Self>], after: &mut (dyn FnMut(usize) + Send));
+}
+
+impl Run for f32 {
+    #[inline(never)]
+    fn run(program: &mut Loaded<f32>, states: &mut [Buffer<f32>], after: &mut (dyn FnMut(usize) + Send)) {
+        run(program, states, after);
+    }
+}
+
+impl Run for f64 {
+    #[inline(never)]
+    fn run(program: &mut Loaded<f64>, states: &mut [Buffer<f64>], after: &mut (dyn FnMut(usize) + Send)) {
+        run(program, states, after);
+    }
+}
+
+fn run<T: Real>(program: &mut Loaded<T>, states: &mut [Buffer<T>], after: &mut (dyn FnMut(usize) + Send)) {
     let Loaded { plan, states: state_numbers, inputs, arena, start, groups, workspace, scratch } = program;
     let arena = arena[*start..].as_mut_ptr();
     let mut memory = Memory { arena, states, state_numbers, inputs };
