@@ -240,16 +240,18 @@ fn hold_all(findings: &mut Findings, precision: Precision, machines: fn(Precisio
     for (c, role) in ROUGH {
         hold(findings, c, &[role], true, How { rough: true, ..How::default() }, one());
     }
-    if precision == Precision::Bf16 {
-        for (i, (c, role)) in WIDE.into_iter().enumerate() {
-            // In turn, as all of them come to every tile.
-            let how = How { rough: i % 2 == 1, readable: i % 3 == 1, added: false };
-            hold(findings, c, &[role], true, how, one());
-        }
-        let added = How { added: true, ..How::default() };
-        hold(findings, WIDE_ADDED, &[Role::A, Role::B], true, added, one());
-        hold(findings, WIDE_ADDED, &[Role::C], true, How { readable: true, ..added }, one());
+}
+
+fn hold_wide(findings: &mut Findings, machines: fn(Precision) -> Vec<Machine>) {
+    let one = || machines(Precision::Bf16).into_iter().take(1).collect();
+    for (i, (c, role)) in WIDE.into_iter().enumerate() {
+        // In turn, as all of them come to every tile.
+        let how = How { rough: i % 2 == 1, readable: i % 3 == 1, added: false };
+        hold(findings, c, &[role], true, how, one());
     }
+    let added = How { added: true, ..How::default() };
+    hold(findings, WIDE_ADDED, &[Role::A, Role::B], true, added, one());
+    hold(findings, WIDE_ADDED, &[Role::C], true, How { readable: true, ..added }, one());
 }
 
 #[test]
@@ -268,6 +270,12 @@ fn simulator_tf32() {
 #[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
 fn simulator_bf16() {
     hold_all(&mut Findings::default(), Precision::Bf16, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_bf16_of_warpgroups() {
+    hold_wide(&mut Findings::default(), simulators);
 }
 
 /// Kernels of one name are in the files of all three precisions; a driver that serves all must not
@@ -289,4 +297,5 @@ fn card() {
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
         hold_all(&mut findings, precision, cards);
     }
+    hold_wide(&mut findings, cards);
 }

@@ -378,6 +378,11 @@ void touch(State& s, Shadow* first, size_t grains, bool write, bool block_memory
     uint32_t since = block_memory ? s.block_epoch : s.launch_epoch;
     for (size_t i = 0; i < grains; i++) {
         Shadow& at = first[i];
+#if defined(__x86_64__)
+        // The first access to a page is a write: one that reads first is given the page of zeros, and a second fault, with news to all
+        // processors, when it writes.
+        asm volatile("addl $0, %0" : "+m"(at.write_epoch));
+#endif
         if (block_memory && !write) {
             if (at.write_epoch < s.block_epoch) stop("uninitialised shared memory: " + access_text(false, size));
             if (at.pending) stop("an asynchronous copy to shared memory was not waited for: " + access_text(false, size));
@@ -613,7 +618,7 @@ const Warp::Slot* gather(const void* bytes, size_t size, const Place& place) {
     f.status = Status::AtWarp;
     to_scheduler();
     const Warp::Slot& first = slots[0];
-    if (first.line != place.line() || std::strcmp(first.file, place.file_name()) != 0)
+    if (first.line != place.line() || (first.file != place.file_name() && std::strcmp(first.file, place.file_name()) != 0))
         stop("lanes of a warp are at different warp operations: " + where(first.file, first.line) + " and " + where(place.file_name(), place.line()));
     return slots;
 }
@@ -729,45 +734,38 @@ struct Factors {
 
 float half_of(uint32_t word, unsigned half) { return std::bit_cast<float>(half ? word & 0xffff0000u : word << 16); }
 
+// Rows g and g + 8 by columns 2t and 2t + 1, summed over K in order. A word has K / 8 numbers, which `entry` takes out of it.
+template <unsigned K, typename Entry> FourFloats product(FourFloats c, const Factors& mine, const Place& place, Entry entry) {
+    constexpr unsigned EACH = K / 8;
+    const Warp::Slot* slots = gather(&mine, sizeof mine, place);
+    unsigned g = state->current->lane / 4, t = state->current->lane % 4;
+    auto word = [&](unsigned lane, size_t at) {
+        uint32_t v;
+        std::memcpy(&v, slots[lane].bytes + at, sizeof v);
+        return v;
+    };
+    double sums[4] = {c.v[0], c.v[1], c.v[2], c.v[3]};
+    for (unsigned k = 0; k < K; k++) {
+        unsigned lane = k / EACH % 4, half = k / (K / 2);
+        size_t in_a = offsetof(Factors, a) + 8 * half, in_b = offsetof(Factors, b) + 4 * half;
+        double a[2] = {entry(word(4 * g + lane, in_a), k % 2), entry(word(4 * g + lane, in_a + 4), k % 2)};
+        double b[2] = {entry(word(8 * t + lane, in_b), k % 2), entry(word(8 * t + 4 + lane, in_b), k % 2)};
+        for (unsigned e = 0; e < 4; e++) sums[e] += a[e / 2] * b[e % 2];
+    }
+    for (unsigned e = 0; e < 4; e++) c.v[e] = float(sums[e]);
+    return c;
+}
+
 } // namespace
 
 FourFloats mma_tf32(FourFloats c, Four a, Two b, const Place& place) {
     for (uint32_t v : {a.v[0], a.v[1], a.v[2], a.v[3], b.v[0], b.v[1]})
         if (v & 0x1fffu) fail("a factor of a tf32 product was not rounded to tf32", place);
-    Factors mine{a, b};
-    const Warp::Slot* slots = gather(&mine, sizeof mine, place);
-    unsigned g = state->current->lane / 4, t = state->current->lane % 4;
-    for (unsigned e = 0; e < 4; e++) {
-        unsigned row = g + (e / 2) * 8, column = 2 * t + e % 2;
-        double sum = c.v[e];
-        for (unsigned k = 0; k < 8; k++) {
-            Factors fa, fb;
-            std::memcpy(&fa, slots[(row % 8) * 4 + k % 4].bytes, sizeof fa);
-            std::memcpy(&fb, slots[column * 4 + k % 4].bytes, sizeof fb);
-            sum += double(std::bit_cast<float>(fa.a.v[row / 8 + 2 * (k / 4)])) * std::bit_cast<float>(fb.b.v[k / 4]);
-        }
-        c.v[e] = float(sum);
-    }
-    return c;
+    return product<8>(c, {a, b}, place, [](uint32_t word, unsigned) { return std::bit_cast<float>(word); });
 }
 
 FourFloats mma_bf16(FourFloats c, Four a, Two b, const Place& place) {
-    Factors mine{a, b};
-    const Warp::Slot* slots = gather(&mine, sizeof mine, place);
-    unsigned g = state->current->lane / 4, t = state->current->lane % 4;
-    for (unsigned e = 0; e < 4; e++) {
-        unsigned row = g + (e / 2) * 8, column = 2 * t + e % 2;
-        double sum = c.v[e];
-        for (unsigned k = 0; k < 16; k++) {
-            unsigned lane = (k % 8) / 2;
-            Factors fa, fb;
-            std::memcpy(&fa, slots[(row % 8) * 4 + lane].bytes, sizeof fa);
-            std::memcpy(&fb, slots[column * 4 + lane].bytes, sizeof fb);
-            sum += double(half_of(fa.a.v[row / 8 + 2 * (k / 8)], k % 2)) * half_of(fb.b.v[k / 8], k % 2);
-        }
-        c.v[e] = float(sum);
-    }
-    return c;
+    return product<16>(c, {a, b}, place, half_of);
 }
 
 // ---- products of warpgroups ----------------------------------------------------------------------------------------------------
@@ -904,12 +902,15 @@ void wait_products(unsigned groups_left) {
                 p.waited[warp] = true;
             }
             auto held = std::find_if(f.sums.begin(), f.sums.end(), [&](const auto& sums) { return sums.first == started.d; });
-            for (unsigned i = 0; i < p.n / 2; i++) {
-                const float* left = &p.left[(16 * warp + g + i / 2 % 2 * 8) * 16];
-                const float* right = &p.right[(i / 4 * 8 + 2 * t + i % 2) * 16];
-                double sum = held->second[i];
-                for (unsigned k = 0; k < 16; k++) sum += double(left[k]) * right[k];
-                held->second[i] = float(sum);
+            // Four at once: rows g and g + 8 of the warp's by two neighbouring columns.
+            const float* left = &p.left[(16 * warp + g) * 16];
+            for (unsigned i = 0; i < p.n / 2; i += 4) {
+                const float* right = &p.right[(i * 2 + 2 * t) * 16];
+                float* held_four = &held->second[i];
+                double sums[4] = {held_four[0], held_four[1], held_four[2], held_four[3]};
+                for (unsigned k = 0; k < 16; k++)
+                    for (unsigned e = 0; e < 4; e++) sums[e] += double(left[e / 2 * 8 * 16 + k]) * right[e % 2 * 16 + k];
+                for (unsigned e = 0; e < 4; e++) held_four[e] = float(sums[e]);
             }
         }
         f.products.erase(f.products.begin());
