@@ -124,10 +124,15 @@ fn merged(source: &Group, sources: Vec<Var>, reader: &Draft, var: Var) -> Option
     let mut second: Vec<usize> =
         group.operands.iter().map(|o| if same(o) { usize::MAX } else { add(o, &reader.args) }).collect();
     let mut steps = Vec::new();
+    // What both compute is computed once.
     let mut run = |all: &[Step], of: &mut Vec<usize>| {
         for step in all {
-            of.push(operands.len() + steps.len());
-            steps.push(Step { a: of[step.a], b: of[step.b], ..*step });
+            let step = Step { a: of[step.a], b: of[step.b], ..*step };
+            let at = steps.iter().position(|s| *s == step).unwrap_or(steps.len());
+            if at == steps.len() {
+                steps.push(step);
+            }
+            of.push(operands.len() + at);
         }
     };
     run(&source.steps, &mut first);
