@@ -262,3 +262,5 @@ named!(Weights, "kind of weights", "mean" => Weights::Mean, "normalised" => Weig
 named!(VirtualStep, "virtual step", "plain" => VirtualStep::Plain, "momentum" => VirtualStep::Momentum);
 named!(Preset, "weight-net preset", "adam" => Preset::Adam, "sgd-noise" => Preset::SgdNoise,
     "sgd-imbalance" => Preset::SgdImbalance);
+named!(WeightNetInit, "weight-net initialisation", "kinks" => WeightNetInit::Kinks,
+    "trusting" => WeightNetInit::Trusting, "faithful" => WeightNetInit::Faithful);

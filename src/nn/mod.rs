@@ -6,7 +6,6 @@
 //! | `layers.rs` | [`Forward`]: a forward pass and its layers |
 //! | `dropout.rs` | [`feed_dropout`]: what dropout layers are fed |
 //! | `summary.rs` | [`Summary`]: what a model declares |
-//! | `torch.rs` | [`Slot`]: parameters under PyTorch's names and in its layouts |
 //! | `mlp.rs`, `lenet.rs`, `resnet.rs`, `wide_resnet.rs` | the classifiers |
 //! | `weight_net.rs` | the weight net `V(ℓ; θ)` |
 //!
@@ -81,7 +80,6 @@ mod mlp;
 mod params;
 mod resnet;
 mod summary;
-mod torch;
 mod weight_net;
 mod wide_resnet;
 
@@ -94,7 +92,6 @@ pub use mlp::Mlp;
 pub use params::Params;
 pub use resnet::ResNet;
 pub use summary::Summary;
-pub use torch::Slot;
 pub use weight_net::{GROUPS, WeightNet, WeightNetInit};
 pub use wide_resnet::WideResNet;
 

@@ -2,11 +2,8 @@
 //! (0, 1) comes out. Class-aware, it has an output for each group of classes, and a sample's weight
 //! is that of its label's group.
 
-use std::fmt;
-use std::str::FromStr;
-
 use super::params::Params;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tape::{Init, Kind, Tape, Unary, Var};
 
 /// The weight net's width and first values.
@@ -51,30 +48,6 @@ const LAST_KINK: f64 = 6.0;
 
 /// Of the output layer, for [`WeightNet::relative`]: `e^20` is far from the ends of f32.
 const LEAST_BIAS: f64 = -20.0;
-
-impl FromStr for WeightNetInit {
-    type Err = Error;
-    fn from_str(name: &str) -> Result<WeightNetInit> {
-        match name {
-            "kinks" => Ok(WeightNetInit::Kinks),
-            "trusting" => Ok(WeightNetInit::Trusting),
-            "faithful" => Ok(WeightNetInit::Faithful),
-            _ => Err(Error::Usage(format!(
-                "there is no weight-net initialisation `{name}`; choose one of kinks, trusting, faithful"
-            ))),
-        }
-    }
-}
-
-impl fmt::Display for WeightNetInit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WeightNetInit::Kinks => f.pad("kinks"),
-            WeightNetInit::Trusting => f.pad("trusting"),
-            WeightNetInit::Faithful => f.pad("faithful"),
-        }
-    }
-}
 
 impl WeightNet {
     /// First values of the parameters in their order: weight and bias of the hidden layer, then of

@@ -7,37 +7,41 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::emit::Draft;
-use super::kernel::{Group, Kernel, Operand, Outcome, Step};
+use super::emit::{Draft, Register, Writer};
+use super::kernel::{Group, Kernel, Operand, Outcome};
 use super::memory::{Life, SMALLER, fullest};
 use super::plan::Roots;
 use crate::tape::{Tape, Var};
 
+/// Of a group that makes others' values, too.
+const MOST_ARGUMENTS: usize = 32;
+
 /// Changes the groups of an ordered program; `lives` are those of its memory before.
 pub(super) fn make_again(
+    lives: &HashMap<Var, Life>,
     tape: &mut Tape,
     drafts: &mut [Draft],
     roots: &mut Roots,
-    lives: &HashMap<Var, Life>,
 ) {
     let full = fullest(lives, drafts.len());
     let results = tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1));
     let results: HashSet<Var> = results.map(|var| roots.of(var).0).collect();
     let idle = |var: &Var| lives.get(var).is_some_and(|l| l.from < full && full < l.to);
-    // By value, its first reader after the fullest moment, if none is at it.
-    let mut next: HashMap<Var, usize> = HashMap::new();
+    // By value, what reads it from the fullest moment on.
+    let mut readers: HashMap<Var, Vec<usize>> = HashMap::new();
     for (at, draft) in drafts.iter().enumerate().skip(full) {
         for arg in draft.args.iter().map(|a| roots.of(*a).0).filter(idle) {
-            next.entry(arg).or_insert(at);
+            readers.entry(arg).or_default().push(at);
         }
     }
-    let mut waiting: Vec<(usize, Var)> = next.into_iter().map(|(var, at)| (at, var)).collect();
-    waiting.retain(|(at, var)| *at > full && !results.contains(var));
+    let mut waiting: Vec<(Vec<usize>, Var)> = readers.into_iter().map(|(var, at)| (at, var)).collect();
+    waiting.retain(|(readers, var)| readers[0] > full && !results.contains(var));
     waiting.sort_unstable();
     let mut twins: HashMap<Var, (usize, Var)> = HashMap::new();
-    for (at, var) in waiting {
-        let whole = |d: &Draft| d.args.iter().all(|a| *a == var || roots.of(*a).0 != var);
-        if !drafts[at..].iter().all(whole) {
+    for (readers, var) in waiting {
+        let at = readers[0];
+        let whole = |i: &usize| drafts[*i].args.iter().all(|a| *a == var || roots.of(*a).0 != var);
+        if !readers.iter().all(whole) {
             continue;
         }
         // The arguments as they are to be read at `at`, if all are there.
@@ -49,101 +53,88 @@ pub(super) fn make_again(
             let small = |l: &Life| l.len * SMALLER <= tape.shape(var).count();
             lives.get(&root).is_none_or(|l| l.to >= at || small(l)).then_some(arg)
         };
-        let Some((source, args)) = recipe(&drafts[lives[&var].from], var, &there) else { continue };
-        let Some((group, args)) = merged(&source, args, &drafts[at], var) else { continue };
+        let Some((group, args)) = merged(&drafts[lives[&var].from], &drafts[at], var, &there) else {
+            continue;
+        };
         let twin = tape.twin(var);
         roots.push_own(twin);
         twins.insert(var, (at, twin));
-        for draft in &mut drafts[at + 1..] {
-            draft.args.iter_mut().filter(|a| **a == var).for_each(|a| *a = twin);
+        for i in &readers[1..] {
+            drafts[*i].args.iter_mut().filter(|a| **a == var).for_each(|a| *a = twin);
         }
         (drafts[at].kernel, drafts[at].args) = (Kernel::Group(group), args);
         drafts[at].outs.push(twin);
     }
 }
 
-/// What of its maker's group gives `var`, with its arguments as they are `there`.
-fn recipe(maker: &Draft, var: Var, there: &dyn Fn(Var) -> Option<Var>) -> Option<(Group, Vec<Var>)> {
-    let Kernel::Group(group) = &maker.kernel else { return None };
-    let out = maker.outs.iter().position(|o| *o == var)?;
-    let Outcome::Store(register) = group.outcomes[out] else { return None };
-    let operands = group.operands.len();
-    let mut needed = vec![false; operands + group.steps.len()];
-    needed[register] = true;
-    for (i, step) in group.steps.iter().enumerate().rev() {
-        if needed[operands + i] {
-            (needed[step.a], needed[step.b]) = (true, true);
-        }
-    }
-    let (mut of, mut args) = (vec![usize::MAX; needed.len()], maker.args.clone());
-    let mut source =
-        Group { count: group.count, operands: Vec::new(), steps: Vec::new(), outcomes: Vec::new() };
-    for (i, operand) in group.operands.iter().enumerate().filter(|(i, _)| needed[*i]) {
-        if let Operand::Full(a) | Operand::Repeat(a, _) = operand {
-            args[*a] = there(maker.args[*a])?;
-        }
-        of[i] = source.operands.len();
-        source.operands.push(*operand);
-    }
-    for (i, step) in group.steps.iter().enumerate().filter(|(i, _)| needed[operands + *i]) {
-        of[operands + i] = source.operands.len() + source.steps.len();
-        source.steps.push(Step { a: of[step.a], b: of[step.b], ..*step });
-    }
-    source.outcomes.push(Outcome::Store(of[register]));
-    Some((source, args))
-}
-
-/// The reader's group with `source` before it, whose outcome takes `var`'s place and comes last.
-fn merged(source: &Group, sources: Vec<Var>, reader: &Draft, var: Var) -> Option<(Group, Vec<Var>)> {
-    let Kernel::Group(group) = &reader.kernel else { return None };
-    let same = |operand: &Operand| matches!(operand, Operand::Full(a) if reader.args[*a] == var);
-    let repeated = |o: &Operand| matches!(o, Operand::Repeat(a, _) if reader.args[*a] == var);
-    if group.count != source.count || group.operands.iter().any(repeated) {
+/// The reader's group, in which `var` is made as in its maker's, out of arguments as they are
+/// `there`, and is what comes out last.
+fn merged(
+    maker: &Draft,
+    reader: &Draft,
+    var: Var,
+    there: &dyn Fn(Var) -> Option<Var>,
+) -> Option<(Group, Vec<Var>)> {
+    let (Kernel::Group(from), Kernel::Group(to)) = (&maker.kernel, &reader.kernel) else { return None };
+    if from.count != to.count {
         return None;
     }
-    let (mut args, mut operands) = (Vec::new(), Vec::new());
-    let mut add = |operand: &Operand, from: &[Var]| {
-        let mut argument = |a: usize| {
-            let at = args.iter().position(|x| *x == from[a]);
-            at.unwrap_or_else(|| {
-                args.push(from[a]);
-                args.len() - 1
-            })
-        };
-        let operand = match *operand {
-            Operand::Full(a) => Operand::Full(argument(a)),
-            Operand::Repeat(a, view) => Operand::Repeat(argument(a), view),
-            Operand::Constant(c) => Operand::Constant(c),
-        };
-        operands.iter().position(|o| *o == operand).unwrap_or_else(|| {
-            operands.push(operand);
-            operands.len() - 1
-        })
+    let mut writer = Writer::default();
+    let mut copy = Copy { of: from, done: HashMap::new(), arg: &|a| there(maker.args[a]), made: None };
+    let made = match from.outcomes[maker.outs.iter().position(|o| *o == var)?] {
+        Outcome::Store(register) => copy.register(register, &mut writer)?,
+        Outcome::Sum(..) => return None,
     };
-    let mut first: Vec<usize> = source.operands.iter().map(|o| add(o, &sources)).collect();
-    let mut second: Vec<usize> =
-        group.operands.iter().map(|o| if same(o) { usize::MAX } else { add(o, &reader.args) }).collect();
-    let mut steps = Vec::new();
-    // What both compute is computed once.
-    let mut run = |all: &[Step], of: &mut Vec<usize>| {
-        for step in all {
-            let step = Step { a: of[step.a], b: of[step.b], ..*step };
-            let at = steps.iter().position(|s| *s == step).unwrap_or(steps.len());
-            if at == steps.len() {
-                steps.push(step);
-            }
-            of.push(operands.len() + at);
+    let others = |a: usize| Some(reader.args[a]).filter(|arg| *arg != var);
+    let own = reader.args.iter().position(|a| *a == var).map(|a| (Operand::Full(a), made));
+    let mut copy = Copy { of: to, done: HashMap::new(), arg: &others, made: own };
+    let mut outcomes = Vec::with_capacity(to.outcomes.len() + 1);
+    for outcome in &to.outcomes {
+        let (register, view) = match *outcome {
+            Outcome::Store(register) => (register, None),
+            Outcome::Sum(register, view) => (register, Some(view)),
+        };
+        outcomes.push((copy.register(register, &mut writer)?, view));
+    }
+    outcomes.push((made, None));
+    (writer.args.len() <= MOST_ARGUMENTS).then(|| writer.group(to.count, &outcomes))
+}
+
+/// A group's registers on their way to another group.
+struct Copy<'a> {
+    of: &'a Group,
+    done: HashMap<usize, Register>,
+    /// What an argument is there, if it is there at all.
+    arg: &'a dyn Fn(usize) -> Option<Var>,
+    /// An operand that has been made there, and where.
+    made: Option<(Operand, Register)>,
+}
+
+impl Copy<'_> {
+    fn register(&mut self, i: usize, to: &mut Writer) -> Option<Register> {
+        if let Some(done) = self.done.get(&i) {
+            return Some(*done);
         }
-    };
-    run(&source.steps, &mut first);
-    let made = |outcome: &Outcome, of: &[usize]| match *outcome {
-        Outcome::Store(r) => Outcome::Store(of[r]),
-        Outcome::Sum(r, view) => Outcome::Sum(of[r], view),
-    };
-    let own = made(&source.outcomes[0], &first);
-    let Outcome::Store(register) = own else { return None };
-    second.iter_mut().filter(|r| **r == usize::MAX).for_each(|r| *r = register);
-    run(&group.steps, &mut second);
-    let outcomes = group.outcomes.iter().map(|o| made(o, &second)).chain([own]).collect();
-    Some((Group { count: group.count, operands, steps, outcomes }, args))
+        let register = match self.of.operands.get(i).copied() {
+            Some(operand) => match (operand, self.made) {
+                (own, Some((made, register))) if own == made => register,
+                (Operand::Full(a), _) => {
+                    let arg = to.argument((self.arg)(a)?);
+                    to.operand(Operand::Full(arg))
+                }
+                (Operand::Repeat(a, view), _) => {
+                    let arg = to.argument((self.arg)(a)?);
+                    to.operand(Operand::Repeat(arg, view))
+                }
+                (constant @ Operand::Constant(_), _) => to.operand(constant),
+            },
+            None => {
+                let step = self.of.steps[i - self.of.operands.len()];
+                let (a, b) = (self.register(step.a, to)?, self.register(step.b, to)?);
+                to.step(step.function, a, b)
+            }
+        };
+        self.done.insert(i, register);
+        Some(register)
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::conv_shape::ConvShape;
 use super::fuse::{Units, through, work};
 use super::kernel::{Dims, Function, Group, Kernel, Operand, Outcome, Step};
-use crate::tape::{Form, Geometry, Op, Role, Shape, Tape, Var, Work};
+use crate::tape::{Form, Geometry, Op, Role, Shape, Tape, Var, View3, Work};
 
 /// A kernel whose operands have no places yet.
 pub(super) struct Draft {
@@ -107,10 +107,57 @@ fn kernel(tape: &Tape, var: Var, accumulate: bool) -> Kernel {
 }
 
 /// A register while operands are still being found.
-#[derive(Clone, Copy)]
-enum Register {
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Register {
     Operand(usize),
     Step(usize),
+}
+
+/// A group that is being written.
+#[derive(Default)]
+pub(super) struct Writer {
+    pub args: Vec<Var>,
+    operands: Vec<Operand>,
+    steps: Vec<(Function, Register, Register)>,
+}
+
+impl Writer {
+    pub fn argument(&mut self, var: Var) -> usize {
+        place(&mut self.args, var)
+    }
+
+    pub fn operand(&mut self, operand: Operand) -> Register {
+        Register::Operand(place(&mut self.operands, operand))
+    }
+
+    pub fn step(&mut self, function: Function, a: Register, b: Register) -> Register {
+        Register::Step(place(&mut self.steps, (function, a, b)))
+    }
+
+    /// With what is done with its registers; a sum has a view.
+    pub fn group(self, count: usize, outcomes: &[(Register, Option<View3>)]) -> (Group, Vec<Var>) {
+        let operands = self.operands.len();
+        let number = |r: Register| match r {
+            Register::Operand(i) => i,
+            Register::Step(i) => operands + i,
+        };
+        let step = |(function, a, b)| Step { function, a: number(a), b: number(b) };
+        let outcome = |(r, view): &(Register, Option<View3>)| match view {
+            Some(view) => Outcome::Sum(number(*r), *view),
+            None => Outcome::Store(number(*r)),
+        };
+        let (steps, outcomes) =
+            (self.steps.into_iter().map(step).collect(), outcomes.iter().map(outcome).collect());
+        (Group { count, operands: self.operands, steps, outcomes }, self.args)
+    }
+}
+
+/// Where `item` is, in the end at the latest.
+fn place<T: PartialEq>(all: &mut Vec<T>, item: T) -> usize {
+    all.iter().position(|x| *x == item).unwrap_or_else(|| {
+        all.push(item);
+        all.len() - 1
+    })
 }
 
 struct Builder<'a> {
@@ -118,9 +165,7 @@ struct Builder<'a> {
     units: &'a Units<'a>,
     unit: usize,
     loaded: HashSet<Var>,
-    args: Vec<Var>,
-    operands: Vec<Operand>,
-    steps: Vec<(Function, Register, Register)>,
+    writer: Writer,
     registers: HashMap<Var, Register>,
 }
 
@@ -133,9 +178,7 @@ fn group(tape: &Tape, units: &Units, index: usize) -> (Group, Vec<Var>, Vec<Var>
         units,
         unit: index,
         loaded: HashSet::new(),
-        args: Vec::new(),
-        operands: Vec::new(),
-        steps: Vec::new(),
+        writer: Writer::default(),
         registers: HashMap::new(),
     };
     // Tensors that are read whatever is decided about values that could be read or computed again.
@@ -169,27 +212,8 @@ fn group(tape: &Tape, units: &Units, index: usize) -> (Group, Vec<Var>, Vec<Var>
             outs.push(*member);
         }
     }
-    let number = |r: Register| match r {
-        Register::Operand(i) => i,
-        Register::Step(i) => b.operands.len() + i,
-    };
-    let group = Group {
-        count: tape.shape(space).count(),
-        steps: b
-            .steps
-            .iter()
-            .map(|(function, x, y)| Step { function: *function, a: number(*x), b: number(*y) })
-            .collect(),
-        outcomes: outcomes
-            .into_iter()
-            .map(|(r, view)| match view {
-                Some(view) => Outcome::Sum(number(r), view),
-                None => Outcome::Store(number(r)),
-            })
-            .collect(),
-        operands: b.operands.clone(),
-    };
-    (group, b.args, outs)
+    let (group, args) = b.writer.group(tape.shape(space).count(), &outcomes);
+    (group, args, outs)
 }
 
 impl Builder<'_> {
@@ -220,34 +244,24 @@ impl Builder<'_> {
             Work::Constant(c) => Operand::Constant(c),
             Work::Repeat { from, to } => {
                 let view = node.shape.view3(from..to);
-                let arg = self.argument(node.args[0]);
+                let arg = self.writer.argument(node.args[0]);
                 if view.mid == 1 { Operand::Full(arg) } else { Operand::Repeat(arg, view) }
             }
             Work::Leaf | Work::Same | Work::Name | Work::Part(_) | Work::Entrywise(_) => self.whole(var),
             Work::Sum { .. } | Work::Contract(..) | Work::Kernel => self.whole(var),
         };
-        self.operands.push(operand);
-        Register::Operand(self.operands.len() - 1)
-    }
-
-    fn argument(&mut self, var: Var) -> usize {
-        if let Some(at) = self.args.iter().position(|a| *a == var) {
-            return at;
-        }
-        self.args.push(var);
-        self.args.len() - 1
+        self.writer.operand(operand)
     }
 
     fn whole(&mut self, var: Var) -> Operand {
         self.loaded.insert(var);
-        Operand::Full(self.argument(var))
+        Operand::Full(self.writer.argument(var))
     }
 
     /// What a member of the group computes, or writes as it is read.
     fn made(&mut self, var: Var) -> Register {
         let Some(function) = work(self.tape, var).function() else { return self.operand(var) };
         let args: Vec<Register> = self.tape.node(var).args.iter().map(|a| self.resolve(*a)).collect();
-        self.steps.push((function, args[0], args[args.len() - 1]));
-        Register::Step(self.steps.len() - 1)
+        self.writer.step(function, args[0], args[args.len() - 1])
     }
 }

@@ -116,8 +116,7 @@ impl Plan {
         forget_unread(&mut drafts, &read);
         let mut drafts = in_order(drafts, &roots);
         if options.fuse {
-            let lives = lives(&tape, &drafts, &roots);
-            make_again(&mut tape, &mut drafts, &mut roots, &lives);
+            make_again(&lives(&tape, &drafts, &roots), &mut tape, &mut drafts, &mut roots);
         }
         Ok(place(&tape, drafts, &roots))
     }
@@ -297,19 +296,12 @@ impl Reads<'_> {
         };
         // Entry by entry, old values are read before the new one is written; not so where a value
         // is repeated.
-        let full = |a: usize| group.operands.iter().all(|o| !repeats(o, a));
+        let full = |a: usize| !group.operands.iter().any(|o| matches!(o, Operand::Repeat(r, _) if *r == a));
         let stored = |outcome: &Outcome| match outcome {
             Outcome::Store(_) => true,
             Outcome::Sum(..) => false,
         };
         draft.args.iter().enumerate().all(|(i, a)| !reads(a) || (*a == slot && full(i)))
             && group.outcomes.iter().zip(&draft.outs).any(|(o, v)| *v == var && stored(o))
-    }
-}
-
-fn repeats(operand: &Operand, arg: usize) -> bool {
-    match operand {
-        Operand::Repeat(a, _) => *a == arg,
-        Operand::Full(_) | Operand::Constant(_) => false,
     }
 }

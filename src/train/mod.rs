@@ -33,6 +33,7 @@
 //! | `paper.rs`, `paper.toml` | [`PaperCell`]: settings and figures of the paper's tables |
 //! | `study/` | [`study::Study`]: arms by seeds, each cell kept when it is finished |
 //! | `comparison.rs` | [`Comparison`]: methods as arms, their summary and plots |
+//! | `torch.rs` | parameters under PyTorch's names and in its layouts |
 //! | `tuning.rs` | [`Tuning`]: each method's best rate and settings, by a part of the meta set |
 //! | `ablation/` | [`ablation::Variant`]: the method's open questions as arms, and what is found |
 //! | `statistics.rs` | [`Spread`], [`Difference`]: values over seeds |
@@ -75,6 +76,7 @@ pub mod study;
 mod sums;
 mod tensors;
 mod times;
+mod torch;
 mod tuning;
 pub mod values;
 mod warnings;

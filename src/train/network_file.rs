@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 use super::config::Config;
 use super::prepared::Prepared;
 use super::tensors::{Tensor, floats, read_tensors, write_tensors};
+use super::torch::Slot;
 use crate::error::{Error, Result};
-use crate::nn::{Model, SharedModel, Slot};
+use crate::nn::{Model, SharedModel};
 use crate::program::Session;
 use crate::tape::Shape;
 
@@ -91,7 +92,7 @@ impl NetworkFile {
             std: set.std.clone(),
         };
         let tensors = Slot::of(data.net(), &set.shape)?.into_iter().map(|slot| {
-            let values = slot.to_torch(&session.read_state(&slot.state)?);
+            let values = slot.theirs(&session.read_state(&slot.state)?);
             Ok(Tensor::floats(slot.name, &slot.shape, &values, data.config.precision))
         });
         let json = serde_json::to_string(&card).map_err(|e| Error::Program(e.to_string()))?;
@@ -175,7 +176,7 @@ impl NetworkFile {
                 .ok_or_else(|| bad(format!("`{name}` is of type {:?}, expected F32 or F64", view.dtype())))?;
             match values.iter().find(|v| !v.is_finite()) {
                 Some(v) => Err(Error::Data(format!("{}: `{name}` has the value {v}", self.path.display()))),
-                None => Ok((slot.state.clone(), slot.from_torch(&values))),
+                None => Ok((slot.state.clone(), slot.ours(&values))),
             }
         };
         slots.into_iter().map(value).collect()

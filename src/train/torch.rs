@@ -2,15 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Forward, Model, Normalisation, Params};
 use crate::error::Result;
+use crate::nn::{Forward, Model, Normalisation, Params};
 use crate::tape::{Form, Kind, Node, Op, Role, Shape, Tape, Var};
 
 /// A state, and how PyTorch has it: convolutions' weights `[out, in/groups, h, w]`, linear weights
 /// `[out, in]`, norms `<layer>.weight`, `.bias`, `.running_mean` and `.running_var`. Behind a
 /// flattened image, PyTorch counts features by channel, then row, then column, and so does the file.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Slot {
+pub(super) struct Slot {
     /// In a session.
     pub state: String,
     /// In PyTorch: `<layer>.<role>`.
@@ -55,14 +55,14 @@ impl Slot {
     }
 
     /// Numbers in PyTorch's order.
-    pub fn to_torch(&self, ours: &[f64]) -> Vec<f64> {
+    pub fn theirs(&self, ours: &[f64]) -> Vec<f64> {
         let mut theirs = vec![0.0; ours.len()];
         self.pairs(|here, there| theirs[there] = ours[here]);
         theirs
     }
 
     /// Numbers in PyTorch's order in ours.
-    pub fn from_torch(&self, theirs: &[f64]) -> Vec<f64> {
+    pub fn ours(&self, theirs: &[f64]) -> Vec<f64> {
         let mut ours = vec![0.0; theirs.len()];
         self.pairs(|here, there| ours[here] = theirs[there]);
         ours
@@ -174,10 +174,10 @@ mod tests {
         assert_eq!(found, expected);
         for slot in slots {
             let here: Vec<f64> = (0..slot.shape.iter().product()).map(|i| i as f64).collect();
-            assert_eq!(slot.from_torch(&slot.to_torch(&here)), here);
+            assert_eq!(slot.ours(&slot.theirs(&here)), here);
         }
         // Rows, columns, channels 2×1×2, outputs 1: the second channel's two rows come last.
         let slot = Slot { state: "".into(), name: "".into(), shape: vec![4], extents: [2, 1, 2, 1] };
-        assert_eq!(slot.to_torch(&[0.0, 1.0, 2.0, 3.0]), [0.0, 2.0, 1.0, 3.0]);
+        assert_eq!(slot.theirs(&[0.0, 1.0, 2.0, 3.0]), [0.0, 2.0, 1.0, 3.0]);
     }
 }
