@@ -80,28 +80,28 @@ fn merged(
         return None;
     }
     let mut writer = Writer::default();
-    let mut copy = Copy { of: from, done: HashMap::new(), arg: &|a| there(maker.args[a]), made: None };
-    let made = match from.outcomes[maker.outs.iter().position(|o| *o == var)?] {
-        Outcome::Store(register) => copy.register(register, &mut writer)?,
-        Outcome::Sum(..) => return None,
-    };
+    let mut transfer =
+        Transfer { of: from, done: HashMap::new(), arg: &|a| there(maker.args[a]), made: None };
+    let out = maker.outs.iter().position(|o| *o == var)?;
+    let Outcome::Store(register) = from.outcomes[out] else { return None };
+    let made = transfer.register(register, &mut writer)?;
     let others = |a: usize| Some(reader.args[a]).filter(|arg| *arg != var);
     let own = reader.args.iter().position(|a| *a == var).map(|a| (Operand::Full(a), made));
-    let mut copy = Copy { of: to, done: HashMap::new(), arg: &others, made: own };
+    let mut transfer = Transfer { of: to, done: HashMap::new(), arg: &others, made: own };
     let mut outcomes = Vec::with_capacity(to.outcomes.len() + 1);
     for outcome in &to.outcomes {
         let (register, view) = match *outcome {
             Outcome::Store(register) => (register, None),
             Outcome::Sum(register, view) => (register, Some(view)),
         };
-        outcomes.push((copy.register(register, &mut writer)?, view));
+        outcomes.push((transfer.register(register, &mut writer)?, view));
     }
     outcomes.push((made, None));
     (writer.args.len() <= MOST_ARGUMENTS).then(|| writer.group(to.count, &outcomes))
 }
 
 /// A group's registers on their way to another group.
-struct Copy<'a> {
+struct Transfer<'a> {
     of: &'a Group,
     done: HashMap<usize, Register>,
     /// What an argument is there, if it is there at all.
@@ -110,24 +110,22 @@ struct Copy<'a> {
     made: Option<(Operand, Register)>,
 }
 
-impl Copy<'_> {
+impl Transfer<'_> {
     fn register(&mut self, i: usize, to: &mut Writer) -> Option<Register> {
         if let Some(done) = self.done.get(&i) {
             return Some(*done);
         }
         let register = match self.of.operands.get(i).copied() {
-            Some(operand) => match (operand, self.made) {
-                (own, Some((made, register))) if own == made => register,
-                (Operand::Full(a), _) => {
-                    let arg = to.argument((self.arg)(a)?);
-                    to.operand(Operand::Full(arg))
-                }
-                (Operand::Repeat(a, view), _) => {
-                    let arg = to.argument((self.arg)(a)?);
-                    to.operand(Operand::Repeat(arg, view))
-                }
-                (constant @ Operand::Constant(_), _) => to.operand(constant),
-            },
+            Some(operand) if self.made.is_some_and(|made| made.0 == operand) => self.made?.1,
+            Some(operand) => {
+                let mut argument = |a: usize| Some(to.argument((self.arg)(a)?));
+                let operand = match operand {
+                    Operand::Full(a) => Operand::Full(argument(a)?),
+                    Operand::Repeat(a, view) => Operand::Repeat(argument(a)?, view),
+                    Operand::Constant(c) => Operand::Constant(c),
+                };
+                to.operand(operand)
+            }
             None => {
                 let step = self.of.steps[i - self.of.operands.len()];
                 let (a, b) = (self.register(step.a, to)?, self.register(step.b, to)?);

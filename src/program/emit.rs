@@ -123,15 +123,18 @@ pub(super) struct Writer {
 
 impl Writer {
     pub fn argument(&mut self, var: Var) -> usize {
-        place(&mut self.args, var)
+        index_of(&mut self.args, var, false)
     }
 
     pub fn operand(&mut self, operand: Operand) -> Register {
-        Register::Operand(place(&mut self.operands, operand))
+        // Numbers are not looked for: 0 equals −0, and is another one.
+        let number = matches!(operand, Operand::Constant(_));
+        Register::Operand(index_of(&mut self.operands, operand, number))
     }
 
     pub fn step(&mut self, function: Function, a: Register, b: Register) -> Register {
-        Register::Step(place(&mut self.steps, (function, a, b)))
+        let number = matches!(function, Function::Scale(_) | Function::Offset(_));
+        Register::Step(index_of(&mut self.steps, (function, a, b), number))
     }
 
     /// With what is done with its registers; a sum has a view.
@@ -152,9 +155,9 @@ impl Writer {
     }
 }
 
-/// Where `item` is, in the end at the latest.
-fn place<T: PartialEq>(all: &mut Vec<T>, item: T) -> usize {
-    all.iter().position(|x| *x == item).unwrap_or_else(|| {
+/// Where `item` stands; at the end if it is new, or `always`.
+fn index_of<T: PartialEq>(all: &mut Vec<T>, item: T, always: bool) -> usize {
+    all.iter().position(|x| !always && *x == item).unwrap_or_else(|| {
         all.push(item);
         all.len() - 1
     })

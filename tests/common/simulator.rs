@@ -352,7 +352,8 @@ fn compile(sources: &[&Source]) -> PathBuf {
     let header = runtime.with_extension("h");
     if !runtime.exists() {
         run(base().args(["-O3", "-c", "-o", "simulator.o"]).arg(simulator.join("cuda_sim.cpp")));
-        std::fs::copy(simulator.join("cuda_sim.h"), &header).unwrap();
+        std::fs::copy(simulator.join("cuda_sim.h"), work.path().join("header.h")).unwrap();
+        std::fs::rename(work.path().join("header.h"), &header).unwrap();
         run(hooked().args(["-w", "-x", "c++-header", "-o", "header.gch"]).arg(&header));
         std::fs::rename(work.path().join("header.gch"), header.with_extension("h.gch")).unwrap();
         std::fs::rename(work.path().join("simulator.o"), &runtime).unwrap();
