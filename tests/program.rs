@@ -183,6 +183,25 @@ fn a_deep_chain_takes_little_memory() {
     }
 }
 
+/// Equal steps of a group are one; these two only compare as equal.
+#[test]
+fn zero_and_minus_zero_are_two_numbers() {
+    let mut tape = Tape::new();
+    let x = state(&mut tape, "x", [3]);
+    let product = tape.mul(x, x).unwrap();
+    for (name, c) in [("plus", 0.0), ("minus", -0.0)] {
+        let y = tape.scale(product, c).unwrap();
+        tape.output(name, y).unwrap();
+    }
+    for options in BOTH {
+        let (session, program) = run_once(&tape, options, &[("x", &[1.0, 2.0, 3.0])]);
+        for (name, negative) in [("plus", false), ("minus", true)] {
+            let got = session.read(&program, program.output(name).unwrap()).unwrap();
+            assert!(got.iter().all(|v| *v == 0.0 && v.is_sign_negative() == negative), "{name}: {got:?}");
+        }
+    }
+}
+
 /// `h` lies idle while a chain of products fills the memory. Where its source is needed afterwards
 /// anyway, `h` is made again from it, to the same bits.
 #[test]

@@ -39,6 +39,7 @@ use crate::tape::Kind;
 use entrywise::Entrywise;
 use memory::{ALIGNMENT, Buffer, Loaded, zeros};
 use real::Real;
+pub use run::Run;
 use team::Team;
 
 /// The CPU, in one precision.
@@ -58,7 +59,7 @@ impl<T: Real> Cpu<T> {
     }
 }
 
-impl<T: Real> Backend for Cpu<T> {
+impl<T: Real + Run> Backend for Cpu<T> {
     fn describe(&self) -> String {
         format!("cpu, {} threads, {}", self.team.threads(), T::NAME)
     }

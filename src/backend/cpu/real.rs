@@ -4,7 +4,6 @@ use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
 use super::isa::{Portable, Simd};
-use super::run::Run;
 
 /// A floating-point number that the CPU kernels are generic over: `f32` to train, `f64` to check
 /// gradients with.
@@ -26,7 +25,6 @@ pub trait Real:
     + SubAssign
     + MulAssign
     + DivAssign
-    + Run
 {
     /// 0.
     const ZERO: Self;

@@ -113,19 +113,17 @@ pub trait Run: Sized {
     fn run(program: &mut Loaded<Self>, states: &mut [Buffer<Self>], after: &mut (dyn FnMut(usize) + Send));
 }
 
-impl Run for f32 {
-    #[inline(never)]
-    fn run(program: &mut Loaded<f32>, states: &mut [Buffer<f32>], after: &mut (dyn FnMut(usize) + Send)) {
-        run(program, states, after);
-    }
+macro_rules! run {
+    ($($t:ty),+) => {$(
+        impl Run for $t {
+            #[inline(never)]
+            fn run(program: &mut Loaded<$t>, states: &mut [Buffer<$t>], after: &mut (dyn FnMut(usize) + Send)) {
+                run(program, states, after);
+            }
+        }
+    )+};
 }
-
-impl Run for f64 {
-    #[inline(never)]
-    fn run(program: &mut Loaded<f64>, states: &mut [Buffer<f64>], after: &mut (dyn FnMut(usize) + Send)) {
-        run(program, states, after);
-    }
-}
+run!(f32, f64);
 
 fn run<T: Real>(program: &mut Loaded<T>, states: &mut [Buffer<T>], after: &mut (dyn FnMut(usize) + Send)) {
     let Loaded { plan, states: state_numbers, inputs, arena, start, groups, workspace, scratch } = program;
