@@ -243,7 +243,7 @@ fn what_lies_idle_where_memory_is_fullest_is_made_again() {
             let (session, program) = run_once(&tape, options, &[("x", &x), ("w", &w)]);
             session.read(&program, program.output("y").unwrap()).unwrap()
         });
-        assert_eq!(y, plain, "source needed: {with_source}, an output: {is_output}");
+        assert!(y == plain, "other bits: source needed: {with_source}, an output: {is_output}");
     }
 }
 
