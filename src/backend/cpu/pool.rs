@@ -124,10 +124,10 @@ impl PoolShape {
     }
 }
 
-/// Up to [`LANES`] numbers from `at` on; the rest stay zero. Of constant length where it can be.
+/// `n` numbers from `at` on, all [`LANES`] if `FULL`; the rest stay zero.
 #[inline(always)]
-fn lanes<T: Real>(x: &[T], at: usize, n: usize) -> [T; LANES] {
-    if n == LANES {
+fn lanes<T: Real, const FULL: bool>(x: &[T], at: usize, n: usize) -> [T; LANES] {
+    if FULL {
         return x[at..at + LANES].try_into().expect("LANES numbers");
     }
     let mut out = [T::ZERO; LANES];
@@ -135,14 +135,11 @@ fn lanes<T: Real>(x: &[T], at: usize, n: usize) -> [T; LANES] {
     out
 }
 
-/// The first `n` of `from` to `at`.
+/// The first `n` of `from` to `at`, all if `FULL`.
 #[inline(always)]
-fn store<T: Real>(to: &mut [T], at: usize, n: usize, from: [T; LANES]) {
-    if n == LANES {
-        to[at..at + LANES].copy_from_slice(&from);
-    } else {
-        to[at..at + n].copy_from_slice(&from[..n]);
-    }
+fn store<T: Real, const FULL: bool>(to: &mut [T], at: usize, n: usize, from: [T; LANES]) {
+    let n = if FULL { LANES } else { n };
+    to[at..at + n].copy_from_slice(&from[..n]);
 }
 
 /// Whether `v` takes the place of `max`: larger, or the first NaN.
@@ -172,23 +169,29 @@ impl<T: Real> Kernel for Select<'_, T> {
 
 impl<T: Real> Select<'_, T> {
     #[inline(always)]
-    fn of(self, k: usize) {
+    fn of(mut self, k: usize) {
+        for (from, to, n) in self.s.groups() {
+            // Two loops, each without branches over lanes that may not be there.
+            if n == LANES { self.group::<true>(k, from, to, n) } else { self.group::<false>(k, from, to, n) }
+        }
+    }
+
+    #[inline(always)]
+    fn group<const FULL: bool>(&mut self, k: usize, from: usize, to: usize, n: usize) {
         let Select { s, v, x, out } = self;
-        for (from, to, n) in s.groups() {
-            let (mut max, mut best) = (lanes(x, from, n), lanes(v, from, n));
-            for a in 0..k {
-                for b in 0..k {
-                    let at = from + (a * s.w + b) * s.c;
-                    let (x, v) = (lanes(x, at, n), lanes(v, at, n));
-                    for l in 0..LANES {
-                        let better = takes(x[l], max[l]);
-                        max[l] = if better { x[l] } else { max[l] };
-                        best[l] = if better { v[l] } else { best[l] };
-                    }
+        let (mut max, mut best) = (lanes::<T, FULL>(x, from, n), lanes::<T, FULL>(v, from, n));
+        for a in 0..k {
+            for b in 0..k {
+                let at = from + (a * s.w + b) * s.c;
+                let (x, v) = (lanes::<T, FULL>(x, at, n), lanes::<T, FULL>(v, at, n));
+                for l in 0..LANES {
+                    let better = takes(x[l], max[l]);
+                    max[l] = if better { x[l] } else { max[l] };
+                    best[l] = if better { v[l] } else { best[l] };
                 }
             }
-            store(out, to, n, best);
         }
+        store::<T, FULL>(out, to, n, best);
     }
 }
 
@@ -212,33 +215,43 @@ impl<T: Real> Kernel for Unselect<'_, T> {
 
 impl<T: Real> Unselect<'_, T> {
     #[inline(always)]
-    fn of(self, k: usize, overlap: bool) {
-        let Unselect { s, ct, x, out } = self;
-        if overlap || s.stride > k || s.h % k > 0 || s.w % k > 0 {
-            out.fill(T::ZERO);
+    fn of(mut self, k: usize, overlap: bool) {
+        let s = self.s;
+        if overlap || s.stride > k || !(s.h.is_multiple_of(k) && s.w.is_multiple_of(k)) {
+            self.out.fill(T::ZERO);
         }
         for (from, to, n) in s.groups() {
-            let (mut max, mut arg) = (lanes(x, from, n), [0u32; LANES]);
-            for a in 0..k {
-                for b in 0..k {
-                    let x = lanes(x, from + (a * s.w + b) * s.c, n);
-                    for l in 0..LANES {
-                        let better = takes(x[l], max[l]);
-                        max[l] = if better { x[l] } else { max[l] };
-                        arg[l] = if better { (a * k + b) as u32 } else { arg[l] };
-                    }
+            if n == LANES {
+                self.group::<true>((k, overlap), from, to, n);
+            } else {
+                self.group::<false>((k, overlap), from, to, n);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn group<const FULL: bool>(&mut self, (k, overlap): (usize, bool), from: usize, to: usize, n: usize) {
+        let Unselect { s, ct, x, out } = self;
+        let (mut max, mut arg) = (lanes::<T, FULL>(x, from, n), [0u32; LANES]);
+        for a in 0..k {
+            for b in 0..k {
+                let x = lanes::<T, FULL>(x, from + (a * s.w + b) * s.c, n);
+                for l in 0..LANES {
+                    let better = takes(x[l], max[l]);
+                    max[l] = if better { x[l] } else { max[l] };
+                    arg[l] = if better { (a * k + b) as u32 } else { arg[l] };
                 }
             }
-            let ct = lanes(ct, to, n);
-            for a in 0..k {
-                for b in 0..k {
-                    let at = from + (a * s.w + b) * s.c;
-                    let mut sum = if overlap { lanes(out, at, n) } else { [T::ZERO; LANES] };
-                    for l in 0..LANES {
-                        sum[l] += if arg[l] == (a * k + b) as u32 { ct[l] } else { T::ZERO };
-                    }
-                    store(out, at, n, sum);
+        }
+        let ct = lanes::<T, FULL>(ct, to, n);
+        for a in 0..k {
+            for b in 0..k {
+                let at = from + (a * s.w + b) * s.c;
+                let mut sum = if overlap { lanes::<T, FULL>(out, at, n) } else { [T::ZERO; LANES] };
+                for l in 0..LANES {
+                    sum[l] += if arg[l] == (a * k + b) as u32 { ct[l] } else { T::ZERO };
                 }
+                store::<T, FULL>(out, at, n, sum);
             }
         }
     }

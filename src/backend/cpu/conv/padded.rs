@@ -101,7 +101,7 @@ impl Padded {
     /// Writes block `cb` of all parts' of the band that starts at plane row `band` of `image` to
     /// `out` (`block_len` numbers).
     ///
-    /// Lanes beyond the block's channels are left alone; no tile reads them.
+    /// Lanes beyond the block's channels may hold anything; no tile reads them.
     #[inline(always)]
     pub fn fill<T: Real>(&self, image: &[T], band: usize, cb: usize, out: &mut [T]) {
         for (plane, out) in out[..self.block_len()].chunks_exact_mut(self.plane_len()).enumerate() {
@@ -112,11 +112,11 @@ impl Padded {
                     row.fill(T::ZERO);
                     continue;
                 }
-                let line = &image[(at - self.top) * self.w * self.c..][..self.w * self.c];
+                let line = (at - self.top) * self.w * self.c;
                 if self.fold > 1 {
-                    self.fill_folded(line, row);
+                    self.fill_folded(image, line, row);
                 } else {
-                    self.fill_row(line, g, cb, row);
+                    self.fill_row(&image[line..][..self.w * self.c], g, cb, row);
                 }
             }
         }
@@ -167,22 +167,25 @@ impl Padded {
         }
     }
 
+    /// `row` of the copy from the image's row that starts at `line`.
     #[inline(always)]
-    fn fill_folded<T: Real>(&self, line: &[T], row: &mut [T]) {
-        let k = self.channels();
-        for (q, pixel) in row.chunks_exact_mut(BLOCK).enumerate() {
+    fn fill_folded<T: Real>(&self, image: &[T], line: usize, row: &mut [T]) {
+        // Where all of a kernel row's pixels lie inside the image, a block is copied whole: its
+        // further lanes get what comes next there.
+        let inside = |q: usize| {
             let at = q * self.step;
-            if at >= self.left && at + self.fold <= self.left + self.w {
-                let from = &line[(at - self.left) * self.c..][..k];
-                for (to, from) in pixel[..k].iter_mut().zip(from) {
-                    *to = *from;
-                }
+            let from = line + at.checked_sub(self.left)? * self.c;
+            (at + self.fold <= self.left + self.w).then(|| image.get(from..from + BLOCK)).flatten()
+        };
+        for (q, pixel) in row.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            if let Some(from) = inside(q) {
+                pixel.copy_from_slice(from);
                 continue;
             }
-            for (b, to) in pixel[..k].chunks_exact_mut(self.c).enumerate() {
-                match (at + b).checked_sub(self.left) {
-                    Some(w) if w < self.w => to.copy_from_slice(&line[w * self.c..][..self.c]),
-                    _ => to.fill(T::ZERO),
+            for (b, to) in pixel[..self.channels()].chunks_exact_mut(self.c).enumerate() {
+                let column = (q * self.step + b).checked_sub(self.left).filter(|w| *w < self.w);
+                for (c, to) in to.iter_mut().enumerate() {
+                    *to = column.map_or(T::ZERO, |w| image[line + w * self.c + c]);
                 }
             }
         }

@@ -165,7 +165,8 @@ fn errors_in_f32(isa: Isa, s: &ConvShape, exact: &[Vec<f64>; 3]) -> [f64; 3] {
     })
 }
 
-/// What 36 products for 144, or for 100, cost in accuracy: two or three times the error of direct sums.
+/// What 36 products for 144, or for 100, cost in accuracy: two or three times the error of direct
+/// sums. The gradients' 64 for 400 in 5×5: ten times.
 #[test]
 #[allow(clippy::print_stdout)]
 fn winograd_loses_little() {
@@ -178,9 +179,15 @@ fn winograd_loses_little() {
             let errors = errors_in_f32(isa, &s, &exact);
             let [y, dx, dw] = errors;
             println!("{isa:?}, {n} images of {hw}×{hw}×{c}, {k}×{k}: y {y:.1e}, dx {dx:.1e}, dw {dw:.1e}");
-            assert!(errors.iter().all(|e| *e < 2e-6), "{isa:?} {s:?}: {errors:?}");
+            assert!(lose_little(&s, errors), "{isa:?} {s:?}: {errors:?}");
         }
     }
+}
+
+/// Of y, dx and dw.
+fn lose_little(s: &ConvShape, [y, dx, dw]: [f64; 3]) -> bool {
+    let gradients = if s.kh == 5 { 5e-6 } else { 2e-6 };
+    y < 2e-6 && dx < gradients && dw < gradients
 }
 
 #[test]
@@ -209,7 +216,7 @@ fn winograd_on_random_shapes() {
         let exact = all_roles(Isa::best(), &s, false);
         for isa in Isa::available() {
             let errors = errors_in_f32(isa, &s, &exact);
-            assert!(errors.iter().all(|e| *e < 3e-6), "{isa:?} {s:?}: {errors:?}");
+            assert!(lose_little(&s, errors), "{isa:?} {s:?}: {errors:?}");
         }
         on_any_threads(|| all_roles::<f32>(Isa::best(), &s, true));
     }

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::filter::Pack;
-use super::points::{POINTS, PRODUCTS};
 use super::tiles::{Ahead, Gather, Grid, Scatter, Scratch};
 use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES};
 use crate::backend::cpu::conv::{BLOCK, ConvShape, aligned, with_alignment};
@@ -11,6 +10,7 @@ use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
 use crate::backend::cpu::product::{Out, Tile};
 use crate::backend::cpu::real::Real;
+use crate::tape::Role;
 
 /// Tasks wanted; channels are cut where there are not so many blocks of tiles.
 const MIN_TASKS: usize = 16;
@@ -37,7 +37,7 @@ pub(in crate::backend::cpu::conv) struct Plan {
 
 impl Plan {
     pub fn forward(s: &ConvShape) -> Plan {
-        Plan::cut(s.n, Grid::forward(s), false, s.ci, s.co)
+        Plan::cut(s.n, Grid::forward(s, Role::C), false, s.ci, s.co)
     }
 
     pub fn data_gradient(s: &ConvShape) -> Plan {
@@ -46,7 +46,7 @@ impl Plan {
 
     fn cut(n: usize, grid: Grid, transposed: bool, k: usize, m: usize) -> Plan {
         let tiles = n * grid.tiles();
-        let each = PRODUCTS * (k + m.min(2 * BLOCK)) * size_of::<f32>();
+        let each = grid.products() * (k + m.min(2 * BLOCK)) * size_of::<f32>();
         let most = (TILES_BYTES / each).clamp(16, MAX_TILES);
         // Even numbers of blocks for two threads, four and so on.
         let blocks = tiles.div_ceil(most);
@@ -62,15 +62,15 @@ impl Plan {
 
     /// Numbers of the filters' transforms.
     fn filters(&self) -> usize {
-        PRODUCTS * self.k * self.m
+        self.grid.products() * self.k * self.m
     }
     /// Numbers of the tiles' transforms; `width` more for each product, so that products do not lie a
     /// power of two apart and so in the same few lines of the cache.
     fn windows(&self) -> usize {
-        PRODUCTS * (self.most * self.k + BLOCK)
+        self.grid.products() * (self.most * self.k + BLOCK)
     }
     fn per_lane(&self) -> usize {
-        self.windows() + PRODUCTS * (self.most * 2 * BLOCK + BLOCK)
+        self.windows() + self.grid.products() * (self.most * 2 * BLOCK + BLOCK)
     }
     pub fn workspace_len(&self) -> usize {
         with_alignment(self.filters() + self.lanes * self.per_lane())
@@ -86,29 +86,32 @@ impl Plan {
         workspace: &mut [f32],
     ) {
         assert!(workspace.len() >= self.workspace_len(), "convolution: workspace too small");
-        match (isa, self.grid.taps()) {
+        match isa {
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, 3) => {
-                self.run_on::<<f32 as Real>::Avx512, 3, 4>(isa, x, w, y, accumulate, workspace)
-            }
+            Isa::Avx512 => self.run_with::<<f32 as Real>::Avx512>(isa, x, w, y, accumulate, workspace),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, _) => {
-                self.run_on::<<f32 as Real>::Avx512, 5, 2>(isa, x, w, y, accumulate, workspace)
-            }
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, 3) => self.run_on::<<f32 as Real>::Avx2, 3, 4>(isa, x, w, y, accumulate, workspace),
-            #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, _) => self.run_on::<<f32 as Real>::Avx2, 5, 2>(isa, x, w, y, accumulate, workspace),
-            (Isa::Portable, 3) => {
-                self.run_on::<<f32 as Real>::Portable, 3, 4>(isa, x, w, y, accumulate, workspace)
-            }
-            (Isa::Portable, _) => {
-                self.run_on::<<f32 as Real>::Portable, 5, 2>(isa, x, w, y, accumulate, workspace)
-            }
+            Isa::Avx2 => self.run_with::<<f32 as Real>::Avx2>(isa, x, w, y, accumulate, workspace),
+            Isa::Portable => self.run_with::<<f32 as Real>::Portable>(isa, x, w, y, accumulate, workspace),
         }
     }
 
-    fn run_on<S: Simd<Elem = f32>, const TAPS: usize, const SIDE: usize>(
+    fn run_with<S: Simd<Elem = f32>>(
+        &self,
+        isa: Isa,
+        x: &[f32],
+        w: &[f32],
+        y: &mut [f32],
+        accumulate: bool,
+        workspace: &mut [f32],
+    ) {
+        match (self.grid.taps(), self.grid.side) {
+            (3, _) => self.run_on::<S, 3, 4, 6>(isa, x, w, y, accumulate, workspace),
+            (_, 2) => self.run_on::<S, 5, 2, 6>(isa, x, w, y, accumulate, workspace),
+            _ => self.run_on::<S, 5, 4, 8>(isa, x, w, y, accumulate, workspace),
+        }
+    }
+
+    fn run_on<S: Simd<Elem = f32>, const TAPS: usize, const SIDE: usize, const P: usize>(
         &self,
         isa: Isa,
         x: &[f32],
@@ -120,12 +123,12 @@ impl Plan {
         let (filters, scratch) = aligned(workspace).split_at_mut(self.filters());
         let (k, m, transposed) = (self.k, self.m, self.transposed);
         let groups = m.div_ceil(2 * S::LANES);
-        let start = |g: usize| PRODUCTS * k * (2 * S::LANES * g).min(m);
+        let start = |g: usize| P * P * k * (2 * S::LANES * g).min(m);
         par::for_each_part(filters, groups, &start, &|g, out| {
             let first = 2 * S::LANES * g;
             let width = (m - first).min(2 * S::LANES);
             let (w, to) = (w.as_ptr(), out.as_mut_ptr());
-            isa.run(Pack::<S, TAPS> { w, k, m, transposed, first, width, to });
+            isa.run(Pack::<S, TAPS, P> { w, k, m, transposed, first, width, to });
         });
         let (filters, y) = (&*filters, Out(y.as_mut_ptr()));
         par::for_each_part_with(
@@ -137,7 +140,7 @@ impl Plan {
             &|_| 0,
             &|i, _, scratch| {
                 let (block, part) = (i / self.parts, i % self.parts);
-                isa.run(Task::<S, SIDE> {
+                isa.run(Task::<S, SIDE, P> {
                     plan: self,
                     tiles: self.tiles * block / self.blocks..self.tiles * (block + 1) / self.blocks,
                     groups: groups * part / self.parts..groups * (part + 1) / self.parts,
@@ -153,7 +156,7 @@ impl Plan {
 }
 
 /// Some tiles, the channels of some panels.
-struct Task<'a, S: Simd, const SIDE: usize> {
+struct Task<'a, S: Simd, const SIDE: usize, const P: usize> {
     plan: &'a Plan,
     tiles: Range<usize>,
     groups: Range<usize>,
@@ -164,7 +167,7 @@ struct Task<'a, S: Simd, const SIDE: usize> {
     scratch: &'a mut [S::Elem],
 }
 
-impl<S: Simd, const SIDE: usize> Kernel for Task<'_, S, SIDE> {
+impl<S: Simd, const SIDE: usize, const P: usize> Kernel for Task<'_, S, SIDE, P> {
     #[inline(always)]
     fn run(self) {
         let Task { plan, tiles, groups, x, filters, y, accumulate, scratch } = self;
@@ -174,7 +177,7 @@ impl<S: Simd, const SIDE: usize> Kernel for Task<'_, S, SIDE> {
         // SAFETY: `isa.run` entered the instruction set; tiles and channels of y are the task's own,
         // and the scratch has room for `most` tiles of k channels and of two vectors.
         unsafe {
-            S::enter(Gather::<S, POINTS> {
+            S::enter(Gather::<S, P, P> {
                 grid,
                 from: x,
                 pixel: k,
@@ -183,23 +186,23 @@ impl<S: Simd, const SIDE: usize> Kernel for Task<'_, S, SIDE> {
                 to: windows,
             });
             // What this task writes, and what the next one reads.
-            let times = PRODUCTS * groups.len();
+            let times = P * P * groups.len();
             let next =
                 if plan.parts > 1 { 0..0 } else { tiles.end..(tiles.end + tiles.len()).min(plan.tiles) };
             let mut next = Ahead::new::<true>(grid, next, x, k, times);
             let mine = if plan.parts > 1 { 0..0 } else { tiles.clone() };
-            let mut mine = Ahead::new::<false>(grid, mine, y.0.cast_const(), m, PRODUCTS);
+            let mut mine = Ahead::new::<false>(grid, mine, y.0.cast_const(), m, P * P);
             for group in groups {
                 let first = 2 * S::LANES * group;
                 let width = (m - first).min(2 * S::LANES);
                 let sums = Scratch { at: sums.as_mut_ptr(), tile: width, product: plan.most * width + BLOCK };
-                for f in 0..PRODUCTS {
+                for f in 0..P * P {
                     let tile = Tile {
                         a: windows.at.add(f * windows.product).cast_const(),
                         a_row: k,
                         a_col: 1,
                         depth: k,
-                        panel: filters.add(PRODUCTS * k * first + f * k * width),
+                        panel: filters.add(P * P * k * first + f * k * width),
                         c: sums.at.add(f * sums.product),
                         c_row: width,
                         lanes: S::LANES,
@@ -209,7 +212,7 @@ impl<S: Simd, const SIDE: usize> Kernel for Task<'_, S, SIDE> {
                     next.fetch::<false>();
                     mine.fetch::<true>();
                 }
-                S::enter(Scatter::<S, SIDE> {
+                S::enter(Scatter::<S, SIDE, P> {
                     grid,
                     from: sums,
                     channels: width,

@@ -1,12 +1,12 @@
 //! Filters: transformed into panels, and back.
 
-use super::points::{self, MAX_TAPS, POINTS, across};
+use super::points::{self, MAX_TAPS, across};
 use super::tiles::{load_column, store_column};
 use crate::backend::cpu::conv::BLOCK;
 use crate::backend::cpu::isa::{Kernel, Simd};
 use crate::backend::cpu::real::Real;
 
-/// Writes G g Gᵀ of all filters to `width` output channels as panels `[PRODUCTS][k][width]`.
+/// Writes G g Gᵀ of all filters to `width` output channels as panels `[P²][k][width]`.
 ///
 /// TRANSPOSED: filters are turned by half a turn, and their channels in and out change places, as
 /// the data gradient wants it.
@@ -14,7 +14,7 @@ use crate::backend::cpu::real::Real;
 /// # Safety
 /// `w` has TAPS²·k·m numbers, `width` (at most two blocks, whole vectors) of the m channels from `first`
 /// on are there, and `to` has room.
-pub(super) struct Pack<S: Simd, const TAPS: usize> {
+pub(super) struct Pack<S: Simd, const TAPS: usize, const P: usize> {
     pub w: *const S::Elem,
     /// Channels summed over, and output channels.
     pub k: usize,
@@ -25,7 +25,7 @@ pub(super) struct Pack<S: Simd, const TAPS: usize> {
     pub to: *mut S::Elem,
 }
 
-impl<S: Simd, const TAPS: usize> Kernel for Pack<S, TAPS> {
+impl<S: Simd, const TAPS: usize, const P: usize> Kernel for Pack<S, TAPS, P> {
     #[inline(always)]
     fn run(self) {
         let Pack { w, k, m, transposed, first, width, to } = self;
@@ -52,16 +52,16 @@ impl<S: Simd, const TAPS: usize> Kernel for Pack<S, TAPS> {
                         } else {
                             (w.add((k0 + j) * m + first + c), k * m)
                         };
-                        let mut half = [[S::splat(S::Elem::ZERO); POINTS]; TAPS];
+                        let mut half = [[S::splat(S::Elem::ZERO); P]; TAPS];
                         for (a, half) in half.iter_mut().enumerate() {
                             let mut row = [S::splat(S::Elem::ZERO); TAPS];
                             for (b, v) in row.iter_mut().enumerate() {
                                 *v = S::load(from.add((a * TAPS + b) * tap));
                             }
-                            *half = points::evaluate(row, points::FILTER);
+                            *half = points::evaluate::<S, TAPS, P, true>(row);
                         }
-                        for b in 0..POINTS {
-                            let column = points::evaluate(across(&half, b), points::FILTER);
+                        for b in 0..P {
+                            let column = points::evaluate::<S, TAPS, P, true>(across(&half, b));
                             store_column(column, b, to.add((k0 + j) * width + c), k * width);
                         }
                     }
@@ -71,12 +71,12 @@ impl<S: Simd, const TAPS: usize> Kernel for Pack<S, TAPS> {
     }
 }
 
-/// Writes Gᵀ u G of sums `[PRODUCTS][rows][width]`, those of a product `product` apart, as filters `[TAPS²][rows]` of
+/// Writes Gᵀ u G of sums `[P²][rows][width]`, those of a product `product` apart, as filters `[TAPS²][rows]` of
 /// `width` channels, rows `to_row` and taps `to_tap` apart.
 ///
 /// # Safety
 /// Both memories are that large; `width` is whole vectors.
-pub(super) struct Unpack<S: Simd, const TAPS: usize> {
+pub(super) struct Unpack<S: Simd, const TAPS: usize, const P: usize> {
     pub from: *const S::Elem,
     pub product: usize,
     pub rows: usize,
@@ -86,7 +86,7 @@ pub(super) struct Unpack<S: Simd, const TAPS: usize> {
     pub to_tap: usize,
 }
 
-impl<S: Simd, const TAPS: usize> Kernel for Unpack<S, TAPS> {
+impl<S: Simd, const TAPS: usize, const P: usize> Kernel for Unpack<S, TAPS, P> {
     #[inline(always)]
     fn run(self) {
         let Unpack { from, product, rows, width, to, to_row, to_tap } = self;
@@ -95,12 +95,13 @@ impl<S: Simd, const TAPS: usize> Kernel for Unpack<S, TAPS> {
                 // SAFETY: the maker's.
                 unsafe {
                     let from = from.add(i * width + c);
-                    let mut half = [[S::splat(S::Elem::ZERO); TAPS]; POINTS];
+                    let mut half = [[S::splat(S::Elem::ZERO); TAPS]; P];
                     for (b, half) in half.iter_mut().enumerate() {
-                        *half = points::coefficients(load_column(from, b, product), points::FILTER);
+                        let column = load_column::<S, P>(from, b, product);
+                        *half = points::coefficients::<S, TAPS, P, true>(column);
                     }
                     for a in 0..TAPS {
-                        let row: [S; TAPS] = points::coefficients(across(&half, a), points::FILTER);
+                        let row = points::coefficients::<S, TAPS, P, true>(across(&half, a));
                         for (b, v) in row.into_iter().enumerate() {
                             v.store(to.add((a * TAPS + b) * to_tap + i * to_row + c));
                         }

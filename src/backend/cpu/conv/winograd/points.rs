@@ -1,30 +1,88 @@
-//! F(m,r), the algorithm along one dimension: m outputs y of 6 data d and a filter g of r = 7 − m taps
-//! are y = Aᵀ[(G g) ⊙ (Bᵀ d)], polynomials that are multiplied at 6 points: 0, ±5/8, ±3/2 and ∞.
-//! Row p of G and of A has p's powers, so Bᵀ is the same for each r.
+//! F(m,r), the algorithm along one dimension: m outputs y of P = m + r − 1 data d and a filter g of r
+//! taps are y = Aᵀ[(G g) ⊙ (Bᵀ d)], polynomials that are multiplied at P points: 0, pairs ±p and ∞.
+//! Row p of G and of A has p's powers; row p of Bᵀ has the coefficients of Π (x − q) over the other
+//! points q, that of ∞ those over all. So Bᵀ is the same for each r.
 //!
-//! All of Bᵀ and A are short binary fractions. The usual points 0, ±1, ±2 (put them in for A and B)
-//! save some multiplications, but make about twice the error.
+//! All of Bᵀ and A are short binary fractions. At 6 points the usual ±1 and ±2 would save some
+//! multiplications, but make about twice the error; at 8, no others were found that are better.
 
 use crate::backend::cpu::isa::Simd;
 use crate::backend::cpu::real::Real;
 
-/// Points, as many as data.
-pub(super) const POINTS: usize = 6;
-/// Products of a tile.
-pub(super) const PRODUCTS: usize = POINTS * POINTS;
 /// Most taps of a filter's row.
 pub(super) const MAX_TAPS: usize = 5;
+/// Most pairs of points.
+const PAIRS: usize = 3;
 
-const A: f64 = 0.625;
-const B: f64 = 1.5;
-/// N_p = Π (p − q) over the other points q, by which G's row of p is divided.
-const N0: f64 = A * A * B * B;
-const NA: f64 = 2.0 * A * A * (A * A - B * B);
-const NB: f64 = 2.0 * B * B * (B * B - A * A);
-pub(super) const FILTER: [f64; 3] = [N0, NA, NB];
-pub(super) const OUTPUT: [f64; 3] = [1.0; 3];
-const A_POWERS: [f64; MAX_TAPS] = [1.0, A, A * A, A * A * A, A * A * A * A];
-const B_POWERS: [f64; MAX_TAPS] = [1.0, B, B * B, B * B * B, B * B * B * B];
+/// What the rows are made of, for a number of points.
+struct Table {
+    /// p of each pair, its powers, and N_p = Π (p − q) over the other points q, by which G's row is
+    /// divided (as that of −p).
+    powers: [[f64; MAX_TAPS]; PAIRS],
+    divisors: [f64; PAIRS],
+    /// N_0.
+    divisor: f64,
+    /// Coefficients of Π (x² − q²) over the other pairs, and over all; the last, 1, left out.
+    others: [[f64; PAIRS]; PAIRS],
+    all: [f64; PAIRS],
+}
+
+impl Table {
+    const fn of(points: usize) -> Table {
+        let (pairs, at) = match points {
+            6 => (2, [0.625, 1.5, 0.0]),
+            8 => (3, [0.5, 1.0, 2.0]),
+            _ => panic!("6 or 8 points"),
+        };
+        let mut table = Table {
+            powers: [[1.0; MAX_TAPS]; PAIRS],
+            divisors: [0.0; PAIRS],
+            divisor: 0.0,
+            others: [[0.0; PAIRS]; PAIRS],
+            all: Table::product(&at, pairs, pairs),
+        };
+        table.divisor = table.all[0];
+        let mut i = 0;
+        while i < pairs {
+            let square = at[i] * at[i];
+            table.others[i] = Table::product(&at, pairs, i);
+            // Horner: the others' product at p².
+            let (mut value, mut k) = (1.0, pairs - 1);
+            while k > 0 {
+                k -= 1;
+                value = value * square + table.others[i][k];
+            }
+            table.divisors[i] = 2.0 * square * value;
+            let mut k = 1;
+            while k < MAX_TAPS {
+                table.powers[i][k] = table.powers[i][k - 1] * at[i];
+                k += 1;
+            }
+            i += 1;
+        }
+        table
+    }
+
+    /// Π (x² − q²) over the pairs without number `without`: coefficients in x².
+    const fn product(at: &[f64; PAIRS], pairs: usize, without: usize) -> [f64; PAIRS] {
+        let (mut all, mut degree, mut i) = ([0.0; PAIRS + 1], 0, 0);
+        all[0] = 1.0;
+        while i < pairs {
+            if i != without {
+                let mut k = degree + 1;
+                all[k] = all[k - 1];
+                while k > 1 {
+                    k -= 1;
+                    all[k] = all[k - 1] - at[i] * at[i] * all[k];
+                }
+                all[0] *= -at[i] * at[i];
+                degree += 1;
+            }
+            i += 1;
+        }
+        [all[0], all[1], all[2]]
+    }
+}
 
 #[inline(always)]
 unsafe fn constant<S: Simd>(value: f64) -> S {
@@ -47,59 +105,77 @@ pub(super) fn across<S: Copy, const N: usize, const M: usize>(rows: &[[S; N]; M]
 /// # Safety
 /// Here and below: the machine has `S`.
 #[inline(always)]
-pub(super) unsafe fn data<S: Simd>(d: [S; POINTS]) -> [S; POINTS] {
+pub(super) unsafe fn data<S: Simd, const P: usize>(d: [S; P]) -> [S; P] {
+    let table = const { &Table::of(P) };
+    let pairs = P / 2 - 1;
     // SAFETY: the caller's.
     unsafe {
-        let (a2, b2) = (constant(-A * A), constant(-B * B));
-        // Even and odd parts at ±A and ±B of what the factors of the other points leave.
-        let (even, half) = (d[4].add_product(d[2], b2), d[3].add_product(d[1], b2));
-        let (even_b, half_b) = (d[4].add_product(d[2], a2), d[3].add_product(d[1], a2));
-        let (odd, odd_b) = (half.times(constant(A)), half_b.times(constant(B)));
-        [
-            even.add_product(d[2].add_product(d[0], b2), a2),
-            even.plus(odd),
-            even.minus(odd),
-            even_b.plus(odd_b),
-            even_b.minus(odd_b),
-            d[5].add_product(d[3], b2).add_product(half, a2),
-        ]
-    }
-}
-
-/// From coefficients to values at the points: those at 0, ±A and ±B over the entries of `n`, that at
-/// ∞ the last coefficient. G g with [`FILTER`], A y with [`OUTPUT`].
-#[inline(always)]
-pub(super) unsafe fn evaluate<S: Simd, const N: usize>(c: [S; N], [n0, na, nb]: [f64; 3]) -> [S; POINTS] {
-    // SAFETY: the caller's.
-    unsafe {
-        // Even and odd part.
-        let mut a = [c[0].times(constant(1.0 / na)), c[1].times(constant(A / na))];
-        let mut b = [c[0].times(constant(1.0 / nb)), c[1].times(constant(B / nb))];
-        for k in 2..N {
-            a[k % 2] = a[k % 2].add_product(c[k], constant(A_POWERS[k] / na));
-            b[k % 2] = b[k % 2].add_product(c[k], constant(B_POWERS[k] / nb));
+        let mut out = d;
+        out[0] = d[P - 2];
+        for k in 0..pairs {
+            let by = constant(table.all[k]);
+            out[0] = out[0].add_product(d[2 * k], by);
+            out[P - 1] = out[P - 1].add_product(d[2 * k + 1], by);
         }
-        let first = c[0].times(constant(1.0 / n0));
-        [first, a[0].plus(a[1]), a[0].minus(a[1]), b[0].plus(b[1]), b[0].minus(b[1]), c[N - 1]]
+        for i in 0..pairs {
+            // Even and odd part at ±p.
+            let (mut even, mut odd) = (d[P - 2], d[P - 3]);
+            for k in 0..pairs - 1 {
+                let by = constant(table.others[i][k]);
+                even = even.add_product(d[2 * k + 2], by);
+                odd = odd.add_product(d[2 * k + 1], by);
+            }
+            let odd = odd.times(constant(table.powers[i][1]));
+            (out[1 + 2 * i], out[2 + 2 * i]) = (even.plus(odd), even.minus(odd));
+        }
+        out
     }
 }
 
-/// The transpose of [`evaluate`]: Gᵀ u with [`FILTER`], Aᵀ m with [`OUTPUT`].
+/// From coefficients to values at the points; that at ∞ is the last coefficient. A y, or G g if
+/// FILTER, which divides.
 #[inline(always)]
-pub(super) unsafe fn coefficients<S: Simd, const N: usize>(v: [S; POINTS], [n0, na, nb]: [f64; 3]) -> [S; N] {
+pub(super) unsafe fn evaluate<S: Simd, const N: usize, const P: usize, const FILTER: bool>(
+    c: [S; N],
+) -> [S; P] {
+    let table = const { &Table::of(P) };
     // SAFETY: the caller's.
     unsafe {
-        let a = [v[1].plus(v[2]), v[1].minus(v[2])];
-        let b = [v[3].plus(v[4]), v[3].minus(v[4])];
-        let mut c = [v[5]; N];
-        for (k, c) in c.iter_mut().enumerate() {
-            let (by_a, by_b) = (constant(A_POWERS[k] / na), constant(B_POWERS[k] / nb));
-            let with_a = match k {
-                0 => v[0].times(constant(1.0 / n0)).add_product(a[0], by_a),
-                _ if k == N - 1 => v[5].add_product(a[k % 2], by_a),
-                _ => a[k % 2].times(by_a),
-            };
-            *c = with_a.add_product(b[k % 2], by_b);
+        let mut out = [c[N - 1]; P];
+        out[0] = if FILTER { c[0].times(constant(1.0 / table.divisor)) } else { c[0] };
+        for i in 0..P / 2 - 1 {
+            let n = if FILTER { table.divisors[i] } else { 1.0 };
+            let power = |k: usize| constant(table.powers[i][k] / n);
+            let (mut even, mut odd) = (c[0].times(power(0)), c[1].times(power(1)));
+            for (k, c) in c.into_iter().enumerate().skip(2) {
+                let part = if k % 2 == 0 { &mut even } else { &mut odd };
+                *part = part.add_product(c, power(k));
+            }
+            (out[1 + 2 * i], out[2 + 2 * i]) = (even.plus(odd), even.minus(odd));
+        }
+        out
+    }
+}
+
+/// The transpose of [`evaluate`]: Aᵀ m, or Gᵀ u if FILTER.
+#[inline(always)]
+pub(super) unsafe fn coefficients<S: Simd, const N: usize, const P: usize, const FILTER: bool>(
+    v: [S; P],
+) -> [S; N] {
+    let table = const { &Table::of(P) };
+    // SAFETY: the caller's.
+    unsafe {
+        let mut c = [v[P - 1]; N];
+        c[0] = if FILTER { v[0].times(constant(1.0 / table.divisor)) } else { v[0] };
+        for i in 0..P / 2 - 1 {
+            let n = if FILTER { table.divisors[i] } else { 1.0 };
+            let parts = [v[1 + 2 * i].plus(v[2 + 2 * i]), v[1 + 2 * i].minus(v[2 + 2 * i])];
+            for (k, c) in c.iter_mut().enumerate() {
+                let (part, by) = (parts[k % 2], constant(table.powers[i][k] / n));
+                // Between the first and the last, pairs are all there is.
+                let first = i == 0 && k > 0 && k < N - 1;
+                *c = if first { part.times(by) } else { c.add_product(part, by) };
+            }
         }
         c
     }

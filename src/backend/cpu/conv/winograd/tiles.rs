@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use super::points::{self, POINTS, across};
+use super::points::{self, across};
 use super::side;
 use crate::backend::cpu::conv::{BLOCK, ConvShape};
 use crate::backend::cpu::isa::{Kernel, Simd, prefetch};
 use crate::backend::cpu::real::Real;
+use crate::tape::Role;
 
-/// Tiles of `side` × `side` output pixels that cover all images, row by row. The window under a tile
-/// has [`POINTS`] × [`POINTS`] pixels and begins `pad` above and left of it.
+/// Tiles of `side` × `side` output pixels that cover all images, row by row. The window under a
+/// tile has `points` × `points` of them and begins `pad` above and left of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
     /// Height and width of what windows lie on.
@@ -20,20 +21,28 @@ pub(super) struct Grid {
     pub ow: usize,
     pub pad: usize,
     pub side: usize,
+    pub points: usize,
 }
 
 impl Grid {
-    /// Windows on x under tiles on y: what the forward pass and the weight gradient read.
-    pub fn forward(s: &ConvShape) -> Grid {
-        Grid { h: s.h, w: s.w, oh: s.oh(), ow: s.ow(), pad: s.pad, side: side(s.kh) }
+    /// Windows on x under tiles on y: what the forward pass (`role` C) and the weight gradient (B)
+    /// read.
+    pub fn forward(s: &ConvShape, role: Role) -> Grid {
+        let side = side(s.kh, role);
+        Grid { h: s.h, w: s.w, oh: s.oh(), ow: s.ow(), pad: s.pad, side, points: side + s.kh - 1 }
     }
     /// Windows on y under tiles on x. `s.pad` is less than the taps.
     pub fn backward(s: &ConvShape) -> Grid {
-        Grid { h: s.oh(), w: s.ow(), oh: s.h, ow: s.w, pad: s.kh - 1 - s.pad, side: side(s.kh) }
+        let (side, pad) = (side(s.kh, Role::A), s.kh - 1 - s.pad);
+        Grid { h: s.oh(), w: s.ow(), oh: s.h, ow: s.w, pad, side, points: side + s.kh - 1 }
     }
     /// Of a filter's row.
     pub fn taps(&self) -> usize {
-        POINTS + 1 - self.side
+        self.points + 1 - self.side
+    }
+    /// Of a tile.
+    pub fn products(&self) -> usize {
+        self.points * self.points
     }
     fn across(&self) -> usize {
         self.ow.div_ceil(self.side)
@@ -55,7 +64,7 @@ impl Grid {
         let ((image, row, _), (last_image, last_row, _)) =
             (self.place(tiles.start), self.place(tiles.end - 1));
         if WINDOWS {
-            let last = (last_row + POINTS).saturating_sub(self.pad).min(self.h);
+            let last = (last_row + self.points).saturating_sub(self.pad).min(self.h);
             (image * self.h + row.saturating_sub(self.pad).min(self.h)) * self.w
                 ..(last_image * self.h + last) * self.w
         } else {
@@ -113,12 +122,12 @@ pub(super) struct Scratch<T> {
 }
 
 /// Writes the transforms of some channels of tiles to scratch: A y Aᵀ of the pixels of a tile; or, if
-/// SIDE is [`POINTS`], Bᵀ d B of those of its window.
+/// READ is P, Bᵀ d B of those of its window.
 ///
 /// # Safety
 /// `from` is the first of `channels` (whole vectors) of the images' first pixel; pixels are `pixel`
 /// apart; the tiles are the grid's, and the scratch has room for them.
-pub(super) struct Gather<'a, S: Simd, const SIDE: usize> {
+pub(super) struct Gather<'a, S: Simd, const READ: usize, const P: usize> {
     pub grid: &'a Grid,
     pub from: *const S::Elem,
     pub pixel: usize,
@@ -127,35 +136,35 @@ pub(super) struct Gather<'a, S: Simd, const SIDE: usize> {
     pub to: Scratch<S::Elem>,
 }
 
-impl<S: Simd, const SIDE: usize> Kernel for Gather<'_, S, SIDE> {
+impl<S: Simd, const READ: usize, const P: usize> Kernel for Gather<'_, S, READ, P> {
     #[inline(always)]
     fn run(self) {
         let Gather { grid, from, pixel, channels, tiles, to: Scratch { at: to, tile, product } } = self;
-        let windows = SIDE == POINTS;
+        let windows = READ == P;
         let (h, w, pad) = if windows { (grid.h, grid.w, grid.pad) } else { (grid.oh, grid.ow, 0) };
         let zeros = [S::Elem::ZERO; BLOCK];
         for (i, t) in tiles.enumerate() {
             let (image, row, col) = grid.place(t);
             // Rows and columns of the window that lie on the image.
-            let rows = pad.saturating_sub(row)..(h + pad).saturating_sub(row).min(SIDE);
-            let cols = pad.saturating_sub(col)..(w + pad).saturating_sub(col).min(SIDE);
+            let rows = pad.saturating_sub(row)..(h + pad).saturating_sub(row).min(READ);
+            let cols = pad.saturating_sub(col)..(w + pad).saturating_sub(col).min(READ);
             // Perhaps outside, and then never read.
             let corner = from
                 .wrapping_add(((image * h + row) * w + col) * pixel)
                 .wrapping_sub((pad * w + pad) * pixel);
-            let whole = rows.len() == SIDE && cols.len() == SIDE;
+            let whole = rows.len() == READ && cols.len() == READ;
             let window = Window { whole, zeros: &zeros, corner, row: w * pixel, pixel, rows, cols };
             for c in (0..channels).step_by(S::LANES) {
                 // Rows first: pixels that lie side by side are read one after another.
                 // SAFETY: the scratch has room; `Window` reads only pixels of the image.
                 unsafe {
                     let to = to.add(i * tile + c);
-                    let mut half = [[S::splat(S::Elem::ZERO); POINTS]; SIDE];
+                    let mut half = [[S::splat(S::Elem::ZERO); P]; READ];
                     for (a, half) in half.iter_mut().enumerate() {
-                        *half = transform(window.row::<S, SIDE>(a, c));
+                        *half = transform::<S, READ, P>(window.row(a, c));
                     }
-                    for b in 0..POINTS {
-                        store_column(transform(across(&half, b)), b, to, product);
+                    for b in 0..P {
+                        store_column::<S, P>(transform(across(&half, b)), b, to, product);
                     }
                 }
             }
@@ -168,15 +177,15 @@ impl<S: Simd, const SIDE: usize> Kernel for Gather<'_, S, SIDE> {
 /// # Safety
 /// The machine has `S`.
 #[inline(always)]
-unsafe fn transform<S: Simd, const SIDE: usize>(pixels: [S; SIDE]) -> [S; POINTS] {
+unsafe fn transform<S: Simd, const READ: usize, const P: usize>(pixels: [S; READ]) -> [S; P] {
     // SAFETY: the caller's.
     unsafe {
-        if SIDE == POINTS {
-            let mut window = [pixels[0]; POINTS];
+        if READ == P {
+            let mut window = [pixels[0]; P];
             window.copy_from_slice(&pixels);
             points::data(window)
         } else {
-            points::evaluate(pixels, points::OUTPUT)
+            points::evaluate::<S, READ, P, false>(pixels)
         }
     }
 }
@@ -218,24 +227,33 @@ impl<T: Real> Window<'_, T> {
 /// # Safety
 /// `to` has room for all products.
 #[inline(always)]
-pub(super) unsafe fn store_column<S: Simd>(column: [S; POINTS], b: usize, to: *mut S::Elem, product: usize) {
+pub(super) unsafe fn store_column<S: Simd, const P: usize>(
+    column: [S; P],
+    b: usize,
+    to: *mut S::Elem,
+    product: usize,
+) {
     for (a, v) in column.into_iter().enumerate() {
         // SAFETY: the caller's.
-        unsafe { v.store(to.add((a * POINTS + b) * product)) };
+        unsafe { v.store(to.add((a * P + b) * product)) };
     }
 }
 
-/// Vectors of column `b` of POINTS × POINTS products.
+/// Vectors of column `b` of P × P products.
 ///
 /// # Safety
 /// `from` is good for all products.
 #[inline(always)]
-pub(super) unsafe fn load_column<S: Simd>(from: *const S::Elem, b: usize, product: usize) -> [S; POINTS] {
+pub(super) unsafe fn load_column<S: Simd, const P: usize>(
+    from: *const S::Elem,
+    b: usize,
+    product: usize,
+) -> [S; P] {
     // SAFETY: the caller's.
     unsafe {
-        let mut column = [S::splat(S::Elem::ZERO); POINTS];
+        let mut column = [S::splat(S::Elem::ZERO); P];
         for (a, v) in column.iter_mut().enumerate() {
-            *v = S::load(from.add((a * POINTS + b) * product));
+            *v = S::load(from.add((a * P + b) * product));
         }
         column
     }
@@ -245,7 +263,7 @@ pub(super) unsafe fn load_column<S: Simd>(from: *const S::Elem, b: usize, produc
 ///
 /// # Safety
 /// As for [`Gather`], of what tiles lie on; nobody else has these channels of these tiles.
-pub(super) struct Scatter<'a, S: Simd, const SIDE: usize> {
+pub(super) struct Scatter<'a, S: Simd, const SIDE: usize, const P: usize> {
     pub grid: &'a Grid,
     pub from: Scratch<S::Elem>,
     pub channels: usize,
@@ -255,7 +273,7 @@ pub(super) struct Scatter<'a, S: Simd, const SIDE: usize> {
     pub accumulate: bool,
 }
 
-impl<S: Simd, const SIDE: usize> Kernel for Scatter<'_, S, SIDE> {
+impl<S: Simd, const SIDE: usize, const P: usize> Kernel for Scatter<'_, S, SIDE, P> {
     #[inline(always)]
     fn run(self) {
         let Scatter { grid, from, channels, tiles, to, pixel, accumulate } = self;
@@ -266,13 +284,14 @@ impl<S: Simd, const SIDE: usize> Kernel for Scatter<'_, S, SIDE> {
                 // SAFETY: within what the maker vouches for; no pixel outside is written.
                 unsafe {
                     let tile = from.at.add(i * from.tile + c);
-                    let mut half = [[S::splat(S::Elem::ZERO); SIDE]; POINTS];
+                    let mut half = [[S::splat(S::Elem::ZERO); SIDE]; P];
                     for (b, half) in half.iter_mut().enumerate() {
-                        *half = points::coefficients(load_column(tile, b, from.product), points::OUTPUT);
+                        let column = load_column::<S, P>(tile, b, from.product);
+                        *half = points::coefficients::<S, SIDE, P, false>(column);
                     }
                     let corner = to.add(((image * grid.oh + row) * grid.ow + col) * pixel + c);
                     for a in 0..SIDE {
-                        let row: [S; SIDE] = points::coefficients(across(&half, a), points::OUTPUT);
+                        let row = points::coefficients::<S, SIDE, P, false>(across(&half, a));
                         for (b, v) in row.into_iter().enumerate() {
                             if a < rows && b < cols {
                                 let at = corner.add((a * grid.ow + b) * pixel);

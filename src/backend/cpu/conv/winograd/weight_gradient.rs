@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::filter::Unpack;
-use super::points::{POINTS, PRODUCTS};
 use super::tiles::{Ahead, Gather, Grid, Scratch};
 use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES};
 use crate::backend::cpu::conv::tile::nearly_equal;
@@ -12,11 +11,12 @@ use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
 use crate::backend::cpu::product::Tile;
 use crate::backend::cpu::real::Real;
+use crate::tape::Role;
 
 /// Most channels in and out of a task: their sums stay in the second-level cache.
 const MAX_CHANNELS: usize = 80;
 /// Tasks wanted: enough for many threads, few enough that summing their results stays cheap.
-const TASKS: usize = 32;
+const TASKS: usize = 16;
 /// Fewest tiles of a task: its sums are transformed back once.
 const MIN_TILES: usize = 48;
 
@@ -41,13 +41,13 @@ pub(in crate::backend::cpu::conv) struct Plan {
 
 impl Plan {
     pub fn new(s: &ConvShape) -> Plan {
-        let grid = Grid::forward(s);
+        let grid = Grid::forward(s, Role::B);
         let tiles = s.n * grid.tiles();
         let most = |c: usize| c.div_ceil(c.div_ceil(MAX_CHANNELS)).next_multiple_of(BLOCK);
         let (rows, cols) = (most(s.ci), most(s.co));
         let blocks = s.ci.div_ceil(rows) * s.co.div_ceil(cols);
         let parts = TASKS.div_ceil(blocks).min(tiles / MIN_TILES).max(1);
-        let each = PRODUCTS * (rows + cols) * size_of::<f32>();
+        let each = grid.products() * (rows + cols) * size_of::<f32>();
         let most = (TILES_BYTES / each).clamp(16, MAX_TILES).min(tiles.div_ceil(parts));
         let (ci, co) = (s.ci, s.co);
         let mut plan = Plan { grid, tiles, ci, co, rows, cols, parts, most, lanes: 1 };
@@ -66,13 +66,13 @@ impl Plan {
     /// Numbers of transformed tiles, of x and of dy: each product has some more, as in
     /// [`super::correlate`].
     fn windows(&self) -> usize {
-        PRODUCTS * (self.most * self.rows + BLOCK)
+        self.grid.products() * (self.most * self.rows + BLOCK)
     }
     fn outputs(&self) -> usize {
-        PRODUCTS * (self.most + 1) * self.cols
+        self.grid.products() * (self.most + 1) * self.cols
     }
     fn per_lane(&self) -> usize {
-        self.windows() + self.outputs() + PRODUCTS * self.rows * self.cols
+        self.windows() + self.outputs() + self.grid.products() * self.rows * self.cols
     }
     fn piece(&self) -> usize {
         self.grid.taps() * self.grid.taps() * self.rows * self.cols
@@ -95,20 +95,20 @@ impl Plan {
         let pieces = &mut pieces[..self.tasks() * self.piece()];
         match (isa, self.grid.taps()) {
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, 3) => self.run_on::<<f32 as Real>::Avx512, 3, 4>(isa, x, dy, pieces, scratch),
+            (Isa::Avx512, 3) => self.run_on::<<f32 as Real>::Avx512, 3, 6>(isa, x, dy, pieces, scratch),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, _) => self.run_on::<<f32 as Real>::Avx512, 5, 2>(isa, x, dy, pieces, scratch),
+            (Isa::Avx512, _) => self.run_on::<<f32 as Real>::Avx512, 5, 8>(isa, x, dy, pieces, scratch),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, 3) => self.run_on::<<f32 as Real>::Avx2, 3, 4>(isa, x, dy, pieces, scratch),
+            (Isa::Avx2, 3) => self.run_on::<<f32 as Real>::Avx2, 3, 6>(isa, x, dy, pieces, scratch),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, _) => self.run_on::<<f32 as Real>::Avx2, 5, 2>(isa, x, dy, pieces, scratch),
-            (Isa::Portable, 3) => self.run_on::<<f32 as Real>::Portable, 3, 4>(isa, x, dy, pieces, scratch),
-            (Isa::Portable, _) => self.run_on::<<f32 as Real>::Portable, 5, 2>(isa, x, dy, pieces, scratch),
+            (Isa::Avx2, _) => self.run_on::<<f32 as Real>::Avx2, 5, 8>(isa, x, dy, pieces, scratch),
+            (Isa::Portable, 3) => self.run_on::<<f32 as Real>::Portable, 3, 6>(isa, x, dy, pieces, scratch),
+            (Isa::Portable, _) => self.run_on::<<f32 as Real>::Portable, 5, 8>(isa, x, dy, pieces, scratch),
         }
         self.add_up(pieces, dw, accumulate);
     }
 
-    fn run_on<S: Simd<Elem = f32>, const TAPS: usize, const SIDE: usize>(
+    fn run_on<S: Simd<Elem = f32>, const TAPS: usize, const P: usize>(
         &self,
         isa: Isa,
         x: &[f32],
@@ -126,7 +126,7 @@ impl Plan {
             &|i, out, scratch| {
                 let (part, block) = (i % self.parts, i / self.parts);
                 let (row, col) = (block / self.blocks().1 * self.rows, block % self.blocks().1 * self.cols);
-                isa.run(Task::<S, TAPS, SIDE> {
+                isa.run(Task::<S, TAPS, P> {
                     plan: self,
                     tiles: self.tiles * part / self.parts..self.tiles * (part + 1) / self.parts,
                     rows: row..(row + self.rows).min(self.ci),
@@ -158,7 +158,7 @@ impl Plan {
 }
 
 /// One task of a plan: `out` is its piece.
-struct Task<'a, S: Simd, const TAPS: usize, const SIDE: usize> {
+struct Task<'a, S: Simd, const TAPS: usize, const P: usize> {
     plan: &'a Plan,
     tiles: Range<usize>,
     rows: Range<usize>,
@@ -169,7 +169,7 @@ struct Task<'a, S: Simd, const TAPS: usize, const SIDE: usize> {
     scratch: &'a mut [S::Elem],
 }
 
-impl<S: Simd, const TAPS: usize, const SIDE: usize> Kernel for Task<'_, S, TAPS, SIDE> {
+impl<S: Simd, const TAPS: usize, const P: usize> Kernel for Task<'_, S, TAPS, P> {
     #[inline(always)]
     fn run(self) {
         let Task { plan, tiles, rows, cols, x, dy, out, scratch } = self;
@@ -186,7 +186,7 @@ impl<S: Simd, const TAPS: usize, const SIDE: usize> Kernel for Task<'_, S, TAPS,
         unsafe {
             for (at, len) in nearly_equal(tiles.len(), plan.most) {
                 let block = tiles.start + at..tiles.start + at + len;
-                S::enter(Gather::<S, POINTS> {
+                S::enter(Gather::<S, P, P> {
                     grid,
                     from: x.add(rows.start),
                     pixel: plan.ci,
@@ -197,17 +197,17 @@ impl<S: Simd, const TAPS: usize, const SIDE: usize> Kernel for Task<'_, S, TAPS,
                 // What comes next, unless it is only some of the channels.
                 let whole = rows.len() == plan.ci && cols.len() == plan.co;
                 let next = block.end..if whole { (block.end + len).min(plan.tiles) } else { block.end };
-                let times = PRODUCTS * groups.len();
+                let times = P * P * groups.len();
                 let mut next_x = Ahead::new::<true>(grid, next.clone(), x, plan.ci, times);
                 let mut next_dy = Ahead::new::<false>(grid, next, dy, plan.co, times);
                 for first in groups.clone() {
                     let width = (cols.len() - first).min(2 * S::LANES);
                     let outputs = Scratch {
-                        at: outputs.as_mut_ptr().add(PRODUCTS * (plan.most + 1) * first),
+                        at: outputs.as_mut_ptr().add(P * P * (plan.most + 1) * first),
                         tile: width,
                         product: plan.most * width + S::LANES,
                     };
-                    S::enter(Gather::<S, SIDE> {
+                    S::enter(Gather::<S, 4, P> {
                         grid,
                         from: dy.add(cols.start + first),
                         pixel: plan.co,
@@ -215,8 +215,8 @@ impl<S: Simd, const TAPS: usize, const SIDE: usize> Kernel for Task<'_, S, TAPS,
                         tiles: block.clone(),
                         to: outputs,
                     });
-                    for f in 0..PRODUCTS {
-                        let sums = PRODUCTS * rows.len() * first + f * rows.len() * width;
+                    for f in 0..P * P {
+                        let sums = P * P * rows.len() * first + f * rows.len() * width;
                         let tile = Tile {
                             a: windows.at.add(f * windows.product).cast_const(),
                             a_row: 1,
@@ -236,8 +236,8 @@ impl<S: Simd, const TAPS: usize, const SIDE: usize> Kernel for Task<'_, S, TAPS,
             }
             for first in groups {
                 let width = (cols.len() - first).min(2 * S::LANES);
-                S::enter(Unpack::<S, TAPS> {
-                    from: acc.add(PRODUCTS * rows.len() * first).cast_const(),
+                S::enter(Unpack::<S, TAPS, P> {
+                    from: acc.add(P * P * rows.len() * first).cast_const(),
                     product: rows.len() * width,
                     rows: rows.len(),
                     width,
