@@ -57,6 +57,7 @@ def plot(path, model, batches, threads):
         axis.set(xlabel=label, ylabel="ms a step", yscale="log")
         axis.grid(alpha=0.3)
     axes[0].set_xscale("log")
+    axes[1].set_xticks([value for value, _ in threads])
     axes[0].set_title(model)
     axes[0].legend()
     figure.tight_layout()

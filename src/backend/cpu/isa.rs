@@ -72,7 +72,8 @@ impl Isa {
         match self {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
-                is_x86_feature_detected!("avx512f")
+                !avx512_is_off()
+                    && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512bw")
@@ -83,6 +84,14 @@ impl Isa {
             Isa::Portable => true,
         }
     }
+}
+
+/// Whether METATAPE_NO_AVX512 asks for what a machine without it would do. (The `gemm` crate, which
+/// does the largest products, does not ask.)
+#[cfg(target_arch = "x86_64")]
+fn avx512_is_off() -> bool {
+    static OFF: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *OFF.get_or_init(|| std::env::var_os("METATAPE_NO_AVX512").is_some())
 }
 
 /// Has the cache line at `at` fetched into the second-level cache, to be written to soon if WRITE.

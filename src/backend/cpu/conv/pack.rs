@@ -4,6 +4,9 @@ use super::{BLOCK, ConvShape};
 use crate::backend::cpu::par;
 use crate::backend::cpu::real::Real;
 
+/// Blocks that a task packs.
+const BLOCKS: usize = 8;
+
 /// Panels `[group][block][tap][channel in][width]`: a group is two vectors of output channels (the
 /// last one perhaps one), a block is [`BLOCK`] input channels. Output channels are padded with
 /// zeros to whole vectors.
@@ -75,33 +78,52 @@ impl Panels {
     /// `[taps][m/apart][apart][k]`).
     pub fn pack<T: Real>(&self, w: &[T], transposed: bool, out: &mut [T]) {
         let blocks = self.blocks();
-        let parts = self.groups() * blocks;
-        let start = |i| if i == parts { self.len() } else { self.start(i / blocks, i % blocks) };
-        par::for_each_part(out, parts, &start, &|i, out| {
-            let (g, cb) = (i / blocks, i % blocks);
-            let width = self.group_vectors(g) * self.lanes;
-            let (k0, kc) = (cb * self.most().1, self.block_channels(cb));
-            let (m0, mc) = self.columns(g);
-            let own = self.m / self.apart;
-            for (tap, out) in out.chunks_exact_mut(kc * width).enumerate() {
-                if mc < width {
-                    out.fill(T::ZERO);
-                }
-                if transposed {
-                    for m in 0..mc {
-                        let (of, m_own) = ((m0 + m) / own, (m0 + m) % own);
-                        let from = &w[((tap * own + m_own) * self.apart + of) * self.k + k0..][..kc];
-                        for (to, from) in out[m..].iter_mut().step_by(width).zip(from) {
-                            *to = *from;
-                        }
+        let each = blocks.div_ceil(BLOCKS);
+        let parts = self.groups() * each;
+        let start = |i| if i == parts { self.len() } else { self.start(i / each, i % each * BLOCKS) };
+        par::for_each_part(out, parts, &start, &|i, mut out| {
+            let (g, first) = (i / each, i % each * BLOCKS);
+            for cb in first..blocks.min(first + BLOCKS) {
+                let block;
+                (block, out) = out.split_at_mut(self.block_len(g, cb));
+                self.pack_block(w, transposed, g, cb, block);
+            }
+        });
+    }
+
+    /// Numbers in block `cb` of group `g`.
+    fn block_len(&self, g: usize, cb: usize) -> usize {
+        self.taps * self.block_channels(cb) * self.group_vectors(g) * self.lanes
+    }
+
+    fn pack_block<T: Real>(&self, w: &[T], transposed: bool, g: usize, cb: usize, out: &mut [T]) {
+        let width = self.group_vectors(g) * self.lanes;
+        let (k0, kc) = (cb * self.most().1, self.block_channels(cb));
+        let (m0, mc) = self.columns(g);
+        let own = self.m / self.apart;
+        for (tap, out) in out.chunks_exact_mut(kc * width).enumerate() {
+            if mc < width {
+                out.fill(T::ZERO);
+            }
+            if transposed {
+                for m in 0..mc {
+                    let (of, m_own) = ((m0 + m) / own, (m0 + m) % own);
+                    let from = &w[((tap * own + m_own) * self.apart + of) * self.k + k0..][..kc];
+                    for (to, from) in out[m..].iter_mut().step_by(width).zip(from) {
+                        *to = *from;
                     }
-                } else {
-                    for (k, out) in out.chunks_exact_mut(width).enumerate() {
-                        out[..mc].copy_from_slice(&w[(tap * self.k + k0 + k) * self.m + m0..][..mc]);
+                }
+            } else {
+                for (k, out) in out.chunks_exact_mut(width).enumerate() {
+                    let from = &w[(tap * self.k + k0 + k) * self.m + m0..][..mc];
+                    // The usual length as a constant: vectors instead of a call.
+                    match (out.first_chunk_mut::<{ 2 * BLOCK }>(), from.first_chunk()) {
+                        (Some(to), Some(from)) => *to = *from,
+                        _ => out[..mc].copy_from_slice(from),
                     }
                 }
             }
-        });
+        }
     }
 }
 
