@@ -102,10 +102,10 @@ pub fn cost(network: &str, precision: Precision) -> f64 {
     match precision {
         // Of 10⁷ or 10⁸ ReLUs, some have arguments so near zero that f32 takes them for the other
         // side, and the error is the root of their share. `precisions.rs` prints for ResNet-32
-        // 1.3e-4, and 9.6e-5 to 1.0e-3 with sums in other orders; an H200 has 7.9e-4.
+        // 4.7e-4, and 9.6e-5 to 1.0e-3 with sums in other orders; an H200 has 7.9e-4.
         Precision::F32 if network == "resnet32" => 3e-3,
-        // 9.7e-4 and 1.9e-3 with direct sums, 3.3e-3 on the CPU, whose Winograd rounds about three
-        // times as much (`backend/cpu/conv/winograd/`); an H200 has 5.0e-4.
+        // 9.7e-4 and 1.9e-3 with direct sums; on the CPU 1.8e-3, and 3.3e-3 with its products summed in
+        // another order; an H200 has 5.0e-4.
         Precision::F32 if network == "wrn28-10" => 5e-3,
         Precision::F32 => 1e-5,
         // 9e-3 where the library cuts factors.

@@ -15,16 +15,15 @@
 //! cache. Vectors are channels, so transforms stay in registers. They read and write more than they
 //! compute, so what comes next is fetched while products are summed.
 //!
-//! Relative errors of outputs and gradients, in the Euclidean norm, are 5e-7 to
-//! 1.2e-6 (`winograd_loses_little` prints them), two to three times those of direct sums; of gradients
-//! in 5×5, 3e-6. The hypergradient of LeNet, f32 against f64, by `metatape hypergrad --model lenet
-//! --route layerwise --seed S --dump FILE`, S = 1…5: 1.3e-7 to 1.8e-7, and 2.8e-5 at S = 3, where a
-//! ReLU or a maximum falls on the other side; F(2×2,5×5) in all roles has 1.2e-7 to 1.7e-7 and 2.8e-5,
-//! F(4×4,5×5) in all roles has 1e-5 to 2e-5 at three of the five. The
-//! hypergradient of ResNet-32 with GELU for ReLU (near a ReLU's edge, rounding alone decides), f32
-//! against f64, by `metatape hypergrad --model gelu.toml --batch N --dump FILE`: N = 4: 1.1e-6 (direct
-//! sums 5.6e-7), N = 16: 4.4e-7 (1.5e-7). With ReLU, WRN-28-10 has 3.3e-3 (1.6e-3): the root of the
-//! share of arguments that rounding puts on the other side.
+//! Relative errors of outputs and gradients, in the Euclidean norm, are 5e-7 to 1.2e-6
+//! (`winograd_loses_little` prints them), two to three times those of direct sums; of gradients in
+//! 5×5, 3e-6. The hypergradient of LeNet, f32 against f64, by `metatape hypergrad --model lenet --batch
+//! 100 --route layerwise --seed S --dump FILE`, S = 1…5: 1.3e-7 to 1.8e-7, and 2.8e-5 at S = 3, where a
+//! ReLU or a maximum falls on the other side; with F(2×2,5×5) in all roles 1.2e-7 to 1.7e-7 and 2.8e-5,
+//! with F(4×4,5×5) in all roles 1e-5 to 2e-5 at three of the five. That of ResNet-32 with GELU for ReLU
+//! (near a ReLU's edge, rounding alone decides), by `… --model gelu.toml --batch N --route jvp`: N = 4:
+//! 9.1e-7 (direct sums 5.6e-7), N = 16: 9.8e-8 (1.5e-7). With ReLU, WRN-28-10 has 1.8e-3 (1.6e-3): the
+//! root of the share of arguments that rounding puts on the other side.
 
 mod correlate;
 mod filter;
