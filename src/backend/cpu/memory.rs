@@ -20,7 +20,8 @@ pub enum Buffer<T> {
 /// Arenas begin at a multiple of this many bytes: a cache line, and the widest vector.
 pub const ALIGNMENT: usize = 64;
 
-/// `len` zeros, or [`Error::Device`](crate::error::Error::Device) where the machine has no room for them.
+/// `len` zeros, or [`Error::Device`](crate::error::Error::Device) where the machine has no room for
+/// them.
 pub fn zeros<V: Clone>(len: usize, zero: V) -> Result<Vec<V>> {
     room::check(
         len.saturating_mul(size_of::<V>()),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::filter::Pack;
 use super::tiles::{Ahead, Gather, Grid, Scatter, Scratch};
-use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES};
+use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, SIDE, TILES_BYTES};
 use crate::backend::cpu::conv::{BLOCK, ConvShape, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
@@ -105,9 +105,9 @@ impl Plan {
         workspace: &mut [f32],
     ) {
         match (self.grid.taps(), self.grid.side) {
-            (3, _) => self.run_on::<S, 3, 4, 6>(isa, x, w, y, accumulate, workspace),
+            (3, _) => self.run_on::<S, 3, SIDE, 6>(isa, x, w, y, accumulate, workspace),
             (_, 2) => self.run_on::<S, 5, 2, 6>(isa, x, w, y, accumulate, workspace),
-            _ => self.run_on::<S, 5, 4, 8>(isa, x, w, y, accumulate, workspace),
+            _ => self.run_on::<S, 5, SIDE, 8>(isa, x, w, y, accumulate, workspace),
         }
     }
 

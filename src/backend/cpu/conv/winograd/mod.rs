@@ -48,9 +48,12 @@ const MIN_LANES: usize = 16;
 /// Fewest tiles: filters are transformed at each call, which costs as much as some tiles save.
 const MIN_TILES: usize = 8;
 
+/// Pixels along a tile of any role but one.
+const SIDE: usize = 4;
+
 /// Pixels along a tile for filters of so many taps.
 fn side(taps: usize, role: Role) -> usize {
-    if taps == 5 && role == Role::C { 2 } else { 4 }
+    if taps == 5 && role == Role::C { 2 } else { SIDE }
 }
 
 /// Whether all roles are computed this way: a function of the shape and the number type's size.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::filter::Unpack;
 use super::tiles::{Ahead, Gather, Grid, Scratch};
-use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, TILES_BYTES};
+use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, SIDE, TILES_BYTES};
 use crate::backend::cpu::conv::tile::nearly_equal;
 use crate::backend::cpu::conv::{BLOCK, ConvShape, add_up, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
@@ -207,7 +207,7 @@ impl<S: Simd, const TAPS: usize, const P: usize> Kernel for Task<'_, S, TAPS, P>
                         tile: width,
                         product: plan.most * width + S::LANES,
                     };
-                    S::enter(Gather::<S, 4, P> {
+                    S::enter(Gather::<S, SIDE, P> {
                         grid,
                         from: dy.add(cols.start + first),
                         pixel: plan.co,
