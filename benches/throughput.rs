@@ -128,20 +128,17 @@ fn convolution(name: &str, s: &ConvShape) {
     );
 }
 
-/// Batch norm's three kernels and a bias gradient, in GB/s of reads and writes that they cannot do
-/// without.
+/// Batch norm's statistics and a bias gradient, in GB/s of reads.
 fn normalisation(rows: usize, c: usize) {
     let len = rows * c;
-    let (x, v, mut out) = (vec![0.5f32; len], vec![0.25f32; len], vec![0f32; len]);
+    let x = vec![0.5f32; len];
     let mut moments = vec![0f32; 2 * c];
     let mut ws = vec![0f32; norm::workspace_len(rows, c)];
-    let rate = |passes: usize, t: f64| (passes * len * 4) as f64 / t / 1e9;
-    let m = rate(1, best(|| norm::moments(&x, 1e-5, &mut moments, &mut ws)));
-    let n = rate(2, best(|| norm::normalise(&x, &moments, &mut out)));
-    let j = rate(5, best(|| norm::jacobian(&x, &moments, &v, &mut out, &mut ws)));
+    let rate = |t: f64| (len * 4) as f64 / t / 1e9;
+    let m = rate(best(|| norm::moments(&x, &mut moments, &mut ws)));
     let mut ws = vec![0f32; reduce::workspace_len(1, rows, c)];
-    let s = rate(1, best(|| reduce::sum(1, rows, c, &x, &mut moments[..c], &mut ws)));
-    println!("[{rows}, {c}] GB/s: moments {m:.1}, normalise {n:.1}, Jacobian {j:.1}, sum {s:.1}");
+    let s = rate(best(|| reduce::sum(1, rows, c, &x, &mut moments[..c], &mut ws)));
+    println!("[{rows}, {c}] GB/s: moments {m:.1}, sum {s:.1}");
 }
 
 /// Max-pooling and its transpose, in milliseconds.

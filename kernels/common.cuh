@@ -7,7 +7,7 @@
 //    in this file and wgmma.cuh only; all else is the same source in both worlds;
 //  - shared memory is declared by SHARED(type, name, [extents]) (static, up to 48 KB a kernel) or SHARED_MEMORY(name) (dynamic, bytes);
 //  - blocks are whole warps, one axis; warp operations take the full mask; no thread returns before a barrier;
-//  - no atomics on what is computed: sums have a fixed order, so two runs give the same bits.
+//  - no atomics but on the tickets of blocks that wait for each other: sums have a fixed order, so two runs give the same bits.
 //
 // What is here:
 //   KERNEL(name, P), KERNEL_BOUNDS(name, P, threads, blocks_per_sm), SHARED, SHARED_MEMORY, LANE, WARP, FULL_MASK
@@ -16,8 +16,8 @@
 //   load_f32<N>(p, float[N]), store_f32<N>(p, float[N])   the same for f32 or bf16 storage, as floats
 //   FastDiv {divisor, magic, shift}: divide(n), split(n, remainder)   division by a number known to the host, n < 2^31
 //   warp_sum(v)   a fixed tree; all lanes get the result
-//   last_to_arrive(ticket)   whether all other blocks of the launch have come here
-//   Compensated {sum, low}: add(v), add(other), value()   Neumaier sum
+//   last_to_arrive(ticket, of)   whether so many blocks have come here
+//   Parts, add_parts(p, part, each, sum, add)   sums that blocks share, added by the last of them
 //   copy_async<16|8|4, near>(shared, global, valid), commit_async(), wait_async<N>()
 //   tf32_bits(float), mma_tf32(d[4], a[4], b[2]) m16n8k8, mma_bf16(d[4], a[4], b[2]) m16n8k16
 //   load_matrices_x4(r[4], row), load_matrices_x4_transposed(r[4], row)   (ldmatrix, 16-bit entries)
@@ -142,48 +142,67 @@ template <class T> __device__ __forceinline__ T warp_sum(T v) {
     return v;
 }
 
-/// A sum in f32 that keeps what rounding lost (Neumaier). The intrinsics keep the compiler from fusing or reordering.
-struct Compensated {
-    float sum = 0.0f, low = 0.0f;
-
-    __device__ __forceinline__ void add(float v) {
-        float next = __fadd_rn(sum, v);
-        bool larger = fabsf(sum) >= fabsf(v);
-        float big = larger ? sum : v, small = larger ? v : sum;
-        low = __fadd_rn(low, __fadd_rn(__fsub_rn(big, next), small));
-        sum = next;
-    }
-    __device__ __forceinline__ void add(const Compensated& other) {
-        add(other.sum);
-        low = __fadd_rn(low, other.low);
-    }
-    /// Not finite where the sum is not.
-    __device__ __forceinline__ float value() const { return isfinite(sum) ? sum + low : sum; }
-};
-
 // ---- blocks ------------------------------------------------------------------------------------------------------------------
 
-/// Whether this block is the last one of the launch to get here: it may then read what the others wrote before. All threads call it, once. `ticket` is
-/// zero between launches.
-__device__ __forceinline__ bool last_to_arrive(u32* ticket PLACE) {
+/// Whether this block is the last of `of` blocks to get here: it may then read what the others wrote before. All threads of all of them call it. `ticket`
+/// is zero between launches.
+__device__ __forceinline__ bool last_to_arrive(u32* ticket, u32 of PLACE) {
 #ifdef METATAPE_SIMULATOR
-    return metatape_sim::last_to_arrive(ticket, place);
+    return metatape_sim::last_to_arrive(ticket, of, place);
 #else
     __shared__ bool last;
-    if (gridDim.x == 1) {
-        __syncthreads();
-        return true;
-    }
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
-        last = atomicAdd(ticket, 1u) + 1 == gridDim.x;
-        if (last) *ticket = 0;
+        last = of == 1 || atomicAdd(ticket, 1u) + 1 == of;
+        if (last && of > 1) *ticket = 0;
+        __threadfence();
     }
     __syncthreads();
     __threadfence();
     return last;
 #endif
+}
+
+/// Parts of sums that blocks leave in memory, one after another: how many, and how many are added first. Twin: `launch::parts::Parts`.
+struct Parts {
+    /// Zeros between launches: for every sum, one word and one more for each `side` parts.
+    u64 tickets;
+    u32 count, side;
+};
+
+/// To be called by all blocks of sum number `sum` when each has left its share of part number `part`; there are `each` of them to a part. Every `side`
+/// parts are added by the last of their blocks, and these sums by the last of those: in an order that does not depend on which blocks those are, and none
+/// has many to add. `add(first, count, step, last)` adds `count` parts, from `first` on in steps of `step`: the last time to the result, else in the
+/// place of the first one. Returns whether this block has made the result.
+template <class Add> __device__ __forceinline__ bool add_parts(const Parts& p, u32 part, u32 each, u32 sum, const Add& add) {
+    u32 sides = (p.count + p.side - 1) / p.side, side = part / p.side;
+    u32 first = side * p.side, count = min(p.side, p.count - first), step = 1, of = count * each;
+    u32 *all = reinterpret_cast<u32*>(p.tickets) + sum * (sides + 1), *ticket = all + 1 + side;
+    bool last = sides == 1;
+#pragma unroll 1
+    while (last_to_arrive(ticket, of)) {
+        add(first, count, step, last);
+        if (last) return true;
+        ticket = all, of = count = sides, first = 0, step = p.side, last = true;
+    }
+    return false;
+}
+
+/// The sum of `count` aligned vectors that are `stride` entries apart, many under way at once.
+template <int N, class T> __device__ __forceinline__ Vec<double, N> sum_of_parts(const T* from, u32 count, u64 stride) {
+    constexpr u32 AHEAD = 8;
+    Vec<double, N> sum = {};
+    for (u32 first = 0; first < count; first += AHEAD) {
+        Vec<T, N> v[AHEAD];
+#pragma unroll
+        for (u32 i = 0; i < AHEAD; i++) v[i] = first + i < count ? load_vec<N>(from + (first + i) * stride) : Vec<T, N>{};
+#pragma unroll
+        for (u32 i = 0; i < AHEAD; i++)
+#pragma unroll
+            for (int e = 0; e < N; e++) sum.v[e] += double(v[i].v[e]);
+    }
+    return sum;
 }
 
 // ---- asynchronous copies -----------------------------------------------------------------------------------------------------

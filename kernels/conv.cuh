@@ -5,8 +5,8 @@
 //  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i), in an order of its own
 //  - data gradient:   x [m = (n,h,w), i]  = Σ_k Y[m, k] · w[tap, i, o],   k = (tap,o): a gather as well, so no sum has two writers. With stride s the
 //                     pixels of x fall into s² classes, in each of which the same taps count; a class is a product of its own (blockIdx.z)
-//  - weight gradient: w [m = (a,b,i), o]  = Σ_k X[k, m] · y[k, o],        k = (n,p,q), split over blockIdx.z into partial sums that
-//                     conv_reduce.cu adds in a fixed order
+//  - weight gradient: w [m = (a,b,i), o]  = Σ_k X[k, m] · y[k, o],        k = (n,p,q), split over blockIdx.z into parts that the
+//                     last block of each tile adds in a fixed order (`add_parts`)
 //
 // A block computes a BM × BN tile in steps of BK, through STAGES tiles of both factors in shared memory that cp.async fills ahead. Factors
 // come gathered or padded with zeros by the copy itself. The arithmetic is a policy (conv_f32.cu, conv_tf32.cu, conv_bf16.cu, conv_wgmma.cu):
@@ -23,8 +23,10 @@
 
 /// Twin of `launch::conv::Params`.
 struct ConvParams {
-    /// Gathered factor (x, or y for the data gradient), the other factor (w; y for the weight gradient), result or partial sums.
-    u64 source, other, out;
+    /// Gathered factor (x, or y for the data gradient), the other factor (w; y for the weight gradient), result; where a weight gradient has several
+    /// parts, those, f32 [parts][weight].
+    u64 source, other, out, partial;
+    Parts parts;
     /// Gathered images: [n, source_h, source_w, channels]; grid of the product's pixels: forward and weight gradient y's, else x's.
     i32 n, source_h, source_w, channels, grid_h, grid_w;
     i32 kernel_h, kernel_w, stride, pad;
@@ -321,6 +323,15 @@ template <bool VECTOR, class T, int W> __device__ __forceinline__ void write_ent
     }
 }
 
+/// to (+)= the sum of `count` aligned vectors that are `stride` entries apart.
+template <int W> __device__ __forceinline__ void write_sum(float* to, const float* from, u32 count, u64 stride, bool accumulate) {
+    Vec<double, W> sum = sum_of_parts<W>(from, count, stride);
+    float v[W];
+#pragma unroll
+    for (int e = 0; e < W; e++) v[e] = float(sum.v[e]);
+    write_entries<true>(to, W, accumulate, v);
+}
+
 /// Rows of the product that are pixels: of the whole grid, or of one class of it.
 template <bool VECTOR, bool GROUPED> struct PutPixels {
     const ConvParams& p;
@@ -363,22 +374,37 @@ template <i32 PART> __device__ __forceinline__ i32 weight_entry(const ConvParams
     return tap * p.channels + part * PART + m % PART;
 }
 
-/// Rows of the product that are entries of a weight; each split has a matrix of its own.
+/// Rows of the product that are entries of a weight, of which each part has one of its own.
 template <bool VECTOR, i32 PART, bool GROUPED> struct PutWeights {
     const ConvParams& p;
     i32 m0, n0, rows;
 
+    __device__ __forceinline__ float* out() const {
+        GroupOf<GROUPED> group{p};
+        return p.parts.count > 1 ? reinterpret_cast<float*>(p.partial) + group.z() * size() : reinterpret_cast<float*>(p.out);
+    }
+    __device__ __forceinline__ u64 size() const { return u64(rows) * GroupOf<GROUPED>{p}.columns(); }
     __device__ __forceinline__ long long row(int m) const {
         GroupOf<GROUPED> group{p};
         i32 at = m0 + m;
-        return at < rows ? ((long long)group.z() * rows + weight_entry<PART>(p, at)) * group.columns() + group.column() : -1;
+        return at < rows ? (long long)weight_entry<PART>(p, at) * group.columns() + group.column() : -1;
     }
     __device__ __forceinline__ bool half() const { return false; }
     __device__ __forceinline__ Vec<u32, 4> old(long long, int) const { return {}; }
     __device__ __forceinline__ void write(long long, int, const Vec<u32, 4>&) const {}
     template <int W> __device__ __forceinline__ void operator()(long long row, int n, const float (&v)[W]) const {
         if (row < 0) return;
-        write_entries<VECTOR>(reinterpret_cast<float*>(p.out) + row + n0 + n, p.columns - (n0 + n), p.accumulate, v);
+        write_entries<VECTOR>(out() + row + n0 + n, p.columns - (n0 + n), p.accumulate && p.parts.count == 1, v);
+    }
+    /// Adds parts of a tile of BM × BN: see `add_parts`.
+    template <int BM, int BN, int THREADS> __device__ __forceinline__ void add(u32 first, u32 count, u32 step, bool last) const {
+        constexpr int W = VECTOR ? 4 : 1, LINE = BN / W;
+        float *partial = reinterpret_cast<float*>(p.partial) + first * size(), *to = last ? reinterpret_cast<float*>(p.out) : partial;
+        for (int e = int(threadIdx.x); e < BM * LINE; e += THREADS) {
+            int m = e / LINE, n = e % LINE * W;
+            long long at = row(m) + n0 + n;
+            if (m0 + m < rows && n0 + n < p.columns) write_sum<W>(to + at, partial + at, count, step * size(), last && p.accumulate);
+        }
     }
 };
 

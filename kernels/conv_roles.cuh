@@ -234,7 +234,11 @@ template <class Math, bool VECTOR, bool GROUPED = false> __device__ __forceinlin
     Math math;
     if constexpr (Math::IN_ROW) math.rows = rows - m0;
     pipeline<TileA, TileB>(math, shared, steps, load);
-    math.template results<TileA, TileB>(PutWeights<VECTOR, Math::WEIGHTS_PART, GROUPED>{p, m0, n0, rows});
+    PutWeights<VECTOR, Math::WEIGHTS_PART, GROUPED> put{p, m0, n0, rows};
+    math.template results<TileA, TileB>(put);
+    if (p.parts.count == 1) return;
+    u32 tile = (blockIdx.y * gridDim.x + blockIdx.x) * u32(p.groups) + (GROUPED ? blockIdx.z % u32(p.groups) : 0);
+    add_parts(p.parts, group.z(), 1, tile, [&](u32 first, u32 count, u32 step, bool last) { put.template add<BM, BN, THREADS>(first, count, step, last); });
 }
 
 // ---- kernels of one precision ------------------------------------------------------------------------------------------------

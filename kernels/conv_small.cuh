@@ -29,8 +29,10 @@
 
 /// Twin of `launch::conv::small::Params`.
 struct SmallParams {
-    /// Pixels with a border, the other factor (weights; y for the weight gradient), the result.
-    u64 source, other, out;
+    /// Pixels with a border, the other factor (weights; y for the weight gradient), the result;
+    /// a weight gradient's parts, f32 [parts][weight], where there are several.
+    u64 source, other, out, partial;
+    Parts parts;
     /// Images of the source, with `channels`, and the result's (or y's) pixels, with `columns`.
     i32 n, source_h, source_w, height, width, channels, columns;
     /// A block's: images, rows of the result in each, strips, and threads that copy a line of

@@ -2,8 +2,8 @@
 //
 // M = 16 channels of x, N = 16 of y, K = slots: a block has one such tile of the weights, all nine
 // taps of it in the registers of each of its warps. It goes through several bands of images, the
-// next one on its way meanwhile where there is room, adds its warps' sums and writes one partial
-// sum, which conv_reduce.cu adds to the others'. Grid: (1, tiles, parts of the bands).
+// next one on its way meanwhile where there is room, and adds its warps' sums: a part of the tile's, which
+// its last block adds up. Grid: (1, tiles, parts of the bands).
 #pragma once
 #include "conv_small.cuh"
 
@@ -137,7 +137,9 @@ template <class K> __device__ __forceinline__ void weight_gradient(const SmallPa
             all[((WARP * TAPS + tap) * 2 + h) * 32 + l] = v;
         }
     __syncthreads();
-    float* out = reinterpret_cast<float*>(p.out) + (long long)in_z * TAPS * p.channels * p.columns;
+    bool alone = p.parts.count == 1, accumulate = alone && p.accumulate;
+    u64 size = u64(TAPS) * p.channels * p.columns;
+    float* out = alone ? reinterpret_cast<float*>(p.out) : reinterpret_cast<float*>(p.partial) + u32(in_z) * size;
 #pragma unroll 1
     for (int e = int(threadIdx.x); e < TAPS * 2 * 32; e += THREADS) {
         Vec<float, 4> sum = all[e];
@@ -152,12 +154,21 @@ template <class K> __device__ __forceinline__ void weight_gradient(const SmallPa
         float* to = out + (tap * p.channels + row) * p.columns + o0;
         if constexpr (K::HALF) {
             float v[2] = {sum.v[0], sum.v[1]}, w[2] = {sum.v[2], sum.v[3]};
-            write_entries<true>(to + 2 * t, 1, p.accumulate, v);
-            write_entries<true>(to + 8 + 2 * t, 1, p.accumulate, w);
+            write_entries<true>(to + 2 * t, 1, accumulate, v);
+            write_entries<true>(to + 8 + 2 * t, 1, accumulate, w);
         } else {
-            write_entries<true>(to + 4 * t, 1, p.accumulate, sum.v);
+            write_entries<true>(to + 4 * t, 1, accumulate, sum.v);
         }
     }
+    if (alone) return;
+    add_parts(p.parts, in_z, 1, in_y, [&](u32 first, u32 count, u32 step, bool last) {
+        float *partial = reinterpret_cast<float*>(p.partial) + first * size, *to = last ? reinterpret_cast<float*>(p.out) : partial;
+        for (int e = int(threadIdx.x); e < TAPS * 16 * 4; e += THREADS) {
+            int tap = e / 64, row = e / 4 % 16;
+            i32 at = (tap * p.channels + i0 + row) * p.columns + o0 + e % 4 * 4;
+            write_sum<4>(to + at, partial + at, count, step * size, last && p.accumulate);
+        }
+    });
 }
 
 } // namespace small

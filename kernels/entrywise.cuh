@@ -11,8 +11,8 @@
 //     rows<FULL>(at)        ROWS rows of the walk (tensor.cuh), four entries of each: loads, steps, stores, additions to `sums`. All loads come
 //                           before the first store: a result may lie over an operand of its own (an update in place)
 //     put(q, i, v)          entry i of the q-th sum, where one block sees all of it
-//   Sums: a thread adds up its four columns in f32 over at most 64 rows, the block adds its threads pairwise, and blocks are added in f64 in
-//   a fixed order by `totals` (reduce.cu).
+//   Sums: a thread adds up its four columns in f32 over at most 64 rows, the block adds its threads pairwise, and the last block adds
+//   the blocks in f64 in a fixed order (`add_parts`). It then goes on with the small groups that come next.
 //   Groups that do not depend on each other and are small (the updates of a network's parameters) go into one launch: alone, each would take longer
 //   to start than to run.
 // Shapes: see `Group` (src/program/kernel.rs). CPU twin: src/backend/cpu/entrywise.rs. Host: src/backend/cuda/launch/entrywise.
@@ -24,10 +24,11 @@
 /// What every group's parameters begin with; twin: `Head`.
 struct Head {
     Walk walk;
-    /// Columns of a sum; rows of it that lie beside each other in a row of the walk; whether sums are written straight to their tensors.
-    u32 post, beside, direct, pad;
-    /// Partial sums, f64 [block][sum][post].
+    /// Columns of a sum; rows of it that lie beside each other in a row of the walk.
+    u32 post, beside;
+    /// f64 [parts][sums][post]; not where a sum has but one part.
     u64 partials;
+    Parts parts;
 };
 
 /// How entries find their value in an operand of shape [pre, post] that is repeated along mid.
@@ -224,8 +225,8 @@ template <class F, u32 R> INLINE Rows<R> map(const Rows<R>& a, float b) { return
 
 // ---- the walk ----------------------------------------------------------------------------------------------------------------
 
-/// Block number `block` of a group.
-template <class E, class P> INLINE void entrywise(const P& p, u32 block) {
+/// Block number `block` of a group. Returns whether it is the one that has made the sums.
+template <class E, class P> INLINE bool entrywise(const P& p, u32 block) {
     constexpr u32 R = E::ROWS;
     Steps steps(p.walk, block);
     u32 width = steps.width(p.walk), end = width > 0 ? steps.end : 0;
@@ -249,15 +250,27 @@ template <class E, class P> INLINE void entrywise(const P& p, u32 block) {
 #pragma unroll
         for (u32 q = 0; q < E::SUMS; q++) sums[q * blockDim.x + threadIdx.x] = e.sums[q];
         __syncthreads();
-        u32 from = steps.strip * blockDim.x * 4, columns = min(blockDim.x * 4, p.post - from);
+        u32 from = steps.strip * blockDim.x * 4, columns = min(blockDim.x * 4, p.post - from), length = E::SUMS * p.post;
+        bool alone = p.parts.count == 1;
+        double* partials = reinterpret_cast<double*>(p.partials);
         for (u32 q = 0; q < E::SUMS; q++) {
             float* sum = reinterpret_cast<float*>(sums + q * blockDim.x);
             fold(sum, p.post, p.beside);
-            double* partial = reinterpret_cast<double*>(p.partials) + (u64(steps.block) * E::SUMS + q) * p.post + from;
+            double* partial = partials + u64(steps.block) * length + q * p.post + from;
             for (u32 i = threadIdx.x; i < columns; i += blockDim.x) {
-                if (p.direct) e.put(q, from + i, sum[i]);
+                if (alone) e.put(q, from + i, sum[i]);
                 else partial[i] = double(sum[i]);
             }
         }
+        if (alone) return true;
+        return add_parts(p.parts, steps.block, p.walk.strips, 0, [&](u32 first, u32 count, u32 step, bool last) {
+            double* to = partials + u64(first) * length;
+            for (u32 i = threadIdx.x; i < length; i += blockDim.x) {
+                double sum = sum_of_parts<1>(to + i, count, u64(step) * length).v[0];
+                if (last) e.put(i / p.post, i % p.post, float(sum));
+                else to[i] = sum;
+            }
+        });
     }
+    return true;
 }

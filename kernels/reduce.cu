@@ -1,13 +1,13 @@
-// Sums over a middle axis, and the last stage of all sums that several blocks share.
+// Sums over a middle axis.
 //
 // Host: src/backend/cuda/launch/reduce.rs. CPU twin: src/backend/cpu/reduce.rs. All sums run in f64, in an order that depends on the shapes
 // only; these kernels wait for memory, not for f64.
-#include "totals.cuh"
+#include "tensor.cuh"
 
 namespace {
 
-/// Warps of a block of `sum_wide`.
-constexpr u32 SUM_WARPS = 8;
+/// Warps of a block of `sum_wide`, and of `totals`.
+constexpr u32 SUM_WARPS = 8, TOTALS_WARPS = 16;
 
 struct Sum {
     Tensor x, out;
@@ -28,7 +28,17 @@ __device__ __forceinline__ void put(const Sum& p, u32 chunk, u32 i, double sum) 
 
 } // namespace
 
-KERNEL_BOUNDS(totals, Totals, 512, 2) { sum_totals(p); }
+/// The sums of all chunks: a warp takes 32 neighbouring ones and every 16th chunk.
+KERNEL_BOUNDS(totals, Sum, 512, 2) {
+    SHARED(double, parts, [TOTALS_WARPS * 32]);
+    u32 i = blockIdx.x * 32 + LANE, length = p.pre * p.post;
+    const double* partials = reinterpret_cast<const double*>(p.partials) + i;
+    bool some = i < length && WARP < p.chunks;
+    parts[threadIdx.x] = some ? sum_of_parts<1>(partials + u64(WARP) * length, (p.chunks - WARP - 1) / TOTALS_WARPS + 1, u64(TOTALS_WARPS) * length).v[0] : 0.0;
+    __syncthreads();
+    fold(parts, 32, TOTALS_WARPS);
+    if (WARP == 0 && i < length) store(p.out, i, float(parts[LANE]));
+}
 
 /// out [pre, post] = Σ_mid x [pre, mid, post] for post ≥ 32: a warp reads 32 neighbouring columns of every 8th row.
 KERNEL_BOUNDS(sum_wide, Sum, 256, 4) {

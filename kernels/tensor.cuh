@@ -156,17 +156,3 @@ template <class T> __device__ __forceinline__ void fold(T* sums, u32 post, u32 r
         rows = kept;
     }
 }
-
-/// A warp's share of the sums over blocks: of every `warps`-th of `blocks` numbers that are `stride` apart, many under way at once.
-__device__ __forceinline__ double sum_of_blocks(const double* partials, u32 blocks, u32 warps, u32 stride) {
-    constexpr u32 AHEAD = 16;
-    double sum = 0.0;
-    for (u32 first = WARP; first < blocks; first += AHEAD * warps) {
-        double v[AHEAD];
-#pragma unroll
-        for (u32 i = 0; i < AHEAD; i++) v[i] = first + i * warps < blocks ? partials[u64(first + i * warps) * stride] : 0.0;
-#pragma unroll
-        for (u32 i = 0; i < AHEAD; i++) sum += v[i];
-    }
-    return sum;
-}

@@ -2,7 +2,7 @@
 
 use super::conv_shape::ConvShape;
 pub use crate::tape::Function;
-use crate::tape::{Form, GatherSpec, Kind, Role, Scalar, Strided, View3, Window};
+use crate::tape::{Form, GatherSpec, Kind, Role, Strided, View3, Window};
 
 /// Where a tensor lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,11 +89,6 @@ pub enum Kernel {
     Stack,
     /// Means, then variances, of this many channels.
     Moments(usize),
-    /// Batch norm without scale and bias over this many channels, in one kernel (used where fusion
-    /// is off).
-    Normalise(usize, Scalar),
-    /// Its Jacobian (used where fusion is off).
-    NormJacobian(usize, Scalar),
     /// Over this many classes.
     Softmax(usize),
     /// Of logits and labels.
@@ -195,8 +190,6 @@ impl Kernel {
             Kernel::Unrow(_) => "unrow",
             Kernel::Stack => "stack",
             Kernel::Moments(_) => "moments",
-            Kernel::Normalise(..) => "normalise",
-            Kernel::NormJacobian(..) => "norm-jacobian",
             Kernel::Softmax(_) => "softmax",
             Kernel::CrossEntropy => "cross-entropy",
             Kernel::Residual => "residual",
@@ -215,8 +208,11 @@ impl Kernel {
             Kernel::Contract { dims: Dims::Conv(shape), .. } => shape.flops() as u64,
             Kernel::Group(_) | Kernel::Sum(_) | Kernel::Select(..) | Kernel::Unselect(..) => 0,
             Kernel::Subsample(..) | Kernel::Embed(..) | Kernel::Unrow(_) | Kernel::Stack => 0,
-            Kernel::Moments(_) | Kernel::Normalise(..) | Kernel::NormJacobian(..) => 0,
-            Kernel::Softmax(_) | Kernel::CrossEntropy | Kernel::Residual | Kernel::WeightedResidual => 0,
+            Kernel::Moments(_)
+            | Kernel::Softmax(_)
+            | Kernel::CrossEntropy
+            | Kernel::Residual
+            | Kernel::WeightedResidual => 0,
             Kernel::Correct | Kernel::Gather(..) | Kernel::Copy => 0,
         }
     }

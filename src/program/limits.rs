@@ -29,7 +29,7 @@ pub(super) fn limits(plan: &Plan) -> Vec<(Place, Limit)> {
             Kernel::Contract { .. } | Kernel::Group(_) | Kernel::Sum(_) => continue,
             Kernel::Select(..) | Kernel::Unselect(..) | Kernel::Subsample(..) | Kernel::Embed(..) => continue,
             Kernel::Unrow(_) | Kernel::Stack | Kernel::Copy | Kernel::Softmax(_) => continue,
-            Kernel::Moments(_) | Kernel::Normalise(..) | Kernel::NormJacobian(..) => continue,
+            Kernel::Moments(_) => continue,
         };
         if !all.contains(&(args[1].place, limit)) {
             all.push((args[1].place, limit));

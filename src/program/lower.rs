@@ -12,9 +12,9 @@ use crate::tape::{Form, Function, Op, Role, Scalar, Shape, Tape, Unary, Var, Wor
 pub(super) enum Pass {
     /// Nothing else.
     Fold,
-    /// What the kernels do not know.
+    /// What the kernels do not know: batch norm.
     Plain,
-    /// That, and batch norm, sums and products in the form that is fastest.
+    /// That, and sums and products in the form that is fastest.
     Fast,
 }
 
@@ -129,8 +129,8 @@ impl Lowering<'_> {
             // already
             Op::Variance if pass != Pass::Fold => Ok(self.out.moments(args[0])?.1),
             // normalise(x) => (x − mean)·r, entry by entry
-            Op::Normalise(eps) if fast => self.normalised(args[0], *eps),
-            Op::NormJacobian(eps) if fast => self.norm_jacobian(args[0], args[1], *eps),
+            Op::Normalise(eps) if pass != Pass::Fold => self.normalised(args[0], *eps),
+            Op::NormJacobian(eps) if pass != Pass::Fold => self.norm_jacobian(args[0], args[1], *eps),
             Op::Sum { from: 0, to } if fast && *to > 0 => self.channel_sum(&args[..1], *to),
             Op::Contract { form: Form::Gemm, out: Role::C } if fast => {
                 match self.chained(tape, node.args[0], node.args[1])? {

@@ -68,8 +68,6 @@ impl Instr {
             | Kernel::Unrow(_)
             | Kernel::Stack
             | Kernel::Moments(_)
-            | Kernel::Normalise(..)
-            | Kernel::NormJacobian(..)
             | Kernel::Softmax(_)
             | Kernel::CrossEntropy
             | Kernel::Residual

@@ -586,15 +586,15 @@ void block_barrier(const Place& place) {
     to_scheduler();
 }
 
-bool last_to_arrive(uint32_t* ticket, const Place& place) {
+bool last_to_arrive(uint32_t* ticket, uint32_t of, const Place& place) {
     block_barrier(place);
     State& s = *state;
     // The first thread that leaves the barrier counts for its block.
     if (s.arrived != s.epoch) {
         s.arrived = s.epoch;
-        s.last = ++*ticket == s.grid.x * s.grid.y * s.grid.z;
+        s.last = of == 1 || ++*ticket == of;
         if (s.last) {
-            *ticket = 0;
+            if (of > 1) *ticket = 0;
             s.launch_epoch = s.epoch;
         }
     }

@@ -64,8 +64,8 @@ Index grid_extent();
 [[noreturn]] void fail(const char* what, const Place& place);
 void block_barrier(const Place& place);
 void warp_barrier(const Place& place);
-/// `ticket` counts blocks; the last one of the launch sees what all others did before, and sets it back to zero.
-bool last_to_arrive(uint32_t* ticket, const Place& place);
+/// `ticket` counts blocks; the last of so many sees what all others did before, and sets it back to zero.
+bool last_to_arrive(uint32_t* ticket, uint32_t of, const Place& place);
 void* dynamic_shared();
 void* static_shared(const void* key, size_t bytes, size_t alignment);
 void aligned(const void* pointer, size_t bytes, const Place& place);

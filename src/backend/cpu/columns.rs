@@ -95,46 +95,6 @@ fn strip<T: Real, const A: usize, const Q: usize>(
     acc
 }
 
-/// out = f(the inputs' numbers there, params(column)) for every number of `[rows, c]`.
-#[inline(always)]
-pub(super) fn map_columns<T: Real, const A: usize, const P: usize>(
-    inputs: [&[T]; A],
-    c: usize,
-    params: impl Fn(usize) -> [T; P],
-    f: impl Fn([T; A], [T; P]) -> T,
-    out: &mut [T],
-) {
-    let narrow = WIDTH.is_multiple_of(c);
-    let stride = if narrow { WIDTH } else { c };
-    let mut p = [[T::ZERO; WIDTH]; P];
-    for start in (0..stride).step_by(WIDTH) {
-        let width = WIDTH.min(stride - start);
-        for l in 0..width {
-            let values = params((start + l) % c);
-            for q in 0..P {
-                p[q][l] = values[q];
-            }
-        }
-        let mut at = start;
-        while at < out.len() {
-            let width = width.min(out.len() - at);
-            if width == WIDTH {
-                let rows =
-                    inputs.map(|x| -> &[T; WIDTH] { x[at..at + WIDTH].try_into().expect("WIDTH numbers") });
-                let out: &mut [T; WIDTH] = (&mut out[at..at + WIDTH]).try_into().expect("WIDTH numbers");
-                for l in 0..WIDTH {
-                    out[l] = f(rows.map(|x| x[l]), std::array::from_fn(|q| p[q][l]));
-                }
-            } else {
-                for l in 0..width {
-                    out[at + l] = f(inputs.map(|x| x[at + l]), std::array::from_fn(|q| p[q][l]));
-                }
-            }
-            at += stride;
-        }
-    }
-}
-
 /// An f64 kept as two numbers of type `T`, so that partial sums in an f32 workspace lose nothing
 /// that matters.
 #[inline(always)]

@@ -7,7 +7,7 @@ use super::real::Real;
 use super::structure::{self, GatherShape, SubsampleShape};
 use super::{gemm, norm, reduce, xent};
 use crate::program::{Dims, Kernel, Place, Tensor};
-use crate::tape::{Role, Scalar, Strided, Window};
+use crate::tape::{Role, Strided, Window};
 
 /// Entries of workspace that a kernel asks for (groups ask for theirs themselves).
 pub(super) fn workspace_len<T: Real>(kernel: &Kernel, args: &[Tensor]) -> usize {
@@ -20,10 +20,7 @@ pub(super) fn workspace_len<T: Real>(kernel: &Kernel, args: &[Tensor]) -> usize 
             }
         },
         Kernel::Sum(view) => reduce::workspace_len(view.pre, view.mid, view.post),
-        // Batch norm in one kernel keeps its moments there, too.
-        Kernel::Moments(c) | Kernel::Normalise(c, _) | Kernel::NormJacobian(c, _) => {
-            norm::workspace_len(args[0].len / (*c).max(1), *c) + 2 * c
-        }
+        Kernel::Moments(c) => norm::workspace_len(args[0].len / (*c).max(1), *c),
         Kernel::Group(_) | Kernel::Select(..) | Kernel::Unselect(..) => 0,
         Kernel::Subsample(..) | Kernel::Embed(..) | Kernel::Unrow(_) | Kernel::Stack => 0,
         Kernel::Softmax(_) | Kernel::CrossEntropy | Kernel::Residual | Kernel::WeightedResidual => 0,
@@ -208,17 +205,7 @@ fn kernel<T: Real>(
                 row.copy_from_slice(arg(memory, i));
             }
         }
-        Kernel::Moments(_) => norm::mean_and_variance(arg(memory, 0), out, workspace),
-        Kernel::Normalise(c, Scalar(eps)) => {
-            let (moments, workspace) = workspace.split_at_mut(2 * c);
-            norm::moments(arg(memory, 0), *eps, moments, workspace);
-            norm::normalise(arg(memory, 0), moments, out);
-        }
-        Kernel::NormJacobian(c, Scalar(eps)) => {
-            let (moments, workspace) = workspace.split_at_mut(2 * c);
-            norm::moments(arg(memory, 0), *eps, moments, workspace);
-            norm::jacobian(arg(memory, 0), moments, arg(memory, 1), out, workspace);
-        }
+        Kernel::Moments(_) => norm::moments(arg(memory, 0), out, workspace),
         Kernel::Softmax(k) => xent::softmax(args[0].len / k, arg(memory, 0), out),
         Kernel::CrossEntropy => xent::cross_entropy(arg(memory, 0), memory.ints(&args[1]), out),
         Kernel::Residual => xent::residual(arg(memory, 0), memory.ints(&args[1]), out),

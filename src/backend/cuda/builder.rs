@@ -9,6 +9,9 @@ use crate::error::Result;
 use crate::program::{Place, Tensor};
 use crate::tape::Kind;
 
+/// Words of zeros that are taken at once.
+const LEAST_TICKETS: usize = 1024;
+
 /// A launch of a kernel that was written for a program.
 pub struct Prepared {
     /// The kernel's file.
@@ -40,8 +43,8 @@ pub struct Builder<'a> {
     /// Memory that a kernel may use between its own launches: as much as `workspace_bytes` of
     /// `launch/` said.
     pub workspace: Address,
-    /// Zeros, which a launch whose blocks count themselves leaves as zeros.
-    pub ticket: Address,
+    /// So many words of zeros, which launches whose blocks count themselves leave as zeros.
+    pub tickets: (Address, usize),
     /// All that the backend has allocated.
     pub memory: &'a mut Vec<Address>,
     /// What has been built so far.
@@ -63,6 +66,15 @@ impl Builder<'_> {
     /// How a tensor's floating-point entries are stored.
     pub fn width(&self, tensor: &Tensor) -> Width {
         tensor_width(self.precision, tensor)
+    }
+
+    /// So many words of zeros for a launch whose blocks count themselves. It leaves them as zeros.
+    pub fn tickets(&mut self, count: usize) -> Result<Address> {
+        if self.tickets.1 < count {
+            let count = count.next_power_of_two().max(LEAST_TICKETS);
+            self.tickets = (self.upload(&vec![0; count * size_of::<u32>()])?, count);
+        }
+        Ok(self.tickets.0)
     }
 
     /// The address of a copy of `bytes` on the device, for what is decided when a program is loaded

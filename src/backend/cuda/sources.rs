@@ -27,7 +27,6 @@ sources! {
     CONV_TF32 = "conv_tf32.cu",
     CONV_BF16 = "conv_bf16.cu",
     CONV_WGMMA = "conv_wgmma.cu",
-    CONV_REDUCE = "conv_reduce.cu",
     NORM = "norm.cu",
     POOL = "pool.cu",
     REDUCE = "reduce.cu",
@@ -39,7 +38,7 @@ sources! {
 pub(super) const HEADERS: [(&CStr, &str); 11] = [
     (c"common.cuh", include_str!("../../../kernels/common.cuh")),
     (c"tensor.cuh", include_str!("../../../kernels/tensor.cuh")),
-    (c"totals.cuh", include_str!("../../../kernels/totals.cuh")),
+    (c"norm.cuh", include_str!("../../../kernels/norm.cuh")),
     (c"entrywise.cuh", include_str!("../../../kernels/entrywise.cuh")),
     (c"conv.cuh", include_str!("../../../kernels/conv.cuh")),
     (c"conv_roles.cuh", include_str!("../../../kernels/conv_roles.cuh")),

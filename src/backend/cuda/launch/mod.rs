@@ -4,23 +4,22 @@ pub mod conv;
 pub mod entrywise;
 pub mod gemm;
 pub mod norm;
+mod parts;
 pub mod pool;
 pub mod reduce;
 pub mod structure;
-mod tail;
 mod walk;
 pub mod xent;
 
 use std::ops::Range;
 
 use pool::Pooling;
-use tail::Finish;
 
 use super::Precision;
 use super::builder::{Builder, Prepared};
 use crate::error::Result;
 use crate::program::{Instr, Kernel};
-use crate::tape::{Form, Scalar};
+use crate::tape::Form;
 
 /// Bytes that an instruction's kernels need between them. `wgmma`: the driver's.
 pub fn workspace_bytes(precision: Precision, wgmma: bool, instr: &Instr) -> usize {
@@ -29,9 +28,7 @@ pub fn workspace_bytes(precision: Precision, wgmma: bool, instr: &Instr) -> usiz
         Kernel::Contract { form: Form::Gemm | Form::Mul, .. } => gemm::workspace_bytes(precision, instr),
         Kernel::Group(group) => entrywise::workspace_bytes(group),
         Kernel::Sum(view) => reduce::workspace_bytes(view),
-        Kernel::Moments(c) | Kernel::Normalise(c, _) | Kernel::NormJacobian(c, _) => {
-            norm::workspace_bytes(instr, *c)
-        }
+        Kernel::Moments(c) => norm::workspace_bytes(instr, *c),
         Kernel::Select(..) | Kernel::Unselect(..) | Kernel::Subsample(..) | Kernel::Embed(..) => 0,
         Kernel::Unrow(_) | Kernel::Stack | Kernel::Gather(..) | Kernel::Copy => 0,
         Kernel::Softmax(_) | Kernel::CrossEntropy | Kernel::Correct => 0,
@@ -40,11 +37,10 @@ pub fn workspace_bytes(precision: Precision, wgmma: bool, instr: &Instr) -> usiz
 }
 
 /// Appends the commands of an instruction.
-fn build_one(b: &mut Builder, instr: &Instr, prepared: Option<Prepared>) -> Result<()> {
+fn build_one(b: &mut Builder, instr: &Instr) -> Result<()> {
     match &instr.kernel {
         Kernel::Contract { form: Form::Conv(_), .. } => conv::build(b, instr),
         Kernel::Contract { form: Form::Gemm | Form::Mul, .. } => gemm::build(b, instr),
-        Kernel::Group(_) => entrywise::build(b, instr, prepared),
         Kernel::Sum(view) => reduce::build(b, instr, view),
         Kernel::Select(window, image) => pool::build(b, instr, Pooling::Select, *window, *image),
         Kernel::Unselect(window, image) => pool::build(b, instr, Pooling::Unselect, *window, *image),
@@ -54,9 +50,11 @@ fn build_one(b: &mut Builder, instr: &Instr, prepared: Option<Prepared>) -> Resu
         Kernel::Stack => structure::stack(b, instr),
         Kernel::Copy => structure::copy(b, instr),
         Kernel::Gather(spec, image) => structure::gather(b, instr, spec, *image),
-        Kernel::Moments(c) => norm::build(b, instr, *c, norm::Then::Nothing),
-        Kernel::Normalise(c, Scalar(eps)) => norm::build(b, instr, *c, norm::Then::Normalise(*eps)),
-        Kernel::NormJacobian(c, Scalar(eps)) => norm::build(b, instr, *c, norm::Then::Jacobian(*eps)),
+        // Nothing is to be done: they would have been prepared.
+        Kernel::Group(_) | Kernel::Moments(_) => {
+            entrywise::clear(b, instr);
+            Ok(())
+        }
         Kernel::Softmax(k) => xent::build(b, instr, "softmax", instr.args[0].len / (*k).max(1)),
         Kernel::CrossEntropy => xent::build(b, instr, "cross_entropy", instr.args[1].len),
         Kernel::Residual | Kernel::WeightedResidual => xent::build(b, instr, "residual", instr.args[1].len),
@@ -64,22 +62,13 @@ fn build_one(b: &mut Builder, instr: &Instr, prepared: Option<Prepared>) -> Resu
     }
 }
 
-/// Instructions that share launches.
+/// Instructions that share a launch.
 struct Part {
     count: usize,
-    /// The launch of the first one's group, or of the groups of all.
+    /// Of entrywise groups and of statistics.
     launch: Option<Prepared>,
-    /// What the first one's launch is followed by.
-    then: Option<After>,
-}
-
-enum After {
-    /// The last stage of its sums.
-    Finish(Finish),
-    /// That, and the groups of the others.
-    Tail(Prepared),
-    /// Nothing: the other one is a weight gradient in the same launch.
-    Gradient,
+    /// A data gradient and a weight gradient.
+    gradients: bool,
 }
 
 impl Part {
@@ -88,25 +77,15 @@ impl Part {
         if let [first, second, ..] = instrs
             && conv::go_together(b, first, second)
         {
-            return Ok(Part { count: 2, launch: None, then: Some(After::Gradient) });
+            return Ok(Part { count: 2, launch: None, gradients: true });
         }
-        let together = entrywise::together(instrs).max(1);
-        let launch = entrywise::prepare(b, &instrs[..together])?;
-        let finish = if together > 1 {
-            None
-        } else if let Kernel::Group(group) = &instrs[0].kernel {
-            entrywise::finish(b, &instrs[0], group)?
-        } else if let Kernel::Moments(c) = &instrs[0].kernel {
-            norm::finish(b, &instrs[0], *c)?
+        let together = entrywise::together(instrs);
+        let (launch, count) = if together > 1 {
+            (Some(entrywise::prepare_many(b, &instrs[..together])?), together)
         } else {
-            None
+            entrywise::prepare(b, instrs)?.map_or((None, 1), |(launch, after)| (Some(launch), 1 + after))
         };
-        let Some(finish) = finish else { return Ok(Part { count: together, launch, then: None }) };
-        let followers = entrywise::followers(&instrs[1..]);
-        Ok(match finish.with(b, &instrs[1..][..followers])? {
-            Some(tail) => Part { count: 1 + followers, launch, then: Some(After::Tail(tail)) },
-            None => Part { count: 1, launch, then: Some(After::Finish(finish)) },
-        })
+        Ok(Part { count, launch, gradients: false })
     }
 }
 
@@ -123,11 +102,7 @@ pub fn build(b: &mut Builder, instrs: &[Instr]) -> Result<Vec<Range<usize>>> {
         done += part.count;
         parts.push(part);
     }
-    let mut sources = Vec::new();
-    for part in &parts {
-        let tail = if let Some(After::Tail(tail)) = &part.then { Some(tail) } else { None };
-        sources.extend([part.launch.as_ref(), tail].into_iter().flatten().map(|p| &p.source));
-    }
+    let mut sources: Vec<_> = parts.iter().filter_map(|p| p.launch.as_ref()).map(|l| &l.source).collect();
     // Layers of one kind share theirs.
     sources.sort_unstable();
     sources.dedup();
@@ -136,15 +111,12 @@ pub fn build(b: &mut Builder, instrs: &[Instr]) -> Result<Vec<Range<usize>>> {
     for part in parts {
         let from = b.commands.len();
         let first = &instrs[spans.len()];
-        if let Some(After::Gradient) = part.then {
+        if let Some(launch) = part.launch {
+            b.launch_prepared(launch)?;
+        } else if part.gradients {
             conv::build_together(b, first, &instrs[spans.len() + 1])?;
         } else {
-            build_one(b, first, part.launch)?;
-        }
-        match part.then {
-            Some(After::Finish(finish)) => finish.launch(b)?,
-            Some(After::Tail(tail)) => b.launch_prepared(tail)?,
-            Some(After::Gradient) | None => {}
+            build_one(b, first)?;
         }
         let to = b.commands.len();
         spans.push(from..to);

@@ -1,37 +1,23 @@
-//! Sums over a middle axis, and the last stage of sums that several blocks share
-//! (`kernels/reduce.cu`).
+//! Sums over a middle axis (`kernels/reduce.cu`).
 
 use bytemuck::{Pod, Zeroable};
 
 use super::super::builder::Builder;
 use super::super::driver::Command;
 use super::super::sources::REDUCE;
-use super::tail::Finish;
-use super::walk::{NONE, Operand, blocks, entries};
+use super::walk::{Operand, blocks, entries};
 use crate::error::Result;
 use crate::program::Instr;
 use crate::tape::View3;
 
-/// `kernels/reduce.cu`.
-const MAX_TOTALS: usize = 64;
-/// Threads of a block of `sum_wide`, and of `sum_narrow`.
+/// Threads of a block of `sum_wide`, of `sum_narrow` and of `totals`.
 const WIDE_THREADS: u32 = 256;
 const NARROW_THREADS: u32 = 128;
+const TOTALS_THREADS: u32 = 512;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct TotalsParams {
-    partials: u64,
-    blocks: u32,
-    length: u32,
-    each: u32,
-    pad: u32,
-    outs: [Operand; MAX_TOTALS],
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SumParams {
+struct Params {
     x: Operand,
     out: Operand,
     partials: u64,
@@ -41,28 +27,6 @@ struct SumParams {
     rows: u32,
     chunks: u32,
     strips: u32,
-}
-
-/// What writes the sums over `count` blocks of the workspace's partial sums, f64
-/// `[count, outs, each]`.
-pub(super) fn totals(b: &Builder, count: u32, outs: &[Operand], each: usize) -> Result<Finish> {
-    assert!(outs.len() <= MAX_TOTALS, "{} sums in one launch", outs.len());
-    let length = outs.len() * each;
-    let mut params = TotalsParams {
-        partials: b.workspace,
-        blocks: count,
-        length: entries(length)?,
-        each: each as u32,
-        pad: 0,
-        outs: [NONE; MAX_TOTALS],
-    };
-    params.outs[..outs.len()].copy_from_slice(outs);
-    Ok(Finish {
-        kernel: (&REDUCE, "totals"),
-        function: ("Totals", "sum_totals"),
-        params: bytemuck::bytes_of(&params).to_vec(),
-        columns: length,
-    })
 }
 
 /// How many parts the middle axis is cut into, so that there are enough warps, and rows of each
@@ -105,7 +69,7 @@ pub fn build(b: &mut Builder, instr: &Instr, view: &View3) -> Result<()> {
     entries(view.count())?;
     let (parts, rows) = chunks(view);
     let strips = view.post.div_ceil(32);
-    let params = SumParams {
+    let params = Params {
         x: Operand::of(b, x),
         out: Operand::of(b, out),
         partials: b.workspace,
@@ -124,8 +88,7 @@ pub fn build(b: &mut Builder, instr: &Instr, view: &View3) -> Result<()> {
         b.launch(&REDUCE, "sum_narrow", grid, NARROW_THREADS, 0, &params)?;
     }
     if parts > 1 {
-        let out = Operand::of(b, out);
-        totals(b, parts as u32, &[out], view.pre * view.post)?.launch(b)?;
+        b.launch(&REDUCE, "totals", blocks(view.pre * view.post, 32), TOTALS_THREADS, 0, &params)?;
     }
     Ok(())
 }

@@ -8,13 +8,13 @@ mod tiles;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::parts::Parts;
 use super::structure::cast;
 use super::walk::entries;
 use crate::backend::cuda::Precision;
 use crate::backend::cuda::builder::{Builder, tensor_width};
 use crate::backend::cuda::divide::FastDiv;
 use crate::backend::cuda::driver::{Address, Command, Width};
-use crate::backend::cuda::sources::CONV_REDUCE;
 use crate::error::{Error, Result};
 use crate::program::{ConvShape, Dims, Instr, Kernel, Tensor};
 use crate::tape::{Form, Role};
@@ -31,6 +31,8 @@ struct Params {
     source: Address,
     other: Address,
     out: Address,
+    partial: Address,
+    parts: Parts,
     n: i32,
     source_h: i32,
     source_w: i32,
@@ -50,18 +52,6 @@ struct Params {
     by_image: FastDiv,
     by_row: FastDiv,
     groups: i32,
-    unused: i32,
-}
-
-/// Twin of `ReduceParams`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ReduceParams {
-    partial: Address,
-    out: Address,
-    count: i32,
-    splits: i32,
-    accumulate: i32,
     unused: i32,
 }
 
@@ -184,6 +174,8 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         source,
         other,
         out,
+        partial: free,
+        parts: Parts::new(b, 1, 1, 1)?,
         n: int(s.n)?,
         source_h: int(source_h)?,
         source_w: int(source_w)?,
@@ -207,10 +199,13 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
     };
     let small = Small::of(b.precision, role, &s).filter(|_| vector && tile.filter == Width::F32);
     if let Some(small) = small {
-        return in_shared_memory(b, &small, &s, role, params, free);
+        let Params { source, other, out, partial, accumulate, .. } = params;
+        let out_half = params.out_half != 0;
+        let operands = Operands { source, other, out, partial, out_half, accumulate: accumulate != 0 };
+        return small.build(b, role, &s, operands);
     }
     match role {
-        Role::B => weight_gradient(b, family, &s, params, free, tile),
+        Role::B => weight_gradient(b, family, &s, params, tile),
         Role::A | Role::C => correlate(b, family, &s, role, params, tile),
     }
 }
@@ -242,46 +237,24 @@ fn weight_gradient(
     family: &Family,
     s: &ConvShape,
     params: Params,
-    workspace: Address,
     tile: Tile,
 ) -> Result<()> {
     let product = product(s, Role::B);
     let (Product { rows, columns, .. }, split) = (product, Split::new(product, tile));
-    let grid = grid(rows.div_ceil(tile.m), columns.div_ceil(tile.n), split.parts * s.groups)?;
+    let tiles = [rows.div_ceil(tile.m), columns.div_ceil(tile.n)];
+    let grid = grid(tiles[0], tiles[1], split.parts * s.groups)?;
     let shared = family.shared_bytes(Role::B, tile) as u32;
-    let (out, accumulate) = (params.out, params.accumulate);
     assert_eq!(params.out_half, 0, "weight gradients are f32 in every precision");
-    let mut params = Params { steps_per_split: int(split.steps_per_part)?, ..params };
-    if split.parts > 1 {
-        params = Params { out: workspace, accumulate: 0, ..params };
-    }
+    let parts = Parts::new(b, tiles[0] * tiles[1] * s.groups, split.parts, split.parts)?;
+    let params = Params { steps_per_split: int(split.steps_per_part)?, parts, ..params };
     let name = format!("weight_gradient_{}", tile.name);
-    b.launch(tile.source, &name, grid, tile.threads as u32, shared, &params)?;
-    match split.parts {
-        1 => Ok(()),
-        parts => add_parts(b, workspace, parts, s.w_len(), out, accumulate),
-    }
-}
-
-/// Adds the partial sums of a weight gradient with `count` entries.
-fn add_parts(
-    b: &mut Builder,
-    partial: Address,
-    parts: usize,
-    count: usize,
-    out: Address,
-    accumulate: i32,
-) -> Result<()> {
-    let params =
-        ReduceParams { partial, out, count: int(count)?, splits: int(parts)?, accumulate, unused: 0 };
-    b.launch(&CONV_REDUCE, "conv_reduce", [count.div_ceil(32) as u32, 1, 1], 256, 0, &params)
+    b.launch(tile.source, &name, grid, tile.threads as u32, shared, &params)
 }
 
 /// What of a convolution that is small as it lies, without a cast of its arguments.
 struct AsItLies {
     small: Small,
     shape: ConvShape,
-    accumulate: bool,
     operands: Operands,
 }
 
@@ -303,8 +276,9 @@ impl AsItLies {
         let [x, y] = [0, 1].map(|i: usize| b.address(&instr.args[i]));
         let (source, other) = if role == Role::A { (y, x) } else { (x, y) };
         let out_half = b.width(to) == Width::Bf16;
-        let operands = Operands { source, other, out: b.address(to), out_half, accumulate };
-        Some(AsItLies { small, shape, accumulate, operands })
+        let partial = b.workspace;
+        let operands = Operands { source, other, out: b.address(to), partial, out_half, accumulate };
+        Some(AsItLies { small, shape, operands })
     }
 }
 
@@ -321,41 +295,9 @@ pub fn go_together(b: &Builder, data: &Instr, weights: &Instr) -> bool {
 /// If an extent is larger than kernels can count.
 pub fn build_together(b: &mut Builder, data: &Instr, weights: &Instr) -> Result<()> {
     let pair = AsItLies::new(b, data, Role::A).zip(AsItLies::new(b, weights, Role::B));
-    let Some((data, mut weights)) = pair else { unreachable!("they go together") };
-    let (out, parts, workspace) = (weights.operands.out, weights.small.parts, b.workspace);
-    if parts > 1 {
-        weights.operands = Operands { out: workspace, accumulate: false, ..weights.operands };
-    }
+    let Some((data, weights)) = pair else { unreachable!("they go together") };
     let shapes = [&data.shape, &weights.shape];
-    Small::build_pair(b, [&data.small, &weights.small], shapes, [data.operands, weights.operands])?;
-    match parts {
-        1 => Ok(()),
-        parts => add_parts(b, workspace, parts, weights.shape.w_len(), out, i32::from(weights.accumulate)),
-    }
-}
-
-/// A convolution whose pixels a block keeps in shared memory, in any role.
-fn in_shared_memory(
-    b: &mut Builder,
-    small: &Small,
-    s: &ConvShape,
-    role: Role,
-    params: Params,
-    workspace: Address,
-) -> Result<()> {
-    let Params { source, other, out, .. } = params;
-    let operands = Operands {
-        source,
-        other,
-        out: if small.parts > 1 { workspace } else { out },
-        out_half: params.out_half != 0,
-        accumulate: small.parts == 1 && params.accumulate != 0,
-    };
-    small.build(b, role, s, operands)?;
-    match small.parts {
-        1 => Ok(()),
-        parts => add_parts(b, workspace, parts, s.w_len(), out, params.accumulate),
-    }
+    Small::build_pair(b, [&data.small, &weights.small], shapes, [data.operands, weights.operands])
 }
 
 /// Blocks in x, y, z, of which the hardware takes 65535 in y and z.

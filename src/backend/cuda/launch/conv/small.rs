@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::super::parts::Parts;
 use super::int;
 use super::tiles::PROCESSORS;
 use crate::backend::cuda::Precision;
@@ -33,6 +34,8 @@ struct Params {
     source: Address,
     other: Address,
     out: Address,
+    partial: Address,
+    parts: Parts,
     n: i32,
     source_h: i32,
     source_w: i32,
@@ -125,6 +128,8 @@ pub(super) struct Operands {
     pub source: Address,
     pub other: Address,
     pub out: Address,
+    /// Where the parts of a weight gradient go.
+    pub partial: Address,
     pub out_half: bool,
     pub accumulate: bool,
 }
@@ -238,9 +243,9 @@ impl Small {
         })
     }
 
-    /// Appends the launch. `out` holds a weight for each part, if there are several.
+    /// Appends the launch.
     pub fn build(&self, b: &mut Builder, role: Role, s: &ConvShape, operands: Operands) -> Result<()> {
-        let (params, grid) = (self.params(role, s, operands)?, self.grid.map(|g| g as u32));
+        let (params, grid) = (self.params(b, role, s, operands)?, self.grid.map(|g| g as u32));
         b.launch(self.source, &self.name, grid, THREADS as u32, self.shared as u32, &params)
     }
 
@@ -260,8 +265,8 @@ impl Small {
         let [bands, columns, _] = data.grid;
         let [_, tiles, parts] = weights.grid;
         let params = PairParams {
-            weights: weights.params(Role::B, of_weights, to_weights)?,
-            data: data.params(Role::A, of_data, to_data)?,
+            weights: weights.params(b, Role::B, of_weights, to_weights)?,
+            data: data.params(b, Role::A, of_data, to_data)?,
             blocks: int(tiles * parts)?,
             tiles: int(tiles)?,
             bands: int(bands)?,
@@ -273,14 +278,16 @@ impl Small {
         b.launch(data.source, &name, grid, THREADS as u32, shared, &params)
     }
 
-    fn params(&self, role: Role, s: &ConvShape, operands: Operands) -> Result<Params> {
-        let Operands { source, other, out, out_half, accumulate } = operands;
+    fn params(&self, b: &mut Builder, role: Role, s: &ConvShape, operands: Operands) -> Result<Params> {
+        let Operands { source, other, out, partial, out_half, accumulate } = operands;
         let (channels, columns) = if role == Role::A { (s.co, s.ci) } else { (s.ci, s.co) };
         let Bands { images, rows, strips, of_image, all } = self.bands;
         Ok(Params {
             source,
             other,
             out,
+            partial,
+            parts: Parts::new(b, self.grid[1], self.parts, self.parts)?,
             n: int(s.n)?,
             source_h: int(s.h)?,
             source_w: int(s.w)?,

@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use bytemuck::{Pod, Zeroable};
 
 use super::super::builder::{Builder, Prepared};
-use super::super::driver::{Address, Command, Source};
-use super::reduce;
-use super::tail::{Finish, TOTALS_THREADS};
-use super::walk::{Columns, Cut, Operand, Walk};
+use super::super::driver::{Address, Command};
+use super::norm;
+use super::parts::Parts;
+use super::walk::{Columns, Cut, Walk};
 use crate::error::Result;
 use crate::program::{self, Group, Instr, Kernel, Outcome};
 use crate::tape::View3;
-use write::{Named, named};
+use write::{First, Named, named};
 
 /// Threads of a block, the best first; of one that sums, too.
 const THREADS: [usize; 8] = [128, 160, 192, 224, 256, 96, 64, 32];
@@ -30,8 +30,9 @@ const MANY: usize = 1 << 18;
 /// Bytes that a kernel takes as parameters; longer ones are read from device memory.
 const PARAMETERS: usize = 4096;
 
-/// Most small groups that run in one block after something else.
+/// Most small groups that run in one block after something else, and the most entries of each.
 const MOST_FOLLOWERS: usize = 8;
+const FOLLOWERS_COUNT: usize = 2048;
 
 /// Twin of `Head`.
 #[repr(C)]
@@ -40,9 +41,8 @@ struct Head {
     walk: Walk,
     post: u32,
     beside: u32,
-    direct: u32,
-    pad: u32,
     partials: Address,
+    parts: Parts,
 }
 
 /// Twin of `Many`.
@@ -108,6 +108,25 @@ impl Layout {
         Ok(Layout { walk, threads, rows, sums, post, beside })
     }
 
+    /// In one block of so many threads; `None` if it takes more.
+    fn follower(group: &Group, threads: usize) -> Option<Layout> {
+        let Layout { sums, post, .. } = Layout::new(group).ok()?;
+        let walk = if sums > 0 {
+            let cut = Cut { blocks: 1, each: [1, usize::MAX], at_once: 1 };
+            Columns::new(group.count, post, &[threads], &cut).ok()?
+        } else {
+            let walk = Walk::plain(group.count, threads, group.count.div_ceil(4 * threads)).ok()?;
+            Columns { walk, threads, beside: 1 }
+        };
+        let Columns { walk, beside, .. } = walk;
+        let layout = Layout { walk, threads, rows: 1, sums, post, beside };
+        (layout.one_block() && layout.shared_bytes() as usize <= SHARED).then_some(layout)
+    }
+
+    fn one_block(&self) -> bool {
+        self.walk.grid() == [1, 1, 1]
+    }
+
     /// Whether a thread's columns of an operand that is a repeated vector are the same in all rows.
     fn keeps_columns_of(&self, view: &View3) -> bool {
         view.pre == 1 && self.walk.step().is_multiple_of(view.post)
@@ -122,15 +141,15 @@ impl Layout {
         self.walk.row_blocks() == 1
     }
 
-    fn head(&self, b: &Builder) -> Head {
-        Head {
+    fn head(&self, b: &mut Builder) -> Result<Head> {
+        let count = if self.sums > 0 { self.walk.row_blocks() as usize } else { 1 };
+        Ok(Head {
             walk: self.walk,
             post: self.post as u32,
             beside: self.beside,
-            direct: u32::from(self.direct()),
-            pad: 0,
             partials: b.workspace,
-        }
+            parts: Parts::new(b, 1, count, self.walk.grid()[0] as usize)?,
+        })
     }
 }
 
@@ -149,30 +168,57 @@ fn group(instr: &Instr) -> Option<&Group> {
     if let Kernel::Group(group) = &instr.kernel { Some(group).filter(|g| g.count > 0) } else { None }
 }
 
-/// The launch of the first of these instructions' groups, of as many as [`together`] says. `None`
-/// where it is no group, or an empty one.
+/// The launch of a group, or of batch norm's statistics over so many channels, and of small groups
+/// that the last of its blocks runs after it: of as many of the instructions after the first as the
+/// number says. `None` where the first has no entries.
+///
+/// # Errors
+/// If one is larger than kernels can count.
+pub fn prepare(b: &mut Builder, instrs: &[Instr]) -> Result<Option<(Prepared, usize)>> {
+    let (first, params, grid, threads, mut shared, last) = if let Kernel::Moments(c) = instrs[0].kernel {
+        let Some((params, grid, threads)) = norm::prepare(b, &instrs[0], c)? else { return Ok(None) };
+        (First::Moments, bytemuck::bytes_of(&params).to_vec(), grid, threads, 0, true)
+    } else {
+        let Some(group) = group(&instrs[0]) else { return Ok(None) };
+        let layout = Layout::new(group)?;
+        let written = write::write(b, &instrs[0], group, &layout)?;
+        // Whether one of its blocks knows that it is the last.
+        let last = layout.one_block() || layout.sums > 0 && !layout.direct();
+        let first = First::Group(named(&written.text));
+        (first, written.params, layout.walk.grid(), layout.threads as u32, layout.shared_bytes(), last)
+    };
+    let (mut params, mut kinds) = (params, Vec::new());
+    for instr in instrs[1..].iter().take(if last { MOST_FOLLOWERS } else { 0 }) {
+        let Some(group) = group(instr).filter(|g| g.count <= FOLLOWERS_COUNT) else { break };
+        let Some(layout) = Layout::follower(group, threads as usize) else { break };
+        let written = write::write(b, instr, group, &layout)?;
+        if params.len() + written.params.len() > PARAMETERS {
+            break;
+        }
+        kinds.push(named(&written.text));
+        params.extend(written.params);
+        shared = shared.max(layout.shared_bytes());
+    }
+    let followers = kinds.len();
+    if params.len() > PARAMETERS {
+        return prepare_many(b, &instrs[..1]).map(|launch| Some((launch, 0)));
+    }
+    let (source, name) = write::alone(first, &kinds);
+    Ok(Some((Prepared { source, name, grid, block: threads, shared, params }, followers)))
+}
+
+/// The one launch of several groups: of as many instructions as [`together`] says.
 ///
 /// # Errors
 /// If a group is larger than kernels can count.
-pub fn prepare(b: &mut Builder, instrs: &[Instr]) -> Result<Option<Prepared>> {
-    let Some(first) = group(&instrs[0]) else { return Ok(None) };
-    if instrs.len() == 1 {
-        let layout = Layout::new(first)?;
-        let written = write::write(b, &instrs[0], first, &layout);
-        if written.params.len() <= PARAMETERS {
-            let (source, name) = write::alone(named(&written.text));
-            let (grid, block) = (layout.walk.grid(), layout.threads as u32);
-            let params = written.params;
-            return Ok(Some(Prepared { source, name, grid, block, shared: layout.shared_bytes(), params }));
-        }
-    }
+pub fn prepare_many(b: &mut Builder, instrs: &[Instr]) -> Result<Prepared> {
     let (mut kinds, mut numbers): (Vec<Named>, HashMap<String, u32>) = (Vec::new(), HashMap::new());
     let (mut members, mut all_params, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
     let (mut threads, mut shared) = (0, 0);
     for (number, instr) in instrs.iter().enumerate() {
         let Some(group) = group(instr) else { unreachable!("{} is no group", instr.kernel.name()) };
         let layout = Layout::new(group)?;
-        let written = write::write(b, instr, group, &layout);
+        let written = write::write(b, instr, group, &layout)?;
         let kind = *numbers.entry(written.text).or_insert_with_key(|text| {
             kinds.push(named(text));
             kinds.len() as u32 - 1
@@ -192,72 +238,15 @@ pub fn prepare(b: &mut Builder, instrs: &[Instr]) -> Result<Option<Prepared>> {
     let (source, name) = write::several(&kinds);
     let params = bytemuck::bytes_of(&params).to_vec();
     let grid = [blocks.len() as u32, 1, 1];
-    Ok(Some(Prepared { source, name, grid, block: threads as u32, shared, params }))
+    Ok(Prepared { source, name, grid, block: threads as u32, shared, params })
 }
 
-/// Appends a group's commands; its launch is [`prepare`]'s.
-///
-/// # Errors
-/// If the kernel cannot be compiled.
-pub fn build(b: &mut Builder, instr: &Instr, prepared: Option<Prepared>) -> Result<()> {
-    let Some(prepared) = prepared else {
-        for out in instr.outs.iter().filter(|o| o.len > 0) {
-            let (to, bytes) = (b.address(out), out.len * b.width(out).bytes());
-            b.commands.push(Command::Clear { to, bytes });
-        }
-        return Ok(());
-    };
-    b.launch_prepared(prepared)
-}
-
-/// The last stage of a group's sums, where several blocks share them.
-///
-/// # Errors
-/// If a tensor is larger than kernels can count.
-pub fn finish(b: &Builder, instr: &Instr, group: &Group) -> Result<Option<Finish>> {
-    let layout = Layout::new(group)?;
-    if group.count == 0 || layout.sums == 0 || layout.direct() {
-        return Ok(None);
+/// Appends the commands of a group without entries: its sums are zeros.
+pub fn clear(b: &mut Builder, instr: &Instr) {
+    for out in instr.outs.iter().filter(|o| o.len > 0) {
+        let (to, bytes) = (b.address(out), out.len * b.width(out).bytes());
+        b.commands.push(Command::Clear { to, bytes });
     }
-    let outs: Vec<Operand> = sum_outputs(group).map(|i| Operand::of(b, &instr.outs[i])).collect();
-    reduce::totals(b, layout.walk.row_blocks(), &outs, layout.post).map(Some)
-}
-
-/// How many of these instructions can be run by one block, one after another, when it has finished
-/// something: small groups without sums.
-pub fn followers(instrs: &[Instr]) -> usize {
-    let fits =
-        |group: &Group| group.count <= 4 * TOTALS_THREADS as usize && sum_outputs(group).next().is_none();
-    instrs.iter().take(MOST_FOLLOWERS).take_while(|i| group(i).is_some_and(fits)).count()
-}
-
-/// The kernel that calls `function` of `kernels/totals.cuh` with a parameter struct of type `first`
-/// and then runs groups, in the last of its blocks; its file, name and parameters. `None` where there
-/// are no groups, or too many parameters.
-///
-/// # Errors
-/// If a group is larger than kernels can count.
-pub fn after(
-    b: &Builder,
-    instrs: &[Instr],
-    (first, function): (&str, &str),
-    params: &[u8],
-) -> Result<Option<(Source, String, Vec<u8>)>> {
-    let (mut kinds, mut params) = (Vec::new(), [params, &b.ticket.to_ne_bytes()].concat());
-    for instr in instrs {
-        let Some(group) = group(instr) else { unreachable!("{} is no group", instr.kernel.name()) };
-        let walk = Walk::plain(group.count, TOTALS_THREADS as usize, 1)?;
-        let threads = TOTALS_THREADS as usize;
-        let layout = Layout { walk, threads, rows: 1, sums: 0, post: 0, beside: 1 };
-        let written = write::write(b, instr, group, &layout);
-        kinds.push(named(&written.text));
-        params.extend(written.params);
-    }
-    if kinds.is_empty() || params.len() > PARAMETERS {
-        return Ok(None);
-    }
-    let (source, name) = write::after(&kinds, first, function);
-    Ok(Some((source, name, params)))
 }
 
 /// How many of the first instructions go into one launch: small groups that do not depend on each

@@ -10,6 +10,7 @@ use super::{Layout, sum_outputs};
 use crate::backend::cuda::builder::Builder;
 use crate::backend::cuda::divide::FastDiv;
 use crate::backend::cuda::driver::{Source, Width};
+use crate::error::Result;
 use crate::program::{Function, Group, Instr, Operand, Outcome};
 use crate::tape::Unary;
 
@@ -38,19 +39,46 @@ pub(super) fn named(text: &str) -> Named {
 /// The file of a kernel, and the kernel's name.
 pub(super) type Kernel = (Source, String);
 
-fn file(name: String, kinds: &[Named], kernel: &str) -> Kernel {
-    let kinds: String = kinds.iter().map(|k| k.text.as_str()).collect();
+fn file<'a>(name: String, kinds: impl IntoIterator<Item = &'a Named>, kernel: &str) -> Kernel {
+    let kinds: String = kinds.into_iter().map(|k| k.text.as_str()).collect();
     let text = format!("#include \"entrywise.cuh\"\n{kinds}{kernel}");
     (Source { name: format!("{name}.cu").into(), text: text.into() }, name)
 }
 
-/// The kernel of one group.
-pub(super) fn alone(kind: Named) -> Kernel {
-    let name = format!("entrywise_{}", kind.name);
-    let group = &kind.name;
-    let kernel =
-        format!("KERNEL_BOUNDS({name}, P_{group}, 256, 2) {{ entrywise<E_{group}>(p, blockIdx.x); }}\n");
-    file(name, &[kind], &kernel)
+/// What a launch begins with.
+pub(super) enum First {
+    Group(Named),
+    /// Batch norm's statistics.
+    Moments,
+}
+
+/// The kernel of one group, or of statistics, and of groups that the last of its blocks runs after it.
+pub(super) fn alone(first: First, followers: &[Named]) -> Kernel {
+    let (group, include, first, call) = match first {
+        First::Group(group) => {
+            let (first, call) =
+                (format!("P_{}", group.name), format!("entrywise<E_{}>(p.first, blockIdx.x)", group.name));
+            (Some(group), "", first, call)
+        }
+        First::Moments => (None, "#include \"norm.cuh\"\n", "Norm".into(), "moments(p.first)".into()),
+    };
+    let (mut members, mut calls) = (String::new(), String::new());
+    for (i, Named { name, .. }) in followers.iter().enumerate() {
+        let _ = writeln!(members, "    P_{name} t{i};");
+        let _ = writeln!(calls, "    __syncthreads();\n    entrywise<E_{name}>(p.t{i}, 0);");
+    }
+    let start = if followers.is_empty() { call } else { format!("if (!{call}) return") };
+    let kernel = named(&format!(
+        "{include}struct T_@ {{
+    {first} first;
+{members}}};
+KERNEL_BOUNDS(entrywise_@, T_@, 256, 2) {{
+    {start};
+{calls}}}
+"
+    ));
+    let kinds = group.iter().chain(followers);
+    file(format!("entrywise_{}", kernel.name), kinds, &kernel.text)
 }
 
 /// The kernel of several groups, which are of these kinds.
@@ -72,30 +100,6 @@ pub(super) fn several(kinds: &[Named]) -> Kernel {
 "
     ));
     file(format!("entrywise_many_{}", kernel.name), kinds, &kernel.text)
-}
-
-/// The kernel that calls a function with a parameter struct and then runs groups, one after another,
-/// in the last of its blocks.
-pub(super) fn after(groups: &[Named], first: &str, function: &str) -> Kernel {
-    let (mut members, mut calls) = (String::new(), String::new());
-    for (i, Named { name, .. }) in groups.iter().enumerate() {
-        let _ = writeln!(members, "    P_{name} t{i};");
-        let barrier = if i > 0 { "__syncthreads();\n    " } else { "" };
-        let _ = writeln!(calls, "    {barrier}entrywise<E_{name}>(p.t{i}, 0);");
-    }
-    let kernel = named(&format!(
-        "#include \"totals.cuh\"
-struct T_@ {{
-    {first} first;
-    u64 ticket;
-{members}}};
-KERNEL_BOUNDS(tail_@, T_@, 512, 1) {{
-    {function}(p.first);
-    if (!last_to_arrive(reinterpret_cast<u32*>(p.ticket))) return;
-{calls}}}
-"
-    ));
-    file(format!("tail_{}", kernel.name), groups, &kernel.text)
 }
 
 /// The name of a width's type.
@@ -155,7 +159,10 @@ impl Params {
 }
 
 /// Writes a group.
-pub(super) fn write(b: &Builder, instr: &Instr, group: &Group, layout: &Layout) -> Written {
+///
+/// # Errors
+/// If it is larger than kernels can count.
+pub(super) fn write(b: &mut Builder, instr: &Instr, group: &Group, layout: &Layout) -> Result<Written> {
     let (aligned, rows) = (layout.walk.aligned(), layout.rows);
     let mut params = Params::default();
     let (mut fields, mut begin, mut loads, mut body) =
@@ -240,12 +247,12 @@ pub(super) fn write(b: &Builder, instr: &Instr, group: &Group, layout: &Layout) 
          INLINE explicit E_@(const P_@& params) : p(params) {{}}\n    INLINE void begin(u32 column, u32 width) {{\n{begin}    }}\n    template <bool \
          FULL> INLINE void rows(const At<ROWS>& at) {{\n{loads}{body}    }}\n{put}}};\n#endif\n"
     );
-    let mut bytes = bytemuck::bytes_of(&layout.head(b)).to_vec();
+    let mut bytes = bytemuck::bytes_of(&layout.head(b)?).to_vec();
     bytes.extend_from_slice(bytemuck::cast_slice(&params.pointers));
     bytes.extend_from_slice(bytemuck::cast_slice(&params.repeats));
     bytes.extend_from_slice(bytemuck::cast_slice(&params.constants));
     bytes.resize(bytes.len().next_multiple_of(align_of::<u64>()), 0);
-    Written { text, params: bytes }
+    Ok(Written { text, params: bytes })
 }
 
 #[cfg(test)]
