@@ -10,7 +10,7 @@
 //  - no atomics but on the tickets of blocks that wait for each other: sums have a fixed order, so two runs give the same bits.
 //
 // What is here:
-//   KERNEL(name, P), KERNEL_BOUNDS(name, P, threads, blocks_per_sm), SHARED, SHARED_MEMORY, LANE, WARP, FULL_MASK
+//   KERNEL(name, P), KERNEL_BOUNDS(name, P, threads, blocks_per_sm), GATED_KERNEL(name, P, threads, first, second), SHARED, SHARED_MEMORY, LANE, WARP, FULL_MASK
 //   u8 i32 u16 u32 u64, bf16; to_f32(T), from_f32<T>(float), pack_bf16(lo, hi)
 //   Vec<T, N>, load_vec<N>(p), store_vec(p, vec)   one aligned access of N entries (p must be aligned to the vector's size)
 //   load_f32<N>(p, float[N]), store_f32<N>(p, float[N])   the same for f32 or bf16 storage, as floats
@@ -42,6 +42,14 @@ using i32 = int;
     }                                                                                                              \
     static void NAME##_body(const P& p)
 #define KERNEL_BOUNDS(NAME, P, THREADS, BLOCKS) KERNEL(NAME, P)
+// Nothing but memory goes from the first half to the second, so two launches are the same.
+#define GATED_KERNEL(NAME, P, THREADS, FIRST, SECOND)                                                              \
+    extern "C" const char* sim_##NAME(const metatape_sim::Launch* launch) {                                        \
+        auto first = [](const void* p) { FIRST(*static_cast<const P*>(p)); };                                      \
+        auto second = [](const void* p) { SECOND(*static_cast<const P*>(p)); };                                    \
+        const char* wrong = metatape_sim::launch(#NAME, *launch, sizeof(P), first);                                \
+        return wrong ? wrong : metatape_sim::launch(#NAME, *launch, sizeof(P), second);                            \
+    }
 #define SHARED(T, NAME, ...)                                                                                       \
     typedef T NAME##_shared __VA_ARGS__;                                                                           \
     static char NAME##_key;                                                                                        \
@@ -55,6 +63,13 @@ using i32 = int;
 #define KERNEL(NAME, P) extern "C" __global__ void NAME(const __grid_constant__ P p)
 #define KERNEL_BOUNDS(NAME, P, THREADS, BLOCKS) \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const __grid_constant__ P p)
+#define GATED_KERNEL(NAME, P, THREADS, FIRST, SECOND)                           \
+    KERNEL_BOUNDS(NAME, P, THREADS, 1) {                                        \
+        u32* gate = reinterpret_cast<u32*>(p.gate);                             \
+        u32 closed = threadIdx.x == 0 ? *static_cast<volatile u32*>(gate) : 0;  \
+        pass_gate(gate, closed, FIRST(p));                                      \
+        SECOND(p);                                                              \
+    }
 #define SHARED(T, NAME, ...) __shared__ T NAME __VA_ARGS__
 #define SHARED_MEMORY(NAME) extern __shared__ __align__(128) u8 NAME[]
 #define ALIGNED_TO(p, bytes, place)
@@ -204,6 +219,25 @@ template <int N, class T> __device__ __forceinline__ Vec<double, N> sum_of_parts
     }
     return sum;
 }
+
+#ifndef METATAPE_SIMULATOR
+/// All blocks of a launch wait here until the one that `opens` comes, and see what it and those before it wrote. They must be few enough to run at the same
+/// time. `closed`: what thread 0 found in the gate before the block left anything for others.
+__device__ __forceinline__ void pass_gate(u32* gate, u32 closed, bool opens) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        volatile u32* word = gate;
+        if (opens) {
+            __threadfence();
+            *word = closed + 1;
+        } else {
+            while (*word == closed) __nanosleep(20);
+        }
+        __threadfence();
+    }
+    __syncthreads();
+}
+#endif
 
 // ---- asynchronous copies -----------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ struct Norm {
 
 /// Returns whether this block is the one that has written `out`.
 __device__ __forceinline__ bool moments(const Norm& p) {
-    constexpr u32 MAX_THREADS = 256;
+    constexpr u32 MAX_THREADS = 512;
     /// Rows that a thread has under way at once.
     constexpr u32 AHEAD = 4;
     SHARED(double, sums, [2 * 4 * MAX_THREADS]);

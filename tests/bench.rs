@@ -103,6 +103,9 @@ impl Driver for Counter {
     fn wgmma(&self) -> bool {
         true
     }
+    fn resident(&self) -> usize {
+        132
+    }
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
         self.memory += bytes.next_multiple_of(256) + 256;
         Ok((self.memory - bytes.next_multiple_of(256)) as Address)

@@ -160,6 +160,10 @@ impl Driver for Simulator {
         true
     }
 
+    fn resident(&self) -> usize {
+        132
+    }
+
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
         let bytes = bytes.max(1);
         let layout = Layout::from_size_align(bytes, ALIGNMENT).expect("a size that memory can have");

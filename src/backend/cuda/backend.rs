@@ -183,6 +183,7 @@ impl Backend for Cuda {
         }
         let arena = self.memory(Kind::Float, plan.arena)?.at;
         let workspace = self.allocate(workspace)?;
+        let gate = self.zeros(Kind::Int, 1)?.at;
         let state_addresses: Vec<Address> = states.iter().map(|s| self.states[*s].at).collect();
         let input_addresses: Vec<Address> = inputs.iter().map(|i| i.at).collect();
         let mut builder = Builder {
@@ -192,6 +193,7 @@ impl Backend for Cuda {
             states: &state_addresses,
             inputs: &input_addresses,
             workspace,
+            gate,
             tickets: (0, 0),
             memory: &mut self.memory,
             commands: Vec::new(),

@@ -43,6 +43,8 @@ pub struct Builder<'a> {
     /// Memory that a kernel may use between its own launches: as much as `workspace_bytes` of
     /// `launch/` said.
     pub workspace: Address,
+    /// A word that launches whose blocks wait for each other change.
+    pub gate: Address,
     /// So many words of zeros, which launches whose blocks count themselves leave as zeros.
     pub tickets: (Address, usize),
     /// All that the backend has allocated.

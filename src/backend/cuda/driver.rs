@@ -122,6 +122,10 @@ pub trait Driver: Send {
     /// capability 9.0 have.
     fn wgmma(&self) -> bool;
 
+    /// So many blocks are sure to run at the same time, so that they may wait for each other: one
+    /// for each multiprocessor.
+    fn resident(&self) -> usize;
+
     /// `bytes` bytes of any content at an address that is a multiple of 256; they live until they
     /// are released, or as long as the driver.
     ///
@@ -175,6 +179,10 @@ impl<D: Driver> Driver for Arc<Mutex<D>> {
 
     fn wgmma(&self) -> bool {
         hold(self).wgmma()
+    }
+
+    fn resident(&self) -> usize {
+        hold(self).resident()
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<Address> {

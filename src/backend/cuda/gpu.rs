@@ -32,6 +32,7 @@ pub struct Gpu {
     reads_ordinary_memory: bool,
     /// Whether it has them and `METATAPE_NO_WGMMA` is not set.
     wgmma: bool,
+    resident: usize,
     /// Dynamic and static shared memory that a block may have together.
     shared_limit: i32,
     modules: HashMap<String, sys::CUmodule>,
@@ -131,14 +132,16 @@ impl Gpu {
         }
         let compiler = Compiler::new(card)?;
         // SAFETY: `device` was given by the driver; its context stays as long as the process.
-        let (context, shared_limit, direct) = unsafe {
+        let (context, shared_limit, direct, processors) = unsafe {
             use sys::CUdevice_attribute::{
                 CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED,
+                CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as PROCESSORS,
                 CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES as DIRECT,
             };
             let ask = |what| result::device::get_attribute(device, what).map_err(failed("tell its limits"));
-            let (shared, direct) = (ask(SHARED)?, ask(DIRECT)?);
-            (result::primary_ctx::retain(device).map_err(failed("be opened"))?, shared, direct)
+            let (shared, direct, processors) = (ask(SHARED)?, ask(DIRECT)?, ask(PROCESSORS)?);
+            let context = result::primary_ctx::retain(device).map_err(failed("be opened"))?;
+            (context, shared, direct, processors)
         };
         let mut gpu = Gpu {
             context,
@@ -148,6 +151,10 @@ impl Gpu {
             compiler,
             reads_ordinary_memory: direct != 0,
             wgmma: card == Capability(90) && std::env::var_os("METATAPE_NO_WGMMA").is_none(),
+            resident: match std::env::var_os("METATAPE_NO_GATES") {
+                Some(_) => 0,
+                None => processors as usize,
+            },
             shared_limit,
             modules: HashMap::new(),
             functions: Vec::new(),
@@ -301,6 +308,10 @@ impl Driver for Gpu {
 
     fn wgmma(&self) -> bool {
         self.wgmma
+    }
+
+    fn resident(&self) -> usize {
+        self.resident
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<Address> {

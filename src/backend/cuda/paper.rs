@@ -68,6 +68,10 @@ impl Driver for Paper {
         true
     }
 
+    fn resident(&self) -> usize {
+        132
+    }
+
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
         // From the first multiple on, so that no address is null.
         let at = (ALIGNMENT + self.end) as Address;

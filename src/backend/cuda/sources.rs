@@ -27,7 +27,6 @@ sources! {
     CONV_TF32 = "conv_tf32.cu",
     CONV_BF16 = "conv_bf16.cu",
     CONV_WGMMA = "conv_wgmma.cu",
-    NORM = "norm.cu",
     POOL = "pool.cu",
     REDUCE = "reduce.cu",
     STRUCTURE = "structure.cu",

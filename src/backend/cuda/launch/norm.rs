@@ -4,12 +4,12 @@ use bytemuck::{Pod, Zeroable};
 
 use super::super::builder::Builder;
 use super::parts::Parts;
-use super::walk::{Columns, Cut, Operand, Walk};
+use super::walk::{Columns, Cut, Operand, PROCESSORS, Walk};
 use crate::error::Result;
 use crate::program::Instr;
 
 /// Threads of a block, in the order of liking.
-const THREADS: [usize; 6] = [256, 224, 192, 160, 128, 96];
+const THREADS: [usize; 8] = [512, 448, 384, 320, 256, 192, 128, 96];
 
 /// Twin of `Norm`.
 #[repr(C)]
@@ -26,10 +26,9 @@ pub struct Params {
     unused: u32,
 }
 
-/// Two blocks for each of an H100's multiprocessors, and no block without four rows for each
-/// thread.
+/// A block for each of an H100's multiprocessors, and none without two rows for each thread.
 fn walk(count: usize, c: usize) -> Result<Columns> {
-    Columns::new(count, c, &THREADS, &Cut { blocks: 264, each: [4, usize::MAX], at_once: 4 })
+    Columns::new(count, c, &THREADS, &Cut { blocks: PROCESSORS, each: [2, usize::MAX], at_once: 2 })
 }
 
 /// Bytes of the sums of all blocks.

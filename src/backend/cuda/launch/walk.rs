@@ -128,9 +128,13 @@ pub(super) struct Columns {
     pub beside: u32,
 }
 
+/// Multiprocessors of an H100. A constant, so that sums are cut alike, and give the same bits, on
+/// every card.
+pub(super) const PROCESSORS: usize = 132;
+
 /// How a walk over columns is cut into blocks.
 pub(super) struct Cut {
-    /// Blocks that keep a card busy: a small multiple of an H100's 132 multiprocessors.
+    /// Blocks that keep a card busy.
     pub blocks: usize,
     /// Least and most rows of the walk for a block.
     pub each: [usize; 2],

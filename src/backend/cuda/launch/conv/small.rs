@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use bytemuck::{Pod, Zeroable};
 
 use super::super::parts::Parts;
+use super::super::walk::PROCESSORS;
 use super::int;
-use super::tiles::PROCESSORS;
 use crate::backend::cuda::Precision;
 use crate::backend::cuda::builder::Builder;
 use crate::backend::cuda::divide::FastDiv;

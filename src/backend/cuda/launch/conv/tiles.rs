@@ -1,13 +1,10 @@
 //! Tiles of convolution kernels: what there is, and which one a shape takes.
 
+use super::super::walk::PROCESSORS;
 use crate::backend::cuda::Precision;
 use crate::backend::cuda::driver::{Source, Width};
 use crate::backend::cuda::sources::{CONV_BF16, CONV_F32, CONV_TF32, CONV_WGMMA};
 use crate::tape::Role;
-
-/// Multiprocessors of an H100. A constant, so that sums are cut alike, and give the same bits, on
-/// every card.
-pub(super) const PROCESSORS: usize = 132;
 
 /// Most parts of a weight gradient's sum.
 const MAX_SPLITS: usize = 256;

@@ -11,7 +11,7 @@ use super::super::builder::{Builder, Prepared};
 use super::super::driver::{Address, Command};
 use super::norm;
 use super::parts::Parts;
-use super::walk::{Columns, Cut, Walk};
+use super::walk::{Columns, Cut, PROCESSORS, Walk};
 use crate::error::Result;
 use crate::program::{self, Group, Instr, Kernel, Outcome};
 use crate::tape::View3;
@@ -19,7 +19,7 @@ use write::{First, Named, named};
 
 /// Threads of a block, the best first; of one that sums, too.
 const THREADS: [usize; 8] = [128, 160, 192, 224, 256, 96, 64, 32];
-const SUM_THREADS: [usize; 8] = [256, 224, 192, 160, 128, 96, 64, 32];
+const SUM_THREADS: [usize; 10] = [512, 448, 384, 320, 256, 192, 128, 96, 64, 32];
 /// Shared memory that every card gives a block without being asked.
 const SHARED: usize = 48 << 10;
 /// Bytes of a thread's four columns of a sum.
@@ -62,6 +62,15 @@ struct Member {
     pad: u32,
 }
 
+/// What stands before the group that all blocks go on with.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Gate {
+    gate: Address,
+    blocks: u32,
+    pad: u32,
+}
+
 /// How a group is run.
 struct Layout {
     walk: Walk,
@@ -80,19 +89,12 @@ impl Layout {
         let sums = group.outcomes.iter().filter_map(sum).count();
         // All sums of a group have the same last axes (`fuse.rs`).
         let post = group.outcomes.iter().find_map(sum).unwrap_or(0);
-        let full = |o: &&program::Operand| matches!(o, program::Operand::Full(_));
-        // Enough loads under way at once, and not so many that registers run out.
-        let rows = match group.operands.iter().filter(full).count() {
-            _ if group.count < MANY => 1,
-            0..=2 => 4,
-            3..=6 => 2,
-            _ => 1,
-        };
+        let rows = rows(group);
         let (walk, threads, beside) = if post > 0 {
-            // Two large blocks for each of an H100's multiprocessors: the fewer partial sums, the sooner
-            // they are added.
+            // A large block for each of an H100's multiprocessors: the fewer parts, the sooner they are
+            // added.
             let fits: Vec<usize> = SUM_THREADS.into_iter().filter(|t| sums * t * QUAD <= SHARED).collect();
-            let cut = Cut { blocks: 264, each: [4, 64], at_once: rows };
+            let cut = Cut { blocks: PROCESSORS, each: [2, 64], at_once: rows };
             let columns = Columns::new(group.count, post, &fits, &cut)?;
             (columns.walk, columns.threads, columns.beside)
         } else {
@@ -103,9 +105,16 @@ impl Layout {
             });
             let columns = vector.max().unwrap_or(1);
             let threads = THREADS.into_iter().find(|t| (4 * t).is_multiple_of(columns)).unwrap_or(THREADS[0]);
-            (Walk::plain(group.count, threads, rows)?, threads, 1)
+            return Layout::plain(group, threads);
         };
         Ok(Layout { walk, threads, rows, sums, post, beside })
+    }
+
+    /// Without sums, in blocks of so many threads.
+    fn plain(group: &Group, threads: usize) -> Result<Layout> {
+        let rows = rows(group);
+        let walk = Walk::plain(group.count, threads, rows)?;
+        Ok(Layout { walk, threads, rows, sums: 0, post: 0, beside: 1 })
     }
 
     /// In one block of so many threads; `None` if it takes more.
@@ -153,6 +162,18 @@ impl Layout {
     }
 }
 
+/// Rows of the walk for a thread at once: enough loads under way, and not so many that registers run
+/// out.
+fn rows(group: &Group) -> usize {
+    let full = |o: &&program::Operand| matches!(o, program::Operand::Full(_));
+    match group.operands.iter().filter(full).count() {
+        _ if group.count < MANY => 1,
+        0..=2 => 4,
+        3..=6 => 2,
+        _ => 1,
+    }
+}
+
 /// Bytes of the partial sums of all blocks.
 pub fn workspace_bytes(group: &Group) -> usize {
     // What is wrong is said by `build`.
@@ -168,9 +189,10 @@ fn group(instr: &Instr) -> Option<&Group> {
     if let Kernel::Group(group) = &instr.kernel { Some(group).filter(|g| g.count > 0) } else { None }
 }
 
-/// The launch of a group, or of batch norm's statistics over so many channels, and of small groups
-/// that the last of its blocks runs after it: of as many of the instructions after the first as the
-/// number says. `None` where the first has no entries.
+/// The launch of a group, or of batch norm's statistics over so many channels; of small groups that
+/// the last of its blocks runs after it; and of a large one without sums that all of its blocks go on
+/// with then: of as many of the instructions after the first as the number says. `None` where the
+/// first has no entries.
 ///
 /// # Errors
 /// If one is larger than kernels can count.
@@ -199,12 +221,26 @@ pub fn prepare(b: &mut Builder, instrs: &[Instr]) -> Result<Option<(Prepared, us
         params.extend(written.params);
         shared = shared.max(layout.shared_bytes());
     }
-    let followers = kinds.len();
     if params.len() > PARAMETERS {
         return prepare_many(b, &instrs[..1]).map(|launch| Some((launch, 0)));
     }
-    let (source, name) = write::alone(first, &kinds);
-    Ok(Some((Prepared { source, name, grid, block: threads, shared, params }, followers)))
+    let (mut after, mut second) = (kinds.len(), None);
+    let next = instrs.get(1 + after).and_then(group).filter(|g| sum_outputs(g).next().is_none());
+    if let Some(group) = next.filter(|_| last && (2..=b.driver.resident()).contains(&(grid[0] as usize))) {
+        let instr = &instrs[1 + after];
+        let layout = Layout::plain(group, threads as usize)?;
+        let written = write::write(b, instr, group, &layout)?;
+        let blocks = layout.walk.grid()[0];
+        let gate = Gate { gate: b.gate, blocks, pad: 0 };
+        if params.len() + size_of::<Gate>() + written.params.len() <= PARAMETERS {
+            params.extend_from_slice(bytemuck::bytes_of(&gate));
+            params.extend(written.params);
+            second = Some(named(&written.text));
+            after += 1;
+        }
+    }
+    let (source, name) = write::alone(first, &kinds, second, threads as usize);
+    Ok(Some((Prepared { source, name, grid, block: threads, shared, params }, after)))
 }
 
 /// The one launch of several groups: of as many instructions as [`together`] says.
@@ -235,7 +271,7 @@ pub fn prepare_many(b: &mut Builder, instrs: &[Instr]) -> Result<Prepared> {
         groups: b.upload(bytemuck::cast_slice(&members))?,
         blocks: b.upload(bytemuck::cast_slice(&blocks))?,
     };
-    let (source, name) = write::several(&kinds);
+    let (source, name) = write::several(&kinds, threads);
     let params = bytemuck::bytes_of(&params).to_vec();
     let grid = [blocks.len() as u32, 1, 1];
     Ok(Prepared { source, name, grid, block: threads as u32, shared, params })

@@ -52,8 +52,9 @@ pub(super) enum First {
     Moments,
 }
 
-/// The kernel of one group, or of statistics, and of groups that the last of its blocks runs after it.
-pub(super) fn alone(first: First, followers: &[Named]) -> Kernel {
+/// The kernel of one group, or of statistics, of groups that the last of its blocks runs after it,
+/// and of one that all of them go on with then, in blocks of so many threads.
+pub(super) fn alone(first: First, followers: &[Named], second: Option<Named>, threads: usize) -> Kernel {
     let (group, include, first, call) = match first {
         First::Group(group) => {
             let (first, call) =
@@ -67,22 +68,40 @@ pub(super) fn alone(first: First, followers: &[Named]) -> Kernel {
         let _ = writeln!(members, "    P_{name} t{i};");
         let _ = writeln!(calls, "    __syncthreads();\n    entrywise<E_{name}>(p.t{i}, 0);");
     }
-    let start = if followers.is_empty() { call } else { format!("if (!{call}) return") };
+    let kernel = match &second {
+        None => format!("KERNEL_BOUNDS(entrywise_@, T_@, {}) {{ first_@(p); }}\n", bounds(threads)),
+        Some(Named { name, .. }) => {
+            let _ = writeln!(members, "    u64 gate;\n    u32 blocks, pad;\n    P_{name} second;");
+            format!(
+                "static __device__ __forceinline__ void second_@(const T_@& p) {{
+    for (u32 block = blockIdx.x; block < p.blocks; block += gridDim.x) entrywise<E_{name}>(p.second, block);
+}}
+GATED_KERNEL(entrywise_@, T_@, {threads}, first_@, second_@)
+"
+            )
+        }
+    };
     let kernel = named(&format!(
         "{include}struct T_@ {{
     {first} first;
 {members}}};
-KERNEL_BOUNDS(entrywise_@, T_@, 256, 2) {{
-    {start};
-{calls}}}
-"
+static __device__ __forceinline__ bool first_@(const T_@& p) {{
+    if (!{call}) return false;
+{calls}    return true;
+}}
+{kernel}"
     ));
-    let kinds = group.iter().chain(followers);
+    let kinds = group.iter().chain(followers).chain(&second);
     file(format!("entrywise_{}", kernel.name), kinds, &kernel.text)
 }
 
-/// The kernel of several groups, which are of these kinds.
-pub(super) fn several(kinds: &[Named]) -> Kernel {
+/// Threads of a block, and least blocks of a processor.
+fn bounds(threads: usize) -> &'static str {
+    if threads > 256 { "512, 1" } else { "256, 2" }
+}
+
+/// The kernel of several groups, which are of these kinds, in blocks of so many threads.
+pub(super) fn several(kinds: &[Named], threads: usize) -> Kernel {
     let case = |(number, kind): (usize, &Named)| {
         let group = &kind.name;
         format!(
@@ -91,13 +110,14 @@ pub(super) fn several(kinds: &[Named]) -> Kernel {
     };
     let cases: String = kinds.iter().enumerate().map(case).collect();
     let kernel = named(&format!(
-        "KERNEL_BOUNDS(entrywise_many_@, Many, 256, 2) {{
+        "KERNEL_BOUNDS(entrywise_many_@, Many, {}) {{
     u32 word = __ldg(reinterpret_cast<const u32*>(p.blocks) + blockIdx.x), block = word & 0xffff;
     Member member = reinterpret_cast<const Member*>(p.groups)[word >> 16];
     switch (member.kind) {{
 {cases}    }}
 }}
-"
+",
+        bounds(threads)
     ));
     file(format!("entrywise_many_{}", kernel.name), kinds, &kernel.text)
 }
