@@ -23,8 +23,8 @@ use crate::tape::{Init, Kind, Tape, Unary, Var};
 ///         without the samples that ask for more (u_i > 0) and count 1 already
 /// δ       −∂L_meta(w − α ∇L)/∂δ = (α/n) Σ_i ṗ_i,   ṗ_i the change of p_i = softmax(a_i) along
 ///         ∇L_meta(ŵ); rests with θ
-/// w       moves down (L + λ L_meta)/(1 + λ),   λ = max((1/n) Σ (1 − v_i), |meta set|/|training set|)
-///         behind θ's steps, and 0 before
+/// w       moves down (L + λ L_meta)/(1 + λ),   λ = min(4 ρ, max(ρ, (1/n) Σ (1 − v_i)))
+///         with ρ = |meta set|/|training set| behind θ's steps, and 0 before
 /// ```
 ///
 /// Why. (1) Every sample counts 1, whatever V is: V/ΣV lets a few samples make up a batch, V/n
@@ -37,7 +37,7 @@ use crate::tape::{Init, Kind, Tape, Unary, Var};
 /// everywhere. (4) θ rests in the first steps, when a longer step along any sample's gradient is
 /// good, and V would learn nothing but to say 1, where its sigmoid is flat. (5) Then θ rests again,
 /// and the meta set has the room that doubted labels leave; without doubt its samples count as any
-/// other's. V begins flat, so that all labels count 1 until the meta set says otherwise. (6) A
+/// other's. They count as four others' at most: a few samples in much room are learned by heart. V begins flat, so that all labels count 1 until the meta set says otherwise. (6) A
 /// function of the loss cannot tell a rare class from a wrong label. π makes up for classes that
 /// are rarer in training than in the meta set (Menon et al. 2021, arXiv 2007.07314: train `f + ln
 /// share`, test f); what counting cannot know, δ learns from the meta set. Its mixed derivative is
@@ -72,6 +72,9 @@ pub struct SoftMwNet {
 const PRIOR: &str = "scheme.prior";
 const SOFT: &str = "scheme.soft";
 const KEPT: &str = "scheme.kept";
+
+/// What a meta sample counts at most, beside a training sample.
+const MOST: f64 = 4.0;
 
 /// Added to a probability before its logarithm is taken.
 const LEAST: f64 = 1e-6;
@@ -250,6 +253,8 @@ impl Scheme for SoftMwNet {
             let least = tape.constant(meta / train.max(1.0), []);
             let doubt = tape.mean_all(doubt)?;
             let room = tape.maximum(doubt, least)?;
+            let most = tape.scale(least, MOST)?;
+            let room = tape.minimum(room, most)?;
             let whole = tape.offset(room, 1.0)?;
             let share = tape.unary(Unary::Recip, whole)?;
             for pair in &mut pairs {
