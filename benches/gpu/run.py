@@ -274,6 +274,14 @@ class Kit:
             self.json_lines([self.binary("metatape"), "bench", "--batch", "100", "--steps", "5" if self.dry else "20", *machine,
                              "--json-lines"], "bench")
 
+    def ungated(self):
+        """ResNet-32 once more, without launches whose blocks wait for each other."""
+        if self.begin("ungated", 25):
+            machine = ["--device", "cpu", "--models", "mlp", "--precisions", "f32"] if self.dry else [
+                "--device", "cuda", "--models", "resnet32", "--precisions", "bf16,f32"]
+            self.json_lines(["env", "METATAPE_NO_GATES=1", self.binary("metatape"), "bench", "--batch", "100", "--steps",
+                             "5" if self.dry else "20", *machine, "--json-lines"], "ungated")
+
     def profile(self):
         if self.begin("profile", 50):
             machine = ["--device", "cpu", "--models", "mlp", "--precisions", "f32"] if self.dry else [
@@ -450,6 +458,7 @@ class Kit:
         self.correctness(100)
         if self.letter == "A":
             self.bench()
+            self.ungated()
             self.profile()
             self.peer()
         else:

@@ -77,6 +77,11 @@ def others(results):
              ["method", "final %", "best %", "paper %", "ms a step"], rows)
 
 
+def ungated(results):
+    rows = [[r["model"], r["precision"], r["meta_ms"]["median"]] for r in results if r["part"] == "ungated" and "meta_ms" in r]
+    show("The same without gates: milliseconds a meta step", ["batch 100", "", "meta"], rows)
+
+
 def left_out(results):
     lines = [f"{r['run']} {r['part']}: {r['reason']}" for r in results if r.get("outcome") in ("left out", "failed") and r.get("reason")]
     lines += [f"{r['run']} {r['part']} {r.get('model', '')} {r.get('precision', '')}: {r['error']}" for r in results if "error" in r]
@@ -110,7 +115,7 @@ def main():
     if machines:
         m = machines[-1]
         print(f"{m['card']}; driver {m['driver']}; PyTorch {m['torch']}; metatape {m['metatape']}")
-    for table in (tests, kernels, convolutions, others, left_out, meta_steps):
+    for table in (tests, kernels, convolutions, others, left_out, ungated, meta_steps):
         table(results)
 
 

@@ -10,6 +10,9 @@ use super::driver::{Address, Command, Driver, Function, Graph, Source};
 use crate::error::{Error, Result};
 use crate::program::{Backend, Plan};
 
+/// Multiprocessors of an H100.
+const PROCESSORS: usize = 132;
+
 /// Addresses are multiples of this, as a GPU's are.
 const ALIGNMENT: usize = 256;
 
@@ -20,18 +23,25 @@ const ALIGNMENT: usize = 256;
 /// # Errors
 /// If a tensor is larger than kernels can count.
 pub fn commands(plan: &Plan, precision: Precision) -> Result<Vec<Vec<Command>>> {
-    Ok(loaded(Paper::default(), plan, precision)?.commands(0).map(<[Command]>::to_vec).collect())
+    let paper = Paper { resident: PROCESSORS, ..Paper::default() };
+    Ok(loaded(paper, plan, precision)?.commands(0).map(<[Command]>::to_vec).collect())
 }
 
-/// The files of kernels that the backend would write for a plan, each once.
+/// The files of kernels that the backend would write for a plan: on a card whose multiprocessors are
+/// enough for all of a launch's blocks at once, and on one where they are not.
 ///
 /// # Errors
 /// As [`commands`].
 pub fn written(plan: &Plan, precision: Precision) -> Result<Vec<Source>> {
-    let paper = Arc::new(Mutex::new(Paper::default()));
-    loaded(paper.clone(), plan, precision)?;
-    let mut paper = paper.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(std::mem::take(&mut paper.written))
+    let mut all = Vec::new();
+    for resident in [PROCESSORS, 0] {
+        let paper = Arc::new(Mutex::new(Paper { resident, ..Paper::default() }));
+        loaded(paper.clone(), plan, precision)?;
+        all.append(&mut paper.lock().unwrap_or_else(PoisonError::into_inner).written);
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
 }
 
 fn loaded(driver: impl Driver + 'static, plan: &Plan, precision: Precision) -> Result<Cuda> {
@@ -45,6 +55,7 @@ fn loaded(driver: impl Driver + 'static, plan: &Plan, precision: Precision) -> R
 
 #[derive(Default)]
 struct Paper {
+    resident: usize,
     /// The end of the last allocation.
     end: usize,
     /// Bytes by address.
@@ -69,7 +80,7 @@ impl Driver for Paper {
     }
 
     fn resident(&self) -> usize {
-        132
+        self.resident
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
@@ -156,6 +167,29 @@ mod tests {
             drop(session);
             assert_eq!(driver.allocated(), 0, "{}", precision.name());
         }
+    }
+
+    /// Statistics, what small comes of them, and scale and ReLU: all blocks of a launch wait for each
+    /// other, so they must be no more than run at once.
+    #[test]
+    fn batch_norm_is_one_launch_where_all_of_its_blocks_run_at_once() {
+        let mut tape = Tape::new();
+        let x = tape.input("x", Kind::Float, [6400, 64]).unwrap();
+        let y = tape.normalise(x, 1e-5).unwrap();
+        let y = tape.relu(y).unwrap();
+        tape.output("y", y).unwrap();
+        let plan = Plan::new(&tape, Options::default()).unwrap();
+        let launches = |resident| {
+            let paper = Paper { resident, ..Paper::default() };
+            let cuda = loaded(paper, &plan, Precision::F32).unwrap();
+            let all: Vec<Command> = cuda.commands(0).flatten().cloned().collect();
+            let Command::Launch { grid, .. } = all[0] else { panic!("no launch") };
+            (all.len(), grid[0] as usize)
+        };
+        let (one, blocks) = launches(PROCESSORS);
+        assert!(one == 1 && (2..=PROCESSORS).contains(&blocks), "{one} launches, {blocks} blocks");
+        assert_eq!(launches(blocks), (1, blocks));
+        assert_eq!(launches(blocks - 1), (2, blocks));
     }
 
     fn sources(precision: Precision, record: impl Fn(&mut Tape) -> Result<()>) -> Vec<Source> {

@@ -62,6 +62,9 @@ struct Member {
     pad: u32,
 }
 
+/// A share of a card's processors, one by this, that is enough for a group behind sums.
+const BUSY: usize = 3;
+
 /// What stands before the group that all blocks go on with.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -226,13 +229,16 @@ pub fn prepare(b: &mut Builder, instrs: &[Instr]) -> Result<Option<(Prepared, us
     }
     let (mut after, mut second) = (kinds.len(), None);
     let next = instrs.get(1 + after).and_then(group).filter(|g| sum_outputs(g).next().is_none());
-    if let Some(group) = next.filter(|_| last && (2..=b.driver.resident()).contains(&(grid[0] as usize))) {
+    let side_by_side = grid[0] as usize;
+    if let Some(group) = next.filter(|_| last && (2..=b.driver.resident()).contains(&side_by_side)) {
         let instr = &instrs[1 + after];
         let layout = Layout::plain(group, threads as usize)?;
         let written = write::write(b, instr, group, &layout)?;
         let blocks = layout.walk.grid()[0];
         let gate = Gate { gate: b.gate, blocks, pad: 0 };
-        if params.len() + size_of::<Gate>() + written.params.len() <= PARAMETERS {
+        // A few blocks would take longer for it than a launch of many.
+        let busy = BUSY * side_by_side >= PROCESSORS.min(blocks as usize);
+        if busy && params.len() + size_of::<Gate>() + written.params.len() <= PARAMETERS {
             params.extend_from_slice(bytemuck::bytes_of(&gate));
             params.extend(written.params);
             second = Some(named(&written.text));
