@@ -2,7 +2,8 @@
 //
 //     y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]        (zero outside the image; i of o's group)
 //
-//  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i), in an order of its own
+//  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i), in an order of its own; or the sum of two such
+//                     products, as a tangent is
 //  - data gradient:   x [m = (n,h,w), i]  = Σ_k Y[m, k] · w[tap, i, o],   k = (tap,o): a gather as well, so no sum has two writers. With stride s the
 //                     pixels of x fall into s² classes, in each of which the same taps count; a class is a product of its own (blockIdx.z)
 //  - weight gradient: w [m = (a,b,i), o]  = Σ_k X[k, m] · y[k, o],        k = (n,p,q), split over blockIdx.z into parts that the
@@ -25,7 +26,10 @@
 struct ConvParams {
     /// Gathered factor (x, or y for the data gradient), the other factor (w; y for the weight gradient), result; where a weight gradient has several
     /// parts, those, f32 [parts][weight].
-    u64 source, other, out, partial;
+    u64 source, other;
+    /// Forward: a second pair of factors, whose product is added, or nulls.
+    u64 second_source, second_other;
+    u64 out, partial;
     Parts parts;
     /// Gathered images: [n, source_h, source_w, channels]; grid of the product's pixels: forward and weight gradient y's, else x's.
     i32 n, source_h, source_w, channels, grid_h, grid_w;

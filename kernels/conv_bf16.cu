@@ -35,6 +35,7 @@ GROUPED_KERNELS(Odd, OddWeights)
 
 // Pixels in shared memory; the numbers are channels of the source and columns of a block.
 SMALL_KERNELS(correlate, bf16, true)
+SMALL_SUMS(correlate, bf16, true)
 SMALL_WEIGHTS(weight_gradient_small, MatrixWeights<bf16, 1>)
 SMALL_WEIGHTS(weight_gradient_2_small, MatrixWeights<bf16, 2>)
 SMALL_PAIRS(correlate, bf16, true, MatrixWeights<bf16, 1>)

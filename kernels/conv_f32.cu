@@ -27,6 +27,7 @@ GROUPED_KERNELS(T64x32, T64x32)
 
 // Pixels in shared memory; the numbers are channels of the source and columns of a block.
 SMALL_KERNELS(correlate_f32, float, false)
+SMALL_SUMS(correlate_f32, float, false)
 SMALL_WEIGHTS(weight_gradient_small, OrdinaryWeights<1>)
 SMALL_WEIGHTS(weight_gradient_2_small, OrdinaryWeights<2>)
 SMALL_PAIRS(correlate_f32, float, false, OrdinaryWeights<1>)

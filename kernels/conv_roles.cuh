@@ -174,7 +174,16 @@ template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __devi
     };
     Math math;
     if constexpr (Math::IN_ROW) math.rows = rows - m0;
-    pipeline<TileA, TileB>(math, shared, steps, load);
+#pragma unroll 1
+    for (int pair = 0;; pair++) {
+        pipeline<TileA, TileB>(math, shared, steps, load);
+        if (TRANSPOSED || pair > 0 || !p.second_source) break;
+        source = reinterpret_cast<const S*>(p.second_source) + group.channel();
+        weights = reinterpret_cast<const O*>(p.second_other) + group.column();
+        at_a = begin(column_a), k0 = 0;
+        if constexpr (APART) apart = begin(line_k);
+        __syncthreads(); // everybody has read the last stage
+    }
     math.template results<TileA, TileB>(PutPixels<VECTOR, GROUPED>{p, m0, n0, rows, class_h, class_w, y0, x0, step});
 }
 

@@ -31,7 +31,10 @@
 struct SmallParams {
     /// Pixels with a border, the other factor (weights; y for the weight gradient), the result;
     /// a weight gradient's parts, f32 [parts][weight], where there are several.
-    u64 source, other, out, partial;
+    u64 source, other;
+    /// Forward: a second pair, whose product is added, or nulls.
+    u64 second_source, second_other;
+    u64 out, partial;
     Parts parts;
     /// Images of the source, with `channels`, and the result's (or y's) pixels, with `columns`.
     i32 n, source_h, source_w, height, width, channels, columns;
@@ -123,7 +126,7 @@ __device__ __forceinline__ void fill_lines(u8* to, const S* from, const SmallPar
 /// Copies a band's pixels with their border, CHANNELS from `first` on, PITCH bytes from pixel to
 /// pixel.
 template <class S, int STRIDE, int CHANNELS, int PITCH>
-__device__ __forceinline__ void fill_bordered(u8* to, const SmallParams& p, Band band, i32 first) {
+__device__ __forceinline__ void fill_bordered(u8* to, u64 source, const SmallParams& p, Band band, i32 first) {
     constexpr int CHUNKS = CHANNELS * int(sizeof(S)) / 16;
     i32 lines = p.images * p.lines(), y0 = STRIDE * band.y - 1, line_pitch = p.line() * PITCH, line_stride = p.source_w * p.channels;
     auto place = [&](i32 line, i32& there, i32& here) {
@@ -133,7 +136,7 @@ __device__ __forceinline__ void fill_bordered(u8* to, const SmallParams& p, Band
         here = line * line_pitch + PITCH;
         return in_image < p.n && u32(y) < u32(p.source_h);
     };
-    fill_lines<S, CHUNKS, PITCH>(to, reinterpret_cast<const S*>(p.source) + first, p, lines, p.source_w, p.channels, place);
+    fill_lines<S, CHUNKS, PITCH>(to, reinterpret_cast<const S*>(source) + first, p, lines, p.source_w, p.channels, place);
 #pragma unroll 1
     for (u32 e = threadIdx.x; e < u32(2 * lines * CHUNKS); e += THREADS) {
         i32 side = i32(e / CHUNKS), line = i32(e / (2 * CHUNKS));
@@ -159,9 +162,10 @@ template <class S> __device__ __forceinline__ void round_factors(u32 (&r)[4]) {
 
 /// How a block of 8 warps shares out BN columns of a result that sums over C channels. MATRIX: on
 /// the matrix units, 16 columns a warp; else on the ordinary ones, 8 columns
-/// (conv_small_f32.cuh).
-template <class S_, bool MATRIX_, int C_, int BN_, bool TRANSPOSED_, int STRIDE_> struct Correlation {
+/// (conv_small_f32.cuh). SUM: of two pairs of factors, each in the place of the one before.
+template <class S_, bool MATRIX_, int C_, int BN_, bool TRANSPOSED_, int STRIDE_, bool SUM_ = false> struct Correlation {
     using S = S_;
+    static constexpr bool SUM = SUM_;
     static constexpr int C = C_, BN = BN_, STRIDE = STRIDE_;
     static constexpr bool MATRIX = MATRIX_, TRANSPOSED = TRANSPOSED_, HALF = sizeof(S) == 2;
     static constexpr int COLUMNS = MATRIX ? 16 : 8, COLUMN_GROUPS = BN / COLUMNS;
@@ -194,9 +198,9 @@ template <class K> struct WeightLoader {
     bool last;
     Vec<float, 4> held[EACH];
 
-    __device__ __forceinline__ WeightLoader(const SmallParams& p, i32 n0, S* weights) : columns(p.columns) {
+    __device__ __forceinline__ WeightLoader(u64 other, i32 columns, i32 n0, S* weights) : columns(columns) {
         i32 line = i32(threadIdx.x) / QUADS, at = i32(threadIdx.x) % QUADS * 4, tap = line / K::LINES, free = line % K::LINES;
-        from = reinterpret_cast<const float*>(p.other) +
+        from = reinterpret_cast<const float*>(other) +
                (K::TRANSPOSED ? (tap * columns + n0 + free) * K::C + at : line * columns + n0 + at);
         // The data gradient reads pixel p + 1 − a where forward reads p − 1 + a.
         if (K::TRANSPOSED) line = (TAPS - 1 - tap) * K::LINES + free;
@@ -288,9 +292,9 @@ template <class K> __device__ __forceinline__ void correlate(const SmallParams& 
     bool half = K::HALF && p.out_half;
 
     // All that comes from memory is asked for before anything is waited for.
-    WeightLoader<K> loader(p, n0, weights);
+    WeightLoader<K> loader(p.other, p.columns, n0, weights);
     loader.load();
-    fill_bordered<S, K::STRIDE, K::C, K::PITCH>(pixels, p, band, 0);
+    fill_bordered<S, K::STRIDE, K::C, K::PITCH>(pixels, p.source, p, band, 0);
     float sums[ROWS][2][4] = {};
     if (half && p.accumulate) {
 #pragma unroll
@@ -312,36 +316,46 @@ template <class K> __device__ __forceinline__ void correlate(const SmallParams& 
             }
         }
     }
-    loader.store();
     i32 line = p.line() * K::PITCH;
     const u8* from = pixels + Slot(p, band, strip * STRIP + (l & 15)).template bordered<K::STRIDE>(p, y) * K::PITCH + (l >> 4) * 16;
-    wait_async<0>();
-    __syncthreads();
+#pragma unroll 1
+    for (int pair = 0; pair <= int(K::SUM); pair++) {
+        if (pair > 0) {
+            __syncthreads(); // everybody has read the first pair
+            loader = WeightLoader<K>(p.second_other, p.columns, n0, weights);
+            loader.load();
+            fill_bordered<S, K::STRIDE, K::C, K::PITCH>(pixels, p.second_source, p, band, 0);
+            commit_async();
+        }
+        loader.store();
+        wait_async<0>();
+        __syncthreads();
 
 #pragma unroll
-    for (int step = 0; step < K::STEPS; step++) {
-        int k = (channel_group * K::STEPS + step) * K::K_STEP;
-        u32 right[TAPS][4];
+        for (int step = 0; step < K::STEPS; step++) {
+            int k = (channel_group * K::STEPS + step) * K::K_STEP;
+            u32 right[TAPS][4];
 #pragma unroll
-        for (int tap = 0; tap < TAPS; tap++) load_weights<K>(right[tap], weights + tap * K::LINES * K::LD, n, k);
-        const u8* row = from + k * int(sizeof(S));
+            for (int tap = 0; tap < TAPS; tap++) load_weights<K>(right[tap], weights + tap * K::LINES * K::LD, n, k);
+            const u8* row = from + k * int(sizeof(S));
 #pragma unroll
-        for (int s = 0; s < LINES<K::STRIDE>; s++) {
+            for (int s = 0; s < LINES<K::STRIDE>; s++) {
 #pragma unroll
-            for (int b = 0; b < 3; b++) {
-                u32 left_side[4];
-                load_matrices_x4(left_side, row + b * K::PITCH);
-                round_factors<S>(left_side);
+                for (int b = 0; b < 3; b++) {
+                    u32 left_side[4];
+                    load_matrices_x4(left_side, row + b * K::PITCH);
+                    round_factors<S>(left_side);
 #pragma unroll
-                for (int a = 0; a < 3; a++) {
-                    constexpr int STRIDE = K::STRIDE;
-                    if (!reaches<STRIDE>(s, a)) continue;
-                    const u32(&w)[4] = right[3 * a + b];
-                    multiply<S>(sums[(s - a) / STRIDE][0], left_side, w[0], w[1]);
-                    multiply<S>(sums[(s - a) / STRIDE][1], left_side, w[2], w[3]);
+                    for (int a = 0; a < 3; a++) {
+                        constexpr int STRIDE = K::STRIDE;
+                        if (!reaches<STRIDE>(s, a)) continue;
+                        const u32(&w)[4] = right[3 * a + b];
+                        multiply<S>(sums[(s - a) / STRIDE][0], left_side, w[0], w[1]);
+                        multiply<S>(sums[(s - a) / STRIDE][1], left_side, w[2], w[3]);
+                    }
                 }
+                row += line;
             }
-            row += line;
         }
     }
 

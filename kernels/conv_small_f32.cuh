@@ -18,9 +18,9 @@ template <class K> __device__ __forceinline__ void correlate_f32(const SmallPara
     float* weights = reinterpret_cast<float*>(shared);
     u8* pixels = shared + K::WEIGHT_BYTES;
 
-    WeightLoader<K> loader(p, n0, weights);
+    WeightLoader<K> loader(p.other, p.columns, n0, weights);
     loader.load();
-    fill_bordered<float, K::STRIDE, K::C, K::PITCH>(pixels, p, band, 0);
+    fill_bordered<float, K::STRIDE, K::C, K::PITCH>(pixels, p.source, p, band, 0);
     commit_async();
 
     int l = LANE, pixel_group = int(WARP) % K::PIXEL_GROUPS, others = int(WARP) / K::PIXEL_GROUPS;
@@ -38,40 +38,50 @@ template <class K> __device__ __forceinline__ void correlate_f32(const SmallPara
             load_f32<4>(out + r * stride + 4, sums[r][1]);
         }
     }
-    loader.store();
     i32 line = p.line() * K::PITCH, k0 = channel_group * K::STEPS * K::K_STEP;
-    const u8* from = pixels + slot.template bordered<K::STRIDE>(p, y) * K::PITCH + k0 * 4;
-    const float* filter = weights + (K::TRANSPOSED ? n * K::LD + k0 : k0 * K::LD + n);
-    wait_async<0>();
-    __syncthreads();
+#pragma unroll 1
+    for (int pair = 0; pair <= int(K::SUM); pair++) {
+        if (pair > 0) {
+            __syncthreads(); // everybody has read the first pair
+            loader = WeightLoader<K>(p.second_other, p.columns, n0, weights);
+            loader.load();
+            fill_bordered<float, K::STRIDE, K::C, K::PITCH>(pixels, p.second_source, p, band, 0);
+            commit_async();
+        }
+        loader.store();
+        const u8* from = pixels + slot.template bordered<K::STRIDE>(p, y) * K::PITCH + k0 * 4;
+        const float* filter = weights + (K::TRANSPOSED ? n * K::LD + k0 : k0 * K::LD + n);
+        wait_async<0>();
+        __syncthreads();
 
 #pragma unroll 1
-    for (int step = 0; step < K::STEPS; step++) {
+        for (int step = 0; step < K::STEPS; step++) {
 #pragma unroll 1
-        for (int b = 0; b < 3; b++) {
-            float x[LINES<K::STRIDE>][4];
+            for (int b = 0; b < 3; b++) {
+                float x[LINES<K::STRIDE>][4];
 #pragma unroll
-            for (int s = 0; s < LINES<K::STRIDE>; s++) load_f32<4>(reinterpret_cast<const float*>(from + b * K::PITCH + s * line), x[s]);
+                for (int s = 0; s < LINES<K::STRIDE>; s++) load_f32<4>(reinterpret_cast<const float*>(from + b * K::PITCH + s * line), x[s]);
 #pragma unroll
-            for (int a = 0; a < 3; a++) {
-                const float* tap = filter + (3 * a + b) * (K::LINES * K::LD);
+                for (int a = 0; a < 3; a++) {
+                    const float* tap = filter + (3 * a + b) * (K::LINES * K::LD);
 #pragma unroll
-                for (int e = 0; e < 8; e++) {
-                    // Transposed: four channels of column e; else four columns of channel e / 2.
-                    float w[4];
-                    load_f32<4>(K::TRANSPOSED ? tap + e * K::LD : tap + e / 2 * K::LD + e % 2 * 4, w);
+                    for (int e = 0; e < 8; e++) {
+                        // Transposed: four channels of column e; else four columns of channel e / 2.
+                        float w[4];
+                        load_f32<4>(K::TRANSPOSED ? tap + e * K::LD : tap + e / 2 * K::LD + e % 2 * 4, w);
 #pragma unroll
-                    for (int r = 0; r < ROWS; r++)
+                        for (int r = 0; r < ROWS; r++)
 #pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                            if (K::TRANSPOSED) sums[r][e / 4][e % 4] += x[K::STRIDE * r + a][i] * w[i];
-                            else sums[r][e % 2][i] += x[K::STRIDE * r + a][e / 2] * w[i];
-                        }
+                            for (int i = 0; i < 4; i++) {
+                                if (K::TRANSPOSED) sums[r][e / 4][e % 4] += x[K::STRIDE * r + a][i] * w[i];
+                                else sums[r][e % 2][i] += x[K::STRIDE * r + a][e / 2] * w[i];
+                            }
+                    }
                 }
             }
+            from += K::K_STEP * 4;
+            filter += K::TRANSPOSED ? K::K_STEP : K::K_STEP * K::LD;
         }
-        from += K::K_STEP * 4;
-        filter += K::TRANSPOSED ? K::K_STEP : K::K_STEP * K::LD;
     }
 
     float own[K::OWN][2][4];

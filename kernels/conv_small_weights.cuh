@@ -90,7 +90,7 @@ template <class K> __device__ __forceinline__ void weight_gradient(const SmallPa
         Band band(p, begin + at);
         u8* x = shared + (at & p.ahead) * stage_bytes;
         u8* y = x + x_bytes;
-        fill_bordered<S, K::STRIDE, 16, PITCH>(x, p, band, i0);
+        fill_bordered<S, K::STRIDE, 16, PITCH>(x, p.source, p, band, i0);
         auto place = [&](i32 line, i32& there, i32& here) {
             i32 image = line >> p.row_shift, row = line & (p.rows() - 1);
             there = ((band.image + image) * p.height + band.y + row) * (p.width * p.columns);
@@ -193,6 +193,21 @@ template <class K> __device__ __forceinline__ void weight_gradient(const SmallPa
     SMALL_ROLE(data_gradient, CORRELATE, S, MATRIX, true)                                          \
     SMALL_CORRELATE(forward_2, CORRELATE, S, MATRIX, 16, 32, false, 2)                             \
     SMALL_CORRELATE(forward_2, CORRELATE, S, MATRIX, 32, 32, false, 2)
+// As forward, of two pairs of factors. More channels want more registers than two blocks have.
+#define SMALL_SUM(NAME, CORRELATE, S, MATRIX, C, BN, STRIDE, BLOCKS)                               \
+    KERNEL_BOUNDS(NAME##_small_##C##x##BN, SmallParams, small::THREADS, BLOCKS) {                  \
+        small::CORRELATE<small::Correlation<S, MATRIX, C, BN, false, STRIDE, true>>(               \
+            p, i32(blockIdx.x), i32(blockIdx.y));                                                  \
+    }
+#define SMALL_SUMS(CORRELATE, S, MATRIX)                                                           \
+    SMALL_SUM(forward_sum, CORRELATE, S, MATRIX, 16, 16, 1, 2)                                     \
+    SMALL_SUM(forward_sum, CORRELATE, S, MATRIX, 16, 32, 1, 1)                                     \
+    SMALL_SUM(forward_sum, CORRELATE, S, MATRIX, 32, 16, 1, 1)                                     \
+    SMALL_SUM(forward_sum, CORRELATE, S, MATRIX, 32, 32, 1, 1)                                     \
+    SMALL_SUM(forward_sum, CORRELATE, S, MATRIX, 64, 16, 1, 1)                                     \
+    SMALL_SUM(forward_sum, CORRELATE, S, MATRIX, 64, 32, 1, 1)                                     \
+    SMALL_SUM(forward_sum_2, CORRELATE, S, MATRIX, 16, 32, 2, 1)                                   \
+    SMALL_SUM(forward_sum_2, CORRELATE, S, MATRIX, 32, 32, 2, 1)
 #define SMALL_WEIGHTS(NAME, ...)                                                                   \
     KERNEL_BOUNDS(NAME, SmallParams, small::THREADS, 1) {                                          \
         small::weight_gradient<small::__VA_ARGS__>(p, i32(blockIdx.y), i32(blockIdx.z));           \

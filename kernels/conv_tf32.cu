@@ -34,6 +34,7 @@ GROUPED_KERNELS(Odd, Odd)
 
 // Pixels in shared memory; the numbers are channels of the source and columns of a block.
 SMALL_KERNELS(correlate, float, true)
+SMALL_SUMS(correlate, float, true)
 SMALL_WEIGHTS(weight_gradient_small, MatrixWeights<float, 1>)
 SMALL_WEIGHTS(weight_gradient_2_small, MatrixWeights<float, 2>)
 SMALL_PAIRS(correlate, float, true, MatrixWeights<float, 1>)

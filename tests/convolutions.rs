@@ -183,7 +183,12 @@ fn record(c: Conv, roles: &[Role], how: How) -> Result<Tape> {
         if how.added {
             let other = t.contract(form, *role, [tensors[3 + first], tensors[3 + second]], Some(&to))?;
             let third = t.contract(form, *role, [tensors[first], tensors[3 + second]], Some(&to))?;
-            let sum = t.add(other, third)?;
+            let mut sum = t.add(other, third)?;
+            if *role == Role::C {
+                // Two that give C are one kernel; another one is added to what is there.
+                let fourth = t.contract(form, *role, [tensors[3 + first], tensors[second]], Some(&to))?;
+                sum = t.add(sum, fourth)?;
+            }
             let result = if how.readable { sum } else { t.scale(sum, 0.5)? };
             t.output(&format!("{role:?} added"), result).unwrap();
         }

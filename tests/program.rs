@@ -6,7 +6,7 @@ mod common;
 use common::{Domain, numbers, rng};
 use metatape::backend::cpu::Cpu;
 use metatape::program::{Instr, Kernel, Options, Outcome, Place, Plan, Program, Session, Values};
-use metatape::tape::{GatherSpec, Kind, Op, Scalar, Shape, Tape, Unary, Var, Window};
+use metatape::tape::{GatherSpec, Geometry, Kind, Op, Scalar, Shape, Tape, Unary, Var, Window};
 use rand::RngExt;
 use rand_pcg::Pcg64;
 
@@ -121,6 +121,47 @@ fn batch_norm_stores_no_normalised_tensor() {
         };
         let total: usize = plan.instrs.iter().map(|i| sums(&i.kernel)).sum();
         assert_eq!(total, 2, "relu {relu}: Σv and Σx̂v, each once");
+    }
+}
+
+/// As the tangent of a convolution is: one kernel that writes the sum once. A third product is added
+/// to it, and one of other extents is a kernel of its own.
+#[test]
+fn two_convolutions_that_are_added_are_one_kernel() {
+    let geometry = Geometry { stride: 1, pad: 1, groups: 1 };
+    let mut tape = Tape::new();
+    let names = ["x0", "x1", "x2", "x3"];
+    let [x, v, w, u] = names.map(|name| {
+        let shape = if name < "x2" { [2, 5, 4, 3] } else { [3, 3, 3, 4] };
+        tape.input(name, Kind::Float, shape).unwrap()
+    });
+    let k = tape.input("x4", Kind::Float, [1, 1, 3, 4]).unwrap();
+    let first = tape.conv(v, w, geometry).unwrap();
+    let second = tape.conv(x, u, geometry).unwrap();
+    let two = tape.add(first, second).unwrap();
+    let third = tape.conv(v, u, geometry).unwrap();
+    let three = tape.add(two, third).unwrap();
+    tape.output("three", three).unwrap();
+    let other = tape.conv(x, k, Geometry { pad: 0, ..geometry }).unwrap();
+    let fourth = tape.conv(x, w, geometry).unwrap();
+    let apart = tape.add(other, fourth).unwrap();
+    tape.output("apart", apart).unwrap();
+    let factors = |instr: &Instr| match instr.kernel {
+        Kernel::Contract { accumulate, .. } => (instr.args.len(), accumulate),
+        _ => panic!("{} is no convolution", instr.kernel.name()),
+    };
+    let plan = Plan::new(&tape, BOTH[0]).unwrap();
+    let all: Vec<(usize, bool)> = plan.instrs.iter().map(factors).collect();
+    assert_eq!(all, [(4, false), (2, true), (2, false), (2, true)]);
+    let flops: Vec<u64> = plan.instrs.iter().map(Instr::flops).collect();
+    assert_eq!((flops[0], plan.flops()), (2 * flops[1], flops.iter().sum()));
+    let values: Vec<Vec<f64>> =
+        [120, 120, 108, 108, 12].iter().map(|n| numbers(*n, Domain::Signed, &mut rng(*n as u64))).collect();
+    let [fused, plain] =
+        BOTH.map(|o| common::evaluate(Box::new(Cpu::<f64>::new(2).unwrap()), &tape, o, &values));
+    assert_eq!((fused.len(), fused[0].len()), (2, 160));
+    for (f, p) in fused.iter().flatten().zip(plain.iter().flatten()) {
+        assert!((f - p).abs() <= 1e-14 * p.abs().max(1.0), "{f} fused, {p} without");
     }
 }
 

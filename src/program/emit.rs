@@ -47,6 +47,34 @@ pub(super) fn forget_unread(drafts: &mut [Draft], read: &HashSet<Var>) {
     }
 }
 
+/// A convolution that is added to another of the same extents, as the tangents of both factors are,
+/// becomes one kernel with it: of two pairs of factors, so that the sum goes through memory once.
+pub(super) fn pair_up(drafts: &mut Vec<Draft>) {
+    let forward = |kernel: &Kernel| {
+        let Kernel::Contract { out: Role::C, dims: Dims::Conv(shape), .. } = kernel else { return None };
+        Some(*shape)
+    };
+    let mut makers: HashMap<Var, usize> = HashMap::new();
+    for at in 0..drafts.len() {
+        let Draft { kernel, outs, onto, .. } = &drafts[at];
+        let Some(shape) = forward(kernel) else { continue };
+        let Some(base) = onto.map(|base| makers.get(&base).copied()) else {
+            makers.insert(outs[0], at);
+            continue;
+        };
+        let Some(base) = base.filter(|base| forward(&drafts[*base].kernel) == Some(shape)) else { continue };
+        let first = std::mem::take(&mut drafts[base].args);
+        drafts[at].args.splice(..0, first);
+        drafts[at].onto = None;
+        if let Kernel::Contract { accumulate, .. } = &mut drafts[at].kernel {
+            *accumulate = false;
+        }
+        makers.remove(&drafts[base].outs[0]);
+    }
+    // Every other kernel of a product has factors.
+    drafts.retain(|draft| forward(&draft.kernel).is_none() || !draft.args.is_empty());
+}
+
 fn four(shape: &Shape) -> [usize; 4] {
     [shape[0], shape[1], shape[2], shape[3]]
 }

@@ -60,7 +60,8 @@ pub struct Instr {
 /// The kernels. Shapes are those of the operation of the same name.
 #[derive(Clone, Debug)]
 pub enum Kernel {
-    /// A GEMM or convolution in one of its roles; `accumulate` adds to what the output holds.
+    /// A GEMM or convolution in one of its roles; `accumulate` adds to what the output holds. A
+    /// convolution that gives C may have two pairs of factors, one after the other: the sum of both.
     Contract {
         /// Which form (never `Mul`, which is entrywise).
         form: Form,
@@ -151,6 +152,11 @@ pub enum Outcome {
 }
 
 impl Instr {
+    /// As [`Kernel::flops`], of all pairs of factors.
+    pub fn flops(&self) -> u64 {
+        self.kernel.flops() * self.args.len().div_ceil(2) as u64
+    }
+
     /// Whether one of two instructions must come before the other: one writes what the other one
     /// touches.
     pub fn depends(&self, other: &Instr) -> bool {
@@ -200,8 +206,8 @@ impl Kernel {
         }
     }
 
-    /// Multiplications and additions of the contraction (2 per multiply-add); 0 for all other
-    /// kernels.
+    /// Multiplications and additions of the contraction of a pair of factors (2 per multiply-add); 0
+    /// for all other kernels.
     pub fn flops(&self) -> u64 {
         match self {
             Kernel::Contract { dims: Dims::Gemm { m, n, k }, .. } => 2 * (m * n * k) as u64,

@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use super::activations::activations;
 use super::again::make_again;
-use super::emit::{Draft, draft, forget_unread};
+use super::emit::{Draft, draft, forget_unread, pair_up};
 use super::fuse::Units;
 use super::kernel::{Instr, Kernel, Operand, Outcome, Place, Tensor};
 use super::lower::{Pass, lower};
@@ -114,6 +114,7 @@ impl Plan {
         read.extend(tape.outputs().iter().map(|o| roots.of(o.1).0));
         read.extend(tape.updates().iter().map(|u| roots.of(u.1).0));
         forget_unread(&mut drafts, &read);
+        pair_up(&mut drafts);
         let mut drafts = in_order(drafts, &roots);
         if options.fuse {
             make_again(&lives(&tape, &drafts, &roots), &mut tape, &mut drafts, &mut roots);
@@ -123,7 +124,7 @@ impl Plan {
 
     /// Multiplications and additions of all contractions of one run.
     pub fn flops(&self) -> u64 {
-        self.instrs.iter().map(|i| i.kernel.flops()).sum()
+        self.instrs.iter().map(Instr::flops).sum()
     }
 }
 

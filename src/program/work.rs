@@ -49,7 +49,7 @@ impl Instr {
             read += self.outs.iter().map(|out| bytes(out, out.len)).sum::<u64>();
         }
         let written = self.outs.iter().map(|out| bytes(out, out.len)).sum();
-        Work { read, written, flops: self.kernel.flops() }
+        Work { read, written, flops: self.flops() }
     }
 
     /// Entries of argument number `arg` that are read: all, but where only some are picked.

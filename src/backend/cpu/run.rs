@@ -163,7 +163,12 @@ fn kernel<T: Real>(
             let (a, b) = (arg(memory, 0), arg(memory, 1));
             match *dims {
                 Dims::Conv(shape) => match role {
-                    Role::C => conv::forward(&shape, a, b, out, *accumulate, workspace),
+                    Role::C => {
+                        conv::forward(&shape, a, b, out, *accumulate, workspace);
+                        if args.len() > 2 {
+                            conv::forward(&shape, arg(memory, 2), arg(memory, 3), out, true, workspace);
+                        }
+                    }
                     Role::A => conv::data_gradient(&shape, a, b, out, *accumulate, workspace),
                     Role::B => conv::weight_gradient(&shape, a, b, out, *accumulate, workspace),
                 },

@@ -30,6 +30,7 @@ const ALIGNMENT: usize = 256;
 struct Params {
     source: Address,
     other: Address,
+    second: [Address; 2],
     out: Address,
     partial: Address,
     parts: Parts,
@@ -109,7 +110,7 @@ pub fn workspace_bytes(precision: Precision, wgmma: bool, instr: &Instr) -> usiz
     // Whether vectors can be used depends on addresses, too: room for either.
     let bytes = [false, true].map(|vector| {
         let tile = tile_for(family, &shape, out, vector);
-        let args = instr.args.iter().zip(out.others());
+        let args = instr.args.iter().zip(out.others().into_iter().cycle());
         let casts: usize = args.map(|(t, role)| cast_bytes(precision, t, wanted(family, tile, role))).sum();
         let parts = match Small::of(precision, out, &shape).filter(|_| vector) {
             Some(small) => small.parts,
@@ -153,8 +154,8 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         && instr.args.iter().chain([to]).all(|t| b.address(t).is_multiple_of(16));
     let tile = tile_for(family, &s, role, vector);
     let mut free = b.workspace;
-    let mut at = [0; 2];
-    for (i, (tensor, role)) in instr.args.iter().zip(role.others()).enumerate() {
+    let mut at = [0; 4];
+    for (i, (tensor, role)) in instr.args.iter().zip(role.others().into_iter().cycle()).enumerate() {
         let (address, width) = (b.address(tensor), wanted(family, tile, role));
         let bytes = cast_bytes(b.precision, tensor, width);
         at[i] = if bytes == 0 { address } else { free };
@@ -163,7 +164,8 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
             cast(b, address, b.width(tensor), at[i], width, tensor.len)?;
         }
     }
-    let [source, other] = if role == Role::A { [at[1], at[0]] } else { at };
+    let [x, y, second @ ..] = at;
+    let [source, other] = if role == Role::A { [y, x] } else { [x, y] };
     // Kernels count entries of a tensor, and rows and pixels with something to spare for what tiles
     // leave over.
     let rows = if role == Role::B { s.kh * s.kw * s.ci } else { s.n * grid_h * grid_w };
@@ -173,6 +175,7 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
     let params = Params {
         source,
         other,
+        second,
         out,
         partial: free,
         parts: Parts::new(b, 1, 1, 1)?,
@@ -199,9 +202,9 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
     };
     let small = Small::of(b.precision, role, &s).filter(|_| vector && tile.filter == Width::F32);
     if let Some(small) = small {
-        let Params { source, other, out, partial, accumulate, .. } = params;
-        let out_half = params.out_half != 0;
-        let operands = Operands { source, other, out, partial, out_half, accumulate: accumulate != 0 };
+        let Params { source, other, second, out, partial, .. } = params;
+        let (out_half, accumulate) = (params.out_half != 0, params.accumulate != 0);
+        let operands = Operands { source, other, second, out, partial, out_half, accumulate };
         return small.build(b, role, &s, operands);
     }
     match role {
@@ -277,7 +280,8 @@ impl AsItLies {
         let (source, other) = if role == Role::A { (y, x) } else { (x, y) };
         let out_half = b.width(to) == Width::Bf16;
         let partial = b.workspace;
-        let operands = Operands { source, other, out: b.address(to), partial, out_half, accumulate };
+        let (second, out) = ([0; 2], b.address(to));
+        let operands = Operands { source, other, second, out, partial, out_half, accumulate };
         Some(AsItLies { small, shape, operands })
     }
 }

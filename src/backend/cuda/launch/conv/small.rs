@@ -33,6 +33,7 @@ const MOST_SHARED: usize = 160 << 10;
 struct Params {
     source: Address,
     other: Address,
+    second: [Address; 2],
     out: Address,
     partial: Address,
     parts: Parts,
@@ -127,6 +128,8 @@ pub(super) struct Small {
 pub(super) struct Operands {
     pub source: Address,
     pub other: Address,
+    /// The second pair, if there is one.
+    pub second: [Address; 2],
     pub out: Address,
     /// Where the parts of a weight gradient go.
     pub partial: Address,
@@ -246,7 +249,11 @@ impl Small {
     /// Appends the launch.
     pub fn build(&self, b: &mut Builder, role: Role, s: &ConvShape, operands: Operands) -> Result<()> {
         let (params, grid) = (self.params(b, role, s, operands)?, self.grid.map(|g| g as u32));
-        b.launch(self.source, &self.name, grid, THREADS as u32, self.shared as u32, &params)
+        let name = match operands.second {
+            [0, 0] => self.name.clone(),
+            _ => self.name.replacen("forward", "forward_sum", 1),
+        };
+        b.launch(self.source, &name, grid, THREADS as u32, self.shared as u32, &params)
     }
 
     /// The kernel of this data gradient and a weight gradient with stride 1, if there is one.
@@ -279,12 +286,13 @@ impl Small {
     }
 
     fn params(&self, b: &mut Builder, role: Role, s: &ConvShape, operands: Operands) -> Result<Params> {
-        let Operands { source, other, out, partial, out_half, accumulate } = operands;
+        let Operands { source, other, second, out, partial, out_half, accumulate } = operands;
         let (channels, columns) = if role == Role::A { (s.co, s.ci) } else { (s.ci, s.co) };
         let Bands { images, rows, strips, of_image, all } = self.bands;
         Ok(Params {
             source,
             other,
+            second,
             out,
             partial,
             parts: Parts::new(b, self.grid[1], self.parts, self.parts)?,
