@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Fills one folder with all that a machine with a card needs: stripped programs, the kernels compiled for sm_80, sm_90 and sm_100 as a ready
-# cache, the scripts. Needs cargo, Python and pip (for NVRTC), and no card. Prints the total, which must be under 49 MiB: with the tracked files (11.3 MiB) it stays below 64.
+# Fills one folder with all that a machine with a card needs: stripped programs, the kernels compiled for sm_90 (or for what METATAPE_ARCHS
+# says, as sm_80,sm_90) as a ready cache, the scripts. Needs cargo, Python and pip (for NVRTC), and no card. Prints the total, which must be under 49 MiB: with the tracked files (11.3 MiB) it stays below 64.
 #
 #     benches/gpu/pack.sh [FOLDER]        [default: target/gpu]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-target/gpu}
 most=49
+archs=${METATAPE_ARCHS:-sm_90}
 
 cargo build --release
 # Their messages say where each test program lies.
@@ -31,10 +32,9 @@ strip -s "$out"/bin/*
 nvrtc=${METATAPE_NVRTC:-$PWD/target/nvrtc}
 [[ -d $nvrtc/nvidia ]] || python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$nvrtc" nvidia-cuda-nvrtc
 kernels() { CUDA_HOME=$nvrtc/nvidia "$out/bin/metatape" kernels --out "$out/cache" "$@"; }
-kernels --arch sm_80,sm_90,sm_100
-# And, for the card that is most often to be had, what is written for the networks and for the tests, if these have run on the simulator here.
-find target/tmp/simulator \( -name 'entrywise_*.cu' -o -name 'tail_*.cu' \) -print0 2>/dev/null | xargs -0 -n 100000 bash -c "$(declare -f kernels)"'
-nvrtc='"$nvrtc"' out='"$out"' kernels --arch sm_90 --models mlp,lenet,resnet32,wrn28-10 "$@" | tail -4' kernels
+# With what is written for the networks and for the tests, if these have run on the simulator here.
+find target/tmp/simulator -name 'entrywise_*.cu' -print0 2>/dev/null | xargs -0 -n 100000 bash -c "$(declare -f kernels)"'
+nvrtc='"$nvrtc"' out='"$out"' kernels --arch '"$archs"' --models mlp,lenet,resnet32,wrn28-10 "$@" | tail -4' kernels
 # They would be most of the folder; run.py unpacks each where it is wanted.
 gzip -9 "$out"/bin/*
 tar -C "$out" -c cache | gzip -9 >"$out/cache.tar.gz"
