@@ -573,7 +573,7 @@ fn soft_step(stage: usize, sizes: [usize; 2]) {
     }
     let doubt = 1.0 - weights.iter().sum::<f64>() / N as f64;
     let ratio = sizes[1] as f64 / sizes[0] as f64;
-    let room = if stage == 2 { doubt.max(ratio).min(4.0 * ratio) } else { 0.0 };
+    let room = if stage == 2 { doubt.max(ratio).min(8.0 * ratio) } else { 0.0 };
     went_down(&w, &theta_states(&session, "w"), |w| {
         let [soft, meta, ..] = at(&weights, w);
         (soft[0] + room * meta[0]) / (1.0 + room)
@@ -585,9 +585,9 @@ fn soft_labels_take_what_v_withholds_and_the_meta_set_the_room() {
     soft_step(0, [1000, 10]);
     soft_step(1, [1000, 10]);
     soft_step(2, [1000, 10]);
-    // The meta set counts at least as its size says, and at most four times that.
+    // The meta set counts at least as its size says, and at most eight times that.
     soft_step(2, [10, 9]);
-    soft_step(2, [1000, 200]);
+    soft_step(2, [1000, 100]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::tape::{Init, Kind, Tape, Unary, Var};
 ///         without the samples that ask for more (u_i > 0) and count 1 already
 /// δ       −∂L_meta(w − α ∇L)/∂δ = (α/n) Σ_i ṗ_i,   ṗ_i the change of p_i = softmax(a_i) along
 ///         ∇L_meta(ŵ); rests with θ
-/// w       moves down (L + λ L_meta)/(1 + λ),   λ = min(4 ρ, max(ρ, (1/n) Σ (1 − v_i)))
+/// w       moves down (L + λ L_meta)/(1 + λ),   λ = min(8 ρ, max(ρ, (1/n) Σ (1 − v_i)))
 ///         with ρ = |meta set|/|training set| behind θ's steps, and 0 before
 /// ```
 ///
@@ -32,17 +32,17 @@ use crate::tape::{Init, Kind, Tape, Unary, Var};
 /// pass: where a network gets few images right (a tenth of CIFAR-10), the loss of one pass says
 /// little about the label, and V rose on it. A label that the network agrees with (a loss of 0) is
 /// the measure: doubt is what V says less of a label than of that one. A V that rises doubts
-/// nobody. (3) While θ learns, the meta set is held out: a
-/// network that knows it by heart has a meta gradient that tells nothing, and V then sinks
-/// everywhere. (4) θ rests in the first steps, when a longer step along any sample's gradient is
-/// good, and V would learn nothing but to say 1, where its sigmoid is flat. (5) Then θ rests again,
-/// and the meta set has the room that doubted labels leave; without doubt its samples count as any
-/// other's. They count as four others' at most: a few samples in much room are learned by heart. V begins flat, so that all labels count 1 until the meta set says otherwise. (6) A
-/// function of the loss cannot tell a rare class from a wrong label. π makes up for classes that
-/// are rarer in training than in the meta set (Menon et al. 2021, arXiv 2007.07314: train `f + ln
-/// share`, test f); what counting cannot know, δ learns from the meta set. Its mixed derivative is
-/// short: `∂L/∂δ = (1/n) Σ (p_i − t_i)` with the target `t_i = v_i e_{y_i} + (1 − v_i) z_i`, and of
-/// these only p moves with w.
+/// nobody. (3) While θ learns, the meta set is held out: a network that knows it by heart has a
+/// meta gradient that tells nothing, and V then sinks everywhere. (4) θ rests in the first steps,
+/// when a longer step along any sample's gradient is good, and V would learn nothing but to say 1,
+/// where its sigmoid is flat. (5) Then θ rests again, and the meta set has the room that doubted
+/// labels leave; without doubt its samples count as any other's. They count as eight others' at
+/// most: a few samples in much room are learned by heart. V begins flat, so that all labels count 1
+/// until the meta set says otherwise. (6) A function of the loss cannot tell a rare class from a
+/// wrong label. π makes up for classes that are rarer in training than in the meta set (Menon et
+/// al. 2021, arXiv 2007.07314: train `f + ln share`, test f); what counting cannot know, δ learns
+/// from the meta set. Its mixed derivative is short: `∂L/∂δ = (1/n) Σ (p_i − t_i)` with the target
+/// `t_i = v_i e_{y_i} + (1 − v_i) z_i`, and of these only p moves with w.
 ///
 /// States: `theta.*`, `offset.class` `[classes]` (δ), their moments. Inputs: `lr.theta`,
 /// `scheme.prior` `[classes]` (π), `scheme.soft` `[n, classes]`, `scheme.kept` `[n]`. Outputs:
@@ -74,7 +74,7 @@ const SOFT: &str = "scheme.soft";
 const KEPT: &str = "scheme.kept";
 
 /// What a meta sample counts at most, beside a training sample.
-const MOST: f64 = 4.0;
+const MOST: f64 = 8.0;
 
 /// Added to a probability before its logarithm is taken.
 const LEAST: f64 = 1e-6;
