@@ -56,20 +56,15 @@ pub(super) fn pair_up(drafts: &mut Vec<Draft>) {
     };
     let mut makers: HashMap<Var, usize> = HashMap::new();
     for at in 0..drafts.len() {
-        let Draft { kernel, outs, onto, .. } = &drafts[at];
-        let Some(shape) = forward(kernel) else { continue };
-        let Some(base) = onto.map(|base| makers.get(&base).copied()) else {
-            makers.insert(outs[0], at);
-            continue;
-        };
-        let Some(base) = base.filter(|base| forward(&drafts[*base].kernel) == Some(shape)) else { continue };
-        let first = std::mem::take(&mut drafts[base].args);
-        drafts[at].args.splice(..0, first);
-        drafts[at].onto = None;
-        if let Kernel::Contract { accumulate, .. } = &mut drafts[at].kernel {
-            *accumulate = false;
+        match drafts[at].onto.map(|base| makers.remove(&base)) {
+            None if forward(&drafts[at].kernel).is_some() => drop(makers.insert(drafts[at].outs[0], at)),
+            Some(Some(base)) if forward(&drafts[base].kernel) == forward(&drafts[at].kernel) => {
+                let first = std::mem::take(&mut drafts[base].args);
+                drafts[at].args.splice(..0, first);
+                (drafts[at].kernel, drafts[at].onto) = (drafts[base].kernel.clone(), None);
+            }
+            None | Some(_) => {}
         }
-        makers.remove(&drafts[base].outs[0]);
     }
     // Every other kernel of a product has factors.
     drafts.retain(|draft| forward(&draft.kernel).is_none() || !draft.args.is_empty());

@@ -209,17 +209,10 @@ impl Kernel {
     /// Multiplications and additions of the contraction of a pair of factors (2 per multiply-add); 0
     /// for all other kernels.
     pub fn flops(&self) -> u64 {
-        match self {
-            Kernel::Contract { dims: Dims::Gemm { m, n, k }, .. } => 2 * (m * n * k) as u64,
-            Kernel::Contract { dims: Dims::Conv(shape), .. } => shape.flops() as u64,
-            Kernel::Group(_) | Kernel::Sum(_) | Kernel::Select(..) | Kernel::Unselect(..) => 0,
-            Kernel::Subsample(..) | Kernel::Embed(..) | Kernel::Unrow(_) | Kernel::Stack => 0,
-            Kernel::Moments(_)
-            | Kernel::Softmax(_)
-            | Kernel::CrossEntropy
-            | Kernel::Residual
-            | Kernel::WeightedResidual => 0,
-            Kernel::Correct | Kernel::Gather(..) | Kernel::Copy => 0,
+        let Kernel::Contract { dims, .. } = self else { return 0 };
+        match dims {
+            Dims::Gemm { m, n, k } => 2 * (m * n * k) as u64,
+            Dims::Conv(shape) => shape.flops() as u64,
         }
     }
 }

@@ -48,8 +48,7 @@ impl Instr {
         if matches!(self.kernel, Kernel::Contract { accumulate: true, .. }) {
             read += self.outs.iter().map(|out| bytes(out, out.len)).sum::<u64>();
         }
-        let written = self.outs.iter().map(|out| bytes(out, out.len)).sum();
-        Work { read, written, flops: self.flops() }
+        Work { read, written: self.outs.iter().map(|out| bytes(out, out.len)).sum(), flops: self.flops() }
     }
 
     /// Entries of argument number `arg` that are read: all, but where only some are picked.
@@ -60,21 +59,10 @@ impl Instr {
             Kernel::Subsample(how, [n, h, w, c]) | Kernel::Embed(how, [n, h, w, c]) => {
                 n * h.div_ceil(how.stride) * w.div_ceil(how.stride) * c
             }
-            Kernel::Contract { .. }
-            | Kernel::Group(_)
-            | Kernel::Sum(_)
-            | Kernel::Select(..)
-            | Kernel::Unselect(..)
-            | Kernel::Unrow(_)
-            | Kernel::Stack
-            | Kernel::Moments(_)
-            | Kernel::Softmax(_)
-            | Kernel::CrossEntropy
-            | Kernel::Residual
-            | Kernel::WeightedResidual
-            | Kernel::Correct
-            | Kernel::Gather(..)
-            | Kernel::Copy => len,
+            Kernel::Contract { .. } | Kernel::Group(_) | Kernel::Sum(_) | Kernel::Select(..) => len,
+            Kernel::Unselect(..) | Kernel::Unrow(_) | Kernel::Stack | Kernel::Moments(_) => len,
+            Kernel::Softmax(_) | Kernel::CrossEntropy | Kernel::Residual => len,
+            Kernel::WeightedResidual | Kernel::Correct | Kernel::Gather(..) | Kernel::Copy => len,
         }
     }
 }
