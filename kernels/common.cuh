@@ -10,7 +10,8 @@
 //  - no atomics but on the tickets of blocks that wait for each other: sums have a fixed order, so two runs give the same bits.
 //
 // What is here:
-//   KERNEL(name, P), KERNEL_BOUNDS(name, P, threads, blocks_per_sm), GATED_KERNEL(name, P, threads, first, second), SHARED, SHARED_MEMORY, LANE, WARP, FULL_MASK
+//   KERNEL(name, P), KERNEL_BOUNDS(name, P, threads, blocks_per_sm), SHARED, SHARED_MEMORY, LANE, WARP, FULL_MASK
+//   GATED_KERNEL(name, P, threads, first, second)   all blocks run `second` behind the one whose `first` is true
 //   u8 i32 u16 u32 u64, bf16; to_f32(T), from_f32<T>(float), pack_bf16(lo, hi)
 //   Vec<T, N>, load_vec<N>(p), store_vec(p, vec)   one aligned access of N entries (p must be aligned to the vector's size)
 //   load_f32<N>(p, float[N]), store_f32<N>(p, float[N])   the same for f32 or bf16 storage, as floats
@@ -159,8 +160,8 @@ template <class T> __device__ __forceinline__ T warp_sum(T v) {
 
 // ---- blocks ------------------------------------------------------------------------------------------------------------------
 
-/// Whether this block is the last of `of` blocks to get here: it may then read what the others wrote before. All threads of all of them call it. `ticket`
-/// is zero between launches.
+/// Whether this block is the last of `of` blocks to get here: it may then read what the others wrote before. All threads of all of
+/// them call it. `ticket` is zero between launches.
 __device__ __forceinline__ bool last_to_arrive(u32* ticket, u32 of PLACE) {
 #ifdef METATAPE_SIMULATOR
     return metatape_sim::last_to_arrive(ticket, of, place);
@@ -186,10 +187,10 @@ struct Parts {
     u32 count, side;
 };
 
-/// To be called by all blocks of sum number `sum` when each has left its share of part number `part`; there are `each` of them to a part. Every `side`
-/// parts are added by the last of their blocks, and these sums by the last of those: in an order that does not depend on which blocks those are, and none
-/// has many to add. `add(first, count, step, last)` adds `count` parts, from `first` on in steps of `step`: the last time to the result, else in the
-/// place of the first one. Returns whether this block has made the result.
+/// To be called by all blocks of sum number `sum` when each has left its share of part number `part`; there are `each` of them to a
+/// part. Every `side` parts are added by the last of their blocks, and these sums by the last of those: in an order that does not
+/// depend on which blocks those are, and none has many to add. `add(first, count, step, last)` adds `count` parts, from `first` on in
+/// steps of `step`: the last time to the result, else in the place of the first one. Returns whether this block has made the result.
 template <class Add> __device__ __forceinline__ bool add_parts(const Parts& p, u32 part, u32 each, u32 sum, const Add& add) {
     u32 sides = (p.count + p.side - 1) / p.side, side = part / p.side;
     u32 first = side * p.side, count = min(p.side, p.count - first), step = 1, of = count * each;
@@ -221,8 +222,8 @@ template <int N, class T> __device__ __forceinline__ Vec<double, N> sum_of_parts
 }
 
 #ifndef METATAPE_SIMULATOR
-/// All blocks of a launch wait here until the one that `opens` comes, and see what it and those before it wrote. They must be few enough to run at the same
-/// time. `closed`: what thread 0 found in the gate before the block left anything for others.
+/// All blocks of a launch wait here until the one that `opens` comes, and see what it and those before it wrote. They must be few
+/// enough to run at the same time. `closed`: what thread 0 found in the gate before the block left anything for others.
 __device__ __forceinline__ void pass_gate(u32* gate, u32 closed, bool opens) {
     __syncthreads();
     if (threadIdx.x == 0) {

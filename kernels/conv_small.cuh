@@ -233,6 +233,16 @@ template <class K> struct WeightLoader {
     }
 };
 
+/// Asks for the second pair of factors, in the place of the first.
+template <class K>
+__device__ __forceinline__ void ask_for_second(WeightLoader<K>& loader, u8* pixels, const SmallParams& p, Band band, i32 n0, typename K::S* weights) {
+    __syncthreads(); // everybody has read the first pair
+    loader = WeightLoader<K>(p.second_other, p.columns, n0, weights);
+    loader.load();
+    fill_bordered<typename K::S, K::STRIDE, K::C, K::PITCH>(pixels, p.second_source, p, band, 0);
+    commit_async();
+}
+
 /// Registers of a tap's 16 columns for the channels from `k` on: two n8 operands.
 template <class K> __device__ __forceinline__ void load_weights(u32 (&r)[4], const typename K::S* tap, int n, int k) {
     int l = LANE, g = l >> 2, t = l & 3;
@@ -320,13 +330,7 @@ template <class K> __device__ __forceinline__ void correlate(const SmallParams& 
     const u8* from = pixels + Slot(p, band, strip * STRIP + (l & 15)).template bordered<K::STRIDE>(p, y) * K::PITCH + (l >> 4) * 16;
 #pragma unroll 1
     for (int pair = 0; pair <= int(K::SUM); pair++) {
-        if (pair > 0) {
-            __syncthreads(); // everybody has read the first pair
-            loader = WeightLoader<K>(p.second_other, p.columns, n0, weights);
-            loader.load();
-            fill_bordered<S, K::STRIDE, K::C, K::PITCH>(pixels, p.second_source, p, band, 0);
-            commit_async();
-        }
+        if (pair > 0) ask_for_second(loader, pixels, p, band, n0, weights);
         loader.store();
         wait_async<0>();
         __syncthreads();

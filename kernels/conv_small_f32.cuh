@@ -41,13 +41,7 @@ template <class K> __device__ __forceinline__ void correlate_f32(const SmallPara
     i32 line = p.line() * K::PITCH, k0 = channel_group * K::STEPS * K::K_STEP;
 #pragma unroll 1
     for (int pair = 0; pair <= int(K::SUM); pair++) {
-        if (pair > 0) {
-            __syncthreads(); // everybody has read the first pair
-            loader = WeightLoader<K>(p.second_other, p.columns, n0, weights);
-            loader.load();
-            fill_bordered<float, K::STRIDE, K::C, K::PITCH>(pixels, p.second_source, p, band, 0);
-            commit_async();
-        }
+        if (pair > 0) ask_for_second(loader, pixels, p, band, n0, weights);
         loader.store();
         const u8* from = pixels + slot.template bordered<K::STRIDE>(p, y) * K::PITCH + k0 * 4;
         const float* filter = weights + (K::TRANSPOSED ? n * K::LD + k0 : k0 * K::LD + n);

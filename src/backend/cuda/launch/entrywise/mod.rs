@@ -62,7 +62,8 @@ struct Member {
     pad: u32,
 }
 
-/// A share of a card's processors, one by this, that is enough for a group behind sums.
+/// A group goes on behind sums if their blocks are at least one for so many of the processors that it
+/// would have alone: fewer would take longer than a launch of its own.
 const BUSY: usize = 3;
 
 /// What stands before the group that all blocks go on with.
@@ -231,18 +232,17 @@ pub fn prepare(b: &mut Builder, instrs: &[Instr]) -> Result<Option<(Prepared, us
     let next = instrs.get(1 + after).and_then(group).filter(|g| sum_outputs(g).next().is_none());
     let side_by_side = grid[0] as usize;
     if let Some(group) = next.filter(|_| last && (2..=b.driver.resident()).contains(&side_by_side)) {
-        let instr = &instrs[1 + after];
         let layout = Layout::plain(group, threads as usize)?;
-        let written = write::write(b, instr, group, &layout)?;
         let blocks = layout.walk.grid()[0];
-        let gate = Gate { gate: b.gate, blocks, pad: 0 };
-        // A few blocks would take longer for it than a launch of many.
-        let busy = BUSY * side_by_side >= PROCESSORS.min(blocks as usize);
-        if busy && params.len() + size_of::<Gate>() + written.params.len() <= PARAMETERS {
-            params.extend_from_slice(bytemuck::bytes_of(&gate));
-            params.extend(written.params);
-            second = Some(named(&written.text));
-            after += 1;
+        if BUSY * side_by_side >= PROCESSORS.min(blocks as usize) {
+            let written = write::write(b, &instrs[1 + after], group, &layout)?;
+            let gate = Gate { gate: b.gate, blocks, pad: 0 };
+            if params.len() + size_of::<Gate>() + written.params.len() <= PARAMETERS {
+                params.extend_from_slice(bytemuck::bytes_of(&gate));
+                params.extend(written.params);
+                second = Some(named(&written.text));
+                after += 1;
+            }
         }
     }
     let (source, name) = write::alone(first, &kinds, second, threads as usize);
