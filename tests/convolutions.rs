@@ -34,7 +34,7 @@ const fn grouped(groups: usize, conv: Conv) -> Conv {
 
 /// All three roles: the layers of ResNet-32 and WRN-28-10 with few pixels, sums over pixels in
 /// several parts, and what no network has.
-const SMALL: [Conv; 10] = [
+const SMALL: [Conv; 11] = [
     conv([9, 4, 4, 16], [3, 16], 1, 0),
     conv([3, 9, 8, 16], [3, 32], 2, 0),
     conv([1, 5, 6, 32], [3, 64], 1, 0),
@@ -45,6 +45,8 @@ const SMALL: [Conv; 10] = [
     conv([1, 7, 8, 8], [2, 40], 3, 1),
     conv([1, 3, 1, 8], [3, 8], 2, 1),
     conv([20, 6, 6, 1], [5, 6], 1, 0),
+    // Several tiles of weights side by side, each with several parts.
+    conv([40, 7, 7, 24], [3, 72], 1, 1),
 ];
 
 /// Likewise: images that fit into shared memory, as in ResNet-32, and some that no band or strip of
