@@ -98,49 +98,55 @@ fn hold(findings: &mut Findings, net: &Net, config: &StepConfig, machines: Vec<M
     }
 }
 
-fn hold_small(precision: Precision, machines: fn(Precision) -> Vec<Machine>) {
+fn hold_small(networks: &[Net], precision: Precision, machines: fn(Precision) -> Vec<Machine>) {
     let mut findings = Findings::default();
-    for net in networks() {
+    for net in networks {
         for config in configs() {
-            hold(&mut findings, &net, &config, machines(precision));
+            hold(&mut findings, net, &config, machines(precision));
         }
     }
 }
 
 #[test]
 #[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
-fn simulator_f32() {
-    hold_small(Precision::F32, simulators);
+fn simulator_f32_mlp() {
+    hold_small(&networks()[..1], Precision::F32, simulators);
+}
+
+#[test]
+#[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
+fn simulator_f32_convolutional() {
+    hold_small(&networks()[1..], Precision::F32, simulators);
 }
 
 #[test]
 #[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
 fn simulator_tf32() {
-    hold_small(Precision::Tf32, simulators);
+    hold_small(&networks(), Precision::Tf32, simulators);
 }
 
 #[test]
 #[cfg_attr(not(simulator), ignore = "needs a C++ compiler")]
 fn simulator_bf16() {
-    hold_small(Precision::Bf16, simulators);
+    hold_small(&networks(), Precision::Bf16, simulators);
 }
 
 #[test]
 #[ignore = "needs an NVIDIA GPU; run with --ignored card"]
 fn card_f32() {
-    hold_small(Precision::F32, cards);
+    hold_small(&networks(), Precision::F32, cards);
 }
 
 #[test]
 #[ignore = "needs an NVIDIA GPU; run with --ignored card"]
 fn card_tf32() {
-    hold_small(Precision::Tf32, cards);
+    hold_small(&networks(), Precision::Tf32, cards);
 }
 
 #[test]
 #[ignore = "needs an NVIDIA GPU; run with --ignored card"]
 fn card_bf16() {
-    hold_small(Precision::Bf16, cards);
+    hold_small(&networks(), Precision::Bf16, cards);
 }
 
 #[test]

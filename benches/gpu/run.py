@@ -23,12 +23,12 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 LIMITS = {"A": 240, "B": 420, "C": 300}
 MODELS = "mlp,lenet,resnet32,wrn28-10"
-# Test programs, and what stands in for their tests of a card where there is none.
+# Test programs, and a quick test of each that stands in for those of a card where there is none: `cargo test` has the others.
 TESTS = {
     "cuda_kernels": "simulator_beyond_the_table",
-    "convolutions": "simulator_f32",
+    "convolutions": "simulator_shared_by_all_precisions",
     "backends": "simulator_f32_one_odd_image",
-    "cuda_steps": "simulator_f32",
+    "cuda_steps": "simulator_f32_mlp",
 }
 # What stands in for the slow ones in a dry run.
 QUICK = ("backends", TESTS["backends"])

@@ -17,6 +17,7 @@ extern "C" const char _end[] __attribute__((visibility("hidden")));
 namespace metatape_sim {
 namespace {
 
+// A power of two, and each stack begins at a multiple of it: so a thread's own addresses are known by the stack pointer alone.
 constexpr size_t STACK = 256 << 10;
 constexpr unsigned MAX_THREADS = 1024, WARP_LANES = 32, WARPGROUP = 128;
 // Where shared memory begins for those who see its addresses: 128 bytes past a multiple of 1024.
@@ -160,7 +161,7 @@ void* reserve(size_t bytes) {
 struct Owner {
     ~Owner() {
         if (!state) return;
-        munmap(state->stacks, MAX_THREADS * STACK);
+        munmap(state->stacks, (MAX_THREADS + 1) * STACK);
         munmap(state->shared, SHARED_SPAN);
         munmap(state->shared_shadow, SHARED_SPAN / GRAIN * sizeof(Shadow));
         for (Region& r : state->regions) munmap(r.shadow, (r.bytes / GRAIN + 2) * sizeof(Shadow));
@@ -177,8 +178,9 @@ State& this_state() {
         state->fibers.resize(MAX_THREADS);
         state->warps.resize(MAX_THREADS / WARP_LANES);
         state->warpgroups.resize(MAX_THREADS / WARPGROUP);
-        state->stacks = static_cast<char*>(reserve(MAX_THREADS * STACK));
-        for (unsigned i = 0; i < MAX_THREADS; i++) state->fibers[i].stack = reinterpret_cast<uintptr_t>(state->stacks) + i * STACK;
+        state->stacks = static_cast<char*>(reserve((MAX_THREADS + 1) * STACK));
+        uintptr_t first = (reinterpret_cast<uintptr_t>(state->stacks) + STACK - 1) / STACK * STACK;
+        for (unsigned i = 0; i < MAX_THREADS; i++) state->fibers[i].stack = first + i * STACK;
         state->shared = static_cast<unsigned char*>(reserve(SHARED_SPAN));
         state->shared_shadow = static_cast<Shadow*>(reserve(SHARED_SPAN / GRAIN * sizeof(Shadow)));
     }
@@ -418,7 +420,8 @@ void touch(State& s, Shadow* first, size_t grains, bool write, bool block_memory
     }
 }
 
-void access(uintptr_t address, size_t size, bool write) {
+// Beyond the thread's own stack.
+__attribute__((noinline)) void far_access(uintptr_t address, size_t size, bool write) {
     State* sp = state;
     if (!sp || !sp->current) return;
     State& s = *sp;
@@ -443,6 +446,11 @@ void access(uintptr_t address, size_t size, bool write) {
         if (address >= reinterpret_cast<uintptr_t>(__ehdr_start) && address < reinterpret_cast<uintptr_t>(_end)) return;
     }
     stop("out of bounds: " + access_text(write, size) + " at " + hex(address) + ", which is no device memory");
+}
+
+// Most are on the thread's own stack, and a look at a thread_local costs more than all else that they need.
+inline __attribute__((always_inline)) void access(uintptr_t address, size_t size, bool write) {
+    if ((address ^ reinterpret_cast<uintptr_t>(__builtin_frame_address(0))) >= STACK) far_access(address, size, write);
 }
 
 // ---- the scheduler -----------------------------------------------------------------------------------------------------------
