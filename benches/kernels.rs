@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use metatape::backend::cpu::conv::{data_gradient, forward, weight_gradient, workspace_len};
-use metatape::backend::cpu::gemm::{self, gemm};
+use metatape::backend::cpu::gemm::gemm;
 use metatape::backend::cpu::norm;
 use metatape::backend::cpu::team::Team;
 use metatape::program::ConvShape;
@@ -61,12 +61,11 @@ fn products(bench: &mut Criterion) {
         (false, false, 2048, 2048, 2048),
     ] {
         let (a, b, mut c) = (vec![0.5f32; m * k], vec![0.25f32; k * n], vec![0f32; m * n]);
-        let mut ws = vec![0f32; gemm::workspace_len(m, n, k)];
         let mut group = bench.benchmark_group("gemm");
         group.throughput(Throughput::Elements(2 * (m * k * n) as u64));
         let name = format!("{m}x{k}x{n}{}", if ta { "-T" } else { "" });
         group.bench_function(name, |bench| {
-            bench.iter(|| gemm(ta, tb, m, n, k, black_box(&a), &b, &mut c, false, &mut ws))
+            bench.iter(|| gemm(ta, tb, m, n, k, black_box(&a), &b, &mut c, false))
         });
     }
 }

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use metatape::backend::cpu::conv::{data_gradient, forward, weight_gradient, workspace_len};
-use metatape::backend::cpu::gemm::{self, gemm};
+use metatape::backend::cpu::gemm::gemm;
 use metatape::backend::cpu::pool::{PoolShape, select, unselect};
 use metatape::backend::cpu::team::Team;
 use metatape::backend::cpu::{norm, reduce};
@@ -58,8 +58,7 @@ fn main() {
                 format!("gemm {m}x{k}x{n} {}{}", if ta { "T" } else { "N" }, if tb { "T" } else { "N" });
             if name.contains(&filter) {
                 let (a, b, mut c) = (vec![0.5f32; m * k], vec![0.25f32; k * n], vec![0f32; m * n]);
-                let mut ws = vec![0f32; gemm::workspace_len(m, n, k)];
-                let t = best(|| gemm(ta, tb, m, n, k, &a, &b, &mut c, false, &mut ws));
+                let t = best(|| gemm(ta, tb, m, n, k, &a, &b, &mut c, false));
                 println!("{name:28} {:7.1}", 2.0 * (m * n * k) as f64 / t / 1e9);
             }
         }

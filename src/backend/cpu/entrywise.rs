@@ -11,8 +11,11 @@ use crate::tape::{Unary, View3};
 
 /// Entries of a block, if nothing asks for more.
 const BLOCK: usize = 1024;
-/// Entries that one task works through. Fixed, since partial sums are kept per task.
+/// Most entries that one task works through, and all that do where there are sums: their parts are
+/// kept per task.
 const TASK: usize = 32 * 1024;
+/// Tasks of a group without sums, where these are shorter.
+const TASKS: usize = 8;
 /// Longest common period that blocks are made a multiple of.
 const LONGEST_PERIOD: usize = 8192;
 
@@ -103,7 +106,8 @@ impl Entrywise {
                 }
             });
         }
-        let blocks_per_task = (TASK / block).max(1);
+        let task = if sums > 0 { TASK } else { TASK.min(group.count / TASKS) };
+        let blocks_per_task = (task / block).max(1);
         let tasks = group.count.div_ceil(block * blocks_per_task);
         Entrywise { group, block, blocks_per_task, tasks, reading, direct, after }
     }

@@ -20,8 +20,8 @@ const MAX_CHUNKS: usize = 64;
 /// C `[m,n]` (+)= op(A) · op(B), all row-major: A is `[m,k]`, or `[k,m]` if `ta`; B is `[k,n]`, or
 /// `[n,k]` if `tb`.
 ///
-/// `workspace`: [`workspace_len`] numbers, anything in them. The result is cut into rectangles by
-/// shape alone, each computed by one task, so that the bits do not depend on the number of threads.
+/// The result is cut into rectangles, each computed by one task, and every entry is summed in one
+/// order, so that the bits do not depend on the number of threads.
 ///
 /// # Panics
 /// If a slice's length is not what the shape says.
@@ -36,7 +36,6 @@ pub fn gemm<T: Real>(
     b: &[T],
     c: &mut [T],
     accumulate: bool,
-    workspace: &mut [T],
 ) {
     let lengths = (a.len(), b.len(), c.len());
     assert_eq!(lengths, (m * k, k * n, m * n), "matrix product {m}×{k}×{n}: lengths of A, B, C");
@@ -50,7 +49,7 @@ pub fn gemm<T: Real>(
         return;
     }
     if !large(m, n, k) {
-        return Product { ta, tb, m, n, k }.run(Isa::best(), a, b, c, accumulate, workspace);
+        return Product { ta, tb, m, n, k }.run(Isa::best(), a, b, c, accumulate);
     }
     let (row_chunks, col_chunks) = chunks(m, n, k);
     let out = Out(c.as_mut_ptr());
@@ -85,11 +84,6 @@ pub fn gemm<T: Real>(
             );
         }
     });
-}
-
-/// Numbers of workspace that [`gemm()`] needs.
-pub fn workspace_len(m: usize, n: usize, k: usize) -> usize {
-    if large(m, n, k) { 0 } else { Product { ta: false, tb: false, m, n, k }.workspace_len() }
 }
 
 fn large(m: usize, n: usize, k: usize) -> bool {

@@ -1,22 +1,21 @@
 //! Matrix products of the sizes that networks at ordinary batches have, on register tiles. One
-//! factor is packed into a workspace that the program owns, so nothing is allocated; the other is
-//! read where it lies, in either order.
+//! factor is packed, a piece at a time that stays in the first-level cache, by the task that needs
+//! it; the other is read where it lies, in either order. Nothing is allocated.
 
-use super::conv::pack::Panels;
+use std::mem::MaybeUninit;
+
 use super::conv::tile::{nearly_equal, read, rows, write};
 use super::isa::{Isa, Kernel, Simd};
-use super::par;
 use super::real::Real;
+use super::{par, team};
 
-/// Most lanes of a vector: panels of this width have room for those of any instruction set.
-const MOST_LANES: usize = 16;
-/// Rows of a panel that one pass goes through: with two vectors a row, inside the second-level
+/// Rows of a panel that are packed at a time: with two vectors a row, half of the first-level
 /// cache.
-const DEPTH: usize = 1024;
+const DEPTH: usize = 128;
 /// Multiplications that are worth a task.
-const TASK: usize = 1 << 17;
-/// Most tasks.
-const MAX_TASKS: usize = 64;
+const TASK: usize = 1 << 16;
+/// Most tasks for each thread: enough to go round, and few that pack the same.
+const TASKS: usize = 4;
 /// Fewest rows of a task that has only some of the rows: a few tiles.
 const LEAST_ROWS: usize = 24;
 
@@ -36,63 +35,41 @@ pub(super) struct Product {
 }
 
 impl Product {
-    fn panels(&self, lanes: usize) -> Panels {
-        Panels { taps: 1, k: self.k, m: self.n, lanes, apart: 1 }
-    }
-
-    /// Numbers of workspace that [`Product::run`] needs.
-    pub fn workspace_len(&self) -> usize {
-        self.panels(MOST_LANES).len()
-    }
-
-    /// Neither extent may be 0. `workspace`: [`Product::workspace_len`] numbers, anything in them.
-    pub fn run<T: Real>(
-        &self,
-        isa: Isa,
-        a: &[T],
-        b: &[T],
-        c: &mut [T],
-        accumulate: bool,
-        workspace: &mut [T],
-    ) {
+    /// Neither extent may be 0.
+    pub fn run<T: Real>(&self, isa: Isa, a: &[T], b: &[T], c: &mut [T], accumulate: bool) {
         let lengths = (self.m * self.k, self.k * self.n, self.m * self.n);
         assert_eq!((a.len(), b.len(), c.len()), lengths, "{self:?}: lengths of A, B, C");
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => self.run_on::<T::Avx512>(isa, a, b, c, accumulate, workspace),
+            Isa::Avx512 => self.run_on::<T::Avx512>(isa, a, b, c, accumulate),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => self.run_on::<T::Avx2>(isa, a, b, c, accumulate, workspace),
-            Isa::Portable => self.run_on::<T::Portable>(isa, a, b, c, accumulate, workspace),
+            Isa::Avx2 => self.run_on::<T::Avx2>(isa, a, b, c, accumulate),
+            Isa::Portable => self.run_on::<T::Portable>(isa, a, b, c, accumulate),
         }
     }
 
-    fn run_on<S: Simd>(
-        &self,
-        isa: Isa,
-        a: &[S::Elem],
-        b: &[S::Elem],
-        c: &mut [S::Elem],
-        accumulate: bool,
-        workspace: &mut [S::Elem],
-    ) {
-        let panels = self.panels(S::LANES);
-        let packed = &mut workspace[..panels.len()];
-        panels.pack(b, self.tb, packed);
-        let packed = &*packed;
-        let wanted = (self.m * self.n * self.k / TASK).clamp(1, MAX_TASKS);
-        // Each panel to one task where there are enough of them.
-        let columns = panels.groups().min(wanted);
-        let rows = wanted.div_ceil(columns).min(self.m / LEAST_ROWS).max(1);
+    fn run_on<S: Simd>(&self, isa: Isa, a: &[S::Elem], b: &[S::Elem], c: &mut [S::Elem], accumulate: bool) {
+        let groups = self.n.div_ceil(2 * S::LANES);
+        // How the result is cut does not change its bits: an entry is one sum in one order.
+        let wanted = (self.m * self.n * self.k / TASK).clamp(1, TASKS * team::threads());
+        let most_rows = (self.m / LEAST_ROWS).max(1);
+        // A tall one by rows first, as what reads it next is cut: each thread has its part near.
+        let (rows, columns) = if self.m > 2 * self.n {
+            let rows = most_rows.min(wanted);
+            (rows, (wanted / rows).min(groups))
+        } else {
+            let columns = groups.min(wanted);
+            ((wanted / columns).min(most_rows), columns)
+        };
         let c = Out(c.as_mut_ptr());
         par::for_each(rows * columns, &|i| {
             let (i, j) = (i % rows, i / rows);
             isa.run(Task::<S> {
                 product: self,
-                panels: &panels,
                 rows: self.m * i / rows..self.m * (i + 1) / rows,
-                groups: panels.groups() * j / columns..panels.groups() * (j + 1) / columns,
-                a: a.as_ptr(),
-                packed,
+                groups: groups * j / columns..groups * (j + 1) / columns,
+                a,
+                b,
                 c: &c,
                 accumulate,
             });
@@ -105,14 +82,13 @@ pub(super) struct Out<T>(pub *mut T);
 // SAFETY: only used to write disjoint entries.
 unsafe impl<T: Send> Sync for Out<T> {}
 
-/// One rectangle of C: some rows, the columns of some panels.
+/// One rectangle of C: some rows, the columns of some groups of two vectors.
 struct Task<'a, S: Simd> {
     product: &'a Product,
-    panels: &'a Panels,
     rows: std::ops::Range<usize>,
     groups: std::ops::Range<usize>,
-    a: *const S::Elem,
-    packed: &'a [S::Elem],
+    a: &'a [S::Elem],
+    b: &'a [S::Elem],
     c: &'a Out<S::Elem>,
     accumulate: bool,
 }
@@ -120,30 +96,100 @@ struct Task<'a, S: Simd> {
 impl<S: Simd> Kernel for Task<'_, S> {
     #[inline(always)]
     fn run(self) {
-        let Task { product: p, panels, rows, groups, a, packed, c, accumulate } = self;
+        let Task { product: p, rows, groups, a, b, c, accumulate } = self;
         let (a_row, a_col) = if p.ta { (1, p.m) } else { (p.k, 1) };
+        let mut panel = [const { MaybeUninit::<S>::uninit() }; 2 * DEPTH];
+        let panel = panel.as_mut_ptr().cast::<S::Elem>();
         for group in groups {
-            let vectors = panels.group_vectors(group);
             let first = 2 * group * S::LANES;
-            let lanes = (p.n - first - (vectors - 1) * S::LANES).min(S::LANES);
-            let panel = packed[panels.start(group, 0)..].as_ptr();
+            let columns = (p.n - first).min(2 * S::LANES);
+            let vectors = columns.div_ceil(S::LANES);
             for from in (0..p.k).step_by(DEPTH) {
                 let depth = DEPTH.min(p.k - from);
-                // SAFETY: rows and columns are the task's own; A has `m` rows and the panel `k`.
+                // SAFETY: rows and columns are the task's own; A has `m` rows and `k` columns, and
+                // the panel `depth` rows of `vectors` that are written before they are read.
                 unsafe {
+                    if p.tb {
+                        let b = b.as_ptr().add(first * p.k + from);
+                        pack_transposed::<S>(b, p.k, depth, columns, panel);
+                    } else {
+                        pack::<S>(b.as_ptr().add(from * p.n + first), p.n, depth, columns, panel);
+                    }
                     let tile = Tile {
-                        a: a.add(rows.start * a_row + from * a_col),
+                        a: a.as_ptr().add(rows.start * a_row + from * a_col),
                         a_row,
                         a_col,
                         depth,
-                        panel: panel.add(from * vectors * S::LANES),
+                        panel,
                         c: c.0.add(rows.start * p.n + first),
                         c_row: p.n,
-                        lanes,
+                        lanes: columns - (vectors - 1) * S::LANES,
                         accumulate: accumulate || from > 0,
                     };
                     tile.run::<S>(rows.len(), vectors);
                 }
+            }
+        }
+    }
+}
+
+/// Rows of B side by side, filled up with zeros to whole vectors.
+///
+/// # Safety
+/// `b` has `depth` rows, `b_row` apart, of `columns` numbers; `panel` has room for two vectors a
+/// row.
+#[inline(always)]
+unsafe fn pack<S: Simd>(b: *const S::Elem, b_row: usize, depth: usize, columns: usize, panel: *mut S::Elem) {
+    let width = columns.next_multiple_of(S::LANES);
+    for i in 0..depth {
+        for at in (0..columns).step_by(S::LANES) {
+            // SAFETY: the caller's; a last vector of fewer columns is read only as far as they go.
+            unsafe {
+                let from = b.add(i * b_row + at);
+                let left = columns - at;
+                let v = if left < S::LANES { S::load_first(from, left) } else { S::load(from) };
+                v.store(panel.add(i * width + at));
+            }
+        }
+    }
+}
+
+/// The same of a B that lies the other way, in squares whose rows are read and written as a whole.
+///
+/// # Safety
+/// `b` has `columns` rows, `b_row` apart, of `depth` numbers; `panel` has room for two vectors a
+/// row.
+#[inline(always)]
+unsafe fn pack_transposed<S: Simd>(
+    b: *const S::Elem,
+    b_row: usize,
+    depth: usize,
+    columns: usize,
+    panel: *mut S::Elem,
+) {
+    const SIDE: usize = 4;
+    let width = columns.next_multiple_of(S::LANES);
+    let (whole, deep) = (columns / SIDE * SIDE, depth / SIDE * SIDE);
+    // SAFETY: the caller's, for all of it: no row or column is beyond theirs.
+    unsafe {
+        if columns < width {
+            for at in (0..depth * width).step_by(S::LANES) {
+                S::splat(S::Elem::ZERO).store(panel.add(at));
+            }
+        }
+        for i in (0..deep).step_by(SIDE) {
+            for j in (0..whole).step_by(SIDE) {
+                let from = |r: usize| b.add((j + r) * b_row + i).cast::<[S::Elem; SIDE]>().read();
+                let square = [from(0), from(1), from(2), from(3)];
+                for r in 0..SIDE {
+                    let to = panel.add((i + r) * width + j).cast::<[S::Elem; SIDE]>();
+                    to.write(square.map(|row| row[r]));
+                }
+            }
+        }
+        for i in 0..depth {
+            for j in if i < deep { whole..columns } else { 0..columns } {
+                panel.add(i * width + j).write(b.add(j * b_row + i).read());
             }
         }
     }

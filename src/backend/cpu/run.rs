@@ -14,10 +14,7 @@ pub(super) fn workspace_len<T: Real>(kernel: &Kernel, args: &[Tensor]) -> usize 
     match kernel {
         Kernel::Contract { dims, out, .. } => match *dims {
             Dims::Conv(shape) => conv::workspace_len::<T>(&shape, *out),
-            Dims::Gemm { m, n, k } => {
-                let [m, n, k] = product_extents(*out, m, n, k);
-                gemm::workspace_len(m, n, k)
-            }
+            Dims::Gemm { .. } => 0,
         },
         Kernel::Sum(view) => reduce::workspace_len(view.pre, view.mid, view.post),
         Kernel::Moments(c) => norm::workspace_len(args[0].len / (*c).max(1), *c),
@@ -181,7 +178,7 @@ fn kernel<T: Real>(
                         // (A [m,k], C [m,n]): B = Aᵀ·C
                         Role::B => (true, false, a, b),
                     };
-                    gemm::gemm(ta, tb, m, n, k, a, b, out, *accumulate, workspace);
+                    gemm::gemm(ta, tb, m, n, k, a, b, out, *accumulate);
                 }
             }
         }
