@@ -9,8 +9,8 @@ use super::isa::{Isa, Kernel, Simd};
 use super::real::Real;
 use super::{par, team};
 
-/// Rows of a panel that are packed at a time: with two vectors a row, half of the first-level
-/// cache.
+/// Rows of a panel that are packed at a time: with two vectors a row 16 KiB at most, of a
+/// first-level cache of 32 or more.
 const DEPTH: usize = 128;
 /// Multiplications that are worth a task.
 const TASK: usize = 1 << 16;

@@ -6,7 +6,7 @@
 use super::par;
 use super::real::Real;
 
-/// Logits that a task handles: each takes two exponentials in f64, some 20 ns.
+/// Logits that a task handles: few, as each takes two exponentials in f64.
 const TASK_LEN: usize = 256;
 
 /// loss `[n]` = log Σ_j exp z_j − z_y of every sample (natural logarithm).
