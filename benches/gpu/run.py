@@ -23,7 +23,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 LIMITS = {"A": 240, "B": 420, "C": 300}
 MODELS = "mlp,lenet,resnet32,wrn28-10"
-# Test programs, and a quick test of each that stands in for those of a card where there is none: `cargo test` has the others.
+# Test programs, and where there is no card a quick test of each as a stand-in.
 TESTS = {
     "cuda_kernels": "simulator_beyond_the_table",
     "convolutions": "simulator_shared_by_all_precisions",

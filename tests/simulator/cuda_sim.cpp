@@ -17,7 +17,8 @@ extern "C" const char _end[] __attribute__((visibility("hidden")));
 namespace metatape_sim {
 namespace {
 
-// A power of two, and each stack begins at a multiple of it: so a thread's own addresses are known by the stack pointer alone.
+// A power of two, and each stack begins at a multiple of it: so a thread's own addresses are known
+// by the stack pointer alone.
 constexpr size_t STACK = 256 << 10;
 constexpr unsigned MAX_THREADS = 1024, WARP_LANES = 32, WARPGROUP = 128;
 // Where shared memory begins for those who see its addresses: 128 bytes past a multiple of 1024.
@@ -425,7 +426,6 @@ __attribute__((noinline)) void far_access(uintptr_t address, size_t size, bool w
     State* sp = state;
     if (!sp || !sp->current) return;
     State& s = *sp;
-    if (address - s.current->stack < STACK) return;
     size_t grains = (address % GRAIN + size + GRAIN - 1) / GRAIN;
     uintptr_t in_shared = address - reinterpret_cast<uintptr_t>(s.shared);
     if (in_shared < SHARED_SPAN) {
@@ -448,7 +448,8 @@ __attribute__((noinline)) void far_access(uintptr_t address, size_t size, bool w
     stop("out of bounds: " + access_text(write, size) + " at " + hex(address) + ", which is no device memory");
 }
 
-// Most are on the thread's own stack, and a look at a thread_local costs more than all else that they need.
+// Most are on the thread's own stack, and a look at a thread_local costs more than all else that
+// they need.
 inline __attribute__((always_inline)) void access(uintptr_t address, size_t size, bool write) {
     if ((address ^ reinterpret_cast<uintptr_t>(__builtin_frame_address(0))) >= STACK) far_access(address, size, write);
 }

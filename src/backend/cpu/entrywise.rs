@@ -11,8 +11,8 @@ use crate::tape::{Unary, View3};
 
 /// Entries of a block, if nothing asks for more.
 const BLOCK: usize = 1024;
-/// Most entries that one task works through, and all that do where there are sums: their parts are
-/// kept per task.
+/// Entries that one task works through where there are sums, whose parts are kept per task;
+/// elsewhere the most.
 const TASK: usize = 32 * 1024;
 /// Tasks of a group without sums, where these are shorter.
 const TASKS: usize = 8;
