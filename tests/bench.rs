@@ -287,6 +287,14 @@ fn floors_are_reached(result: &Value) {
         let floor = number(result, &format!("/{prefix}floor_ms"));
         let timed = if prefix.is_empty() { "meta_ms" } else { "plain_ms" };
         assert!((floor / number(result, &format!("/{timed}/median")) / share - 1.0).abs() < 1e-12);
+        // What is done, of what direct sums would be: less where Winograd's algorithm is at work.
+        let [ms, rate] = ["operations_ms", "rates/tflop_per_s"]
+            .map(|field| number(result, &format!("/{prefix}floor/{field}")));
+        let done = ms * rate / number(result, &format!("/{prefix}gflop"));
+        match (result["model"].as_str(), result["precision"].as_str()) {
+            (Some("lenet"), Some("f32")) => assert!(done > 0.3 && done < 0.4, "{prefix}{done} in {result}"),
+            _ => assert!((done - 1.0).abs() < 1e-12, "{prefix}{done} in {result}"),
+        }
     }
 }
 

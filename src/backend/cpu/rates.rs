@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use super::isa::{Isa, Kernel, Simd};
 use super::real::Real;
 use super::team::Team;
-use super::{par, zeros};
+use super::{conv, par, zeros};
 use crate::error::Result;
+use crate::program::{Dims, Instr, Kernel as Contraction};
 
 /// How long either is measured, in runs of about a millisecond; the fastest counts, since whatever
 /// else goes on only makes one slower.
@@ -40,6 +41,15 @@ fn rate_of<S: Simd>(isa: Isa, team: &mut Team) -> f64 {
         team.lead(|| par::for_each(threads, &|_| isa.run(Chains::<S>(PhantomData))));
     });
     (threads * CHAINS * ROUNDS * S::LANES * 2) as f64 / seconds
+}
+
+/// Floating-point operations of an instruction's contractions as they are done here, in numbers of
+/// so many bytes: Winograd's convolutions take fewer than [`Instr::flops`].
+pub fn flops(instr: &Instr, number: usize) -> u64 {
+    let Contraction::Contract { out, dims: Dims::Conv(shape), .. } = &instr.kernel else {
+        return instr.flops();
+    };
+    conv::flops(shape, *out, number) * (instr.args.len() / 2) as u64
 }
 
 /// Bytes a second, those read and those written, of a team whose members copy, each a part of its

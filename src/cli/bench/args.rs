@@ -15,10 +15,10 @@ use crate::cli::values::{Graphs, sample};
 
 The floor is the least that a step can take: the largest of bytes over bandwidth, operations over their rate, and on a card launches times \
 1.3 us, which is assumed. Bytes: every kernel reads each of its tensors once and writes each once, as wide as it is stored. \
-Operations: those of matrix products and convolutions, as direct sums have them. Rates: a card's are its data sheet's; the CPU's are measured, multiply-adds in \
+Operations: those of matrix products and convolutions, as direct sums have them; on a CPU in f32 those of Winograd's algorithm where \
+it does a convolution, which are a sixth to a half as many, its transforms not counted. Rates: a card's are its data sheet's; the CPU's are measured, multiply-adds in \
 registers and a copy within as much memory as the step has. A step whose tensors pass from kernel to kernel in a cache can stay below \
-the floor of its bytes, and on a CPU in f32 one with convolutions of 3x3 or 5x5, which Winograd's algorithm does with a sixth to a third \
-of the multiplications, below that of its operations.
+the floor of its bytes.
 
 Examples:
   metatape bench --model lenet --batch 100 --steps 50

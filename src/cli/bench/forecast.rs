@@ -1,6 +1,7 @@
 //! What one run of a plan asks of a machine: bytes, operations, launches.
 
 use metatape::Result;
+use metatape::backend::cpu::rates;
 use metatape::program::{Place, Plan, Tensor, Work};
 use metatape::tape::Kind;
 use metatape::train::values::Precision;
@@ -42,6 +43,8 @@ pub struct Forecast {
     pub parts: Vec<Part>,
     /// Sums of all parts.
     pub all: Part,
+    /// Floating-point operations that the machine does for `all.work.flops` of direct sums.
+    pub flops: u64,
     /// Bytes of the program's memory: states, inputs and what lies between the kernels.
     pub memory: usize,
 }
@@ -62,8 +65,12 @@ impl Forecast {
         };
         let none = commands.as_ref().map(|_| Launches::default());
         let part = |name| Part { name, instructions: 0, work: Work::default(), launches: none };
-        let (mut parts, mut all) = (Vec::<Part>::new(), part("all"));
+        let (mut parts, mut all, mut flops) = (Vec::<Part>::new(), part("all"), 0);
         for (i, instr) in plan.instrs.iter().enumerate() {
+            flops += match on {
+                On::Cuda(_) => instr.flops(),
+                On::Cpu => rates::flops(instr, precision.bytes()),
+            };
             let name = instr.kernel.name();
             let at = parts.iter().position(|p| p.name == name).unwrap_or_else(|| {
                 parts.push(part(name));
@@ -84,7 +91,7 @@ impl Forecast {
             len * bytes(&Tensor { place, len, kind: n.kind, activation: false })
         });
         let memory = plan.arena * precision.bytes() + outside.sum::<usize>();
-        Ok(Forecast { parts, all, memory })
+        Ok(Forecast { parts, all, flops, memory })
     }
 
     /// What the machine is told, in a word.

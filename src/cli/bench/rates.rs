@@ -238,7 +238,7 @@ impl Floor {
         let all = &forecast.all;
         Floor {
             bytes: all.work.bytes() as f64 / rates.bytes * 1e3,
-            operations: all.work.flops as f64 / rates.flops * 1e3,
+            operations: forecast.flops as f64 / rates.flops * 1e3,
             launches: rates.launch.map(|launch| all.told() as f64 * launch * 1e3),
             rates,
         }

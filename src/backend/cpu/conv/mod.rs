@@ -59,6 +59,20 @@ pub fn workspace_len<T: Real>(s: &ConvShape, role: Role) -> usize {
     }
 }
 
+/// Floating-point operations of the role's products and sums as the kernels do them, padding
+/// included: fewer than [`ConvShape::flops`] where they take Winograd's way, whose transforms are not
+/// counted.
+pub fn flops(s: &ConvShape, role: Role, number: usize) -> u64 {
+    if s.is_empty() || !winograd::suits(s, number) {
+        return s.flops() as u64;
+    }
+    match role {
+        Role::A => winograd::Correlate::data_gradient(s).flops(),
+        Role::B => winograd::WeightGradient::new(s).flops(),
+        Role::C => winograd::Correlate::forward(s).flops(),
+    }
+}
+
 /// y (+)= x ∗ w. With `accumulate`, adds to what `y` holds. `workspace`: [`workspace_len`] numbers,
 /// anything in them.
 pub fn forward<T: Real>(s: &ConvShape, x: &[T], w: &[T], y: &mut [T], accumulate: bool, workspace: &mut [T]) {

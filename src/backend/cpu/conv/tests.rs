@@ -190,6 +190,22 @@ fn lose_little(s: &ConvShape, [y, dx, dw]: [f64; 3]) -> bool {
     y < 2e-6 && dx < gradients && dw < gradients
 }
 
+/// Counted by hand: tiles, products of each, a multiplication and an addition of each.
+#[test]
+fn operations_are_those_that_are_done() {
+    let roles = [Role::A, Role::B, Role::C];
+    for (hw, taps, tiles_and_products) in [(9, 3, [9 * 36; 3]), (8, 5, [4 * 64, 4 * 64, 16 * 36])] {
+        let (pad, channels) = (taps / 2, 16 * 32);
+        let s =
+            ConvShape { n: 2, h: hw, w: hw, ci: 16, kh: taps, kw: taps, co: 32, stride: 1, pad, groups: 1 };
+        let direct = (2 * 2 * hw * hw * taps * taps * channels) as u64;
+        for (role, each) in roles.into_iter().zip(tiles_and_products) {
+            assert_eq!(flops(&s, role, size_of::<f32>()), 2 * 2 * each * channels as u64, "{role:?} {s:?}");
+            assert_eq!(flops(&s, role, size_of::<f64>()), direct, "{role:?} {s:?}");
+        }
+    }
+}
+
 #[test]
 fn winograd_on_random_shapes() {
     let mut tried = [0; 2];

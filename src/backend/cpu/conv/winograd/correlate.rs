@@ -60,6 +60,10 @@ impl Plan {
         plan
     }
 
+    /// Floating-point operations of the products.
+    pub fn flops(&self) -> u64 {
+        2 * (self.grid.products() * self.tiles * self.k * self.m) as u64
+    }
     /// Numbers of the filters' transforms.
     fn filters(&self) -> usize {
         self.grid.products() * self.k * self.m

@@ -56,6 +56,10 @@ impl Plan {
         plan
     }
 
+    /// Floating-point operations of the products.
+    pub fn flops(&self) -> u64 {
+        2 * (self.grid.products() * self.tiles * self.ci * self.co) as u64
+    }
     /// Blocks of channels in and out.
     fn blocks(&self) -> (usize, usize) {
         (self.ci.div_ceil(self.rows), self.co.div_ceil(self.cols))
