@@ -8,6 +8,8 @@ cd "$(dirname "$0")/../.."
 out=${1:-target/gpu}
 most=49
 archs=${METATAPE_ARCHS:-sm_90}
+# Of the kernels that are written for the tests, every so many-th: the card's machine compiles the others when they are first used.
+every=${METATAPE_PACK_EVERY:-1}
 
 cargo build --release
 # Their messages say where each test program lies.
@@ -33,7 +35,7 @@ nvrtc=${METATAPE_NVRTC:-$PWD/target/nvrtc}
 [[ -d $nvrtc/nvidia ]] || python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$nvrtc" nvidia-cuda-nvrtc
 kernels() { CUDA_HOME=$nvrtc/nvidia "$out/bin/metatape" kernels --out "$out/cache" "$@"; }
 # With what is written for the networks and for the tests, if these have run on the simulator here.
-find target/tmp/simulator -name 'entrywise_*.cu' -print0 2>/dev/null | xargs -0 -n 100000 bash -c "$(declare -f kernels)"'
+find target/tmp/simulator -name 'entrywise_*.cu' -print0 2>/dev/null | sort -z | awk -v RS='\0' -v ORS='\0' -v n="$every" 'NR % n == 0' | xargs -0 -n 100000 bash -c "$(declare -f kernels)"'
 nvrtc='"$nvrtc"' out='"$out"' kernels --arch '"$archs"' --models mlp,lenet,resnet32,wrn28-10 "$@" | tail -4' kernels
 # They would be most of the folder; run.py unpacks each where it is wanted.
 gzip -9 "$out"/bin/*
