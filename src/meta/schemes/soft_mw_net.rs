@@ -4,8 +4,7 @@ use crate::error::Result;
 use crate::meta::optimiser::update;
 use crate::meta::step::{Pass, meta_losses, real_step};
 use crate::nn::{Params, WeightNet};
-use crate::seed::Stream;
-use crate::tape::{Init, Kind, Tape, Unary, Var};
+use crate::tape::{Kind, Tape, Unary, Var};
 
 /// Meta-Weight-Net with soft labels: this crate's own form of the published step, and the default
 /// of `metatape train`.
@@ -15,14 +14,12 @@ use crate::tape::{Init, Kind, Tape, Unary, Var};
 /// CMW-Net-SL (Shu et al. 2023, arXiv 2202.05613); at the end the meta set is trained on, too:
 ///
 /// ```text
-/// logits  a_i = f(x_i) + π + δ,   π_c = ln(share of class c in the training set / in the meta set)
+/// logits  a_i = f(x_i) + π,   π_c = ln(share of class c in the training set / in the meta set)
 /// weight  v_i = min(1, r_i),   r_i = V(−ln z_i(y_i); θ) / V(0; θ)
 /// loss    L = (1/n) Σ_i CE(a_i, v_i e_{y_i} + (1 − v_i) z_i)
 ///           = (1/n) Σ_i [ℓ_i − (1 − v_i) d_i],   ℓ_i = CE(a_i, y_i),   d_i = ⟨z_i − e_{y_i}, a_i⟩
 /// θ       −∂L_meta(w − α ∇L)/∂θ = (α/n) Σ_i u_i ∂r_i/∂θ,   u_i = ⟨∇L_meta(ŵ), ∇d_i(w)⟩,
 ///         without the samples that ask for more (u_i > 0) and count 1 already
-/// δ       −∂L_meta(w − α ∇L)/∂δ = (α/n) Σ_i ṗ_i,   ṗ_i the change of p_i = softmax(a_i) along
-///         ∇L_meta(ŵ); rests with θ
 /// w       moves down (L + λ L_meta)/(1 + λ),   λ = min(8 ρ, max(ρ, (1/n) Σ (1 − v_i)))
 ///         with ρ = |meta set|/|training set| behind θ's steps, and 0 before
 /// ```
@@ -40,14 +37,12 @@ use crate::tape::{Init, Kind, Tape, Unary, Var};
 /// most: a few samples in much room are learned by heart. V begins flat, so that all labels count 1
 /// until the meta set says otherwise. (6) A function of the loss cannot tell a rare class from a
 /// wrong label. π makes up for classes that are rarer in training than in the meta set (Menon et
-/// al. 2021, arXiv 2007.07314: train `f + ln share`, test f); what counting cannot know, δ learns
-/// from the meta set. Its mixed derivative is short: `∂L/∂δ = (1/n) Σ (p_i − t_i)` with the target
-/// `t_i = v_i e_{y_i} + (1 − v_i) z_i`, and of these only p moves with w.
+/// al. 2021, arXiv 2007.07314: train `f + ln share`, test f). (Offsets of the logits that the
+/// hypergradient learned beside π gained nothing on long tails, and learned ten meta samples by heart.)
 ///
-/// States: `theta.*`, `offset.class` `[classes]` (δ), their moments. Inputs: `lr.theta`,
-/// `scheme.prior` `[classes]` (π), `scheme.soft` `[n, classes]`, `scheme.kept` `[n]`. Outputs:
-/// `weight` `[n]` (v after θ's step), `u` `[n]`, `predictions` `[n, classes]`, the new z. Memory: z
-/// of each training sample, and whether it has one.
+/// States: `theta.*`, its moments. Inputs: `lr.theta`, `scheme.prior` `[classes]` (π), `scheme.soft`
+/// `[n, classes]`, `scheme.kept` `[n]`. Outputs: `weight` `[n]` (v after θ's step), `u` `[n]`,
+/// `predictions` `[n, classes]`, the new z. Memory: z of each training sample, and whether it has one.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SoftMwNet {
     /// V.
@@ -93,11 +88,7 @@ struct Start {
     lr: Var,
     w: Params,
     theta: Params,
-    /// δ.
-    offset: Params,
     losses: Var,
-    /// `[n, classes]`, differentiable.
-    p: Var,
     /// `−ln z_y` `[n]`, which V reads.
     read: Var,
     /// d `[n]`.
@@ -140,12 +131,9 @@ impl SoftMwNet {
         let Pass { y, logits, correct, .. } =
             Pass::record(tape, step.net, step.data, n, &mut w, Some("stats"), "")?;
         let shape = tape.shape(logits).clone();
-        let mut offset = Params::declared("offset", Stream::WeightNet);
-        let learned = offset.param(tape, "class", [shape[1]], Init::Constant(0.0))?;
         let prior = tape.input(PRIOR, Kind::Float, [shape[1]])?;
-        let moved = tape.add(prior, learned)?;
-        let moved = tape.broadcast_to(moved, shape.clone())?;
-        let logits = tape.add(logits, moved)?;
+        let prior = tape.broadcast_to(prior, shape.clone())?;
+        let logits = tape.add(logits, prior)?;
         let losses = tape.cross_entropy(logits, y)?;
         let p = tape.softmax(logits)?;
         tape.section("soft labels");
@@ -169,7 +157,7 @@ impl SoftMwNet {
         tape.output("loss", losses)?;
         tape.output("correct", correct)?;
         tape.output(PREDICTIONS, soft)?;
-        Ok(Start { lr, w, theta, offset, losses, p, read, gap })
+        Ok(Start { lr, w, theta, losses, read, gap })
     }
 
     /// L as losses and their coefficients: `1/n` of ℓ and `−(1 − V)/n` of d. The third is 1 − V.
@@ -181,7 +169,7 @@ impl SoftMwNet {
         Ok((vec![(start.losses, tape.constant(1.0 / n as f64, [n])), (start.gap, minus)], doubt))
     }
 
-    /// θ's and δ's step; V behind it.
+    /// θ's step; V behind it.
     fn learn(&self, tape: &mut Tape, step: &TrainStep, start: &mut Start) -> Result<Var> {
         let TrainStep { net, data, batch: [n, m], .. } = *step;
         let lr_theta = tape.input("lr.theta", Kind::Float, [])?;
@@ -199,11 +187,10 @@ impl SoftMwNet {
         let meta_losses = meta_losses(tape, net, data, m, &mut virtual_w)?;
         let meta_loss = tape.mean_all(meta_losses)?;
         let gradient = tape.gradient(meta_loss, &virtual_w.vars())?;
-        tape.section("jvp: u, the change of d along the meta gradient, and that of p");
+        tape.section("jvp: u, the change of d along the meta gradient");
         let seeds: Vec<_> = w.into_iter().zip(gradient).collect();
-        let tangents = tape.jvp(&seeds, &[start.gap, start.p])?;
-        let u = tape.or_zero(tangents[0], start.gap)?;
-        let p = tape.or_zero(tangents[1], start.p)?;
+        let u = tape.jvp(&seeds, &[start.gap])?[0];
+        let u = tape.or_zero(u, start.gap)?;
         tape.section("hypergradient");
         // A sample that counts 1 already can ask for less, not for more.
         let (more, above) = (tape.relu(u)?, tape.offset(ratio, -1.0)?);
@@ -212,10 +199,7 @@ impl SoftMwNet {
         let share = tape.scale(start.lr, -1.0 / n as f64)?;
         let asked = tape.scale_by(asked, share)?;
         let gradients = tape.cotangents(&[(ratio, asked)], &start.theta.vars())?;
-        let p = tape.sum(p, 0, 1)?;
-        let offsets = [tape.scale_by(p, share)?];
         tape.section("weight-net step");
-        update(tape, &self.rule, &start.offset, &offsets, lr_theta, "offset.moment")?;
         start.theta = update(tape, &self.rule, &start.theta, &gradients, lr_theta, "theta.moment")?;
         tape.output("u", u)?;
         Ok(self.weights(tape, &mut start.theta, start.read)?[1])
