@@ -1,27 +1,38 @@
-// Shared by all kernels: how a kernel is declared, storage types, vectors, warp and block reductions, asynchronous copies, matrix units.
+// Shared by all kernels: how a kernel is declared, storage types, vectors, warp and block
+// reductions, asynchronous copies, matrix units.
 //
 // Conventions of this folder:
-//  - every kernel is declared by KERNEL(name, Params) { … p … }: an `extern "C" __global__` function that takes one parameter struct `p` by
-//    value, twin of a #[repr(C)] Pod struct in src/backend/cuda/launch/<family>.rs (8-byte pointers there as u64; explicit padding);
-//  - compiled by NVRTC without any include but this file, and as C++ by the tests' simulator (tests/simulator/cuda_sim.h). PTX is
-//    in this file and wgmma.cuh only; all else is the same source in both worlds;
-//  - shared memory is declared by SHARED(type, name, [extents]) (static, up to 48 KB a kernel) or SHARED_MEMORY(name) (dynamic, bytes);
-//  - blocks are whole warps, one axis; warp operations take the full mask; no thread returns before a barrier;
-//  - no atomics but on the tickets of blocks that wait for each other: sums have a fixed order, so two runs give the same bits.
+//  - every kernel is declared by KERNEL(name, Params) { … p … }: an `extern "C" __global__`
+//    function that takes one parameter struct `p` by value, twin of a #[repr(C)] Pod struct in
+//    src/backend/cuda/launch/<family>.rs (8-byte pointers there as u64; explicit padding);
+//  - compiled by NVRTC without any include but this file, and as C++ by the tests' simulator
+//    (tests/simulator/cuda_sim.h). PTX is in this file and wgmma.cuh only; all else is the same
+//    source in both worlds;
+//  - shared memory is declared by SHARED(type, name, [extents]) (static, up to 48 KB a kernel) or
+//    SHARED_MEMORY(name) (dynamic, bytes);
+//  - blocks are whole warps, one axis; warp operations take the full mask; no thread returns before
+//    a barrier;
+//  - no atomics but on the tickets of blocks that wait for each other: sums have a fixed order, so
+//    two runs give the same bits.
 //
 // What is here:
-//   KERNEL(name, P), KERNEL_BOUNDS(name, P, threads, blocks_per_sm), SHARED, SHARED_MEMORY, LANE, WARP, FULL_MASK
-//   GATED_KERNEL(name, P, threads, first, second)   all blocks run `second` behind the one whose `first` is true
+//   KERNEL(name, P), KERNEL_BOUNDS(name, P, threads, blocks_per_sm), SHARED, SHARED_MEMORY
+//   LANE, WARP, FULL_MASK
+//   GATED_KERNEL(name, P, threads, first, second)   all blocks run `second` behind the one whose
+//                                                   `first` is true
 //   u8 i32 u16 u32 u64, bf16; to_f32(T), from_f32<T>(float), pack_bf16(lo, hi)
-//   Vec<T, N>, load_vec<N>(p), store_vec(p, vec)   one aligned access of N entries (p must be aligned to the vector's size)
-//   load_f32<N>(p, float[N]), store_f32<N>(p, float[N])   the same for f32 or bf16 storage, as floats
-//   FastDiv {divisor, magic, shift}: divide(n), split(n, remainder)   division by a number known to the host, n < 2^31
-//   warp_sum(v)   a fixed tree; all lanes get the result
-//   last_to_arrive(ticket, of)   whether so many blocks have come here
+//   Vec<T, N>, load_vec<N>(p), store_vec(p, vec)    one aligned access of N entries (p must be
+//                                                   aligned to the vector's size)
+//   load_f32<N>(p, float[N]), store_f32<N>(p, float[N])   the same for f32 or bf16 storage, as
+//                                                         floats
+//   FastDiv {divisor, magic, shift}: divide(n), split(n, remainder)   division by a number known to
+//                                                                     the host, n < 2^31
+//   warp_sum(v)                   a fixed tree; all lanes get the result
+//   last_to_arrive(ticket, of)    whether so many blocks have come here
 //   Parts, add_parts(p, part, each, sum, add)   sums that blocks share, added by the last of them
 //   copy_async<16|8|4, near>(shared, global, valid), commit_async(), wait_async<N>()
 //   tf32_bits(float), mma_tf32(d[4], a[4], b[2]) m16n8k8, mma_bf16(d[4], a[4], b[2]) m16n8k16
-//   load_matrices_x4(r[4], row), load_matrices_x4_transposed(r[4], row)   (ldmatrix, 16-bit entries)
+//   load_matrices_x4(r[4], row), load_matrices_x4_transposed(r[4], row)  (ldmatrix, 16-bit entries)
 #pragma once
 
 using u8 = unsigned char;
@@ -78,7 +89,8 @@ using i32 = int;
 
 #endif
 
-// ---- storage -----------------------------------------------------------------------------------------------------------------
+// ---- storage
+// -------------------------------------------------------------------------------------------------
 
 /// The upper half of an f32.
 struct __align__(2) bf16 {
@@ -136,9 +148,11 @@ template <int N, class T> __device__ __forceinline__ void store_f32(T* p, const 
     store_vec<N>(p, v);
 }
 
-// ---- integers ----------------------------------------------------------------------------------------------------------------
+// ---- integers
+// -------------------------------------------------------------------------------------------------
 
-/// n / divisor = (umulhi(n, magic) + n) >> shift for n < 2^31; the host's twin is `FastDiv` of src/backend/cuda/divide.rs.
+/// n / divisor = (umulhi(n, magic) + n) >> shift for n < 2^31; the host's twin is `FastDiv` of
+/// src/backend/cuda/divide.rs.
 struct FastDiv {
     u32 divisor, magic, shift;
 
@@ -150,7 +164,8 @@ struct FastDiv {
     }
 };
 
-// ---- sums --------------------------------------------------------------------------------------------------------------------
+// ---- sums
+// -------------------------------------------------------------------------------------------------
 
 template <class T> __device__ __forceinline__ T warp_sum(T v) {
 #pragma unroll
@@ -158,10 +173,11 @@ template <class T> __device__ __forceinline__ T warp_sum(T v) {
     return v;
 }
 
-// ---- blocks ------------------------------------------------------------------------------------------------------------------
+// ---- blocks
+// -------------------------------------------------------------------------------------------------
 
-/// Whether this block is the last of `of` blocks to get here: it may then read what the others wrote before. All threads of all of
-/// them call it. `ticket` is zero between launches.
+/// Whether this block is the last of `of` blocks to get here: it may then read what the others
+/// wrote before. All threads of all of them call it. `ticket` is zero between launches.
 __device__ __forceinline__ bool last_to_arrive(u32* ticket, u32 of PLACE) {
 #ifdef METATAPE_SIMULATOR
     return metatape_sim::last_to_arrive(ticket, of, place);
@@ -180,17 +196,20 @@ __device__ __forceinline__ bool last_to_arrive(u32* ticket, u32 of PLACE) {
 #endif
 }
 
-/// Parts of sums that blocks leave in memory, one after another: how many, and how many are added first. Twin: `launch::parts::Parts`.
+/// Parts of sums that blocks leave in memory, one after another: how many, and how many are added
+/// first. Twin: `launch::parts::Parts`.
 struct Parts {
     /// Zeros between launches: for every sum, one word and one more for each `side` parts.
     u64 tickets;
     u32 count, side;
 };
 
-/// To be called by all blocks of sum number `sum` when each has left its share of part number `part`; there are `each` of them to a
-/// part. Every `side` parts are added by the last of their blocks, and these sums by the last of those: in an order that does not
-/// depend on which blocks those are, and none has many to add. `add(first, count, step, last)` adds `count` parts, from `first` on in
-/// steps of `step`: the last time to the result, else in the place of the first one. Returns whether this block has made the result.
+/// To be called by all blocks of sum number `sum` when each has left its share of part number
+/// `part`; there are `each` of them to a part. Every `side` parts are added by the last of their
+/// blocks, and these sums by the last of those: in an order that does not depend on which blocks
+/// those are, and none has many to add. `add(first, count, step, last)` adds `count` parts, from
+/// `first` on in steps of `step`: the last time to the result, else in the place of the first one.
+/// Returns whether this block has made the result.
 template <class Add> __device__ __forceinline__ bool add_parts(const Parts& p, u32 part, u32 each, u32 sum, const Add& add) {
     u32 sides = (p.count + p.side - 1) / p.side, side = part / p.side;
     u32 first = side * p.side, count = min(p.side, p.count - first), step = 1, of = count * each;
@@ -222,8 +241,9 @@ template <int N, class T> __device__ __forceinline__ Vec<double, N> sum_of_parts
 }
 
 #ifndef METATAPE_SIMULATOR
-/// All blocks of a launch wait here until the one that `opens` comes, and see what it and those before it wrote. They must be few
-/// enough to run at the same time. `closed`: what thread 0 found in the gate before the block left anything for others.
+/// All blocks of a launch wait here until the one that `opens` comes, and see what it and those
+/// before it wrote. They must be few enough to run at the same time. `closed`: what thread 0 found
+/// in the gate before the block left anything for others.
 __device__ __forceinline__ void pass_gate(u32* gate, u32 closed, bool opens) {
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -240,11 +260,13 @@ __device__ __forceinline__ void pass_gate(u32* gate, u32 closed, bool opens) {
 }
 #endif
 
-// ---- asynchronous copies -----------------------------------------------------------------------------------------------------
+// ---- asynchronous copies
+// -------------------------------------------------------------------------------------------------
 
-/// Copies BYTES (4, 8 or 16; both pointers aligned to that) from device to shared memory behind the thread's back; zeros where not
-/// `valid` (`global` is not read then, whatever it is). NEAR: by way of the first-level cache, for what this processor
-/// reads again; fewer bytes than 16 always go that way.
+/// Copies BYTES (4, 8 or 16; both pointers aligned to that) from device to shared memory behind the
+/// thread's back; zeros where not `valid` (`global` is not read then, whatever it is). NEAR: by way
+/// of the first-level cache, for what this processor reads again; fewer bytes than 16 always go
+/// that way.
 template <int BYTES, bool NEAR = false> __device__ __forceinline__ void copy_async(void* shared, const void* global, bool valid PLACE) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
 #ifdef METATAPE_SIMULATOR
@@ -268,7 +290,8 @@ __device__ __forceinline__ void commit_async() {
 #endif
 }
 
-/// Waits until at most N of the thread's groups are under way. Other threads see the copies after a barrier.
+/// Waits until at most N of the thread's groups are under way. Other threads see the copies after a
+/// barrier.
 template <int N> __device__ __forceinline__ void wait_async() {
 #ifdef METATAPE_SIMULATOR
     metatape_sim::wait_async(N);
@@ -277,10 +300,13 @@ template <int N> __device__ __forceinline__ void wait_async() {
 #endif
 }
 
-// ---- matrix units ------------------------------------------------------------------------------------------------------------
+// ---- matrix units
+// -------------------------------------------------------------------------------------------------
 
-/// Rounded to tf32: 10 bits of mantissa, to nearest, ties away from zero. In the lower 13 bits is rubbish, which the matrix units ignore. `cvt.rna`
-/// gives the same in two instructions; this is one (add, then maximum) since sm_90, and tensors are rounded once for every warp that reads them.
+/// Rounded to tf32: 10 bits of mantissa, to nearest, ties away from zero. In the lower 13 bits is
+/// rubbish, which the matrix units ignore. `cvt.rna` gives the same in two instructions; this is
+/// one (add, then maximum) since sm_90, and tensors are rounded once for every warp that reads
+/// them.
 __device__ __forceinline__ u32 tf32_bits(float v) {
     u32 bits = __float_as_uint(v);
     // The maximum keeps 0x7fffffff, the NaN that arithmetic gives: the sum would be -0.
@@ -291,8 +317,8 @@ __device__ __forceinline__ u32 tf32_bits(float v) {
     return rounded;
 }
 
-/// d += a·b with a [16, 8], b [8, 8] in tf32. With g = lane / 4, t = lane % 4 a lane holds a = (g,t) (g+8,t) (g,t+4) (g+8,t+4), b = (t,g)
-/// (t+4,g), d = (g,2t) (g,2t+1) (g+8,2t) (g+8,2t+1).
+/// d += a·b with a [16, 8], b [8, 8] in tf32. With g = lane / 4, t = lane % 4 a lane holds a =
+/// (g,t) (g+8,t) (g,t+4) (g+8,t+4), b = (t,g) (t+4,g), d = (g,2t) (g,2t+1) (g+8,2t) (g+8,2t+1).
 __device__ __forceinline__ void mma_tf32(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2] PLACE) {
 #ifdef METATAPE_SIMULATOR
     metatape_sim::FourFloats r = metatape_sim::mma_tf32({d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}, place);
@@ -304,8 +330,9 @@ __device__ __forceinline__ void mma_tf32(float (&d)[4], const u32 (&a)[4], const
 #endif
 }
 
-/// d += a·b with a [16, 16], b [16, 8] in bf16, two to a register, the lower index in the lower half. A lane holds a = (g,2t) (g+8,2t) (g,2t+8)
-/// (g+8,2t+8), each with its right neighbour, b = (2t,g) (2t+8,g), each with its lower neighbour, d as above.
+/// d += a·b with a [16, 16], b [16, 8] in bf16, two to a register, the lower index in the lower
+/// half. A lane holds a = (g,2t) (g+8,2t) (g,2t+8) (g+8,2t+8), each with its right neighbour, b =
+/// (2t,g) (2t+8,g), each with its lower neighbour, d as above.
 __device__ __forceinline__ void mma_bf16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2] PLACE) {
 #ifdef METATAPE_SIMULATOR
     metatape_sim::FourFloats r = metatape_sim::mma_bf16({d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}, place);
@@ -317,8 +344,9 @@ __device__ __forceinline__ void mma_bf16(float (&d)[4], const u32 (&a)[4], const
 #endif
 }
 
-/// Four 8x8 matrices of 16-bit entries from shared memory: lane 8i + r gives the address of row r of matrix i (16 bytes, aligned); register i
-/// then holds entries (g, 2t) (g, 2t+1) of matrix i, or of its transpose.
+/// Four 8x8 matrices of 16-bit entries from shared memory: lane 8i + r gives the address of row r
+/// of matrix i (16 bytes, aligned); register i then holds entries (g, 2t) (g, 2t+1) of matrix i, or
+/// of its transpose.
 __device__ __forceinline__ void load_matrices_x4(u32 (&r)[4], const void* row PLACE) {
 #ifdef METATAPE_SIMULATOR
     metatape_sim::Four v = metatape_sim::load_matrices(row, 4, false, place);

@@ -1,22 +1,33 @@
-// Convolution as one trilinear form, each role an implicit matrix product over NHWC: no patch matrix is ever in device memory.
+// Convolution as one trilinear form, each role an implicit matrix product over NHWC: no patch
+// matrix is ever in device memory.
 //
-//     y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]        (zero outside the image; i of o's group)
+//     y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]
 //
-//  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i), in an order of its own; or the sum of two such
-//                     products, as a tangent is
-//  - data gradient:   x [m = (n,h,w), i]  = Σ_k Y[m, k] · w[tap, i, o],   k = (tap,o): a gather as well, so no sum has two writers. With stride s the
-//                     pixels of x fall into s² classes, in each of which the same taps count; a class is a product of its own (blockIdx.z)
-//  - weight gradient: w [m = (a,b,i), o]  = Σ_k X[k, m] · y[k, o],        k = (n,p,q), split over blockIdx.z into parts that the
-//                     last block of each tile adds in a fixed order (`add_parts`)
+// (zero outside the image; i of o's group)
 //
-// A block computes a BM × BN tile in steps of BK, through STAGES tiles of both factors in shared memory that cp.async fills ahead. Factors
-// come gathered or padded with zeros by the copy itself. The arithmetic is a policy (conv_f32.cu, conv_tf32.cu, conv_bf16.cu, conv_wgmma.cu):
-//  - Ffma: f32 on the ordinary units, TM × TN outputs a thread, read from shared memory four at a time;
-//  - Mma:  tf32 (m16n8k8) or bf16 (m16n8k16) on the matrix units, f32 sums. f32 factors are rounded on the way into registers, by every warp
-//    that reads them; large tiles of bf16 take weights that were cast before the launch: they are half as long, and not rounded in every block.
-// Shared tiles lie with the reduction contiguous ("rows": [free][BK]) or the free index contiguous ("columns": [BK][free]), as they
-// come from memory; the leading dimension is padded so that no read has bank conflicts.
-//  - Wgmma (conv_wgmma.cuh): bf16 on Hopper's matrix units, for wide tiles, straight out of shared memory; in it, chunks are swizzled instead of padded.
+//  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i),
+//                     in an order of its own; or the sum of two such products, as a tangent is
+//  - data gradient:   x [m = (n,h,w), i]  = Σ_k Y[m, k] · w[tap, i, o],   k = (tap,o):
+//                     a gather as well, so no sum has two writers. With stride s the pixels of x
+//                     fall into s² classes, in each of which the same taps count; a class is a
+//                     product of its own (blockIdx.z)
+//  - weight gradient: w [m = (a,b,i), o]  = Σ_k X[k, m] · y[k, o],        k = (n,p,q),
+//                     split over blockIdx.z into parts that the last block of each tile adds in a
+//                     fixed order (`add_parts`)
+//
+// A block computes a BM × BN tile in steps of BK, through STAGES tiles of both factors in shared
+// memory that cp.async fills ahead. Factors come gathered or padded with zeros by the copy itself.
+// The arithmetic is a policy (conv_f32.cu, conv_tf32.cu, conv_bf16.cu, conv_wgmma.cu):
+//  - Ffma: f32 on the ordinary units, TM × TN outputs a thread, read from shared memory four at a
+//    time;
+//  - Mma:  tf32 (m16n8k8) or bf16 (m16n8k16) on the matrix units, f32 sums. f32 factors are rounded
+//    on the way into registers, by every warp that reads them; large tiles of bf16 take weights
+//    that were cast before the launch: they are half as long, and not rounded in every block.
+// Shared tiles lie with the reduction contiguous ("rows": [free][BK]) or the free index contiguous
+// ("columns": [BK][free]), as they come from memory; the leading dimension is padded so that no
+// read has bank conflicts.
+//  - Wgmma (conv_wgmma.cuh): bf16 on Hopper's matrix units, for wide tiles, straight out of shared
+//    memory; in it, chunks are swizzled instead of padded.
 //
 // CPU twin: src/backend/cpu/conv.
 #pragma once
@@ -24,14 +35,15 @@
 
 /// Twin of `launch::conv::Params`.
 struct ConvParams {
-    /// Gathered factor (x, or y for the data gradient), the other factor (w; y for the weight gradient), result; where a weight gradient has several
-    /// parts, those, f32 [parts][weight].
+    /// Gathered factor (x, or y for the data gradient), the other factor (w; y for the weight
+    /// gradient), result; where a weight gradient has several parts, those, f32 [parts][weight].
     u64 source, other;
     /// Forward: a second pair of factors, whose product is added, or nulls.
     u64 second_source, second_other;
     u64 out, partial;
     Parts parts;
-    /// Gathered images: [n, source_h, source_w, channels]; grid of the product's pixels: forward and weight gradient y's, else x's.
+    /// Gathered images: [n, source_h, source_w, channels]; grid of the product's pixels: forward
+    /// and weight gradient y's, else x's.
     i32 n, source_h, source_w, channels, grid_h, grid_w;
     i32 kernel_h, kernel_w, stride, pad;
     /// Columns of the product: co, or ci for the data gradient.
@@ -40,15 +52,17 @@ struct ConvParams {
     i32 out_half, accumulate;
     /// Weight gradient: steps of BK pixels a split takes.
     i32 steps_per_split;
-    /// Forward and data gradient where blocks are in one row (`IN_ROW`): how many of the tile's rows come first, and how many rows each of the others has.
+    /// Forward and data gradient where blocks are in one row (`IN_ROW`): how many of the tile's
+    /// rows come first, and how many rows each of the others has.
     i32 whole, rest;
     FastDiv by_image, by_row;
     /// Groups of channels: `channels` and `columns` are one's, memory has all of them side by side.
     i32 groups, unused;
 };
 
-/// The group that a block computes: where its channels and columns are in lines of memory, and how long those are. The group runs fastest in blockIdx.z;
-/// `z` is what else that counts. Nothing is kept, so that without groups nothing of this is left.
+/// The group that a block computes: where its channels and columns are in lines of memory, and how
+/// long those are. The group runs fastest in blockIdx.z; `z` is what else that counts. Nothing is
+/// kept, so that without groups nothing of this is left.
 template <bool GROUPED> struct GroupOf {
     const ConvParams& p;
     __device__ __forceinline__ u32 z() const { return GROUPED ? blockIdx.z / u32(p.groups) : blockIdx.z; }
@@ -78,15 +92,18 @@ template <class T, bool ROWS, int FREE, int BK, int PAD> struct SharedTile {
     const T* at;
     static __device__ __forceinline__ int place(int free, int k) { return ROWS ? free * LD + k : k * LD + free; }
     __device__ __forceinline__ const T* entry(int free, int k) const { return at + place(free, k); }
-    /// The thread's line of a tile by columns and first chunk in it, where LANES threads fill a line.
+    /// The thread's line of a tile by columns and first chunk in it, where LANES threads fill a
+    /// line.
     template <int LANES> static __device__ __forceinline__ void share(int& line, int& lane) {
         line = int(threadIdx.x) / LANES, lane = int(threadIdx.x) % LANES;
     }
 };
 
-// ---- arithmetic --------------------------------------------------------------------------------------------------------------
+// ---- arithmetic
+// -------------------------------------------------------------------------------------------------
 
-/// f32 on the ordinary units. Lanes are LN × 32/LN over the tile, warps lie along m; a thread has TM × TN outputs.
+/// f32 on the ordinary units. Lanes are LN × 32/LN over the tile, warps lie along m; a thread has
+/// TM × TN outputs.
 template <int BM_, int BN_, int WARPS_, int LN, int STAGES_> struct Ffma {
     static constexpr int BM = BM_, BN = BN_, BK = 16, STAGES = STAGES_, THREADS = WARPS_ * 32;
     static constexpr int BLOCKS = 1, LM = 32 / LN, TM = BM / (WARPS_ * LM), TN = BN / LN;
@@ -177,8 +194,9 @@ template <int BM_, int BN_, int WARPS_, int LN, int STAGES_> struct Ffma {
     }
 };
 
-/// A tile of words whose free index is contiguous: read two at a time, so that the matrix units take neighbours for rows 8 apart, or for columns of
-/// two operands. Sums then belong to other rows or columns than those of `mma_tf32` and `mma_bf16`.
+/// A tile of words whose free index is contiguous: read two at a time, so that the matrix units
+/// take neighbours for rows 8 apart, or for columns of two operands. Sums then belong to other rows
+/// or columns than those of `mma_tf32` and `mma_bf16`.
 template <class Tile> constexpr bool PAIRED = !Tile::BY_ROWS && sizeof(typename Tile::Entry) == 4;
 
 /// Registers of one m16 operand for the k-step at `k`: see `mma_tf32`, `mma_bf16`.
@@ -186,7 +204,8 @@ template <class Tile> __device__ __forceinline__ void load_left(u32 (&r)[4], con
     using T = typename Tile::Entry;
     int l = LANE, g = l >> 2, t = l & 3;
     if constexpr (Tile::BY_ROWS) {
-        // Matrices of 8 rows by 16 bytes: (m, k) (m + 8, k) (m, k + half a step) (m + 8, …). For f32 they are rows of 4 entries.
+        // Matrices of 8 rows by 16 bytes: (m, k) (m + 8, k) (m, k + half a step) (m + 8, …). For
+        // f32 they are rows of 4 entries.
         load_matrices_x4(r, a.entry(m + (l & 15), k + (l >> 4) * int(16 / sizeof(T))));
     } else if constexpr (sizeof(T) == 2) {
         load_matrices_x4_transposed(r, a.entry(m + ((l >> 3) & 1) * 8, k + (l >> 4) * 8 + (l & 7)));
@@ -203,7 +222,8 @@ template <class Tile> __device__ __forceinline__ void load_left(u32 (&r)[4], con
     }
 }
 
-/// Registers of two n8 operands for the k-step at `k`, one after the other. HALF: the product is bf16's, whatever the storage.
+/// Registers of two n8 operands for the k-step at `k`, one after the other. HALF: the product is
+/// bf16's, whatever the storage.
 template <bool HALF, class Tile> __device__ __forceinline__ void load_right(u32 (&r)[4], const Tile& b, int n, int k) {
     using T = typename Tile::Entry;
     int l = LANE, g = l >> 2, t = l & 3;
@@ -236,8 +256,9 @@ template <bool HALF, class Tile> __device__ __forceinline__ void load_right(u32 
     }
 }
 
-/// tf32 or bf16 on the matrix units: warps of WM × WN outputs, made of m16n8 pieces, BK entries of the reduction between barriers. `OtherT`: storage
-/// of the second factor; f32 is rounded as it is read.
+/// tf32 or bf16 on the matrix units: warps of WM × WN outputs, made of m16n8 pieces, BK entries of
+/// the reduction between barriers. `OtherT`: storage of the second factor; f32 is rounded as it is
+/// read.
 template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int BK_, int STAGES_> struct Mma {
     static constexpr bool HALF = sizeof(SourceT) == 2;
     static constexpr int BM = BM_, BN = BN_, BK = BK_, STAGES = STAGES_;
@@ -309,9 +330,11 @@ template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int BK_
     }
 };
 
-// ---- results -----------------------------------------------------------------------------------------------------------------
+// ---- results
+// -------------------------------------------------------------------------------------------------
 
-/// Writes `W` neighbouring entries, of which those below `columns` exist. VECTOR: all or none do, and they are aligned.
+/// Writes `W` neighbouring entries, of which those below `columns` exist. VECTOR: all or none do,
+/// and they are aligned.
 template <bool VECTOR, class T, int W> __device__ __forceinline__ void write_entries(T* to, int left, bool accumulate, const float (&v)[W]) {
     if (left <= 0) return;
     if constexpr (VECTOR) {
@@ -349,7 +372,8 @@ template <bool VECTOR, bool GROUPED> struct PutPixels {
         i32 line = at / class_w, x = at - line * class_w, image = line / class_h, y = line - image * class_h;
         return (((long long)image * p.grid_h + y * step + y0) * p.grid_w + x * step + x0) * group.columns() + group.column();
     }
-    /// Results in bf16 may be written eight at once, rounded already, by who has added what `old` gives: what is there, or zeros.
+    /// Results in bf16 may be written eight at once, rounded already, by who has added what `old`
+    /// gives: what is there, or zeros.
     __device__ __forceinline__ bool half() const { return p.out_half; }
     __device__ __forceinline__ u32* eight(long long row, int n) const {
         static_assert(VECTOR, "all eight exist, or none");
@@ -370,8 +394,9 @@ template <bool VECTOR, bool GROUPED> struct PutPixels {
     }
 };
 
-/// The entry (a,b,i) of a weight that is row `m` of a weight gradient's product: all taps of the first PART channels, then of the next ones. They read
-/// nearly the same pixels, which the first-level cache then holds. Other channels go as they lie in memory.
+/// The entry (a,b,i) of a weight that is row `m` of a weight gradient's product: all taps of the
+/// first PART channels, then of the next ones. They read nearly the same pixels, which the
+/// first-level cache then holds. Other channels go as they lie in memory.
 template <i32 PART> __device__ __forceinline__ i32 weight_entry(const ConvParams& p, i32 m) {
     if (p.channels == PART || p.channels % PART != 0) return m;
     i32 taps = p.kernel_h * p.kernel_w, group = m / PART, part = group / taps, tap = group - part * taps;
@@ -412,7 +437,8 @@ template <bool VECTOR, i32 PART, bool GROUPED> struct PutWeights {
     }
 };
 
-// ---- the pipeline ------------------------------------------------------------------------------------------------------------
+// ---- the pipeline
+// -------------------------------------------------------------------------------------------------
 
 /// Runs `steps` steps: `load(stage)` starts the copies of the next one, in order.
 template <class TileA, class TileB, class Math, class Load> __device__ __forceinline__ void pipeline(Math& math, u8* shared, i32 steps, Load&& load) {

@@ -1,4 +1,5 @@
-// Convolutions of bf16 activations on the matrix units; sums are f32, and so are weights but for large tiles. What they compute, and how: conv.cuh.
+// Convolutions of bf16 activations on the matrix units; sums are f32, and so are weights but for
+// large tiles. What they compute, and how: conv.cuh.
 #include "conv_roles.cuh"
 #include "conv_small_weights.cuh"
 

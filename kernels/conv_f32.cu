@@ -1,4 +1,5 @@
-// Convolutions in f32 on the ordinary units. What they compute, and how: conv.cuh. Tile sizes: src/backend/cuda/launch/conv/tiles.rs.
+// Convolutions in f32 on the ordinary units. What they compute, and how: conv.cuh. Tile sizes:
+// src/backend/cuda/launch/conv/tiles.rs.
 #include "conv_roles.cuh"
 #include "conv_small_f32.cuh"
 

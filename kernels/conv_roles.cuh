@@ -1,8 +1,10 @@
-// The three roles of a convolution: which tiles each one copies into shared memory, and how. See conv.cuh.
+// The three roles of a convolution: which tiles each one copies into shared memory, and how. See
+// conv.cuh.
 #pragma once
 #include "conv.cuh"
 
-/// A place in the reduction of a gather: tap (a, b) of `taps_y` × `taps_x`, and channel. Moves forward only, so no division.
+/// A place in the reduction of a gather: tap (a, b) of `taps_y` × `taps_x`, and channel. Moves
+/// forward only, so no division.
 struct Cursor {
     i32 channel, a, b;
 
@@ -27,8 +29,9 @@ struct Cursor {
     }
 };
 
-/// Copies this thread's part of BK lines of a matrix into a tile by columns, from column `n0` on. A thread stays in its line of the tile, which is line
-/// `at` of the matrix if there is one; lines are `pitch` apart.
+/// Copies this thread's part of BK lines of a matrix into a tile by columns, from column `n0` on. A
+/// thread stays in its line of the tile, which is line `at` of the matrix if there is one; lines
+/// are `pitch` apart.
 template <class Math, class Tile, int V, class T>
 __device__ __forceinline__ void fill_line(T* tile, const T* matrix, i32 at, bool there, i32 n0, i32 columns, i32 pitch) {
     constexpr int LANES = Math::THREADS / Math::BK, CHUNKS = Math::BN / V;
@@ -44,8 +47,9 @@ __device__ __forceinline__ void fill_line(T* tile, const T* matrix, i32 at, bool
     }
 }
 
-// Forward and data gradient: rows are pixels of a grid, the reduction runs over taps and the source's channels. TRANSPOSED: data gradient.
-// VECTOR: channels and columns come in whole aligned vectors of 16 bytes.
+// Forward and data gradient: rows are pixels of a grid, the reduction runs over taps and the
+// source's channels. TRANSPOSED: data gradient. VECTOR: channels and columns come in whole aligned
+// vectors of 16 bytes.
 template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __device__ __forceinline__ void correlate(const ConvParams& p) {
     using S = typename Math::Source;
     using O = typename Math::Other;
@@ -55,7 +59,8 @@ template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __devi
     using TileB = typename Math::template OtherTile<TRANSPOSED>;
     SHARED_MEMORY(shared);
 
-    // The class of pixels: those that are (y0, x0) modulo `step`, and the taps (tap_y + step·a, tap_x + step·b) that reach them.
+    // The class of pixels: those that are (y0, x0) modulo `step`, and the taps (tap_y + step·a,
+    // tap_x + step·b) that reach them.
     GroupOf<GROUPED> group{p};
     i32 step = TRANSPOSED ? p.stride : 1;
     i32 y0 = i32(group.z()) / step, x0 = i32(group.z()) - y0 * step;
@@ -79,8 +84,8 @@ template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __devi
     const S* source = reinterpret_cast<const S*>(p.source) + group.channel();
     const O* weights = reinterpret_cast<const O*>(p.other) + (TRANSPOSED ? group.channel() : group.column());
 
-    // Source pixels of this thread's rows at tap (0, 0), which may lie outside of the image. An offset of what is not there may be anything: it is
-    // not read.
+    // Source pixels of this thread's rows at tap (0, 0), which may lie outside of the image. An
+    // offset of what is not there may be anything: it is not read.
     constexpr int CA = BK / VA, LINES_A = THREADS / CA, ROWS_A = (BM + LINES_A - 1) / LINES_A;
     static_assert(THREADS % CA == 0, "a thread keeps its column");
     i32 column_a = i32(threadIdx.x) % CA * VA, line_a = i32(threadIdx.x) / CA;
@@ -100,8 +105,9 @@ template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __devi
         pixel[r] = ((n * p.source_h + sy[r]) * p.source_w + sx[r]) * group.channels();
         if (m >= rows) sy[r] = -(1 << 30);
     }
-    // Where channels are many, all taps of a part of the channels come one after another: they read nearly the same pixels, which the first-level cache
-    // then holds. Else, and where a part reaches into the next tap's channels, a tap's channels do.
+    // Where channels are many, all taps of a part of the channels come one after another: they read
+    // nearly the same pixels, which the first-level cache then holds. Else, and where a part
+    // reaches into the next tap's channels, a tap's channels do.
     constexpr int PART = Math::PART, PARTS = BK / PART;
     bool by_taps = BN >= 128 && p.channels % PART == 0;
     auto begin = [&](int k) {
@@ -126,11 +132,13 @@ template <class Math, bool TRANSPOSED, bool VECTOR, bool GROUPED = false> __devi
     auto exists = [&](const Cursor& at) { return at.a < taps_y && (PARTS == 1 || at.channel < p.channels); };
     Cursor at_a = begin(column_a);
 
-    // Data gradient: a thread keeps its column of the weights' tile, too, and the place in the reduction is the source's where chunks are equally long.
+    // Data gradient: a thread keeps its column of the weights' tile, too, and the place in the
+    // reduction is the source's where chunks are equally long.
     constexpr int CB = BK / VB, LINES_B = THREADS / CB;
     static_assert(!TRANSPOSED || THREADS % CB == 0, "a thread keeps its column");
     i32 column_b = i32(threadIdx.x) % CB * VB, line_b = i32(threadIdx.x) / CB;
-    // Forward: a thread keeps its line, whose place is known from the source's but where a step has several parts.
+    // Forward: a thread keeps its line, whose place is known from the source's but where a step has
+    // several parts.
     int line_k, lane_k;
     TileB::template share<THREADS / BK>(line_k, lane_k);
     constexpr bool APART = TRANSPOSED ? VA != VB : PARTS > 1;
@@ -205,8 +213,8 @@ template <class Math, bool VECTOR, bool GROUPED = false> __device__ __forceinlin
     const S* source = reinterpret_cast<const S*>(p.source) + group.channel();
     const O* other = reinterpret_cast<const O*>(p.other) + group.column();
 
-    // Chunks of the gathered tile, [BK pixels][BM]: a thread stays in its line, so that a step is one pixel to it; taps and channels of its
-    // chunks stay.
+    // Chunks of the gathered tile, [BK pixels][BM]: a thread stays in its line, so that a step is
+    // one pixel to it; taps and channels of its chunks stay.
     constexpr int CA = BM / VA, LANES = THREADS / BK, EACH_A = (CA + LANES - 1) / LANES;
     static_assert(THREADS % BK == 0, "as many threads for each line");
     int line, lane;
@@ -250,7 +258,8 @@ template <class Math, bool VECTOR, bool GROUPED = false> __device__ __forceinlin
     add_parts(p.parts, group.z(), 1, tile, [&](u32 first, u32 count, u32 step, bool last) { put.template add<BM, BN, THREADS>(first, count, step, last); });
 }
 
-// ---- kernels of one precision ------------------------------------------------------------------------------------------------
+// ---- kernels of one precision
+// -------------------------------------------------------------------------------------------------
 
 // Tiles by name; launch/conv/tiles.rs chooses among them. `odd` takes any channels, entry by entry.
 #define CONV_KERNEL(NAME, MATH, CALL)                              \

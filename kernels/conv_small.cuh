@@ -23,7 +23,8 @@
 //
 // Pixels outside of the image, images after the last and slots after the last are zero, or are not
 // written. Which block takes what is a function of the shape alone, so the bits are, too.
-// Host: src/backend/cuda/launch/conv/small.rs. CPU twin: src/backend/cpu/conv.
+// Host: src/backend/cuda/launch/conv/small.rs.
+// CPU twin: src/backend/cpu/conv.
 #pragma once
 #include "conv.cuh"
 

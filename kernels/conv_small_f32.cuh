@@ -60,7 +60,8 @@ template <class K> __device__ __forceinline__ void correlate_f32(const SmallPara
                     const float* tap = filter + (3 * a + b) * (K::LINES * K::LD);
 #pragma unroll
                     for (int e = 0; e < 8; e++) {
-                        // Transposed: four channels of column e; else four columns of channel e / 2.
+                        // Transposed: four channels of column e; else four columns of channel e /
+                        // 2.
                         float w[4];
                         load_f32<4>(K::TRANSPOSED ? tap + e * K::LD : tap + e / 2 * K::LD + e % 2 * 4, w);
 #pragma unroll

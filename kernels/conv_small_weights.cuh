@@ -2,8 +2,8 @@
 //
 // M = 16 channels of x, N = 16 of y, K = slots: a block has one such tile of the weights, all nine
 // taps of it in the registers of each of its warps. It goes through several bands of images, the
-// next one on its way meanwhile where there is room, and adds its warps' sums: a part of the tile's, which
-// its last block adds up. Grid: (1, tiles, parts of the bands).
+// next one on its way meanwhile where there is room, and adds its warps' sums: a part of the
+// tile's, which its last block adds up. Grid: (1, tiles, parts of the bands).
 #pragma once
 #include "conv_small.cuh"
 

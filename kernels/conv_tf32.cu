@@ -1,4 +1,5 @@
-// Convolutions in tf32 on the matrix units; storage and sums are f32. What they compute, and how: conv.cuh.
+// Convolutions in tf32 on the matrix units; storage and sums are f32. What they compute, and how:
+// conv.cuh.
 #include "conv_roles.cuh"
 #include "conv_small_weights.cuh"
 

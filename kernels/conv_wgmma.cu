@@ -1,5 +1,6 @@
-// Wide convolutions of bf16 activations on Hopper's matrix units; weights were cast to bf16 before the launch. What they compute, and how: conv.cuh. Of
-// cards other than those of compute capability 9.0 there is nothing here.
+// Wide convolutions of bf16 activations on Hopper's matrix units; weights were cast to bf16 before
+// the launch. What they compute, and how: conv.cuh. Of cards other than those of compute capability
+// 9.0 there is nothing here.
 #include "conv_wgmma.cuh"
 #include "conv_roles.cuh"
 

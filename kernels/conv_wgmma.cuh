@@ -1,16 +1,18 @@
-// Arithmetic of wide bf16 convolutions on Hopper: products of warpgroups (wgmma.cuh) straight out of the tiles that cp.async fills. Its place among the
-// others: conv.cuh.
+// Arithmetic of wide bf16 convolutions on Hopper: products of warpgroups (wgmma.cuh) straight out
+// of the tiles that cp.async fills. Its place among the others: conv.cuh.
 //
-// A block of four warpgroups fills a processor. Each has 64 rows of the tile and all of its columns. Tiles are as large as registers allow, as all that
-// limits these products is how fast factors come: from shared memory to the matrix units, and from device to shared memory.
+// A block of four warpgroups fills a processor. Each has 64 rows of the tile and all of its
+// columns. Tiles are as large as registers allow, as all that limits these products is how fast
+// factors come: from shared memory to the matrix units, and from device to shared memory.
 #pragma once
 #include "conv.cuh"
 #include "wgmma.cuh"
 
 #ifdef HAS_WGMMA
 
-/// A tile of bf16 in shared memory as products of warpgroups want it. `ROWS` = [FREE][64], else [64][FREE] in parts of so many columns that a line of a
-/// part has 128 bytes, or 64 where FREE leaves no other choice; parts lie one after another.
+/// A tile of bf16 in shared memory as products of warpgroups want it. `ROWS` = [FREE][64], else
+/// [64][FREE] in parts of so many columns that a line of a part has 128 bytes, or 64 where FREE
+/// leaves no other choice; parts lie one after another.
 template <bool ROWS, int FREE> struct SwizzledTile {
     static constexpr bool BY_ROWS = ROWS;
     static constexpr int BK = 64, LINE = ROWS || FREE % 64 == 0 ? 128 : 64, COLUMNS = LINE / 2, BYTES = FREE * BK * 2;
@@ -30,8 +32,8 @@ template <bool ROWS, int FREE> struct SwizzledTile {
         int from = ROWS ? free * LINE + k * 2 : free / COLUMNS * (BK * LINE) + k * LINE;
         return matrix_descriptor<LINE>(at, ROWS ? 16 : BK * LINE, 8 * LINE) + (from >> 4);
     }
-    /// The thread's line of a tile by columns and first chunk in it, where LANES threads fill a line. A quarter of a warp writes 128 bytes in eight banks of
-    /// 16: short lines two at a time.
+    /// The thread's line of a tile by columns and first chunk in it, where LANES threads fill a
+    /// line. A quarter of a warp writes 128 bytes in eight banks of 16: short lines two at a time.
     template <int LANES> static __device__ __forceinline__ void share(int& line, int& lane) {
         int thread = int(threadIdx.x);
         line = thread / LANES, lane = thread % LANES;
@@ -74,7 +76,8 @@ template <int BN_, int STAGES_> struct Wgmma {
         for (int h = 0; h < 2; h++) {
             auto row = put.row(int(WARP) * 16 + 8 * h + g);
             if (put.half()) {
-                // Of four chunks a lane has two neighbours each; it reads and writes one whole chunk. All are read before the first is written.
+                // Of four chunks a lane has two neighbours each; it reads and writes one whole
+                // chunk. All are read before the first is written.
                 Vec<u32, 4> old[BN / 32];
 #pragma unroll
                 for (int j = 0; j < BN / 8; j += 4) old[j / 4] = put.old(row, 8 * (j + t));
@@ -116,8 +119,9 @@ template <int BN_, int STAGES_> struct Wgmma {
     }
 };
 
-/// As the others' `pipeline`, but while the products of a step run, those of the step before may still do so. Two barriers a step: a stage is filled again
-/// as soon as all warpgroups are done with it, and what it is filled with need not be there before the step after the next.
+/// As the others' `pipeline`, but while the products of a step run, those of the step before may
+/// still do so. Two barriers a step: a stage is filled again as soon as all warpgroups are done
+/// with it, and what it is filled with need not be there before the step after the next.
 template <class TileA, class TileB, int BN, int STAGES, class Load>
 __device__ __forceinline__ void pipeline(Wgmma<BN, STAGES>& math, u8* shared, i32 steps, Load&& load) {
     static_assert(STAGES >= 3, "two whose products run, one that is filled");

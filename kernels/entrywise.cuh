@@ -1,21 +1,28 @@
 // Entrywise groups: what their generated kernels are made of.
 //
-// Computes: a small straight-line program for every entry of an index space: operands (full-size, repeated along an axis, or one number), steps,
-//   then stores of values, and sums of values over all but the last axes ([1, mid, post] summed over mid).
-// Fuses: everything entrywise that a step's program does between two contractions (batch norm's normalisation, scale, shift, ReLU, shortcut
-//   and their derivatives with the sums these need; an optimiser's update of a parameter), so that each operand is read once and each result
-//   written once.
-// How: src/backend/cuda/launch/entrywise/write.rs writes a struct E for each group that is made otherwise than the ones before; sizes, addresses and
-//   constants are parameters, so that few are. E has ROWS, SUMS, and
-//     begin(column, width)  reads what is the same in every row: one number, or a vector along the columns that a thread keeps
-//     rows<FULL>(at)        ROWS rows of the walk (tensor.cuh), four entries of each: loads, steps, stores, additions to `sums`. All loads come
-//                           before the first store: a result may lie over an operand of its own (an update in place)
+// Computes: a small straight-line program for every entry of an index space: operands (full-size,
+// repeated along an axis, or one number), steps, then stores of values, and sums of values over all
+// but the last axes ([1, mid, post] summed over mid).
+// Fuses: everything entrywise that a step's program does between two contractions (batch norm's
+// normalisation, scale, shift, ReLU, shortcut and their derivatives with the sums these need; an
+// optimiser's update of a parameter), so that each operand is read once and each result written
+// once.
+// How: src/backend/cuda/launch/entrywise/write.rs writes a struct E for each group that is made
+// otherwise than the ones before; sizes, addresses and constants are parameters, so that few are. E
+// has ROWS, SUMS, and
+//     begin(column, width)  reads what is the same in every row: one number, or a vector along the
+//                           columns that a thread keeps
+//     rows<FULL>(at)        ROWS rows of the walk (tensor.cuh), four entries of each: loads, steps,
+//                           stores, additions to `sums`. All loads come before the first store: a
+//                           result may lie over an operand of its own (an update in place)
 //     put(q, i, v)          entry i of the q-th sum, where one block sees all of it
-//   Sums: a thread adds up its four columns in f32 over at most 64 rows, the block adds its threads pairwise, and the last block adds
-//   the blocks in f64 in a fixed order (`add_parts`). It then goes on with the small groups that come next.
-//   Groups that do not depend on each other and are small (the updates of a network's parameters) go into one launch: alone, each would take longer
-//   to start than to run.
-// Shapes: see `Group` (src/program/kernel.rs). CPU twin: src/backend/cpu/entrywise.rs. Host: src/backend/cuda/launch/entrywise.
+//   Sums: a thread adds up its four columns in f32 over at most 64 rows, the block adds its threads
+//   pairwise, and the last block adds the blocks in f64 in a fixed order (`add_parts`). It then
+//   goes on with the small groups that come next.
+//   Groups that do not depend on each other and are small (the updates of a network's parameters)
+//   go into one launch: alone, each would take longer to start than to run.
+// Shapes: see `Group` (src/program/kernel.rs). CPU twin: src/backend/cpu/entrywise.rs.
+// Host: src/backend/cuda/launch/entrywise.
 #pragma once
 #include "tensor.cuh"
 
@@ -36,7 +43,8 @@ struct Repeat {
     FastDiv post, row;
 };
 
-/// Groups in one launch: addresses of the table of them, and of a word a block: its group's number << 16 | its own number among the group's.
+/// Groups in one launch: addresses of the table of them, and of a word a block: its group's number
+/// << 16 | its own number among the group's.
 struct Many {
     u64 groups, blocks;
 };
@@ -57,7 +65,8 @@ template <u32 R> struct At {
     u32 at[R], n[R];
 };
 
-// ---- loads and stores --------------------------------------------------------------------------------------------------------
+// ---- loads and stores
+// -------------------------------------------------------------------------------------------------
 
 /// n entries from a place on, zeros after them. WHOLE: n is 4 and the place aligned.
 template <class T, bool WHOLE> INLINE Quad entries(const T* from, u32 n) {
@@ -75,7 +84,8 @@ template <class T, bool WHOLE> INLINE Quad entries(const T* from, u32 n) {
 /// The one entry of an operand.
 template <class T> INLINE float number(u64 base) { return to_f32(*reinterpret_cast<const T*>(base)); }
 
-/// A full-size operand. VECTOR: four entries from a multiple of 4 on may be read at once; FULL: all rows have four.
+/// A full-size operand. VECTOR: four entries from a multiple of 4 on may be read at once; FULL: all
+/// rows have four.
 template <class T, bool VECTOR, bool FULL, u32 R> INLINE Rows<R> full(u64 base, const At<R>& at) {
     Rows<R> x;
 #pragma unroll
@@ -83,7 +93,8 @@ template <class T, bool VECTOR, bool FULL, u32 R> INLINE Rows<R> full(u64 base, 
     return x;
 }
 
-/// A vector of `post` entries, repeated, in the columns that a thread keeps. VECTOR: it is aligned and post a multiple of 4.
+/// A vector of `post` entries, repeated, in the columns that a thread keeps. VECTOR: it is aligned
+/// and post a multiple of 4.
 template <class T, bool VECTOR> INLINE Quad kept(u64 base, const FastDiv& post, u32 column, u32 width) {
     const T* from = reinterpret_cast<const T*>(base);
     u32 c;
@@ -98,7 +109,8 @@ template <class T, bool VECTOR> INLINE Quad kept(u64 base, const FastDiv& post, 
     return q;
 }
 
-/// Any operand that is repeated. VECTOR: four entries from a multiple of 4 on are neighbours here, too, and aligned.
+/// Any operand that is repeated. VECTOR: four entries from a multiple of 4 on are neighbours here,
+/// too, and aligned.
 template <class T, bool VECTOR, bool FULL, u32 R> INLINE Rows<R> repeated(u64 base, const Repeat& how, const At<R>& at) {
     const T* from = reinterpret_cast<const T*>(base);
     Rows<R> x;
@@ -158,7 +170,8 @@ template <bool FULL, u32 R> INLINE void add(Quad& sum, const At<R>& at, const Ro
             if (FULL || k < at.n[r]) sum.v[k] += x.row[r].v[k];
 }
 
-// ---- steps -------------------------------------------------------------------------------------------------------------------
+// ---- steps
+// -------------------------------------------------------------------------------------------------
 
 struct Add {
     static INLINE float of(float a, float b) { return a + b; }
@@ -223,7 +236,8 @@ template <class F, u32 R> INLINE Rows<R> map(const Rows<R>& a, const Rows<R>& b)
 }
 template <class F, u32 R> INLINE Rows<R> map(const Rows<R>& a, float b) { return map<F>(a, every<R>(b)); }
 
-// ---- the walk ----------------------------------------------------------------------------------------------------------------
+// ---- the walk
+// -------------------------------------------------------------------------------------------------
 
 /// Block number `block` of a group. Returns whether it is the one that has made the sums.
 template <class E, class P> INLINE bool entrywise(const P& p, u32 block) {

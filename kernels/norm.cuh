@@ -1,9 +1,11 @@
 // Batch norm's statistics: mean and biased variance of every column of x [rows, c].
 //
-// Σ(x − x₀) and Σ(x − x₀)² of every column, x₀ its first entry, in one pass over x; f64 throughout, so that one pass is enough: the columns' differences
-// from x₀ cancel in none of a f32's digits. A walk (tensor.cuh) in which a thread keeps its four columns; what blocks share is added by the last of
-// them (`add_parts`). What batch norm does with the statistics is entrywise work.
-// Host: src/backend/cuda/launch/norm.rs. CPU twin: src/backend/cpu/norm.rs.
+// Σ(x − x₀) and Σ(x − x₀)² of every column, x₀ its first entry, in one pass over x; f64 throughout,
+// so that one pass is enough: the columns' differences from x₀ cancel in none of a f32's digits. A
+// walk (tensor.cuh) in which a thread keeps its four columns; what blocks share is added by the
+// last of them (`add_parts`). What batch norm does with the statistics is entrywise work.
+// Host: src/backend/cuda/launch/norm.rs.
+// CPU twin: src/backend/cpu/norm.rs.
 #pragma once
 #include "tensor.cuh"
 

@@ -1,11 +1,14 @@
 // Max-pooling as a linear map: the entries at the places of the maxima, and its transpose.
 //
-//   select      out [n, p, q, c] = v [n, h, w, c] at the place of x's maximum in each window (the first in row-major order, or the first NaN);
-//               select(x, x) is max-pooling itself
+//   select      out [n, p, q, c] = v [n, h, w, c] at the place of x's maximum in each window (the
+//               first in row-major order, or the first NaN); select(x, x) is max-pooling itself
 //   unselect    out [n, h, w, c] = Σ v [n, p, q, c] over the windows that have their maximum there
-// Windows are k × k, `stride` apart, those that fit whole; they may overlap. A thread takes one entry of the result, or four neighbouring channels
-// (_4, where 4 divides c); it reads all of a window. unselect gathers: for each entry, the windows that hold it, in row-major order, so
-// nothing is added by two threads. Host: src/backend/cuda/launch/pool.rs. CPU twin: src/backend/cpu/pool.rs.
+// Windows are k × k, `stride` apart, those that fit whole; they may overlap. A thread takes one
+// entry of the result, or four neighbouring channels (_4, where 4 divides c); it reads all of a
+// window. unselect gathers: for each entry, the windows that hold it, in row-major order, so
+// nothing is added by two threads.
+// Host: src/backend/cuda/launch/pool.rs.
+// CPU twin: src/backend/cpu/pool.rs.
 #include "tensor.cuh"
 
 namespace {

@@ -1,6 +1,7 @@
 // Sums over a middle axis.
 //
-// Host: src/backend/cuda/launch/reduce.rs. CPU twin: src/backend/cpu/reduce.rs. All sums run in f64, in an order that depends on the shapes
+// Host: src/backend/cuda/launch/reduce.rs.
+// CPU twin: src/backend/cpu/reduce.rs. All sums run in f64, in an order that depends on the shapes
 // only; these kernels wait for memory, not for f64.
 #include "tensor.cuh"
 
@@ -13,7 +14,8 @@ struct Sum {
     Tensor x, out;
     /// f64 [chunks][pre · post], where there are several chunks.
     u64 partials;
-    /// x is [pre, mid, post]; a block or warp adds `rows` neighbours along mid, a `chunks`-th of it.
+    /// x is [pre, mid, post]; a block or warp adds `rows` neighbours along mid, a `chunks`-th of
+    /// it.
     u32 pre, mid, post, rows, chunks, strips;
 };
 
@@ -40,7 +42,8 @@ KERNEL_BOUNDS(totals, Sum, 512, 2) {
     if (WARP == 0 && i < length) store(p.out, i, float(parts[LANE]));
 }
 
-/// out [pre, post] = Σ_mid x [pre, mid, post] for post ≥ 32: a warp reads 32 neighbouring columns of every 8th row.
+/// out [pre, post] = Σ_mid x [pre, mid, post] for post ≥ 32: a warp reads 32 neighbouring columns
+/// of every 8th row.
 KERNEL_BOUNDS(sum_wide, Sum, 256, 4) {
     SHARED(double, parts, [SUM_WARPS * 32]);
     u32 rest = blockIdx.x / p.strips, strip = blockIdx.x - rest * p.strips;
@@ -57,8 +60,8 @@ KERNEL_BOUNDS(sum_wide, Sum, 256, 4) {
     if (WARP == 0 && column < p.post) put(p, chunk, i * p.post + column, parts[LANE]);
 }
 
-/// The same for post ≤ 32, a warp for each entry of pre and chunk: it reads the [mid, post] numbers as they lie, as many rows at once as fit, so that
-/// a lane keeps its column.
+/// The same for post ≤ 32, a warp for each entry of pre and chunk: it reads the [mid, post] numbers
+/// as they lie, as many rows at once as fit, so that a lane keeps its column.
 KERNEL_BOUNDS(sum_narrow, Sum, 128, 8) {
     u32 warp = blockIdx.x * (blockDim.x / 32) + WARP;
     u32 i = warp / p.chunks, chunk = warp - i * p.chunks;

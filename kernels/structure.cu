@@ -1,12 +1,18 @@
-// What only moves numbers: the parameter-free shortcut of residual networks, parts put together, casts, and the loading of a batch.
+// What only moves numbers: the parameter-free shortcut of residual networks, parts put together,
+// casts, and the loading of a batch.
 //
-//   subsample   out [n, ⌈h/s⌉, ⌈w/s⌉, before + c + after] = every s-th pixel of x [n, h, w, c], zeros in the other channels
+//   subsample   out [n, ⌈h/s⌉, ⌈w/s⌉, before + c + after] = every s-th pixel of x [n, h, w, c],
+//               zeros in the other channels
 //   embed       its transpose: out [n, h, w, c] from x [n, ⌈h/s⌉, ⌈w/s⌉, before + c + after]
 //   place       out [length] = x put in at entry `from`, zeros elsewhere (the tape's Unrow)
-//   join        out = equally long tensors one after another (Stack); with one tensor a copy that may change the width (a cast)
-//   gather      out [m, h, w, c] = a normalised, cropped and flipped batch of the data set [N, h, w, c], which lies there as bytes
-// A thread takes one entry of the result, or four (_4) where these are neighbours in all tensors. Nothing is fused: these feed convolutions and
-// matrix products, or are a few numbers. Host: src/backend/cuda/launch/structure.rs. CPU twin: src/backend/cpu/structure.rs.
+//   join        out = equally long tensors one after another (Stack); with one tensor a copy that
+//               may change the width (a cast)
+//   gather      out [m, h, w, c] = a normalised, cropped and flipped batch of the data set [N, h,
+//               w, c], which lies there as bytes
+// A thread takes one entry of the result, or four (_4) where these are neighbours in all tensors.
+// Nothing is fused: these feed convolutions and matrix products, or are a few numbers.
+// Host: src/backend/cuda/launch/structure.rs.
+// CPU twin: src/backend/cpu/structure.rs.
 #include "tensor.cuh"
 
 namespace {
@@ -62,7 +68,8 @@ template <u32 V> __device__ __forceinline__ void subsample(const Strided& p) {
     if (i >= p.count) return;
     u32 group, column, row, rest = p.groups.split(i, group);
     rest = p.columns.split(rest, column);
-    u32 n = p.rows.split(rest, row), c = group * V - p.before, stride = p.stride.divisor; // wraps around below `before`
+    // c wraps around below `before`.
+    u32 n = p.rows.split(rest, row), c = group * V - p.before, stride = p.stride.divisor;
     Lanes<V> out;
 #pragma unroll
     for (u32 l = 0; l < V; l++) out.v[l] = 0.0f;
@@ -111,8 +118,9 @@ KERNEL_BOUNDS(place_4, Place, 256, 4) { place<4>(p); }
 KERNEL_BOUNDS(join_1, Join, 256, 4) { join<1>(p); }
 KERNEL_BOUNDS(join_4, Join, 256, 4) { join<4>(p); }
 
-/// The image is reflected outwards by `pad` pixels (edge pixels are not repeated), the window that is shifted by dx columns and dy rows is cut
-/// out, and mirrored left to right if flip ≠ 0. An index or shift out of range (the CPU refuses it) makes NaN.
+/// The image is reflected outwards by `pad` pixels (edge pixels are not repeated), the window that
+/// is shifted by dx columns and dy rows is cut out, and mirrored left to right if flip ≠ 0. An
+/// index or shift out of range (the CPU refuses it) makes NaN.
 KERNEL_BOUNDS(gather, Gather, 256, 4) {
     u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= p.count) return;

@@ -1,7 +1,8 @@
-// Tensors as all kernels but convolutions and matrix products see them: entries in f32 or bf16, four at a time; and the walk over them.
+// Tensors as all kernels but convolutions and matrix products see them: entries in f32 or bf16,
+// four at a time; and the walk over them.
 //
-// Widths are flags of an operand, not template parameters: these kernels wait for memory, a branch that all threads take alike costs nothing
-// beside that, and any mix of widths is one kernel.
+// Widths are flags of an operand, not template parameters: these kernels wait for memory, a branch
+// that all threads take alike costs nothing beside that, and any mix of widths is one kernel.
 #pragma once
 #include "common.cuh"
 
@@ -32,8 +33,8 @@ __device__ __forceinline__ void store(const Tensor& t, u32 i, float v) {
     }
 }
 
-/// Four entries as they lie in memory: bf16 ones are in the first two words. Taking them apart is left to `quad`, so that many loads can be under
-/// way before the first is waited for.
+/// Four entries as they lie in memory: bf16 ones are in the first two words. Taking them apart is
+/// left to `quad`, so that many loads can be under way before the first is waited for.
 struct __align__(16) Raw {
     u32 v[4];
 };
@@ -115,10 +116,12 @@ template <u32 V> __device__ __forceinline__ void store_lanes(const Tensor& t, u3
     }
 }
 
-/// How threads go through `count` entries. They are seen as rows of `step` entries; a block takes `each` neighbouring rows of a strip of
-/// 4·blockDim.x columns; a thread takes four neighbouring columns, the same in every row. Where columns are summed, `step` is a multiple of
-/// their number (narrow) or their number itself (wide), so that a thread's four entries belong to the same columns of the sum in every row.
-/// Blocks: strips · (rows / each), strips first. Twin: `launch::walk::Walk`.
+/// How threads go through `count` entries. They are seen as rows of `step` entries; a block takes
+/// `each` neighbouring rows of a strip of 4·blockDim.x columns; a thread takes four neighbouring
+/// columns, the same in every row. Where columns are summed, `step` is a multiple of their number
+/// (narrow) or their number itself (wide), so that a thread's four entries belong to the same
+/// columns of the sum in every row. Blocks: strips · (rows / each), strips first. Twin:
+/// `launch::walk::Walk`.
 struct Walk {
     u32 count, step, rows, each, strips, pad;
 };
@@ -146,8 +149,9 @@ struct Steps {
     }
 };
 
-/// Sums of every `post`-th of the first rows·post numbers in shared memory, into the first `post`: halves are added while there is more than one
-/// row. All threads must call it, after a barrier; ends with one.
+/// Sums of every `post`-th of the first rows·post numbers in shared memory, into the first `post`:
+/// halves are added while there is more than one row. All threads must call it, after a barrier;
+/// ends with one.
 template <class T> __device__ __forceinline__ void fold(T* sums, u32 post, u32 rows) {
     while (rows > 1) {
         u32 half = rows / 2, kept = rows - half;

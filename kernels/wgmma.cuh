@@ -1,14 +1,20 @@
-// Hopper's products of warpgroups (wgmma) of bf16 factors in shared memory, for compute capability 9.0 alone (sm_90a).
+// Hopper's products of warpgroups (wgmma) of bf16 factors in shared memory, for compute capability
+// 9.0 alone (sm_90a).
 //
-// A warpgroup is four warps from a multiple of four on. Its product d += a·b, a [64, 16], b [16, N], runs behind the threads' back: d must not be touched,
-// nor the shared memory of the factors written, before the group that the product was committed in has been waited for. What threads have written to
-// shared memory reaches it after `fence_async_proxy` in every thread that wrote and then a barrier.
+// A warpgroup is four warps from a multiple of four on. Its product d += a·b, a [64, 16], b [16,
+// N], runs behind the threads' back: d must not be touched, nor the shared memory of the factors
+// written, before the group that the product was committed in has been waited for. What threads
+// have written to shared memory reaches it after `fence_async_proxy` in every thread that wrote and
+// then a barrier.
 //
-// A factor is described by 64 bits: begin, two strides, and how 16-byte chunks are swizzled (PTX ISA, "Asynchronous warpgroup level matrix shared memory
-// layout"). Rows of BYTES (64 or 128) lie one after another in groups of eight, which begin at multiples of 8·BYTES; within a row, chunk c of row r lies
-// at c ^ (r mod 8) for 128 bytes, at c ^ (r / 2 mod 4) for 64.
-//  - reduction contiguous: rows are the free index; the next eight rows are `stride` on; `leading` is not used;
-//  - free index contiguous: rows are the reduction; the next eight rows are `stride` on, the next BYTES of the free index `leading`.
+// A factor is described by 64 bits: begin, two strides, and how 16-byte chunks are swizzled (PTX
+// ISA, "Asynchronous warpgroup level matrix shared memory layout"). Rows of BYTES (64 or 128) lie
+// one after another in groups of eight, which begin at multiples of 8·BYTES; within a row, chunk c
+// of row r lies at c ^ (r mod 8) for 128 bytes, at c ^ (r / 2 mod 4) for 64.
+//  - reduction contiguous: rows are the free index; the next eight rows are `stride` on; `leading`
+//    is not used;
+//  - free index contiguous: rows are the reduction; the next eight rows are `stride` on, the next
+//    BYTES of the free index `leading`.
 #pragma once
 #include "common.cuh"
 
@@ -33,7 +39,8 @@ template <int BYTES> __device__ __forceinline__ u64 matrix_descriptor(u32 addres
 
 #ifdef HAS_WGMMA
 
-/// What this thread has written to shared memory (copies that it waited for, too) becomes visible to products behind a barrier.
+/// What this thread has written to shared memory (copies that it waited for, too) becomes visible
+/// to products behind a barrier.
 __device__ __forceinline__ void fence_async_proxy() {
 #ifdef METATAPE_SIMULATOR
     metatape_sim::fence_async_proxy();
@@ -86,8 +93,9 @@ template <int COUNT> __device__ __forceinline__ void sums_are_there(float (&d)[C
                  : __VA_ARGS__                                                                                                         \
                  : "l"(a), "l"(b), "r"(1), "n"(A_BY_ROWS ? 0 : 1), "n"(B_BY_ROWS ? 0 : 1))
 
-/// Starts d += a·b. `BY_ROWS`: the factor's reduction is contiguous. Of warp w of the warpgroup a lane holds, for every j, d[4j] to d[4j + 3] = entries
-/// (16w + g, 8j + 2t), its right neighbour, (16w + g + 8, 8j + 2t), its right neighbour; g = lane / 4, t = lane % 4.
+/// Starts d += a·b. `BY_ROWS`: the factor's reduction is contiguous. Of warp w of the warpgroup a
+/// lane holds, for every j, d[4j] to d[4j + 3] = entries (16w + g, 8j + 2t), its right neighbour,
+/// (16w + g + 8, 8j + 2t), its right neighbour; g = lane / 4, t = lane % 4.
 template <int N, bool A_BY_ROWS, bool B_BY_ROWS> __device__ __forceinline__ void wgmma_bf16(float (&d)[N / 2], u64 a, u64 b PLACE) {
     static_assert(N == 128 || N == 160, "the ones we need");
 #ifdef METATAPE_SIMULATOR

@@ -2,11 +2,15 @@
 //
 //   softmax             out [n, k] = exp z_j / Σ exp z
 //   cross_entropy       out [n]    = log Σ exp z_j − z_y
-//   residual            out [n, k] = softmax(z) − onehot(y), times weight_i where there are weights [n]: the weighted loss's gradient
-//   correct             out [n]    = 1 where the largest logit (the first of equals) is the label's, else 0
-// A warp takes a sample; lanes go through its logits, all relative to the largest one and in f64: there are few logits, and the loss of a sample
-// that is almost certain keeps its digits. A label that is no class (the CPU refuses it) makes NaN, never an access out of bounds.
-// Host: src/backend/cuda/launch/xent.rs. CPU twin: src/backend/cpu/xent.rs.
+//   residual            out [n, k] = softmax(z) − onehot(y), times weight_i where there are weights
+//                       [n]: the weighted loss's gradient
+//   correct             out [n]    = 1 where the largest logit (the first of equals) is the
+//                       label's, else 0
+// A warp takes a sample; lanes go through its logits, all relative to the largest one and in f64:
+// there are few logits, and the loss of a sample that is almost certain keeps its digits. A label
+// that is no class (the CPU refuses it) makes NaN, never an access out of bounds.
+// Host: src/backend/cuda/launch/xent.rs.
+// CPU twin: src/backend/cpu/xent.rs.
 #include "tensor.cuh"
 
 namespace {
@@ -19,7 +23,8 @@ struct Xent {
     u32 n, k;
 };
 
-/// A sample's largest logit, where it is (the first of equals), and Σ exp(z_j − largest) over the others.
+/// A sample's largest logit, where it is (the first of equals), and Σ exp(z_j − largest) over the
+/// others.
 struct Top {
     float z;
     u32 at;
@@ -29,7 +34,8 @@ struct Top {
 __device__ __forceinline__ double relative(float z, float top) { return exp(double(z) - double(top)); }
 
 __device__ __forceinline__ Top top_and_others(const Xent& p, u32 sample) {
-    // As a walk from the first logit on: one that is not a number stays where it is first, and is not taken later.
+    // As a walk from the first logit on: one that is not a number stays where it is first, and is
+    // not taken later.
     Top top = {load(p.z, sample * p.k), 0, 0.0};
     for (u32 j = LANE; j < p.k; j += 32) {
         float z = load(p.z, sample * p.k + j);

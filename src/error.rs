@@ -92,8 +92,8 @@ impl Error {
         Error::Usage(format!("there is no {what} `{name}`{near}; choose one of {known}"))
     }
 
-    /// ` (did you mean …?)`, or nothing where no known name is near: as rustc has it, a third of the
-    /// letters may be wrong. Of names as near, the one that begins like it.
+    /// ` (did you mean …?)`, or nothing where no known name is near: as rustc has it, a third of
+    /// the letters may be wrong. Of names as near, the one that begins like it.
     pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
         let (name, most) = (name.to_lowercase(), name.chars().count().max(3) / 3);
         let alike = |known: &str| name.chars().zip(known.chars()).take_while(|(a, b)| a == b).count();

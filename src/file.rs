@@ -1,5 +1,6 @@
-//! Files that are read, all of them here. A pipe, a socket or a device may never end, or never begin,
-//! so each is refused before it is opened; what does not fit into memory is refused before it is read.
+//! Files that are read, all of them here. A pipe, a socket or a device may never end, or never
+//! begin, so each is refused before it is opened; what does not fit into memory is refused before
+//! it is read.
 
 use std::fs::{File, metadata};
 use std::io::Read;

@@ -9,8 +9,8 @@
 //! ([`bilevel`]); the meta step of Meta-Weight-Net, one such problem ([`meta`], whose first page
 //! derives it); data (`data`) and training runs (`train`).
 //!
-//! A module imports only those before it in this list: [`error`], [`room`], [`seed`], [`tape`], [`program`],
-//! [`backend`], [`check`], [`nn`], [`bilevel`], [`meta`], `words`, `data`, `train`.
+//! A module imports only those before it in this list: [`error`], [`room`], [`seed`], [`tape`],
+//! [`program`], [`backend`], [`check`], [`nn`], [`bilevel`], [`meta`], `words`, `data`, `train`.
 //!
 //! # Features
 //!

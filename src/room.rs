@@ -1,5 +1,5 @@
-//! Memory that input decides the size of: whether it is there is asked first, so that too much is an
-//! error that names what it was for, and not the end of the process.
+//! Memory that input decides the size of: whether it is there is asked first, so that too much is
+//! an error that names what it was for, and not the end of the process.
 
 use crate::error::{Error, Result};
 

@@ -56,8 +56,8 @@ fn the_plan_counts_the_operations_of_an_mlp() {
     let plain = 2.0 * (first + second) + second;
     // The first layer at w, at ŵ (its part at w) and its real weight gradient; x_meta·xᵀ, which
     // stands for the virtual and the meta gradient, and its product with either δ; the second
-    // layer's forward products (2), signals (1), meta signal (1), gradients (3) and its part of u (1);
-    // V twice, and its gradient.
+    // layer's forward products (2), signals (1), meta signal (1), gradients (3) and its part of u
+    // (1); V twice, and its gradient.
     let gram = 2.0 * n * n * 784.0 + 2.0 * (2.0 * n * n * 256.0);
     let meta = 3.0 * first + gram + 8.0 * second + (2.0 + 2.0 + 3.0) * net;
     for device in ["cpu", "cuda"] {

@@ -1,5 +1,5 @@
-//! `--clip-grad`: every method's real step is PyTorch's `clip_grad_norm_` and SGD behind it, held to
-//! that rule in loops, in f64.
+//! `--clip-grad`: every method's real step is PyTorch's `clip_grad_norm_` and SGD behind it, held
+//! to that rule in loops, in f64.
 
 #[path = "train/files.rs"]
 #[allow(dead_code)] // the other data sets

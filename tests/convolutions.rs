@@ -67,8 +67,8 @@ const BORDERED: [Conv; 13] = [
     conv([1, 37, 3, 32], [3, 32], 2, 1),
 ];
 
-/// All three roles in groups: depthwise, with two outputs of a channel, and groups of 2, 3, 4, 5 and
-/// 8 channels that no tile divides; one that without groups would stay in shared memory; more
+/// All three roles in groups: depthwise, with two outputs of a channel, and groups of 2, 3, 4, 5
+/// and 8 channels that no tile divides; one that without groups would stay in shared memory; more
 /// outputs of a group than a tile is wide; sums over pixels in several parts, by two.
 const GROUPED: [Conv; 10] = [
     grouped(16, conv([2, 9, 8, 16], [3, 16], 1, 1)),

@@ -378,8 +378,8 @@ fn pipes_are_refused_by_name() {
     says(labelled.load(), &["labels.txt", "a pipe"]);
 }
 
-/// Files that ask for more memory than there is: of no length that is on the disk, packed, or with a
-/// header that says so. Each is an error; none is the end of the process.
+/// Files that ask for more memory than there is: of no length that is on the disk, packed, or with
+/// a header that says so. Each is an error; none is the end of the process.
 #[cfg(target_os = "linux")]
 #[test]
 fn what_does_not_fit_into_memory_is_refused_by_name() {

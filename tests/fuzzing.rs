@@ -1,5 +1,5 @@
-//! The fuzz targets on the stable compiler, without libFuzzer's eyes: each corpus, and what becomes of
-//! it by random damage, for a few seconds. `METATAPE_FUZZ_SECONDS` is for each target;
+//! The fuzz targets on the stable compiler, without libFuzzer's eyes: each corpus, and what becomes
+//! of it by random damage, for a few seconds. `METATAPE_FUZZ_SECONDS` is for each target;
 //! `METATAPE_FUZZ_SEED` decides the damage. A finding is kept in `target/fuzz-findings`.
 
 #![allow(clippy::print_stdout)]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Valgrind's memcheck on plain and meta steps of each network, on two threads: tests/memcheck.sh [NETWORK...]
-# Valgrind has no AVX-512, so what runs is the code for AVX2.
+# Valgrind's memcheck on plain and meta steps of each network, on two threads: tests/memcheck.sh
+# [NETWORK...] Valgrind has no AVX-512, so what runs is the code for AVX2.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

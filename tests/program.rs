@@ -124,8 +124,8 @@ fn batch_norm_stores_no_normalised_tensor() {
     }
 }
 
-/// As the tangent of a convolution is: one kernel that writes the sum once. A third product is added
-/// to it, and one of other extents is a kernel of its own.
+/// As the tangent of a convolution is: one kernel that writes the sum once. A third product is
+/// added to it, and one of other extents is a kernel of its own.
 #[test]
 fn two_convolutions_that_are_added_are_one_kernel() {
     let geometry = Geometry { stride: 1, pad: 1, groups: 1 };
@@ -165,8 +165,8 @@ fn two_convolutions_that_are_added_are_one_kernel() {
     }
 }
 
-/// A window of zeros has no largest number above 0, and one of equal ones has two: what ReLU and the
-/// bias do to them must not change what is picked.
+/// A window of zeros has no largest number above 0, and one of equal ones has two: what ReLU and
+/// the bias do to them must not change what is picked.
 #[test]
 fn pooling_comes_before_relu_and_bias() {
     let mut tape = Tape::new();

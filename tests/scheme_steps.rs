@@ -401,9 +401,9 @@ fn methods_without_weights_take_the_uniform_step() {
 }
 
 /// The means of `CE(f(x_i), t_i)` with `t_i = V_i e_{y_i} + (1 − V_i) z_i`, from probabilities and
-/// logarithms (`soft_loss`), and of the meta loss, at w (`meta_loss`) and after a plain step down the
-/// first, with α = 0.05 (`meta_after`); `p` `[n, 3]`. To the training batch's logits `offset` is
-/// added. Inputs: `v` `[n]`, `z` `[n, 3]`, `offset` `[3]`.
+/// logarithms (`soft_loss`), and of the meta loss, at w (`meta_loss`) and after a plain step down
+/// the first, with α = 0.05 (`meta_after`); `p` `[n, 3]`. To the training batch's logits `offset`
+/// is added. Inputs: `v` `[n]`, `z` `[n, 3]`, `offset` `[3]`.
 fn soft_labels() -> Tape {
     let net = network();
     let mut tape = Tape::new();
@@ -510,7 +510,8 @@ fn soft_step(stage: usize, sizes: [usize; 2]) {
         let want = before.get(i).map_or(p[i], |z| 0.6 * z + 0.4 * p[i]);
         assert!((z[i] - want).abs() < 1e-14, "z[{i}] is {}, should be {want}", z[i]);
     }
-    // What V reads of a sample that has a z, at its place in the training set, and of one that has none.
+    // What V reads of a sample that has a z, at its place in the training set, and of one that has
+    // none.
     scheme.remember(&mut memory, &positions, &z);
     let given: Vec<i32> =
         (0..10).map(|i| positions.iter().position(|p| *p == i).map_or(0, |i| i as i32 % 3)).collect();

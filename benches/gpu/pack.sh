@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Fills one folder with all that a machine with a card needs: stripped programs, the kernels compiled for sm_90 (or for what METATAPE_ARCHS
-# says, as sm_80,sm_90) as a ready cache, the scripts. Needs cargo, Python and pip (for NVRTC), and no card. Prints the total, which must be under 49 MiB: with the tracked files (11.3 MiB) it stays below 64.
+# Fills one folder with all that a machine with a card needs: stripped programs, the kernels
+# compiled for sm_90 (or for what METATAPE_ARCHS says, as sm_80,sm_90) as a ready cache, the
+# scripts. Needs cargo, Python and pip (for NVRTC), and no card. Prints the total, which must be
+# under 49 MiB: with the tracked files (11.3 MiB) it stays below 64.
 #
 #     benches/gpu/pack.sh [FOLDER]        [default: target/gpu]
 set -euo pipefail
@@ -8,7 +10,8 @@ cd "$(dirname "$0")/../.."
 out=${1:-target/gpu}
 most=49
 archs=${METATAPE_ARCHS:-sm_90}
-# Of the kernels that are written for the tests, every so many-th: the card's machine compiles the others when they are first used.
+# Of the kernels that are written for the tests, every so many-th: the card's machine compiles the
+# others when they are first used.
 every=${METATAPE_PACK_EVERY:-1}
 
 cargo build --release

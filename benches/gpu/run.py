@@ -62,7 +62,7 @@ class Kit:
             shutil.unpack_archive(packed, self.unpacked.name)
             self.environment["METATAPE_CACHE_DIR"] = str(pathlib.Path(self.unpacked.name) / "cache")
 
-    # ---- results -------------------------------------------------------------------------------------------------
+    # ---- results ---------------------------------------------------------------------------------
 
     def record(self, **fields):
         line = {"run": self.letter, "dry": self.dry, "part": self.part, "at": round(time.monotonic() - self.began, 1), **fields}
@@ -95,7 +95,7 @@ class Kit:
         self.say(f"begins, {min(seconds, left):.0f} s at most")
         return True
 
-    # ---- commands ------------------------------------------------------------------------------------------------
+    # ---- commands --------------------------------------------------------------------------------
 
     def lines(self, command, name, stdin=None):
         """The lines a command prints, as they come, with 0; then None and the exit code. At the part's end it is stopped: None
@@ -181,7 +181,7 @@ class Kit:
             unpacked.chmod(0o755)
         return unpacked
 
-    # ---- parts ---------------------------------------------------------------------------------------------------
+    # ---- parts -----------------------------------------------------------------------------------
 
     def machine(self):
         """What this is: card, driver, library versions. False where there is no card and none is stood in for."""
@@ -193,7 +193,8 @@ class Kit:
             answer = subprocess.run([self.python, "-c", find], capture_output=True, text=True)
             torch = pathlib.Path(answer.stdout.strip()) if answer.returncode == 0 and answer.stdout.strip() else None
             if torch:
-                # CUDA's libraries are looked for among PyTorch's own, if the loader knows no others.
+                # CUDA's libraries are looked for among PyTorch's own, if the loader knows no
+                # others.
                 self.environment.setdefault("CUDA_HOME", str(torch.parent / "nvidia"))
         metatape = self.binary("metatape")
         if metatape is None:

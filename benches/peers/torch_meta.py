@@ -34,9 +34,10 @@ LR, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 IMAGES = {"mlp": (784,), "lenet": (1, 28, 28), "resnet32": (3, 32, 32), "wrn28-10": (3, 32, 32)}
 
 
-# ---- networks ------------------------------------------------------------------------------------------------------
+# ---- networks ------------------------------------------------------------------------------------
 # Each is a class with parameters `p` (name -> tensor), running statistics `stats`, and a pure
-# forward(p, x, stats=None): with stats None, batch norm uses the batch's statistics and records nothing.
+# forward(p, x, stats=None): with stats None, batch norm uses the batch's statistics and records
+# nothing.
 
 class Net:
     def __init__(self, device):
@@ -171,7 +172,7 @@ class Wrn2810(Net):
 NETS = {"mlp": Mlp, "lenet": LeNet, "resnet32": ResNet32, "wrn28-10": Wrn2810}
 
 
-# ---- the steps -----------------------------------------------------------------------------------------------------
+# ---- the steps -----------------------------------------------------------------------------------
 
 class Trainer:
     def __init__(self, model, device, mode, reuse_forward, graph=False, short=False):
@@ -259,7 +260,7 @@ class Graphed:
         return self.value
 
 
-# ---- measuring -----------------------------------------------------------------------------------------------------
+# ---- measuring -----------------------------------------------------------------------------------
 
 def resident(field):
     """VmRSS or VmHWM of this process in bytes (Linux)."""
@@ -291,7 +292,8 @@ def measure(args):
         trainer = Graphed(trainer, [*batch(0, draw()), *batch(1, draw())], args.warm_up)
     milliseconds = []
     for k in range(args.warm_up + args.steps):
-        # Drawn before: a step is timed with the gathering of its batches, not with the choice of them.
+        # Drawn before: a step is timed with the gathering of its batches, not with the choice of
+        # them.
         chosen = draw(), draw()
         if cuda:
             torch.cuda.synchronize()
@@ -349,7 +351,8 @@ def main():
         if not args.fork:
             several(args)
             continue
-        # Before a fork nothing may have started threads or the GPU's driver: the import does neither.
+        # Before a fork nothing may have started threads or the GPU's driver: the import does
+        # neither.
         child = os.fork()
         if child == 0:
             several(args)

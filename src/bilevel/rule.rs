@@ -106,9 +106,9 @@ impl Adam {
 }
 
 impl Optimiser {
-    /// The gradient of all parameters as the rule takes it: times `min(1, clip/‖g‖)`, the norm being
-    /// that of all its parts together; as it is where the rule has no [`Sgd::clip`]. `floor` is
-    /// added under the norm's root, as in [`Adam::direction`].
+    /// The gradient of all parameters as the rule takes it: times `min(1, clip/‖g‖)`, the norm
+    /// being that of all its parts together; as it is where the rule has no [`Sgd::clip`]. `floor`
+    /// is added under the norm's root, as in [`Adam::direction`].
     ///
     /// # Errors
     /// The tape's own.

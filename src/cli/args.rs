@@ -88,19 +88,20 @@ pub struct RunArgs {
     /// Data, model, meta step, schedule, precision.
     #[command(flatten)]
     pub config: Config,
-    /// The classifier's learning rate, in the first epoch [default: 0.05 for batches of 100 and more,
-    /// in proportion to --batch for smaller ones]
+    /// The classifier's learning rate, in the first epoch [default: 0.05 for batches of 100 and
+    /// more, in proportion to --batch for smaller ones]
     #[arg(long, value_name = "LR", value_parser = rate, help_heading = "Meta step")]
     pub lr: Option<f64>,
     /// The largest norm of the gradient that the classifier's real step takes, over all parameters
-    /// and before weight decay and momentum: a longer one is scaled down to it; or none [default: 2,
-    /// none in hypergrad]
+    /// and before weight decay and momentum: a longer one is scaled down to it; or none [default:
+    /// 2, none in hypergrad]
     #[arg(long, value_name = "NORM|none", help_heading = "Meta step", allow_negative_numbers = true)]
     pub clip_grad: Option<Bound>,
-    /// A method's own setting; may be given several times: METHOD.lr (its learning rate), adaboost.rounds, focal.gamma, ohem.share,
-    /// spl-hard.first and .pace, spl-linear.first and .pace, geman-mcclure.sigma, gce.q,
-    /// class-balanced.beta, mentornet-pd.percentile, .inertia, .width and .burn-in, co-teaching.noise
-    /// and .ramp, fine-tune.share and .factor, mwnet-soft.inertia, .from and .to
+    /// A method's own setting; may be given several times: METHOD.lr (its learning rate),
+    /// adaboost.rounds, focal.gamma, ohem.share, spl-hard.first and .pace, spl-linear.first and
+    /// .pace, geman-mcclure.sigma, gce.q, class-balanced.beta, mentornet-pd.percentile, .inertia,
+    /// .width and .burn-in, co-teaching.noise and .ramp, fine-tune.share and .factor,
+    /// mwnet-soft.inertia, .from and .to
     #[arg(long, value_name = "METHOD.NAME=VALUE", value_parser = setting, help_heading = "Schedule")]
     pub set: Vec<(String, f64)>,
     /// Threads, device.
@@ -111,8 +112,9 @@ pub struct RunArgs {
 /// How often a training is kept.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct KeepArgs {
-    /// Also write a checkpoint whenever so many minutes have gone by since the last one, in the middle
-    /// of an epoch too; without it, one is written after every epoch. Ctrl-C and SIGTERM write one as well
+    /// Also write a checkpoint whenever so many minutes have gone by since the last one, in the
+    /// middle of an epoch too; without it, one is written after every epoch. Ctrl-C and SIGTERM
+    /// write one as well
     #[arg(long, value_name = "MINUTES", value_parser = rate, help_heading = "Output", allow_negative_numbers = true)]
     pub checkpoint_every: Option<f64>,
 }
@@ -171,7 +173,8 @@ pub fn typed(subcommand: &str) -> impl Fn(&str) -> bool {
   metatape train --out runs/flip --resume
   metatape train --out runs/flip --resume --epochs 40")]
 pub struct TrainArgs {
-    /// mwnet-soft (ours), mwnet-published, or another of the methods that `metatape compare --help` lists
+    /// mwnet-soft (ours), mwnet-published, or another of the methods that `metatape compare --help`
+    /// lists
     #[arg(long, value_name = "METHOD", default_value_t = Method::MwNetSoft)]
     pub method: Method,
     /// Do not train the uniform baseline beside the method
@@ -186,8 +189,8 @@ pub struct TrainArgs {
     /// Folder for the run's files [default: runs/<date-name>]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
-    /// Continue the run in --out from its checkpoint, as if it had never stopped. With --epochs, more
-    /// of them are added to it, finished or not; with --data-dir, its data have moved there
+    /// Continue the run in --out from its checkpoint, as if it had never stopped. With --epochs,
+    /// more of them are added to it, finished or not; with --data-dir, its data have moved there
     #[arg(long, requires = "out", help_heading = "Output")]
     pub resume: bool,
     /// How often it is kept.

@@ -61,10 +61,10 @@ pub struct CompareArgs {
     /// the preset
     #[arg(long, value_name = "PRESET", value_parser = preset)]
     pub preset: Option<PaperCell>,
-    /// Give each method its best of five learning rates (--lr times 1, 0.4, 0.2, 0.1, 0.04), and then
-    /// of a few values of its own settings: by the mean accuracy, over the first 3 seeds, on a half
-    /// of the meta set that is held out. What --set says stays. The trials are kept in the folder
-    /// tuning of --out, and listed in tuning.csv
+    /// Give each method its best of five learning rates (--lr times 1, 0.4, 0.2, 0.1, 0.04), and
+    /// then of a few values of its own settings: by the mean accuracy, over the first 3 seeds, on a
+    /// half of the meta set that is held out. What --set says stays. The trials are kept in the
+    /// folder tuning of --out, and listed in tuning.csv
     #[arg(long)]
     pub tune: bool,
     /// Data, model, meta step, schedule.

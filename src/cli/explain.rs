@@ -64,8 +64,8 @@ impl Cost {
 }
 
 impl Explained {
-    /// Relative distance of the step's hypergradient from the closed form, and whether it is relative
-    /// to its terms, which cancel.
+    /// Relative distance of the step's hypergradient from the closed form, and whether it is
+    /// relative to its terms, which cancel.
     pub fn distance(&self) -> (f64, bool) {
         let StepNumbers { hypergrad, closed_form, .. } = &self.numbers;
         let step: Vec<f64> = hypergrad.iter().flat_map(|h| h.1.iter().copied()).collect();

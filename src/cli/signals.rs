@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM: the first one is only noted, for a training to end behind its present step; the
-//! second one ends the process at once.
+//! Ctrl-C and SIGTERM: the first one is only noted, for a training to end behind its present step;
+//! the second one ends the process at once.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};

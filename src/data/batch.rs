@@ -28,9 +28,10 @@ pub struct Batch {
     pub positions: Vec<u32>,
     /// `[size]` of (index, dx, dy, flip): the image's place in the data set and its augmentation.
     /// With h rows and w columns, pixel (y, x) of the result is pixel
-    /// (reflect(y + dy), reflect(x′ + dx)) of the image, where x′ = w−1−x if flip is 1 and x if it is 0, and reflect mirrors
-    /// about the outermost pixels (−1 ↦ 1, h ↦ h−2). dx and dy are in −pad..=pad; (index, 0, 0, 0)
-    /// is the image as it is. That is: pad by reflection, crop, then flip.
+    /// (reflect(y + dy), reflect(x′ + dx)) of the image, where x′ = w−1−x if flip is 1 and x if it
+    /// is 0, and reflect mirrors about the outermost pixels (−1 ↦ 1, h ↦ h−2). dx and dy are in
+    /// −pad..=pad; (index, 0, 0, 0) is the image as it is. That is: pad by reflection, crop, then
+    /// flip.
     pub picks: Vec<[i32; 4]>,
     /// `[size]`.
     pub labels: Vec<i32>,

@@ -338,8 +338,8 @@ impl Dataset {
     }
 }
 
-/// Mean and standard deviation of some samples: of pixel/255 by channel, of features by column. What
-/// is constant gets deviation 1, so that normalising makes it zero.
+/// Mean and standard deviation of some samples: of pixel/255 by channel, of features by column.
+/// What is constant gets deviation 1, so that normalising makes it zero.
 fn moments(samples: &Samples, shape: &Shape, indices: &[u32]) -> (Vec<f64>, Vec<f64>) {
     let (len, channels) = (shape.count(), shape.last().copied().unwrap_or(1));
     let rows = || indices.iter().map(|i| *i as usize * len);

@@ -1,5 +1,5 @@
-//! Image files to pixels, as the field's usual libraries do it: turned as EXIF says, alpha on white,
-//! 16 bits to 8, the first frame of several.
+//! Image files to pixels, as the field's usual libraries do it: turned as EXIF says, alpha on
+//! white, 16 bits to 8, the first frame of several.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,8 @@ fn decode(path: &Path, size: Option<usize>) -> Result<Decoded> {
     let image = on_white(image);
     let image = match size.map(|size| size as u32) {
         Some(n) if (image.width(), image.height()) != (n, n) => {
-            // Its rows in floating point, and all of it before it is cropped: a line becomes very long.
+            // Its rows in floating point, and all of it before it is cropped: a line becomes very
+            // long.
             let [w, h, short] = [image.width(), image.height(), n].map(|extent| extent as usize);
             let long = short.saturating_mul(w.max(h)).div_ceil(w.min(h).max(1));
             let (width, height) = if w < h { (short, long) } else { (long, short) };

@@ -3,8 +3,8 @@ use serde::{Deserialize, Serialize};
 use super::{Dataset, Part, Samples};
 use crate::{Error, Result};
 
-/// What tells whether data are still the same: how many they are, and checksums (CRC-32C) of all that
-/// was read. Where files lie, and what they are called, is not in it.
+/// What tells whether data are still the same: how many they are, and checksums (CRC-32C) of all
+/// that was read. Where files lie, and what they are called, is not in it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fingerprint {

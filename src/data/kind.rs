@@ -18,8 +18,8 @@ pub enum DatasetKind {
     /// Images in folders: `train/<class>/*`, `meta/<class>/*`, `test/<class>/*`, or named in a
     /// `metadata.csv`.
     Folder,
-    /// Arrays: `train.npz`, `train.safetensors`, or `train_x.npy` and `train_y.npy`; likewise `meta`
-    /// and `test`.
+    /// Arrays: `train.npz`, `train.safetensors`, or `train_x.npy` and `train_y.npy`; likewise
+    /// `meta` and `test`.
     Arrays,
     /// Tables of numbers: `train.csv`, and `meta.csv` and `test.csv`.
     Csv,

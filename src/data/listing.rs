@@ -166,8 +166,8 @@ pub(super) fn entries(dir: &Path, over: &mut PassedOver) -> Result<Vec<Entry>> {
     Ok(all)
 }
 
-/// All images below a folder, whatever their classes, in the order of their names; and what there is
-/// to say about the rest.
+/// All images below a folder, whatever their classes, in the order of their names; and what there
+/// is to say about the rest.
 pub(super) fn images(dir: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
     let (mut all, mut over) = (Vec::new(), PassedOver::default());
     walk(dir, "", DEEPEST, &mut all, &mut over)?;

@@ -25,8 +25,8 @@ pub struct Loose {
 }
 
 impl Loose {
-    /// The files that paths stand for: each file itself, and all images below a folder; and what was
-    /// passed over there. What cannot be found goes to `faults`.
+    /// The files that paths stand for: each file itself, and all images below a folder; and what
+    /// was passed over there. What cannot be found goes to `faults`.
     pub fn files(&self, paths: &[PathBuf], faults: &mut Vec<Error>) -> (Vec<PathBuf>, Vec<String>) {
         let (mut files, mut remarks) = (Vec::new(), Vec::new());
         for path in paths {

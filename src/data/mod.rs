@@ -16,7 +16,8 @@
 //! | `batch.rs` | [`Batcher`]: batches as a function of the step |
 //!
 //! ```
-//! use metatape::data::{BatchConfig, Batcher, DatasetKind, MetaSource, Noise, SplitConfig, load, split};
+//! use metatape::data::{BatchConfig, Batcher, DatasetKind, MetaSource, Noise, SplitConfig};
+//! use metatape::data::{load, split};
 //! use metatape::seed::Stream;
 //!
 //! let dataset = load(DatasetKind::FashionMnistMini, None)?;
@@ -26,7 +27,8 @@
 //! let split = split(&dataset, &how)?;
 //! assert_eq!((split.train.indices.len(), split.meta.indices.len()), (9000, 1000));
 //!
-//! let config = BatchConfig { size: 100, seed: 1, stream: Stream::TrainBatches, augment: dataset.augment };
+//! let (stream, augment) = (Stream::TrainBatches, dataset.augment);
+//! let config = BatchConfig { size: 100, seed: 1, stream, augment };
 //! let mut batches = Batcher::per_epoch(&split.train.indices, &split.train.labels, config)?;
 //! assert_eq!(batches.batch(7).labels.len(), 100);
 //! # Ok::<(), metatape::Error>(())

@@ -78,8 +78,8 @@ impl Reading {
     /// reflect-padding by 4, random crops and flips.
     ///
     /// # Errors
-    /// [`Error::Usage`] if `dir` is missing where the kind needs it, or given where it does not, and
-    /// for an option that the kind has no use for; [`Error::Data`], [`Error::Format`] or
+    /// [`Error::Usage`] if `dir` is missing where the kind needs it, or given where it does not,
+    /// and for an option that the kind has no use for; [`Error::Data`], [`Error::Format`] or
     /// [`Error::Io`] for what is wrong with the files.
     pub fn load(&self) -> Result<Dataset> {
         let (dir, kind) = (self.dir()?, self.kind);
@@ -139,8 +139,9 @@ impl Reading {
     }
 
     /// Reads one part alone, for a network that was trained on samples of this shape, with these
-    /// classes and columns ([`Dataset::columns`]): labels are matched to them by name. Folders, arrays and tables need have no other
-    /// part; a folder without parts is taken as a whole. Also what there is to say about it.
+    /// classes and columns ([`Dataset::columns`]): labels are matched to them by name. Folders,
+    /// arrays and tables need have no other part; a folder without parts is taken as a whole. Also
+    /// what there is to say about it.
     ///
     /// # Errors
     /// As [`Reading::load`]; [`Error::Data`] for a class that is none of `names`.

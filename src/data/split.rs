@@ -83,8 +83,8 @@ pub struct TrainSet {
     pub original_labels: Vec<i32>,
     /// Whether the two differ.
     pub corrupted: Vec<bool>,
-    /// Whether it is known which labels are wrong: labels were corrupted here, or the data came with
-    /// the right ones, too.
+    /// Whether it is known which labels are wrong: labels were corrupted here, or the data came
+    /// with the right ones, too.
     pub known: bool,
 }
 

@@ -64,13 +64,13 @@
 //!
 //! # What holds V's level
 //!
-//! In the first steps any longer step is a good one: `u_i > 0` for right and wrong labels alike. With
-//! mean weights V then rises everywhere, and a sigmoid at 0.99 has a hundredth of its slope left:
-//! what comes later can hardly bring V down. With normalised weights the common part falls out, and
-//! nothing but V's L2 term holds the level: the sum can become so small that a few samples make up
-//! the batch. [`schemes::SoftMwNet`] holds it by what it does with the rest: the weight that a given
-//! label does not get goes to a soft label, so that a sample counts 1 whatever V is; and θ rests in
-//! the first steps.
+//! In the first steps any longer step is a good one: `u_i > 0` for right and wrong labels alike.
+//! With mean weights V then rises everywhere, and a sigmoid at 0.99 has a hundredth of its slope
+//! left: what comes later can hardly bring V down. With normalised weights the common part falls
+//! out, and nothing but V's L2 term holds the level: the sum can become so small that a few samples
+//! make up the batch. [`schemes::SoftMwNet`] holds it by what it does with the rest: the weight
+//! that a given label does not get goes to a soft label, so that a sample counts 1 whatever V is;
+//! and θ rests in the first steps.
 //!
 //! # Undetached weights
 //!

@@ -132,9 +132,9 @@ impl WeightNet {
     /// ratio counts.
     ///
     /// Why not V itself: where V is flat, a ratio of its values does not change with b. The
-    /// derivative, a sum over samples that comes to 0, would be what rounding leaves of it, of which
-    /// Adam knows but the sign. Here, each sample's own part is 0: `∂/∂b ln(V/σ(b)) = σ(b) − V`. A b
-    /// below −20 counts as that in the divisor, so that the quotient stays a number.
+    /// derivative, a sum over samples that comes to 0, would be what rounding leaves of it, of
+    /// which Adam knows but the sign. Here, each sample's own part is 0: `∂/∂b ln(V/σ(b)) = σ(b) −
+    /// V`. A b below −20 counts as that in the divisor, so that the quotient stays a number.
     ///
     /// # Errors
     /// The tape's own; for a class-aware V, one for its shape.
@@ -142,7 +142,8 @@ impl WeightNet {
         let [logits, bias] = self.logits(tape, theta, losses)?;
         let logits = tape.add(logits, bias)?;
         let least = tape.constant(LEAST_BIAS, tape.shape(bias).clone());
-        // ln σ(x) = −softplus(−x), of the broadcast bias: its two parts meet before they are summed.
+        // ln σ(x) = −softplus(−x), of the broadcast bias: its two parts meet before they are
+        // summed.
         let mut parts = [tape.maximum(bias, least)?, logits];
         for part in &mut parts {
             let minus = tape.scale(*part, -1.0)?;

@@ -3,7 +3,8 @@
 //! there then, is not kept. That group makes it itself and writes it anew for those after it: it
 //! reads the value's sources, most of which it reads anyway, in the place of the value.
 //!
-//! So the outputs of batch norm and ReLU wait for the jvp no longer: a quarter of ResNet-32's arena.
+//! So the outputs of batch norm and ReLU wait for the jvp no longer: a quarter of ResNet-32's
+//! arena.
 
 use std::collections::{HashMap, HashSet};
 

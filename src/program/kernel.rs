@@ -61,7 +61,8 @@ pub struct Instr {
 #[derive(Clone, Debug)]
 pub enum Kernel {
     /// A GEMM or convolution in one of its roles; `accumulate` adds to what the output holds. A
-    /// convolution that gives C may have two pairs of factors, one after the other: the sum of both.
+    /// convolution that gives C may have two pairs of factors, one after the other: the sum of
+    /// both.
     Contract {
         /// Which form (never `Mul`, which is entrywise).
         form: Form,
@@ -206,8 +207,8 @@ impl Kernel {
         }
     }
 
-    /// Multiplications and additions of the contraction of a pair of factors (2 per multiply-add); 0
-    /// for all other kernels.
+    /// Multiplications and additions of the contraction of a pair of factors (2 per multiply-add);
+    /// 0 for all other kernels.
     pub fn flops(&self) -> u64 {
         let Kernel::Contract { dims, .. } = self else { return 0 };
         match dims {

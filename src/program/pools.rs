@@ -1,9 +1,10 @@
-//! Max-pooling before what keeps the order of a channel's numbers: a ReLU, a bias. What is entrywise
-//! then works on a quarter of the numbers, forward and backward. Each rule says `before => after`.
+//! Max-pooling before what keeps the order of a channel's numbers: a ReLU, a bias. What is
+//! entrywise then works on a quarter of the numbers, forward and backward. Each rule says `before
+//! => after`.
 //!
-//! Values are the same to the bit, since rounding keeps the order, too. So are derivatives, but where
-//! a window's largest numbers become equal only by the bias' rounding: either may then be picked.
-//! (A NaN, which ReLU takes for 0, is picked before it is taken for 0.)
+//! Values are the same to the bit, since rounding keeps the order, too. So are derivatives, but
+//! where a window's largest numbers become equal only by the bias' rounding: either may then be
+//! picked. (A NaN, which ReLU takes for 0, is picked before it is taken for 0.)
 
 use super::lower::Lowering;
 use crate::error::Result;

@@ -65,8 +65,8 @@ pub struct Config {
     #[arg(long, value_name = "split|dir|train-balanced")]
     #[serde(default, skip_serializing_if = "Option::is_none", with = "As::<Option<DisplayFromStr>>")]
     pub meta_source: Option<MetaSource>,
-    /// A folder of clean samples for the meta set: images in folders by class, or a file meta of the
-    /// data set's own kind
+    /// A folder of clean samples for the meta set: images in folders by class, or a file meta of
+    /// the data set's own kind
     #[arg(long, value_name = "DIR")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meta_dir: Option<PathBuf>,
@@ -97,7 +97,8 @@ pub struct Config {
     #[arg(long, value_name = "NAME", default_value_t = own().label_column)]
     #[serde(default = "label", skip_serializing_if = "is_label")]
     pub label_column: String,
-    /// The classifier: a built-in one, or a file of layers (`metatape info --model lenet` prints one)
+    /// The classifier: a built-in one, or a file of layers (`metatape info --model lenet` prints
+    /// one)
     #[arg(long, value_name = MODELS, default_value_t = own().model, value_parser = model)]
     pub model: String,
     /// What that file holds; none for a built-in network. See [`Config::read_model`].
@@ -158,7 +159,8 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_net_lr: Option<f64>,
     /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5
-    /// everywhere), trusting (the same with V = 0.88), or faithful (PyTorch's default, as published)
+    /// everywhere), trusting (the same with V = 0.88), or faithful (PyTorch's default, as
+    /// published)
     #[arg(long, value_name = "INIT", default_value_t = own().weight_net_init, help_heading = STEP)]
     #[serde(with = "As::<DisplayFromStr>")]
     pub weight_net_init: WeightNetInit,
@@ -193,8 +195,8 @@ pub struct Config {
     /// [`Config::lr_of`] the batch.
     #[arg(skip = own().lr)]
     pub lr: f64,
-    /// The methods' own settings, [`Method::settings`], by method and name: `gce.q` and so on. Those
-    /// that are left out are as by default.
+    /// The methods' own settings, [`Method::settings`], by method and name: `gce.q` and so on.
+    /// Those that are left out are as by default.
     #[arg(skip)]
     #[serde(default, skip_serializing_if = "Settings::is_empty")]
     pub set: Settings,
@@ -358,9 +360,9 @@ impl Config {
         [66, 85].map(|percent| epochs * percent / 100).into_iter().filter(|m| *m > 0).collect()
     }
 
-    /// What bounds the classifier's gradient where a command trains, unless told otherwise. An MLP on
-    /// the built-in images stays below it but in its first steps; on CIFAR-10, whose first gradients
-    /// are longer, it does not learn without (`train --clip-grad none`).
+    /// What bounds the classifier's gradient where a command trains, unless told otherwise. An MLP
+    /// on the built-in images stays below it but in its first steps; on CIFAR-10, whose first
+    /// gradients are longer, it does not learn without (`train --clip-grad none`).
     pub const CLIP_GRAD: f64 = 2.0;
 
     /// The classifier's learning rate unless told otherwise: 0.05 for batches of 100 and more,

@@ -1,8 +1,9 @@
 //! TensorBoard's event files: the columns of `metrics.csv` as scalars by epoch.
 //!
-//! A file is a row of records: the length of an `Event` (u64), its masked CRC, the event as protocol
-//! buffer, the CRC of that. Sources: `tsl/lib/io/record_writer.h`, `tensorflow/core/util/event.proto`
-//! and `tensorflow/core/framework/summary.proto` in TensorFlow, of which here is what is written.
+//! A file is a row of records: the length of an `Event` (u64), its masked CRC, the event as
+//! protocol buffer, the CRC of that. Sources: `tsl/lib/io/record_writer.h`,
+//! `tensorflow/core/util/event.proto` and `tensorflow/core/framework/summary.proto` in TensorFlow,
+//! of which here is what is written.
 
 use std::fs::{File, create_dir_all, read_dir};
 use std::io::Write;

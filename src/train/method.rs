@@ -129,8 +129,8 @@ impl Method {
         }
     }
 
-    /// Its own settings: names, what they may be (from, to), and what they are by default on data of
-    /// so many classes with this noise. `--set METHOD.NAME=VALUE` changes one.
+    /// Its own settings: names, what they may be (from, to), and what they are by default on data
+    /// of so many classes with this noise. `--set METHOD.NAME=VALUE` changes one.
     pub fn settings(self, classes: usize, noise: Noise) -> Vec<Setting> {
         let tried =
             |name, range, default, tries: &[f64]| Setting { name, range, default, tries: tries.to_vec() };

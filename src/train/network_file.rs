@@ -1,5 +1,5 @@
-//! `model.safetensors`: a trained network in PyTorch's names and layouts, with what is to be known to
-//! use it.
+//! `model.safetensors`: a trained network in PyTorch's names and layouts, with what is to be known
+//! to use it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -149,8 +149,8 @@ impl NetworkFile {
     /// The values of a network's states, by name.
     ///
     /// # Errors
-    /// [`Error::Data`] for tensors that are missing, of other shapes, or too many: a file of another
-    /// network.
+    /// [`Error::Data`] for tensors that are missing, of other shapes, or too many: a file of
+    /// another network.
     pub fn states(&self, net: &dyn Model, sample: &Shape) -> Result<HashMap<String, Vec<f64>>> {
         let bad = |detail: String| {
             Error::Data(format!(
@@ -185,8 +185,8 @@ impl NetworkFile {
     /// The values for a run that begins with this network: it must have as many classes.
     ///
     /// # Errors
-    /// As [`NetworkFile::states`]; for another number of classes; if the file is not the one with the
-    /// SHA-256 `recorded`.
+    /// As [`NetworkFile::states`]; for another number of classes; if the file is not the one with
+    /// the SHA-256 `recorded`.
     pub(super) fn beginning(
         &self,
         data: &Prepared,

@@ -77,7 +77,8 @@ impl Prepared {
                 dataset.name
             )));
         }
-        // Of each class, its rows of a few matrices of classes, and its logits of all training samples.
+        // Of each class, its rows of a few matrices of classes, and its logits of all training
+        // samples.
         let classes = dataset.classes();
         let each = (4 * classes).saturating_add(dataset.train.len()).saturating_mul(size_of::<f64>());
         room::check(

@@ -120,8 +120,8 @@ impl Run {
         if grows { self.grow(&then, touched) } else { Ok(()) }
     }
 
-    /// Makes of what was kept of a run of fewer epochs, so many of which were begun, what one of all
-    /// epochs would have; and says where that cannot be done.
+    /// Makes of what was kept of a run of fewer epochs, so many of which were begun, what one of
+    /// all epochs would have; and says where that cannot be done.
     fn grow(&mut self, then: &Config, touched: usize) -> Result<()> {
         let now = self.data.config.clone();
         let mut departures = Vec::new();
@@ -198,7 +198,8 @@ fn alike(learner: &Learner, before: &dyn Scheme, done: u64, epochs: [usize; 2]) 
     (0..done).all(|step| does(before, step, epochs[0]) == does(learner.scheme.as_ref(), step, epochs[1]))
 }
 
-/// A checkpoint goes on only with the configuration that it was written under; files may have moved.
+/// A checkpoint goes on only with the configuration that it was written under; files may have
+/// moved.
 fn same(path: &Path, then: &Config, now: &Config) -> Result<()> {
     let fields = |config: &Config| -> Result<_> {
         let config = config.clone().placed_as(&Config::default());

@@ -24,8 +24,9 @@ use crate::program::Session;
 /// A training run: its methods side by side, and its folder.
 ///
 /// Files: `config.toml`, `metrics.csv`, `times.json`, `checkpoint.safetensors`, if wanted
-/// `tensorboard/<method>/`, and at its end `summary.json`, `model.safetensors`, tables of the training
-/// samples and the plots. Two runs of one configuration leave the same bytes, but for times.
+/// `tensorboard/<method>/`, and at its end `summary.json`, `model.safetensors`, tables of the
+/// training samples and the plots. Two runs of one configuration leave the same bytes, but for
+/// times.
 pub struct Run {
     /// Data and configuration.
     pub data: Prepared,

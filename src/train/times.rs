@@ -1,5 +1,5 @@
-//! `times.json`: all that is known of a training's times. Its other files have none, so that two runs
-//! of one configuration leave the same bytes.
+//! `times.json`: all that is known of a training's times. Its other files have none, so that two
+//! runs of one configuration leave the same bytes.
 
 use std::path::Path;
 

@@ -8,7 +8,8 @@ use crate::tape::{Form, Kind, Node, Op, Role, Shape, Tape, Var};
 
 /// A state, and how PyTorch has it: convolutions' weights `[out, in/groups, h, w]`, linear weights
 /// `[out, in]`, norms `<layer>.weight`, `.bias`, `.running_mean` and `.running_var`. Behind a
-/// flattened image, PyTorch counts features by channel, then row, then column, and so does the file.
+/// flattened image, PyTorch counts features by channel, then row, then column, and so does the
+/// file.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Slot {
     /// In a session.

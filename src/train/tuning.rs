@@ -1,5 +1,5 @@
-//! `metatape compare --tune`: each method's best of a few learning rates, and of a few values of its
-//! own settings, by a part of the meta set that is held out. Test images are not looked at.
+//! `metatape compare --tune`: each method's best of a few learning rates, and of a few values of
+//! its own settings, by a part of the meta set that is held out. Test images are not looked at.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -104,8 +104,8 @@ pub fn cost(network: &str, precision: Precision) -> f64 {
         // side, and the error is the root of their share. `precisions.rs` prints for ResNet-32
         // 4.7e-4, and 9.6e-5 to 1.0e-3 with sums in other orders; an H200 has 7.9e-4.
         Precision::F32 if network == "resnet32" => 3e-3,
-        // 9.7e-4 and 1.9e-3 with direct sums; on the CPU 1.8e-3, and 3.3e-3 with its products summed in
-        // another order; an H200 has 5.0e-4.
+        // 9.7e-4 and 1.9e-3 with direct sums; on the CPU 1.8e-3, and 3.3e-3 with its products
+        // summed in another order; an H200 has 5.0e-4.
         Precision::F32 if network == "wrn28-10" => 5e-3,
         Precision::F32 => 1e-5,
         // 9e-3 where the library cuts factors.
@@ -115,9 +115,9 @@ pub fn cost(network: &str, precision: Precision) -> f64 {
 }
 
 impl Machine {
-    /// The CPU in f64, rounding as the machine does: what the definition leaves open. Its library may
-    /// do otherwise with factors; and sums in f32 have no one order, after which some of what is
-    /// rounded is rounded the other way.
+    /// The CPU in f64, rounding as the machine does: what the definition leaves open. Its library
+    /// may do otherwise with factors; and sums in f32 have no one order, after which some of what
+    /// is rounded is rounded the other way.
     pub fn other_references(&self, threads: usize) -> Vec<Box<dyn Backend>> {
         let Some(precision) = self.precision else { return Vec::new() };
         let products = self.products.iter().map(|p| Rounded::with_products(precision, *p, threads));

@@ -271,7 +271,8 @@ pub fn cases(size: Size) -> Vec<Case> {
     case("gemm to A", &[(&b, Signed), (&p, Signed)], gemm(Role::A));
     case("gemm to B", &[(&a, Signed), (&p, Signed)], gemm(Role::B));
 
-    // Groups, channels and outputs of each; then depthwise, and 2, 3, 4, 5 and 8 channels of a group.
+    // Groups, channels and outputs of each; then depthwise, and 2, 3, 4, 5 and 8 channels of a
+    // group.
     let dense = [(3, 1, 1), (3, 2, 1), (1, 1, 0), (1, 2, 0), (2, 2, 0), (5, 1, 2), (3, 1, 0)]
         .map(|moves| (moves, [1, c, o]));
     let grouped = [

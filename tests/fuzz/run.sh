@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# libFuzzer on each target in its turn: tests/fuzz/run.sh [SECONDS [TARGET...]]. What it learns, and what it finds, lies in
-# target/fuzz; a finding becomes a file of tests/fuzz/corpus, which is read and never written. Needs the nightly compiler and
-# `cargo install cargo-fuzz`.
+# libFuzzer on each target in its turn: tests/fuzz/run.sh [SECONDS [TARGET...]]. What it learns, and
+# what it finds, lies in target/fuzz; a finding becomes a file of tests/fuzz/corpus, which is read
+# and never written. Needs the nightly compiler and `cargo install cargo-fuzz`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -1,11 +1,11 @@
-//! What is fuzzed: every reader of what others wrote, each a function of bytes. They must come back,
-//! with an error or without one: a panic is a finding.
+//! What is fuzzed: every reader of what others wrote, each a function of bytes. They must come
+//! back, with an error or without one: a panic is a finding.
 //!
-//! The targets in `fuzz_targets/` hand them to libFuzzer; `tests/fuzzing.rs` runs them on the stable
-//! compiler.
+//! The targets in `fuzz_targets/` hand them to libFuzzer; `tests/fuzzing.rs` runs them on the
+//! stable compiler.
 //!
-//! Where files end with a checksum, random damage would be all that is ever tried. So the targets put
-//! the right one in: what is behind it is reached, too.
+//! Where files end with a checksum, random damage would be all that is ever tried. So the targets
+//! put the right one in: what is behind it is reached, too.
 #![allow(dead_code)] // each target uses its part
 
 use std::cell::{Cell, OnceCell, RefCell};

@@ -27,8 +27,9 @@ LEARNING_RATES = [0.1, 0.1, 0.01]  # a drop before the last step, as a schedule 
 BN_EPS, BN_MOMENTUM = 1e-5, 0.1
 
 
-# ---- networks: functions of (parameters, images) -> (logits, batch statistics) -------------------------------------
-# Parameters are a dict in the layouts of the files: conv HWIO, linear [in, out]; images are NHWC.
+# ---- networks: functions of (parameters, images) -> (logits, batch statistics)
+# ------------------------------------- Parameters are a dict in the layouts of the files: conv
+# HWIO, linear [in, out]; images are NHWC.
 
 def conv(x, weight, stride=1, bias=None):
     pad = weight.shape[0] // 2
@@ -59,7 +60,8 @@ def resnet(p, x):
     stats = {}
 
     def bn(name, x):
-        # Train mode: normalised by this batch's own (biased) variance, and differentiated through both statistics.
+        # Train mode: normalised by this batch's own (biased) variance, and differentiated through
+        # both statistics.
         mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2), unbiased=False)
         stats[name] = (mean.detach(), x.detach().var((0, 1, 2), unbiased=True))
         return (x - mean) / torch.sqrt(var + BN_EPS) * p[f"{name}.scale"] + p[f"{name}.bias"]
@@ -114,7 +116,8 @@ def weight_net(theta, loss):
     return torch.sigmoid(hidden @ theta["fc2.weight"] + theta["fc2.bias"])[:, 0]
 
 
-# ---- the meta step -------------------------------------------------------------------------------------------------
+# ---- the meta step
+# -------------------------------------------------------------------------------------------------
 
 def objective(loss, theta, options):
     """phi(l, theta): what the virtual step descends."""
@@ -146,8 +149,9 @@ def optimiser(spec, params, lr):
 def case(model, weights, virtual="plain", seed=10):
     """One file: the tensors of three meta steps, and the metadata."""
     net, options = NETS[model], options_of(weights, virtual)
-    # The same data and parameters for all cases of a model. With these sizes, lr 0.1 kills a small LeNet on some seeds
-    # (a dead net has no hypergradient, and verify() says so); on this one all three networks stay alive.
+    # The same data and parameters for all cases of a model. With these sizes, lr 0.1 kills a small
+    # LeNet on some seeds (a dead net has no hypergradient, and verify() says so); on this one all
+    # three networks stay alive.
     rng = np.random.default_rng(seed)
     w = {k: t.requires_grad_() for k, t in initial(model, rng).items()}
     bound = 1 / np.sqrt(HIDDEN)

@@ -1,4 +1,5 @@
-// Kernels with mistakes, for the test that the simulator reports them (tests/simulator_faults.rs), and what looks like one but is none.
+// Kernels with mistakes, for the test that the simulator reports them (tests/simulator_faults.rs),
+// and what looks like one but is none.
 #include "wgmma.cuh"
 
 struct FaultParams {
@@ -6,8 +7,8 @@ struct FaultParams {
     u32 mode, unused;
 };
 
-/// A product of ones by a warpgroup: both factors are the same 64 or 128 rows of 128 bytes from a multiple of 1024 on. What is left out, or done too
-/// early, is the mistake.
+/// A product of ones by a warpgroup: both factors are the same 64 or 128 rows of 128 bytes from a
+/// multiple of 1024 on. What is left out, or done too early, is the mistake.
 __device__ float product_of_ones(u32 mode) {
     SHARED(u32, room, [5 * 1024]);
     u32 skip = (-shared_address(room) & 1023) / 4;

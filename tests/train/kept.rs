@@ -1,5 +1,5 @@
-//! Nothing is lost and nothing is silently wrong: files of others, damage, data that changed, signals,
-//! more epochs.
+//! Nothing is lost and nothing is silently wrong: files of others, damage, data that changed,
+//! signals, more epochs.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -195,7 +195,8 @@ unsafe fn pack_transposed<S: Simd>(
     }
 }
 
-/// Where a tile of C and what it sums over lie: c[j, ·] (+)= Σ_i a[j·a_row + i·a_col] · panel[i, ·].
+/// Where a tile of C and what it sums over lie: c[j, ·] (+)= Σ_i a[j·a_row + i·a_col] · panel[i,
+/// ·].
 #[derive(Clone, Copy)]
 pub(super) struct Tile<T> {
     pub a: *const T,

@@ -116,9 +116,10 @@ pub struct Compiled {
     pub bytes: usize,
 }
 
-/// Compiles every file of `kernels/`, and others (those that [`super::written`] gives), for cards of
-/// these compute capabilities (90 is 9.0) into a folder that `METATAPE_CACHE_DIR` may name on
-/// machines without NVRTC; none of these cards need be here. What was compiled, and NVRTC's version.
+/// Compiles every file of `kernels/`, and others (those that [`super::written`] gives), for cards
+/// of these compute capabilities (90 is 9.0) into a folder that `METATAPE_CACHE_DIR` may name on
+/// machines without NVRTC; none of these cards need be here. What was compiled, and NVRTC's
+/// version.
 ///
 /// # Errors
 /// [`Error::Device`] if there is no NVRTC or it does not know a card, [`Error::Io`] if the folder

@@ -27,8 +27,8 @@ pub fn commands(plan: &Plan, precision: Precision) -> Result<Vec<Vec<Command>>> 
     Ok(loaded(paper, plan, precision)?.commands(0).map(<[Command]>::to_vec).collect())
 }
 
-/// The files of kernels that the backend would write for a plan: on a card whose multiprocessors are
-/// enough for all of a launch's blocks at once, and on one where they are not.
+/// The files of kernels that the backend would write for a plan: on a card whose multiprocessors
+/// are enough for all of a launch's blocks at once, and on one where they are not.
 ///
 /// # Errors
 /// As [`commands`].
@@ -169,8 +169,8 @@ mod tests {
         }
     }
 
-    /// Statistics, what small comes of them, and scale and ReLU: all blocks of a launch wait for each
-    /// other, so they must be no more than run at once.
+    /// Statistics, what small comes of them, and scale and ReLU: all blocks of a launch wait for
+    /// each other, so they must be no more than run at once.
     #[test]
     fn batch_norm_is_one_launch_where_all_of_its_blocks_run_at_once() {
         let mut tape = Tape::new();

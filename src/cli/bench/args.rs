@@ -27,7 +27,8 @@ Examples:
   metatape bench --plan --model resnet32 --device cuda --precision bf16 --rates h200
   metatape bench --models mlp,lenet --device cuda --precisions f32,tf32,bf16 --graphs both --json-lines")]
 pub struct BenchArgs {
-    /// The classifier: a built-in one, or a file of layers (`metatape info --model lenet` prints one)
+    /// The classifier: a built-in one, or a file of layers (`metatape info --model lenet` prints
+    /// one)
     #[arg(long, value_name = MODELS, default_value = "mlp", value_parser = model)]
     pub model: String,
     /// Several classifiers, separated by commas

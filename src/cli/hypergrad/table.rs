@@ -27,8 +27,8 @@ impl Reference<'_> {
         Reference { hypergrad, cancelled: cancelled.then_some(size) }
     }
 
-    /// ‖h − reference‖ / ‖reference‖ over all of θ, or relative to its terms where these cancel; where
-    /// all are 0, the distance itself.
+    /// ‖h − reference‖ / ‖reference‖ over all of θ, or relative to its terms where these cancel;
+    /// where all are 0, the distance itself.
     pub fn relative_error(&self, hypergrad: &[f64]) -> f64 {
         let difference: Vec<f64> = hypergrad.iter().zip(self.hypergrad).map(|(a, b)| a - b).collect();
         match self.cancelled.unwrap_or_else(|| norm(self.hypergrad)) {

@@ -38,11 +38,13 @@ use crate::tape::{Kind, Tape, Unary, Var};
 /// until the meta set says otherwise. (6) A function of the loss cannot tell a rare class from a
 /// wrong label. π makes up for classes that are rarer in training than in the meta set (Menon et
 /// al. 2021, arXiv 2007.07314: train `f + ln share`, test f). (Offsets of the logits that the
-/// hypergradient learned beside π gained nothing on long tails, and learned ten meta samples by heart.)
+/// hypergradient learned beside π gained nothing on long tails, and learned ten meta samples by
+/// heart.)
 ///
-/// States: `theta.*`, its moments. Inputs: `lr.theta`, `scheme.prior` `[classes]` (π), `scheme.soft`
-/// `[n, classes]`, `scheme.kept` `[n]`. Outputs: `weight` `[n]` (v after θ's step), `u` `[n]`,
-/// `predictions` `[n, classes]`, the new z. Memory: z of each training sample, and whether it has one.
+/// States: `theta.*`, its moments. Inputs: `lr.theta`, `scheme.prior` `[classes]` (π),
+/// `scheme.soft` `[n, classes]`, `scheme.kept` `[n]`. Outputs: `weight` `[n]` (v after θ's step),
+/// `u` `[n]`, `predictions` `[n, classes]`, the new z. Memory: z of each training sample, and
+/// whether it has one.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SoftMwNet {
     /// V.

@@ -14,8 +14,8 @@ use crate::train::{Config, Method, Prepared};
 /// Cosines that are measured in an epoch, if it has so many steps.
 const PROBES_PER_EPOCH: u64 = 2;
 
-/// In a checkpoint, by name: the last hypergradient that θ moved by; and step, epoch and cosine of all
-/// probes.
+/// In a checkpoint, by name: the last hypergradient that θ moved by; and step, epoch and cosine of
+/// all probes.
 const LATEST: &str = "probes.latest";
 const COSINES: &str = "probes.cosines";
 const OTHER: &str = "probes.other";

@@ -1,5 +1,5 @@
-//! Which letters a PNG can show, and by which font: the program's own, or, for what that lacks, one of
-//! the machine's.
+//! Which letters a PNG can show, and by which font: the program's own, or, for what that lacks, one
+//! of the machine's.
 
 use std::sync::{Arc, LazyLock};
 

@@ -4,8 +4,9 @@
 //! their frame. The PNG is made from the SVG, so that they show the same. The font is part of the
 //! program, and of each SVG, so that no machine needs to have it; what it lacks, such as Chinese, a
 //! PNG draws with the machine's fonts, or writes as `\u{4e2d}` where they lack it too. Colours are
-//! those of Okabe and Ito, told apart by colour-blind eyes too; lines differ in their dashes as well. Values that
-//! are not finite are left out, and data without any leave an empty frame that says so.
+//! those of Okabe and Ito, told apart by colour-blind eyes too; lines differ in their dashes as
+//! well. Values that are not finite are left out, and data without any leave an empty frame that
+//! says so.
 //!
 //! ```no_run
 //! use metatape::train::plots::{Axis, Chart, Layer, Pen, write};

@@ -285,8 +285,8 @@ impl<S: Simd> Kernel for Task<'_, S> {
                         unsafe { pass.run::<S>(nv, &[], source, y) };
                         continue;
                     }
-                    // Taps of all blocks in a row, as many at a time as the budget allows; a pass has
-                    // blocks of one size.
+                    // Taps of all blocks in a row, as many at a time as the budget allows; a pass
+                    // has blocks of one size.
                     let (mut taps, mut n) = ([Tap::default(); MAX_TAPS], 0);
                     for cb in 0..p.blocks() {
                         pass.channels = panels.block_channels(cb);
@@ -300,9 +300,9 @@ impl<S: Simd> Kernel for Task<'_, S> {
                             if n < most_taps && (i + 1 < count || next_like_it) {
                                 continue;
                             }
-                            // SAFETY: `isa.run` entered the instruction set; the scratch holds `units`
-                            // units, good for every tap, row and column of the phase by `Plan`'s choice
-                            // of rows and cols; y is the part's own.
+                            // SAFETY: `isa.run` entered the instruction set; the scratch holds
+                            // `units` units, good for every tap, row and column of the phase by
+                            // `Plan`'s choice of rows and cols; y is the part's own.
                             unsafe { pass.run::<S>(nv, &taps[..n], source, y) };
                             pass.accumulate = true;
                             n = 0;

@@ -4,9 +4,9 @@
 //! y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]
 //! ```
 //!
-//! (zero outside the image; i runs over the channels of o's group). Producing C = y is the forward pass, A = x the data gradient, B = w
-//! the weight gradient; each is linear in the two others, so derivatives of any order are these
-//! three again.
+//! (zero outside the image; i runs over the channels of o's group). Producing C = y is the forward
+//! pass, A = x the data gradient, B = w the weight gradient; each is linear in the two others, so
+//! derivatives of any order are these three again.
 //!
 //! All are implicit matrix products on register tiles (`tile.rs`) over a zero-padded copy of a few
 //! images that stays in cache (`padded.rs`), whose channels come in blocks of 16: neighbouring
@@ -60,8 +60,8 @@ pub fn workspace_len<T: Real>(s: &ConvShape, role: Role) -> usize {
 }
 
 /// Floating-point operations of the role's products and sums as the kernels do them, padding
-/// included: fewer than [`ConvShape::flops`] where they take Winograd's way, whose transforms are not
-/// counted.
+/// included: fewer than [`ConvShape::flops`] where they take Winograd's way, whose transforms are
+/// not counted.
 pub fn flops(s: &ConvShape, role: Role, number: usize) -> u64 {
     if s.is_empty() || !winograd::suits(s, number) {
         return s.flops() as u64;

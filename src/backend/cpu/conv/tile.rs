@@ -31,9 +31,9 @@ pub(super) struct Correlate<'a, T> {
 /// `NV` vectors. SPREAD: x has a number for each lane, x[tap.x + j·BLOCK + ·], of one channel.
 ///
 /// # Safety
-/// The machine has `S`; `x` is good for every tap, `R` pixels and `channels`, or a vector if SPREAD,
-/// where `channels` and NV are 1; `panel` for every tap and `channels` rows; `y` for `R` pixels
-/// `y_pixel` apart, of `NV` vectors with `lanes` in the last.
+/// The machine has `S`; `x` is good for every tap, `R` pixels and `channels`, or a vector if
+/// SPREAD, where `channels` and NV are 1; `panel` for every tap and `channels` rows; `y` for `R`
+/// pixels `y_pixel` apart, of `NV` vectors with `lanes` in the last.
 #[inline(always)]
 unsafe fn correlate<S: Simd, const R: usize, const NV: usize, const SPREAD: bool>(
     t: &Correlate<S::Elem>,
@@ -94,8 +94,9 @@ pub(super) struct Pixels {
 ///
 /// # Safety
 /// The machine has `S`; `x` and `dy` are good for all the pixels with `R` channels and `NV`
-/// vectors, or x with a vector of `R` pixels from each on if SPREAD, where NV is 1; `dw` for `R` rows
-/// `dw_row` apart; all lanes of them are channels if `FULL`, otherwise NV is 1 and `lanes` are.
+/// vectors, or x with a vector of `R` pixels from each on if SPREAD, where NV is 1; `dw` for `R`
+/// rows `dw_row` apart; all lanes of them are channels if `FULL`, otherwise NV is 1 and `lanes`
+/// are.
 #[inline(always)]
 unsafe fn outer<S: Simd, const R: usize, const NV: usize, const FULL: bool, const SPREAD: bool>(
     p: &Pixels,

@@ -68,8 +68,8 @@ impl Plan {
     fn filters(&self) -> usize {
         self.grid.products() * self.k * self.m
     }
-    /// Numbers of the tiles' transforms; `width` more for each product, so that products do not lie a
-    /// power of two apart and so in the same few lines of the cache.
+    /// Numbers of the tiles' transforms; `width` more for each product, so that products do not lie
+    /// a power of two apart and so in the same few lines of the cache.
     fn windows(&self) -> usize {
         self.grid.products() * (self.most * self.k + BLOCK)
     }
@@ -178,8 +178,8 @@ impl<S: Simd, const SIDE: usize, const P: usize> Kernel for Task<'_, S, SIDE, P>
         let (grid, k, m) = (&plan.grid, plan.k, plan.m);
         let (windows, sums) = scratch.split_at_mut(plan.windows());
         let windows = Scratch { at: windows.as_mut_ptr(), tile: k, product: plan.most * k + BLOCK };
-        // SAFETY: `isa.run` entered the instruction set; tiles and channels of y are the task's own,
-        // and the scratch has room for `most` tiles of k channels and of two vectors.
+        // SAFETY: `isa.run` entered the instruction set; tiles and channels of y are the task's
+        // own, and the scratch has room for `most` tiles of k channels and of two vectors.
         unsafe {
             S::enter(Gather::<S, P, P> {
                 grid,

@@ -12,8 +12,8 @@ use crate::backend::cpu::real::Real;
 /// the data gradient wants it.
 ///
 /// # Safety
-/// `w` has TAPS²·k·m numbers, `width` (at most two blocks, whole vectors) of the m channels from `first`
-/// on are there, and `to` has room.
+/// `w` has TAPS²·k·m numbers, `width` (at most two blocks, whole vectors) of the m channels from
+/// `first` on are there, and `to` has room.
 pub(super) struct Pack<S: Simd, const TAPS: usize, const P: usize> {
     pub w: *const S::Elem,
     /// Channels summed over, and output channels.
@@ -71,8 +71,8 @@ impl<S: Simd, const TAPS: usize, const P: usize> Kernel for Pack<S, TAPS, P> {
     }
 }
 
-/// Writes Gᵀ u G of sums `[P²][rows][width]`, those of a product `product` apart, as filters `[TAPS²][rows]` of
-/// `width` channels, rows `to_row` and taps `to_tap` apart.
+/// Writes Gᵀ u G of sums `[P²][rows][width]`, those of a product `product` apart, as filters
+/// `[TAPS²][rows]` of `width` channels, rows `to_row` and taps `to_tap` apart.
 ///
 /// # Safety
 /// Both memories are that large; `width` is whole vectors.

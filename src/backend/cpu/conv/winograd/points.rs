@@ -1,7 +1,7 @@
-//! F(m,r), the algorithm along one dimension: m outputs y of P = m + r − 1 data d and a filter g of r
-//! taps are y = Aᵀ[(G g) ⊙ (Bᵀ d)], polynomials that are multiplied at P points: 0, pairs ±p and ∞.
-//! Row p of G and of A has p's powers; row p of Bᵀ has the coefficients of Π (x − q) over the other
-//! points q, that of ∞ those over all. So Bᵀ is the same for each r.
+//! F(m,r), the algorithm along one dimension: m outputs y of P = m + r − 1 data d and a filter g of
+//! r taps are y = Aᵀ[(G g) ⊙ (Bᵀ d)], polynomials that are multiplied at P points: 0, pairs ±p and
+//! ∞. Row p of G and of A has p's powers; row p of Bᵀ has the coefficients of Π (x − q) over the
+//! other points q, that of ∞ those over all. So Bᵀ is the same for each r.
 //!
 //! All of Bᵀ and A are short binary fractions. At 6 points the usual ±1 and ±2 would save some
 //! multiplications, but make about twice the error; at 8, no others were found that are better.
@@ -90,7 +90,8 @@ unsafe fn constant<S: Simd>(value: f64) -> S {
     unsafe { S::splat(S::Elem::from_f64(value)) }
 }
 
-/// Entry `i` of each. Loops like these, because what closures give is not sure to stay in registers.
+/// Entry `i` of each. Loops like these, because what closures give is not sure to stay in
+/// registers.
 #[inline(always)]
 pub(super) fn across<S: Copy, const N: usize, const M: usize>(rows: &[[S; N]; M], i: usize) -> [S; M] {
     let mut column = [rows[0][0]; M];

@@ -121,8 +121,8 @@ pub(super) struct Scratch<T> {
     pub product: usize,
 }
 
-/// Writes the transforms of some channels of tiles to scratch: A y Aᵀ of the pixels of a tile; or, if
-/// READ is P, Bᵀ d B of those of its window.
+/// Writes the transforms of some channels of tiles to scratch: A y Aᵀ of the pixels of a tile; or,
+/// if READ is P, Bᵀ d B of those of its window.
 ///
 /// # Safety
 /// `from` is the first of `channels` (whole vectors) of the images' first pixel; pixels are `pixel`

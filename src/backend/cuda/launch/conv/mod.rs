@@ -1,7 +1,7 @@
 //! Convolutions in their three roles (`kernels/conv.cuh`): tiles chosen by shape, and the weight
-//! gradient's sum cut into parts. Small ones have kernels of their own (`small.rs`). On Hopper, wide
-//! ones in bf16 go through its warpgroups (`kernels/conv_wgmma.cuh`), but where METATAPE_NO_WGMMA is
-//! set when a GPU is opened.
+//! gradient's sum cut into parts. Small ones have kernels of their own (`small.rs`). On Hopper,
+//! wide ones in bf16 go through its warpgroups (`kernels/conv_wgmma.cuh`), but where
+//! METATAPE_NO_WGMMA is set when a GPU is opened.
 
 mod small;
 mod tiles;
@@ -143,7 +143,8 @@ pub fn build(b: &mut Builder, instr: &Instr) -> Result<()> {
         }
         return Ok(());
     }
-    // Of a group: the gathered factor's extents, the grid of the product's pixels, and the product's columns.
+    // Of a group: the gathered factor's extents, the grid of the product's pixels, and the
+    // product's columns.
     let ((source_h, source_w, channels), (grid_h, grid_w), columns) = match role {
         Role::C | Role::B => ((s.h, s.w, s.ci / s.groups), (s.oh(), s.ow()), s.co / s.groups),
         Role::A => ((s.oh(), s.ow(), s.co / s.groups), (s.h, s.w), s.ci / s.groups),

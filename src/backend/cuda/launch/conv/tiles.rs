@@ -189,7 +189,8 @@ impl Family {
             Role::B => self.weights_tile(product.columns, vector),
             Role::A | Role::C => self.correlate_tile(product, vector),
         };
-        // Others are better at what has few columns, is soon summed or too small for all processors.
+        // Others are better at what has few columns, is soon summed or too small for all
+        // processors.
         let wide = product.columns >= 128 && product.depth >= 512 && product.rows >= 512;
         let large = role == Role::B || product.rows * product.columns * product.classes >= SMALLEST;
         let Some(tiles) = self.wgmma.filter(|_| vector && wide && large) else { return small() };
@@ -311,8 +312,8 @@ impl Split {
         Split { parts: steps.div_ceil(steps_per_part), steps_per_part }
     }
 
-    /// Cycles that it takes in a tile of warpgroups, roughly: a step takes ten for every column, the
-    /// first and last of a block as long as four more; partial sums go through the second-level
+    /// Cycles that it takes in a tile of warpgroups, roughly: a step takes ten for every column,
+    /// the first and last of a block as long as four more; partial sums go through the second-level
     /// cache.
     fn cost(&self, Product { rows, columns, .. }: Product, tile: Tile) -> usize {
         let tiles = rows.div_ceil(tile.m) * columns.div_ceil(tile.n);

@@ -62,8 +62,8 @@ struct Member {
     pad: u32,
 }
 
-/// A group goes on behind sums if their blocks are at least one for so many of the processors that it
-/// would have alone: fewer would take longer than a launch of its own.
+/// A group goes on behind sums if their blocks are at least one for so many of the processors that
+/// it would have alone: fewer would take longer than a launch of its own.
 const BUSY: usize = 3;
 
 /// What stands before the group that all blocks go on with.
@@ -95,8 +95,8 @@ impl Layout {
         let post = group.outcomes.iter().find_map(sum).unwrap_or(0);
         let rows = rows(group);
         let (walk, threads, beside) = if post > 0 {
-            // A large block for each of an H100's multiprocessors: the fewer parts, the sooner they are
-            // added.
+            // A large block for each of an H100's multiprocessors: the fewer parts, the sooner they
+            // are added.
             let fits: Vec<usize> = SUM_THREADS.into_iter().filter(|t| sums * t * QUAD <= SHARED).collect();
             let cut = Cut { blocks: PROCESSORS, each: [2, 64], at_once: rows };
             let columns = Columns::new(group.count, post, &fits, &cut)?;
@@ -166,8 +166,8 @@ impl Layout {
     }
 }
 
-/// Rows of the walk for a thread at once: enough loads under way, and not so many that registers run
-/// out.
+/// Rows of the walk for a thread at once: enough loads under way, and not so many that registers
+/// run out.
 fn rows(group: &Group) -> usize {
     let full = |o: &&program::Operand| matches!(o, program::Operand::Full(_));
     match group.operands.iter().filter(full).count() {
@@ -194,9 +194,9 @@ fn group(instr: &Instr) -> Option<&Group> {
 }
 
 /// The launch of a group, or of batch norm's statistics over so many channels; of small groups that
-/// the last of its blocks runs after it; and of a large one without sums that all of its blocks go on
-/// with then: of as many of the instructions after the first as the number says. `None` where the
-/// first has no entries.
+/// the last of its blocks runs after it; and of a large one without sums that all of its blocks go
+/// on with then: of as many of the instructions after the first as the number says. `None` where
+/// the first has no entries.
 ///
 /// # Errors
 /// If one is larger than kernels can count.
