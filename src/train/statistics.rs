@@ -40,6 +40,13 @@ impl Spread {
         let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
         Some(Spread { mean, std: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) })
     }
+
+    /// Whether the mean is higher; of means that only rounding tells apart, whether the deviation
+    /// is smaller.
+    pub fn above(&self, other: &Spread) -> bool {
+        let equal = (self.mean - other.mean).abs() <= 1e-9 * self.mean.abs();
+        if equal { self.std < other.std } else { self.mean > other.mean }
+    }
 }
 
 impl Difference {
@@ -93,6 +100,15 @@ impl fmt::Display for Difference {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_means_are_told_apart_by_their_deviations() {
+        let [wide, narrow, high] =
+            [[79.6, 81.8, 87.8], [82.8, 83.1, 83.3], [83.2, 83.2, 83.2]].map(|v| Spread::of(&v).unwrap());
+        assert!(wide.mean > narrow.mean && wide.mean - narrow.mean < 1e-12, "by rounding");
+        assert!(narrow.above(&wide) && !wide.above(&narrow) && !wide.above(&wide));
+        assert!(high.above(&narrow) && !narrow.above(&high));
+    }
 
     #[test]
     fn intervals_are_students() {

@@ -242,14 +242,14 @@ impl Tuning {
     }
 
     /// Each method's trial with the highest accuracy on what was held out, in the mean over seeds;
-    /// the first of equal ones, none where all have diverged.
+    /// of equal ones that whose seeds differ least, the first of these; none where all have diverged.
     fn best(&self, cells: &[Cell]) -> BTreeMap<String, Trial> {
-        let mut best: BTreeMap<String, (f64, Trial)> = BTreeMap::new();
+        let mut best: BTreeMap<String, (Spread, Trial)> = BTreeMap::new();
         for trial in self.study.plan.arms.iter().filter(|trial| self.methods.contains(&trial.method)) {
-            let Some(Spread { mean, .. }) = self.held_out(*trial, cells) else { continue };
+            let Some(held) = self.held_out(*trial, cells) else { continue };
             let name = trial.method.to_string();
-            if best.get(&name).is_none_or(|best| mean > best.0) {
-                best.insert(name, (mean, *trial));
+            if best.get(&name).is_none_or(|best| held.above(&best.0)) {
+                best.insert(name, (held, *trial));
             }
         }
         best.into_iter().map(|(name, best)| (name, best.1)).collect()
