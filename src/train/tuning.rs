@@ -242,7 +242,8 @@ impl Tuning {
     }
 
     /// Each method's trial with the highest accuracy on what was held out, in the mean over seeds;
-    /// of equal ones that whose seeds differ least, the first of these; none where all have diverged.
+    /// of equal ones that whose seeds differ least, the first of these; none where all have
+    /// diverged.
     fn best(&self, cells: &[Cell]) -> BTreeMap<String, Trial> {
         let mut best: BTreeMap<String, (Spread, Trial)> = BTreeMap::new();
         for trial in self.study.plan.arms.iter().filter(|trial| self.methods.contains(&trial.method)) {
