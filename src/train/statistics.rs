@@ -103,9 +103,10 @@ mod tests {
 
     #[test]
     fn equal_means_are_told_apart_by_their_deviations() {
-        let [wide, narrow, high] =
-            [[79.6, 81.8, 87.8], [82.8, 83.1, 83.3], [83.2, 83.2, 83.2]].map(|v| Spread::of(&v).unwrap());
-        assert!(wide.mean > narrow.mean && wide.mean - narrow.mean < 1e-12, "by rounding");
+        let spread = |mean, std| Spread { mean, std: Some(std) };
+        let (wide, narrow, high) =
+            (spread(83.06666666666668, 2.0), spread(83.06666666666666, 0.3), spread(83.2, 0.5));
+        assert!(wide.mean > narrow.mean, "by rounding");
         assert!(narrow.above(&wide) && !wide.above(&narrow) && !wide.above(&wide));
         assert!(high.above(&narrow) && !narrow.above(&high));
     }
