@@ -89,8 +89,7 @@ using i32 = int;
 
 #endif
 
-// ---- storage
-// -------------------------------------------------------------------------------------------------
+// ---- storage ------------------------------------------------------------------------------------
 
 /// The upper half of an f32.
 struct __align__(2) bf16 {
@@ -148,8 +147,7 @@ template <int N, class T> __device__ __forceinline__ void store_f32(T* p, const 
     store_vec<N>(p, v);
 }
 
-// ---- integers
-// -------------------------------------------------------------------------------------------------
+// ---- integers -----------------------------------------------------------------------------------
 
 /// n / divisor = (umulhi(n, magic) + n) >> shift for n < 2^31; the host's twin is `FastDiv` of
 /// src/backend/cuda/divide.rs.
@@ -164,8 +162,7 @@ struct FastDiv {
     }
 };
 
-// ---- sums
-// -------------------------------------------------------------------------------------------------
+// ---- sums ---------------------------------------------------------------------------------------
 
 template <class T> __device__ __forceinline__ T warp_sum(T v) {
 #pragma unroll
@@ -173,8 +170,7 @@ template <class T> __device__ __forceinline__ T warp_sum(T v) {
     return v;
 }
 
-// ---- blocks
-// -------------------------------------------------------------------------------------------------
+// ---- blocks -------------------------------------------------------------------------------------
 
 /// Whether this block is the last of `of` blocks to get here: it may then read what the others
 /// wrote before. All threads of all of them call it. `ticket` is zero between launches.
@@ -260,8 +256,7 @@ __device__ __forceinline__ void pass_gate(u32* gate, u32 closed, bool opens) {
 }
 #endif
 
-// ---- asynchronous copies
-// -------------------------------------------------------------------------------------------------
+// ---- asynchronous copies ------------------------------------------------------------------------
 
 /// Copies BYTES (4, 8 or 16; both pointers aligned to that) from device to shared memory behind the
 /// thread's back; zeros where not `valid` (`global` is not read then, whatever it is). NEAR: by way
@@ -300,8 +295,7 @@ template <int N> __device__ __forceinline__ void wait_async() {
 #endif
 }
 
-// ---- matrix units
-// -------------------------------------------------------------------------------------------------
+// ---- matrix units -------------------------------------------------------------------------------
 
 /// Rounded to tf32: 10 bits of mantissa, to nearest, ties away from zero. In the lower 13 bits is
 /// rubbish, which the matrix units ignore. `cvt.rna` gives the same in two instructions; this is

@@ -2,9 +2,7 @@
 // matrix is ever in device memory.
 //
 //     y[n,p,q,o] = Σ_{a,b,i} x[n, p·s + a − pad, q·s + b − pad, i] · w[a,b,i,o]
-//
 // (zero outside the image; i of o's group)
-//
 //  - forward:         y [m = (n,p,q), o]  = Σ_k X[m, k] · w[k, o],        k = (a,b,i),
 //                     in an order of its own; or the sum of two such products, as a tangent is
 //  - data gradient:   x [m = (n,h,w), i]  = Σ_k Y[m, k] · w[tap, i, o],   k = (tap,o):
@@ -18,16 +16,15 @@
 // A block computes a BM × BN tile in steps of BK, through STAGES tiles of both factors in shared
 // memory that cp.async fills ahead. Factors come gathered or padded with zeros by the copy itself.
 // The arithmetic is a policy (conv_f32.cu, conv_tf32.cu, conv_bf16.cu, conv_wgmma.cu):
-//  - Ffma: f32 on the ordinary units, TM × TN outputs a thread, read from shared memory four at a
-//    time;
+//  - Ffma: f32 on the ordinary units, TM × TN outputs a thread, read from shared memory by fours;
 //  - Mma:  tf32 (m16n8k8) or bf16 (m16n8k16) on the matrix units, f32 sums. f32 factors are rounded
 //    on the way into registers, by every warp that reads them; large tiles of bf16 take weights
-//    that were cast before the launch: they are half as long, and not rounded in every block.
+//    that were cast before the launch: they are half as long, and not rounded in every block;
+//  - Wgmma (conv_wgmma.cuh): bf16 on Hopper's matrix units, for wide tiles, straight out of shared
+//    memory; in it, chunks are swizzled instead of padded.
 // Shared tiles lie with the reduction contiguous ("rows": [free][BK]) or the free index contiguous
 // ("columns": [BK][free]), as they come from memory; the leading dimension is padded so that no
 // read has bank conflicts.
-//  - Wgmma (conv_wgmma.cuh): bf16 on Hopper's matrix units, for wide tiles, straight out of shared
-//    memory; in it, chunks are swizzled instead of padded.
 //
 // CPU twin: src/backend/cpu/conv.
 #pragma once
@@ -92,15 +89,13 @@ template <class T, bool ROWS, int FREE, int BK, int PAD> struct SharedTile {
     const T* at;
     static __device__ __forceinline__ int place(int free, int k) { return ROWS ? free * LD + k : k * LD + free; }
     __device__ __forceinline__ const T* entry(int free, int k) const { return at + place(free, k); }
-    /// The thread's line of a tile by columns and first chunk in it, where LANES threads fill a
-    /// line.
+    /// The thread's line of a tile by columns and first chunk in it; LANES threads fill a line.
     template <int LANES> static __device__ __forceinline__ void share(int& line, int& lane) {
         line = int(threadIdx.x) / LANES, lane = int(threadIdx.x) % LANES;
     }
 };
 
-// ---- arithmetic
-// -------------------------------------------------------------------------------------------------
+// ---- arithmetic ---------------------------------------------------------------------------------
 
 /// f32 on the ordinary units. Lanes are LN × 32/LN over the tile, warps lie along m; a thread has
 /// TM × TN outputs.
@@ -330,8 +325,7 @@ template <class SourceT, class OtherT, int BM_, int BN_, int WM, int WN, int BK_
     }
 };
 
-// ---- results
-// -------------------------------------------------------------------------------------------------
+// ---- results ------------------------------------------------------------------------------------
 
 /// Writes `W` neighbouring entries, of which those below `columns` exist. VECTOR: all or none do,
 /// and they are aligned.
@@ -437,8 +431,7 @@ template <bool VECTOR, i32 PART, bool GROUPED> struct PutWeights {
     }
 };
 
-// ---- the pipeline
-// -------------------------------------------------------------------------------------------------
+// ---- the pipeline -------------------------------------------------------------------------------
 
 /// Runs `steps` steps: `load(stage)` starts the copies of the next one, in order.
 template <class TileA, class TileB, class Math, class Load> __device__ __forceinline__ void pipeline(Math& math, u8* shared, i32 steps, Load&& load) {

@@ -258,8 +258,7 @@ template <class Math, bool VECTOR, bool GROUPED = false> __device__ __forceinlin
     add_parts(p.parts, group.z(), 1, tile, [&](u32 first, u32 count, u32 step, bool last) { put.template add<BM, BN, THREADS>(first, count, step, last); });
 }
 
-// ---- kernels of one precision
-// -------------------------------------------------------------------------------------------------
+// ---- kernels of one precision -------------------------------------------------------------------
 
 // Tiles by name; launch/conv/tiles.rs chooses among them. `odd` takes any channels, entry by entry.
 #define CONV_KERNEL(NAME, MATH, CALL)                              \

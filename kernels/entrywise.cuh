@@ -65,8 +65,7 @@ template <u32 R> struct At {
     u32 at[R], n[R];
 };
 
-// ---- loads and stores
-// -------------------------------------------------------------------------------------------------
+// ---- loads and stores ---------------------------------------------------------------------------
 
 /// n entries from a place on, zeros after them. WHOLE: n is 4 and the place aligned.
 template <class T, bool WHOLE> INLINE Quad entries(const T* from, u32 n) {
@@ -170,8 +169,7 @@ template <bool FULL, u32 R> INLINE void add(Quad& sum, const At<R>& at, const Ro
             if (FULL || k < at.n[r]) sum.v[k] += x.row[r].v[k];
 }
 
-// ---- steps
-// -------------------------------------------------------------------------------------------------
+// ---- steps --------------------------------------------------------------------------------------
 
 struct Add {
     static INLINE float of(float a, float b) { return a + b; }
@@ -236,8 +234,7 @@ template <class F, u32 R> INLINE Rows<R> map(const Rows<R>& a, const Rows<R>& b)
 }
 template <class F, u32 R> INLINE Rows<R> map(const Rows<R>& a, float b) { return map<F>(a, every<R>(b)); }
 
-// ---- the walk
-// -------------------------------------------------------------------------------------------------
+// ---- the walk -----------------------------------------------------------------------------------
 
 /// Block number `block` of a group. Returns whether it is the one that has made the sums.
 template <class E, class P> INLINE bool entrywise(const P& p, u32 block) {

@@ -116,8 +116,7 @@ def weight_net(theta, loss):
     return torch.sigmoid(hidden @ theta["fc2.weight"] + theta["fc2.bias"])[:, 0]
 
 
-# ---- the meta step
-# -------------------------------------------------------------------------------------------------
+# ---- the meta step -------------------------------------------------------------------------------
 
 def objective(loss, theta, options):
     """phi(l, theta): what the virtual step descends."""
