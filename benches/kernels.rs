@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use metatape::backend::cpu::conv::{data_gradient, forward, weight_gradient, workspace_len};
+use metatape::backend::cpu::conv::{Output, data_gradient, forward, weight_gradient, workspace_len};
 use metatape::backend::cpu::gemm::gemm;
 use metatape::backend::cpu::norm;
 use metatape::backend::cpu::team::Team;
@@ -40,11 +40,11 @@ fn convolutions(bench: &mut Criterion) {
         group.throughput(Throughput::Elements(s.flops() as u64));
         let mut ws = vec![0f32; workspace_len::<f32>(&s, Role::C)];
         group.bench_function(BenchmarkId::new("forward", name), |b| {
-            b.iter(|| forward(&s, black_box(&x), &w, &mut y, false, &mut ws));
+            b.iter(|| forward(&s, black_box(&x), &w, Output::new(&mut y, false), &mut ws));
         });
         let mut ws = vec![0f32; workspace_len::<f32>(&s, Role::A)];
         group.bench_function(BenchmarkId::new("data-gradient", name), |b| {
-            b.iter(|| data_gradient(&s, &w, black_box(&y), &mut x, false, &mut ws));
+            b.iter(|| data_gradient(&s, &w, black_box(&y), Output::new(&mut x, false), &mut ws));
         });
         let mut ws = vec![0f32; workspace_len::<f32>(&s, Role::B)];
         group.bench_function(BenchmarkId::new("weight-gradient", name), |b| {

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use metatape::backend::cpu::conv::{data_gradient, forward, weight_gradient, workspace_len};
+use metatape::backend::cpu::conv::{Output, data_gradient, forward, weight_gradient, workspace_len};
 use metatape::backend::cpu::gemm::gemm;
 use metatape::backend::cpu::pool::{PoolShape, select, unselect};
 use metatape::backend::cpu::team::Team;
@@ -111,8 +111,8 @@ fn convolution(name: &str, s: &ConvShape) {
     let (mut x, mut w, mut y) = (vec![0.5f32; s.x_len()], vec![0.25f32; s.w_len()], vec![0f32; s.y_len()]);
     let ws = |role| vec![0f32; workspace_len::<f32>(s, role)];
     let (mut ws_a, mut ws_b, mut ws_c) = (ws(Role::A), ws(Role::B), ws(Role::C));
-    let c = best(|| forward(s, &x, &w, &mut y, false, &mut ws_c));
-    let a = best(|| data_gradient(s, &w, &y, &mut x, false, &mut ws_a));
+    let c = best(|| forward(s, &x, &w, Output::new(&mut y, false), &mut ws_c));
+    let a = best(|| data_gradient(s, &w, &y, Output::new(&mut x, false), &mut ws_a));
     x.fill(0.5);
     let b = best(|| weight_gradient(s, &x, &y, &mut w, false, &mut ws_b));
     let rate = |t: f64| s.flops() as f64 / t / 1e9;

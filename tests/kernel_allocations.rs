@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use metatape::backend::cpu::conv::{data_gradient, forward, weight_gradient, workspace_len};
+use metatape::backend::cpu::conv::{Output, data_gradient, forward, weight_gradient, workspace_len};
 use metatape::backend::cpu::pool::{PoolShape, select, unselect};
 use metatape::backend::cpu::team::Team;
 use metatape::backend::cpu::{norm, reduce, xent};
@@ -43,8 +43,8 @@ fn kernels_allocate_nothing() {
     let labels = vec![3i32; 64];
     let mut loss = vec![0f32; 64];
     let mut step = || {
-        forward(&s, &x, &w, &mut y, false, &mut ws);
-        data_gradient(&s, &w, &y, &mut x, true, &mut ws);
+        forward(&s, &x, &w, Output::new(&mut y, false), &mut ws);
+        data_gradient(&s, &w, &y, Output::new(&mut x, true), &mut ws);
         weight_gradient(&s, &x, &y, &mut w, false, &mut ws);
         norm::moments(&x, &mut moments, &mut norm_ws);
         reduce::sum(1, rows, c, &x, &mut moments[..c], &mut norm_ws);

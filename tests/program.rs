@@ -286,6 +286,37 @@ fn what_lies_idle_where_memory_is_fullest_is_made_again() {
     }
 }
 
+/// `tanh` is written over the product that nothing else reads; not so where it is a result, too, or
+/// read once more, or of another size than what is written.
+#[test]
+fn a_result_is_written_over_what_nothing_else_reads() {
+    let places = |is_output: bool, again: bool, rows: usize| {
+        let mut tape = Tape::new();
+        let (x, w) = (state(&mut tape, "x", [rows, 40]), state(&mut tape, "w", [40, 40]));
+        let z = tape.matmul(x, w).unwrap();
+        let full = if rows == 1 { tape.reshape(z, [40]).unwrap() } else { z };
+        let full = tape.broadcast_to(full, [40, 40].into()).unwrap();
+        let y = tape.mul(full, w).unwrap();
+        let mut last = tape.matmul(y, w).unwrap();
+        if again {
+            last = tape.matmul(z, last).unwrap();
+        }
+        tape.output("last", last).unwrap();
+        if is_output {
+            tape.output("z", z).unwrap();
+        }
+        let plan = Plan::new(&tape, Options::default()).unwrap();
+        let group = plan.instrs.iter().find(|i| matches!(i.kernel, Kernel::Group(_))).unwrap();
+        (plan.instrs[0].outs[0].place, group.outs[0].place)
+    };
+    let (z, y) = places(false, false, 40);
+    assert_eq!(z, y);
+    for (is_output, again, rows) in [(true, false, 40), (false, true, 40), (false, false, 1)] {
+        let (z, y) = places(is_output, again, rows);
+        assert_ne!(z, y, "an output: {is_output}, read again: {again}, {rows} rows");
+    }
+}
+
 #[test]
 fn updates_happen_in_place() {
     let mut tape = Tape::new();

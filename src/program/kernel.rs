@@ -152,10 +152,29 @@ pub enum Outcome {
     Sum(usize, View3),
 }
 
+/// How far behind the instruction that it waits for another one still writes only what nothing
+/// from there on touches.
+pub const NEAR: usize = 4;
+
 impl Instr {
     /// As [`Kernel::flops`], of all pairs of factors.
     pub fn flops(&self) -> u64 {
         self.kernel.flops() * self.args.len().div_ceil(2) as u64
+    }
+
+    /// Whether this one, statistics or a group, may run on each piece of the output of the
+    /// contraction `before` it as soon as the piece is written, while others are not yet: it reads
+    /// the output entry by entry, and writes nothing that the contraction still reads. It stands at
+    /// most [`NEAR`] behind; whether it can be taken before those in between is another question.
+    pub fn may_run_within(&self, before: &Instr) -> bool {
+        let of = &before.outs[0];
+        // What is repeated has fewer entries than the group.
+        let reads = matches!(&self.kernel, Kernel::Group(group) if group.count == of.len)
+            || matches!(self.kernel, Kernel::Moments(_));
+        let beside = |tensor: &Tensor| tensor == of || !tensor.overlaps(of);
+        let spares = |out: &Tensor| !before.args.iter().any(|arg| arg.overlaps(out));
+        let mut touched = self.args.iter().chain(&self.outs);
+        reads && self.args.contains(of) && touched.all(beside) && self.outs.iter().all(spares)
     }
 
     /// Whether one of two instructions must come before the other: one writes what the other one

@@ -13,7 +13,6 @@
 //! | `memory.rs` | places in the arena |
 //! | `kernel.rs` | what a backend is asked to run: kernels with their operands' places |
 //! | `plan.rs` | the order of the kernels, the places of all tensors, reuse of memory |
-//! | `work.rs` | bytes and floating-point operations of each kernel |
 //! | `limits.rs` | the ranges of labels and picks |
 //! | `parts.rs` | a program by its named parts, for people |
 //! | `session.rs` | bind, run, read; states shared by several programs |
@@ -36,12 +35,10 @@ mod plan;
 mod pools;
 mod session;
 mod waits;
-mod work;
 
 pub use backend::{Backend, Values};
 pub use conv_shape::ConvShape;
-pub use kernel::{Dims, Function, Group, Instr, Kernel, Operand, Outcome, Place, Step, Tensor};
+pub use kernel::{Dims, Function, Group, Instr, Kernel, NEAR, Operand, Outcome, Place, Step, Tensor};
 pub use parts::{Part, parts};
 pub use plan::{Named, Options, Plan};
 pub use session::{InputId, OutputId, Program, Session};
-pub use work::Work;

@@ -7,7 +7,7 @@ use super::activations::activations;
 use super::again::make_again;
 use super::emit::{Draft, draft, forget_unread, pair_up};
 use super::fuse::Units;
-use super::kernel::{Instr, Kernel, Operand, Outcome, Place, Tensor};
+use super::kernel::{Dims, Instr, Kernel, NEAR, Operand, Outcome, Place, Tensor};
 use super::lower::{Pass, lower};
 use super::memory::{Arena, Life};
 use crate::error::Result;
@@ -85,6 +85,15 @@ impl Roots {
         self.0[var.index()]
     }
 
+    /// Values that lie in the memory of others now: the keys of `over` in that of their values.
+    fn lay_over(&mut self, over: &HashMap<Var, Var>) {
+        for (root, _) in &mut self.0 {
+            while let Some(base) = over.get(root) {
+                *root = *base;
+            }
+        }
+    }
+
     /// The tape's next value has memory of its own.
     pub fn push_own(&mut self, var: Var) {
         self.0.push((var, 0));
@@ -118,6 +127,8 @@ impl Plan {
         let mut drafts = in_order(drafts, &roots);
         if options.fuse {
             make_again(&lives(&tape, &drafts, &roots), &mut tape, &mut drafts, &mut roots);
+            let over = written_over(&tape, &drafts, &roots);
+            roots.lay_over(&over);
         }
         Ok(place(&tape, drafts, &roots))
     }
@@ -174,6 +185,32 @@ fn in_order(drafts: Vec<Draft>, roots: &Roots) -> Vec<Draft> {
     order
 }
 
+/// Results of groups, each with an operand of its group that nothing else reads: in its place, the
+/// result is written to what is in the cache already.
+fn written_over(tape: &Tape, drafts: &[Draft], roots: &Roots) -> HashMap<Var, Var> {
+    let results = tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1));
+    let kept: HashSet<Var> = results.map(|var| roots.of(var).0).collect();
+    let mut readers: HashMap<Var, usize> = HashMap::new();
+    drafts.iter().flat_map(|d| &d.args).for_each(|a| *readers.entry(roots.of(*a).0).or_default() += 1);
+    let mut over = HashMap::new();
+    for draft in drafts {
+        let Kernel::Group(group) = &draft.kernel else { continue };
+        // What is repeated has fewer entries than the group.
+        let free = |arg: &Var| {
+            let (root, _) = roots.of(*arg);
+            let free = readers[&root] == 1
+                && !kept.contains(&root)
+                && tape.node(root).op.facts().work != Work::Leaf
+                && tape.shape(root).count() == group.count;
+            free.then_some(root)
+        };
+        let mut free = draft.args.iter().filter_map(free);
+        let stored = group.outcomes.iter().zip(&draft.outs).filter(|(o, _)| matches!(o, Outcome::Store(_)));
+        over.extend(stored.map(|(_, out)| *out).filter(|out| !kept.contains(out)).zip(&mut free));
+    }
+    over
+}
+
 /// From its first to its last kernel, each value that has memory and is no leaf.
 fn lives(tape: &Tape, drafts: &[Draft], roots: &Roots) -> HashMap<Var, Life> {
     let mut lives: HashMap<Var, Life> = HashMap::new();
@@ -206,6 +243,21 @@ fn place(tape: &Tape, drafts: Vec<Draft>, roots: &Roots) -> Plan {
         }
     }
     let reads = Reads::new(&drafts, roots);
+    // What may run inside of the convolution that it waits for writes while that one still reads.
+    for (at, draft) in drafts.iter().enumerate() {
+        let makers = draft.args.iter().filter_map(|arg| reads.writers.get(&roots.of(*arg).0));
+        let within = |maker: &&usize| {
+            **maker + NEAR >= at
+                && matches!(drafts[**maker].kernel, Kernel::Contract { dims: Dims::Conv(_), .. })
+                && matches!(draft.kernel, Kernel::Group(_) | Kernel::Moments(_))
+        };
+        let Some(maker) = makers.max().filter(within) else { continue };
+        for out in &draft.outs {
+            if let Some(life) = lives.get_mut(out).filter(|l| l.from == at) {
+                life.from = *maker;
+            }
+        }
+    }
     // An update is computed right into its slot where nothing reads the old value afterwards.
     let (mut in_slot, mut copies) = (HashMap::new(), Vec::new());
     for (slot, var) in tape.updates() {

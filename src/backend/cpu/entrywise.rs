@@ -2,15 +2,19 @@
 //! thousand entries, so that everything between operands and results stays in the first-level
 //! cache.
 
-use super::isa::{Isa, Kernel};
+use std::ops::Range;
+
+use super::isa::{Isa, Kernel, prefetch};
 use super::par;
 use super::real::Real;
 use super::team;
 use crate::program::{Function, Group, Operand, Outcome};
 use crate::tape::{Unary, View3};
 
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
 /// Entries of a block, if nothing asks for more.
-const BLOCK: usize = 1024;
+const BLOCK: usize = 512;
 /// Entries that one task works through where there are sums, whose parts are kept per task;
 /// elsewhere the most.
 const TASK: usize = 32 * 1024;
@@ -22,7 +26,9 @@ const LONGEST_PERIOD: usize = 8192;
 /// A group, prepared for running.
 pub(super) struct Entrywise {
     group: Group,
-    /// Entries of a block: a multiple of the last axes of all sums.
+    /// Entries after which sums, and what is filled once a task, repeat; and of a block, a multiple
+    /// of that.
+    period: usize,
     block: usize,
     blocks_per_task: usize,
     pub tasks: usize,
@@ -30,6 +36,8 @@ pub(super) struct Entrywise {
     reading: Vec<Reading>,
     /// Per step, the output that it may write directly.
     direct: Vec<Option<usize>>,
+    /// Arguments that are read entry by entry, and outputs that are written right away.
+    streams: (Vec<usize>, Vec<usize>),
     /// Per output, whether something must still be copied or summed.
     after: Vec<After>,
 }
@@ -106,10 +114,12 @@ impl Entrywise {
                 }
             });
         }
+        let read = |reading: &Reading| if let Reading::InPlace(arg) = reading { Some(*arg) } else { None };
+        let streams = (reading.iter().filter_map(read).collect(), direct.iter().flatten().copied().collect());
         let task = if sums > 0 { TASK } else { TASK.min(group.count / TASKS) };
         let blocks_per_task = (task / block).max(1);
         let tasks = group.count.div_ceil(block * blocks_per_task);
-        Entrywise { group, block, blocks_per_task, tasks, reading, direct, after }
+        Entrywise { group, period, block, blocks_per_task, tasks, reading, direct, streams, after }
     }
 
     /// Entries of scratch that each thread needs.
@@ -117,51 +127,68 @@ impl Entrywise {
         (self.reading.len() + self.group.steps.len() + self.after.len()) * self.block
     }
 
-    /// Entries for the partial sums of all tasks.
-    pub fn partials_len(&self) -> usize {
-        self.tasks * self.partials_per_task()
+    /// Whether the group may be run in pieces that begin and end at multiples of `row` entries.
+    pub fn divides(&self, row: usize) -> bool {
+        row.is_multiple_of(self.period)
+    }
+
+    /// Entries for the partial sums of so many pieces.
+    pub fn partials_len(&self, pieces: usize) -> usize {
+        pieces * self.partials_per_task()
     }
 
     fn partials_per_task(&self) -> usize {
         self.after.iter().map(|a| if let After::Sum { post, .. } = a { *post } else { 0 }).sum()
     }
 
-    /// Runs the group. `args` and `outs` point at the operands' and results' entries.
+    /// Runs the group, in tasks of its own.
     ///
     /// # Safety
-    /// Pointers must be good for the lengths that the group was made for. Outputs overlap no
-    /// argument but where `in_place` said so (then exactly), and no other output. `scratch` points
-    /// at `scratch_len()` entries per thread of the current pool, `partials` at `partials_len()`.
-    pub unsafe fn run<T: Real>(&self, args: &[*const T], outs: &[*mut T], scratch: *mut T, partials: *mut T) {
-        let shared = Shared { args, outs, scratch, partials };
-        let task = |i: usize| {
-            let shared = &shared;
-            let thread = team::member();
-            // SAFETY: each thread has its own scratch and runs one task at a time; each task has
-            // its own partial sums and its own range of the outputs.
-            unsafe {
-                let scratch = shared.scratch.add(thread * self.scratch_len());
-                let partials = shared.partials.add(i * self.partials_per_task());
-                Isa::best().run(Task { group: self, index: i, shared, scratch, partials });
+    /// As [`Shared`] asks; `partials` for all tasks.
+    pub unsafe fn run<T: Real>(&self, shared: &Shared<T>) {
+        let len = self.blocks_per_task * self.block;
+        // SAFETY: the caller's; each task has a range of its own, and all are done in the end.
+        unsafe {
+            let task = |i: usize| self.piece(shared, i, i * len..((i + 1) * len).min(self.group.count));
+            if self.tasks <= 1 {
+                (0..self.tasks).for_each(task)
+            } else {
+                par::for_each(self.tasks, &task)
             }
-        };
-        if self.tasks <= 1 {
-            (0..self.tasks).for_each(task)
-        } else {
-            par::for_each(self.tasks, &task)
+            self.finish(shared, self.tasks);
         }
+    }
+
+    /// Runs the group on some entries, as the thread's task.
+    ///
+    /// # Safety
+    /// As [`Shared`] asks. Pieces that run at the same time have other numbers and other entries,
+    /// from multiples of the group's period on.
+    pub unsafe fn piece<T: Real>(&self, shared: &Shared<T>, i: usize, entries: Range<usize>) {
+        let thread = team::member();
+        // SAFETY: each thread has its own scratch and runs one task at a time; each piece has its
+        // own partial sums and its own range of the outputs.
+        unsafe {
+            let scratch = shared.scratch.add(thread * self.scratch_len());
+            let partials = shared.partials.add(i * self.partials_per_task());
+            Isa::best().run(Task { group: self, entries, shared, scratch, partials });
+        }
+    }
+
+    /// Sums of all pieces, in order, in double precision.
+    ///
+    /// # Safety
+    /// As [`Shared`] asks; all `pieces` have run.
+    pub unsafe fn finish<T: Real>(&self, shared: &Shared<T>, pieces: usize) {
         let per_task = self.partials_per_task();
-        for (after, out) in self.after.iter().zip(outs) {
+        for (after, out) in self.after.iter().zip(shared.outs) {
             if let After::Sum { post, at, .. } = after {
                 for k in 0..*post {
-                    // Tasks are added in order, in double precision.
-                    let mut sum = 0.0;
-                    for i in 0..self.tasks {
-                        // SAFETY: written by task i.
-                        sum += unsafe { (*partials.add(i * per_task + at + k)).to_f64() };
+                    // SAFETY: written by every piece; a sum has `post` entries.
+                    unsafe {
+                        let part = |i: usize| (*shared.partials.add(i * per_task + at + k)).to_f64();
+                        *out.add(k) = T::from_f64((0..pieces).map(part).sum());
                     }
-                    // SAFETY: a sum has `post` entries.
-                    unsafe { *out.add(k) = T::from_f64(sum) };
                 }
             }
         }
@@ -170,12 +197,16 @@ impl Entrywise {
     /// One task: its blocks in order. Scratch holds operands, then steps, then running sums, a
     /// block each.
     #[inline(always)]
-    unsafe fn task<T: Real>(&self, index: usize, shared: &Shared<T>, scratch: *mut T, partials: *mut T) {
+    unsafe fn task<T: Real>(
+        &self,
+        entries: Range<usize>,
+        shared: &Shared<T>,
+        scratch: *mut T,
+        partials: *mut T,
+    ) {
         let (block, operands) = (self.block, self.reading.len());
         let slot = |i: usize| scratch.wrapping_add(i * block);
         let sums = operands + self.group.steps.len();
-        let first = index * self.blocks_per_task * block;
-        let end = (first + self.blocks_per_task * block).min(self.group.count);
         // SAFETY (whole function): slots are disjoint blocks of this thread's scratch; ranges of
         // arguments and outputs lie within the group's `count` entries; the caller vouches for the
         // rest.
@@ -188,7 +219,7 @@ impl Entrywise {
             for i in 0..self.after.len() {
                 std::slice::from_raw_parts_mut(slot(sums + i), block).fill(T::ZERO);
             }
-            let mut start = first;
+            let Range { mut start, end } = entries;
             while start < end {
                 let len = block.min(end - start);
                 for (i, reading) in self.reading.iter().enumerate() {
@@ -208,7 +239,20 @@ impl Entrywise {
                         None => slot(r),
                     }
                 };
+                let (next, line) = (start + len, LINE / size_of::<T>());
+                let lines = len.min(end - next).div_ceil(line);
                 for (i, step) in self.group.steps.iter().enumerate() {
+                    // A share of the next block is fetched with each step.
+                    let phases = self.group.steps.len();
+                    let share = lines * i / phases..lines * (i + 1) / phases;
+                    for arg in &self.streams.0 {
+                        let from = shared.args[*arg].wrapping_add(next);
+                        share.clone().for_each(|i| prefetch::<T, false>(from.wrapping_add(i * line)));
+                    }
+                    for out in &self.streams.1 {
+                        let to = shared.outs[*out].wrapping_add(next).cast_const();
+                        share.clone().for_each(|i| prefetch::<T, true>(to.wrapping_add(i * line)));
+                    }
                     let a = std::slice::from_raw_parts(register(step.a), len);
                     let b = std::slice::from_raw_parts(register(step.b), len);
                     let to = std::slice::from_raw_parts_mut(register(operands + i).cast_mut(), len);
@@ -247,7 +291,7 @@ impl Entrywise {
 /// A task, compiled for the machine's instruction set.
 struct Task<'a, T> {
     group: &'a Entrywise,
-    index: usize,
+    entries: Range<usize>,
     shared: &'a Shared<'a, T>,
     scratch: *mut T,
     partials: *mut T,
@@ -256,20 +300,25 @@ struct Task<'a, T> {
 impl<T: Real> Kernel for Task<'_, T> {
     #[inline(always)]
     fn run(self) {
-        // SAFETY: made by `Entrywise::run` alone, which gives each task scratch and partial sums of
-        // its own.
-        unsafe { self.group.task(self.index, self.shared, self.scratch, self.partials) }
+        // SAFETY: made by `Entrywise::piece` alone, which gives each task scratch and partial sums
+        // of its own.
+        unsafe { self.group.task(self.entries, self.shared, self.scratch, self.partials) }
     }
 }
 
-/// Pointers that tasks on several threads may use at once: each task touches its own part.
-struct Shared<'a, T> {
-    args: &'a [*const T],
-    outs: &'a [*mut T],
-    scratch: *mut T,
-    partials: *mut T,
+/// What a group reads and writes, for tasks on several threads at once: each touches its own part.
+///
+/// Pointers must be good for the lengths that the group was made for. Outputs overlap no argument
+/// but where `in_place` said so (then exactly), and no other output.
+pub(super) struct Shared<'a, T> {
+    pub args: &'a [*const T],
+    pub outs: &'a [*mut T],
+    /// `scratch_len()` entries for each thread of the team.
+    pub scratch: *mut T,
+    /// `partials_len()` of all pieces.
+    pub partials: *mut T,
 }
-// SAFETY: see `Entrywise::run`; tasks write disjoint ranges.
+// SAFETY: see `Entrywise::piece`; tasks write disjoint ranges.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 #[inline(always)]

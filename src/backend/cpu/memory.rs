@@ -56,6 +56,19 @@ impl<T: Real> Buffer<T> {
     }
 }
 
+/// How an instruction runs.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Way {
+    Alone,
+    /// Inside of one before it.
+    Within,
+    /// With instruction `next` inside of it, in so many pieces.
+    Around {
+        next: usize,
+        pieces: usize,
+    },
+}
+
 /// A program with its memory.
 pub struct Loaded<T> {
     pub plan: Plan,
@@ -66,7 +79,9 @@ pub struct Loaded<T> {
     pub start: usize,
     /// Per instruction, its group prepared for running.
     pub(super) groups: Vec<Option<Entrywise>>,
-    /// A kernel's workspace; a group's partial sums.
+    /// Per instruction, whether and how it runs inside of another one, or another one inside of it.
+    pub(super) ways: Vec<Way>,
+    /// A kernel's workspace; then partial sums, of a group or of statistics.
     pub workspace: Vec<T>,
     /// Entrywise registers, per thread.
     pub scratch: Vec<T>,

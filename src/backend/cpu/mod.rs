@@ -37,7 +37,7 @@ use crate::error::{Error, Result};
 use crate::program::{Backend, Kernel, Place, Plan, Tensor, Values};
 use crate::tape::Kind;
 use entrywise::Entrywise;
-use memory::{ALIGNMENT, Buffer, Loaded, zeros};
+use memory::{ALIGNMENT, Buffer, Loaded, Way, zeros};
 use real::Real;
 pub use run::Run;
 use team::Team;
@@ -95,12 +95,20 @@ impl<T: Real + Run> Backend for Cpu<T> {
                 let in_place: Vec<bool> =
                     instr.outs.iter().map(|o| instr.args.iter().any(|a| a.place == o.place)).collect();
                 let group = Entrywise::new(group.clone(), &in_place);
-                workspace = workspace.max(group.partials_len());
+                workspace = workspace.max(group.partials_len(group.tasks));
                 scratch = scratch.max(group.scratch_len());
                 prepared = Some(group);
             }
-            workspace = workspace.max(run::workspace_len::<T>(&instr.kernel, &instr.args));
+            workspace = workspace.max(run::workspace_len::<T>(instr));
             groups.push(prepared);
+        }
+        let mut ways = vec![Way::Alone; plan.instrs.len()];
+        for i in 0..plan.instrs.len() {
+            if let Some((next, pieces)) = run::inside::<T>(&plan.instrs, &groups, i) {
+                (ways[i], ways[next]) = (Way::Around { next, pieces }, Way::Within);
+                let partials = run::partials_len(&plan.instrs[next], groups[next].as_ref(), pieces);
+                workspace = workspace.max(run::workspace_len::<T>(&plan.instrs[i]) + partials);
+            }
         }
         let inputs = plan.inputs.iter().map(|i| Buffer::zeros(i.kind, i.shape.count()));
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
@@ -109,7 +117,7 @@ impl<T: Real + Run> Backend for Cpu<T> {
         let start = arena.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT / size_of::<T>());
         let workspace = zeros(workspace, T::ZERO)?;
         let scratch = zeros(scratch * self.team.threads(), T::ZERO)?;
-        self.programs.push(Loaded { plan, states, inputs, arena, start, groups, workspace, scratch });
+        self.programs.push(Loaded { plan, states, inputs, arena, start, groups, ways, workspace, scratch });
         Ok(())
     }
 

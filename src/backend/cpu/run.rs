@@ -1,28 +1,56 @@
 //! One instruction: its operands' slices, and the kernel that takes them.
 
-use super::conv;
-use super::memory::{Buffer, Loaded};
+use std::ops::Range;
+
+use super::conv::{self, Output, Tail};
+use super::entrywise::{Entrywise, Shared};
+use super::memory::{Buffer, Loaded, Way};
 use super::pool::{self, PoolShape};
 use super::real::Real;
 use super::structure::{self, GatherShape, SubsampleShape};
 use super::{gemm, norm, reduce, xent};
-use crate::program::{Dims, Kernel, Place, Tensor};
+use crate::program::{Dims, Instr, Kernel, NEAR, Place, Tensor};
 use crate::tape::{Role, Strided, Window};
 
 /// Entries of workspace that a kernel asks for (groups ask for theirs themselves).
-pub(super) fn workspace_len<T: Real>(kernel: &Kernel, args: &[Tensor]) -> usize {
-    match kernel {
+pub(super) fn workspace_len<T: Real>(instr: &Instr) -> usize {
+    match &instr.kernel {
         Kernel::Contract { dims, out, .. } => match *dims {
             Dims::Conv(shape) => conv::workspace_len::<T>(&shape, *out),
             Dims::Gemm { .. } => 0,
         },
         Kernel::Sum(view) => reduce::workspace_len(view.pre, view.mid, view.post),
-        Kernel::Moments(c) => norm::workspace_len(args[0].len / (*c).max(1), *c),
+        Kernel::Moments(c) => norm::workspace_len(instr.args[0].len / (*c).max(1), *c),
         Kernel::Group(_) | Kernel::Select(..) | Kernel::Unselect(..) => 0,
         Kernel::Subsample(..) | Kernel::Embed(..) | Kernel::Unrow(_) | Kernel::Stack => 0,
         Kernel::Softmax(_) | Kernel::CrossEntropy | Kernel::Residual | Kernel::WeightedResidual => 0,
         Kernel::Correct | Kernel::Gather(..) | Kernel::Copy => 0,
     }
+}
+
+/// The instruction that runs inside of number `i`, a convolution, on what that has just written,
+/// and in how many pieces. None in between touches what it does.
+pub(super) fn inside<T: Real>(
+    instrs: &[Instr],
+    groups: &[Option<Entrywise>],
+    i: usize,
+) -> Option<(usize, usize)> {
+    let Kernel::Contract { dims: Dims::Conv(shape), out, .. } = &instrs[i].kernel else { return None };
+    let row = if *out == Role::A { shape.w * shape.ci } else { shape.ow() * shape.co };
+    let pieces = conv::pieces::<T>(shape, *out);
+    let fits = |next: &usize| {
+        instrs[*next].may_run_within(&instrs[i])
+            && groups[*next].as_ref().is_none_or(|group| group.divides(row))
+            && !instrs[i + 1..*next].iter().any(|between| between.depends(&instrs[*next]))
+    };
+    let next = (i + 1..instrs.len().min(i + 1 + NEAR)).find(fits)?;
+    (pieces > 0).then_some((next, pieces))
+}
+
+/// Entries of partial results that `instr` leaves in so many pieces.
+pub(super) fn partials_len(instr: &Instr, group: Option<&Entrywise>, pieces: usize) -> usize {
+    let of_moments = || pieces * norm::partial_len(instr.outs[0].len / 2);
+    group.map_or_else(of_moments, |g| g.partials_len(pieces))
 }
 
 /// Rows, columns and summed extent of the product that gives `out`, of a form with A `[m,k]`, B
@@ -120,39 +148,95 @@ macro_rules! run {
 run!(f32, f64);
 
 fn run<T: Real>(program: &mut Loaded<T>, states: &mut [Buffer<T>], after: &mut (dyn FnMut(usize) + Send)) {
-    let Loaded { plan, states: state_numbers, inputs, arena, start, groups, workspace, scratch } = program;
+    let Loaded { plan, states: state_numbers, inputs, arena, start, groups, ways, workspace, scratch } =
+        program;
     let arena = arena[*start..].as_mut_ptr();
     let mut memory = Memory { arena, states, state_numbers, inputs };
-    for (i, (instr, group)) in plan.instrs.iter().zip(groups).enumerate() {
-        let (args, outs) = (&instr.args, &instr.outs);
-        if let Some(group) = group {
-            let mut from = [std::ptr::null(); MAX_OPERANDS];
-            let mut to = [std::ptr::null_mut(); MAX_OPERANDS];
-            for (pointer, arg) in from.iter_mut().zip(args) {
-                *pointer = memory.pointer(arg).cast_const();
+    for (i, instr) in plan.instrs.iter().enumerate() {
+        match (ways[i], &groups[i]) {
+            (Way::Within, _) => {}
+            (Way::Around { next, pieces }, _) => {
+                let inner = (&plan.instrs[next], groups[next].as_ref());
+                around(instr, inner, pieces, &mut memory, scratch, workspace);
             }
-            for (pointer, out) in to.iter_mut().zip(outs) {
-                *pointer = memory.pointer(out);
+            (Way::Alone, Some(group)) => {
+                let pointers = Pointers::of(instr, &mut memory);
+                // SAFETY: the plan gives every operand its length and lets outputs overlap
+                // arguments only where the group was told so; scratch and workspace have the
+                // lengths that the group asked for.
+                unsafe { group.run(&pointers.shared(scratch, workspace)) };
             }
-            let (from, to) = (&from[..args.len()], &to[..outs.len()]);
-            // SAFETY: the plan gives every operand its length and lets outputs overlap arguments
-            // only where the group was told so; scratch and workspace have the lengths that the
-            // group asked for.
-            unsafe { group.run(from, to, scratch.as_mut_ptr(), workspace.as_mut_ptr()) };
-        } else {
-            kernel(&instr.kernel, args, outs, &mut memory, workspace);
+            (Way::Alone, None) => kernel(instr, &mut memory, workspace, None),
         }
         after(i);
     }
 }
 
-fn kernel<T: Real>(
-    kernel: &Kernel,
-    args: &[Tensor],
-    outs: &[Tensor],
+/// Where the operands of a group, or of statistics, lie.
+struct Pointers<T> {
+    args: [*const T; MAX_OPERANDS],
+    outs: [*mut T; MAX_OPERANDS],
+    /// How many of each.
+    count: (usize, usize),
+}
+
+impl<T: Real> Pointers<T> {
+    fn of(instr: &Instr, memory: &mut Memory<T>) -> Pointers<T> {
+        let (mut args, mut outs) = ([std::ptr::null(); MAX_OPERANDS], [std::ptr::null_mut(); MAX_OPERANDS]);
+        for (pointer, arg) in args.iter_mut().zip(&instr.args) {
+            *pointer = memory.pointer(arg).cast_const();
+        }
+        for (pointer, out) in outs.iter_mut().zip(&instr.outs) {
+            *pointer = memory.pointer(out);
+        }
+        Pointers { args, outs, count: (instr.args.len(), instr.outs.len()) }
+    }
+
+    fn shared(&self, scratch: &mut [T], partials: &mut [T]) -> Shared<'_, T> {
+        let (args, outs) = (&self.args[..self.count.0], &self.outs[..self.count.1]);
+        Shared { args, outs, scratch: scratch.as_mut_ptr(), partials: partials.as_mut_ptr() }
+    }
+}
+
+/// A convolution, and what runs on each of so many pieces of its output as soon as that is written:
+/// `inner`, a group or statistics.
+fn around<T: Real>(
+    instr: &Instr,
+    (inner, group): (&Instr, Option<&Entrywise>),
+    pieces: usize,
     memory: &mut Memory<T>,
+    scratch: &mut [T],
     workspace: &mut [T],
 ) {
+    let (own, partials) = workspace.split_at_mut(workspace_len::<T>(instr));
+    let pointers = Pointers::of(inner, memory);
+    let shared = pointers.shared(scratch, partials);
+    if let Some(group) = group {
+        // SAFETY: as for a group alone; pieces are disjoint rows, of which the group's period is a
+        // part, what the group writes there the convolution neither reads nor writes any more, and
+        // all have run in the end.
+        unsafe {
+            kernel(instr, memory, own, Some(&|i, entries| group.piece(&shared, i, entries)));
+            group.finish(&shared, pieces);
+        }
+        return;
+    }
+    let len = norm::partial_len(inner.outs[0].len / 2);
+    let tail = |i: usize, entries: Range<usize>| {
+        let shared = &shared;
+        // SAFETY: the piece has been written, and nobody else has its part of the partial results.
+        unsafe {
+            let x = std::slice::from_raw_parts(shared.args[0].add(entries.start), entries.len());
+            norm::piece(x, std::slice::from_raw_parts_mut(shared.partials.add(i * len), len));
+        }
+    };
+    kernel(instr, memory, own, Some(&tail));
+    norm::total(&partials[..pieces * len], memory.write(&inner.outs[0]));
+}
+
+/// `tail`: what runs on each piece of a convolution's output.
+fn kernel<T: Real>(instr: &Instr, memory: &mut Memory<T>, workspace: &mut [T], tail: Option<&Tail>) {
+    let Instr { kernel, args, outs } = instr;
     let arg = |memory: &mut Memory<T>, i: usize| memory.read(&args[i]);
     let out = memory.write(&outs[0]);
     match kernel {
@@ -161,12 +245,18 @@ fn kernel<T: Real>(
             match *dims {
                 Dims::Conv(shape) => match role {
                     Role::C => {
-                        conv::forward(&shape, a, b, out, *accumulate, workspace);
-                        if args.len() > 2 {
-                            conv::forward(&shape, arg(memory, 2), arg(memory, 3), out, true, workspace);
+                        let (mut accumulate, mut pairs) = (*accumulate, args.chunks_exact(2));
+                        while let Some([x, w]) = pairs.next() {
+                            let tail = tail.filter(|_| pairs.len() == 0);
+                            let y = Output { to: &mut *out, accumulate, tail };
+                            conv::forward(&shape, memory.read(x), memory.read(w), y, workspace);
+                            accumulate = true;
                         }
                     }
-                    Role::A => conv::data_gradient(&shape, a, b, out, *accumulate, workspace),
+                    Role::A => {
+                        let dx = Output { to: out, accumulate: *accumulate, tail };
+                        conv::data_gradient(&shape, a, b, dx, workspace);
+                    }
                     Role::B => conv::weight_gradient(&shape, a, b, out, *accumulate, workspace),
                 },
                 Dims::Gemm { m, n, k } => {

@@ -6,8 +6,10 @@ use super::pool::{PoolShape, select, unselect};
 use super::real::Real;
 use super::structure::{GatherShape, SubsampleShape, embed, gather, subsample};
 use super::team::Team;
-use super::{norm, reduce, xent};
-use crate::tape::Scalar;
+use super::{Cpu, norm, reduce, xent};
+use crate::backend::cpu::memory::Way;
+use crate::program::{Backend, Instr, Kernel, Options, Place, Plan};
+use crate::tape::{Geometry, Kind, Scalar, Tape};
 
 /// A cheap reproducible sequence in (−1, 1).
 pub(super) fn noise<T: Real>(n: usize, seed: u64) -> Vec<T> {
@@ -327,4 +329,53 @@ fn gather_crops_the_reflected_image() {
     let mut x = scratch::<f32>(h * w * c);
     gather(&plain, &images, &[[1, 0, 0, 0]], &mean, &std, &mut x);
     assert_eq!(x[4], ((f64::from(images[h * w * c + 4]) / 255.0 - 0.2) / 0.6) as f32);
+}
+
+/// Two convolutions with batch norm and ReLU, and their gradients: statistics and the sums of batch
+/// norm's gradient run inside of the convolution that they follow.
+#[test]
+fn what_reads_a_convolutions_output_runs_inside_of_it() {
+    let mut tape = Tape::new();
+    let geometry = Geometry { stride: 1, pad: 1, groups: 1 };
+    let x = tape.input("x", Kind::Float, [4, 8, 8, 16]).unwrap();
+    let weights = ["v", "w"].map(|name| tape.input(name, Kind::Float, [3, 3, 16, 16]).unwrap());
+    let mut y = x;
+    for w in weights {
+        y = tape.conv(y, w, geometry).unwrap();
+        y = tape.normalise(y, 1e-5).unwrap();
+        y = tape.relu(y).unwrap();
+    }
+    let squares = tape.mul(y, y).unwrap();
+    let sum = tape.sum_all(squares).unwrap();
+    for (name, gradient) in ["dv", "dw"].iter().zip(tape.gradient(sum, &weights).unwrap()) {
+        tape.output(name, gradient).unwrap();
+    }
+    let plan = Plan::new(&tape, Options::default()).unwrap();
+    for threads in [1, 3] {
+        let mut cpu = Cpu::<f64>::new(threads).unwrap();
+        cpu.load(plan.clone(), Vec::new()).unwrap();
+        let (ways, instrs) = (&cpu.programs[0].ways, &cpu.programs[0].plan.instrs);
+        let inside = |way: &Way| match *way {
+            Way::Around { next, .. } => {
+                assert!(ways[next] == Way::Within);
+                Some(instrs[next].kernel.name())
+            }
+            Way::Alone | Way::Within => None,
+        };
+        assert_eq!(ways.iter().filter_map(inside).collect::<Vec<_>>(), ["moments", "moments", "entrywise"]);
+    }
+    // Not where it would be written over what the convolution still reads, or over a part of its
+    // output.
+    let sums = plan.instrs.iter().rposition(|i| i.kernel.name() == "conv data gradient").unwrap();
+    let group = (sums + 1..).find(|i| matches!(plan.instrs[*i].kernel, Kernel::Group(_))).unwrap();
+    let (conv, group) = (&plan.instrs[sums], &plan.instrs[group]);
+    assert!(group.may_run_within(conv));
+    let written_to = |place: Place| {
+        let mut moved: Instr = group.clone();
+        moved.outs[0].place = place;
+        moved.may_run_within(conv)
+    };
+    assert!(!written_to(conv.args[1].place));
+    let Place::Arena(at) = conv.outs[0].place else { panic!("a gradient lies in the arena") };
+    assert!(!written_to(Place::Arena(at + 16)));
 }

@@ -2,7 +2,8 @@
 
 use metatape::Result;
 use metatape::backend::cpu::rates;
-use metatape::program::{Place, Plan, Tensor, Work};
+use metatape::backend::work::Work;
+use metatape::program::{Place, Plan, Tensor};
 use metatape::tape::Kind;
 use metatape::train::values::Precision;
 use serde_json::{Map, Value, json};

@@ -3,7 +3,7 @@
 use super::pack::Panels;
 use super::padded::Padded;
 use super::tile::{Correlate, CorrelateTile, Tap, nearly_equal, rows};
-use super::{BLOCK, ConvShape, aligned, with_alignment};
+use super::{BLOCK, ConvShape, Output, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
 use crate::backend::cpu::real::Real;
@@ -132,22 +132,19 @@ impl Plan {
         }
     }
 
-    pub fn run<T: Real>(
-        &self,
-        isa: Isa,
-        x: &[T],
-        w: &[T],
-        y: &mut [T],
-        accumulate: bool,
-        workspace: &mut [T],
-    ) {
+    /// Pieces of the output, one a task.
+    pub fn pieces(&self) -> usize {
+        if self.bands > 1 { self.shape.n * self.bands } else { self.shape.n.div_ceil(self.group) }
+    }
+
+    pub fn run<T: Real>(&self, isa: Isa, x: &[T], w: &[T], y: Output<T>, workspace: &mut [T]) {
         assert!(workspace.len() >= self.workspace_len(), "convolution {:?}: workspace too small", self.shape);
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => self.run_on::<T::Avx512>(isa, x, w, y, accumulate, workspace),
+            Isa::Avx512 => self.run_on::<T::Avx512>(isa, x, w, y, workspace),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => self.run_on::<T::Avx2>(isa, x, w, y, accumulate, workspace),
-            Isa::Portable => self.run_on::<T::Portable>(isa, x, w, y, accumulate, workspace),
+            Isa::Avx2 => self.run_on::<T::Avx2>(isa, x, w, y, workspace),
+            Isa::Portable => self.run_on::<T::Portable>(isa, x, w, y, workspace),
         }
     }
 
@@ -156,26 +153,27 @@ impl Plan {
         isa: Isa,
         x: &[S::Elem],
         w: &[S::Elem],
-        y: &mut [S::Elem],
-        accumulate: bool,
+        y: Output<S::Elem>,
         workspace: &mut [S::Elem],
     ) {
+        let Output { to, accumulate, tail } = y;
         let panels = self.panels(S::LANES);
         let (packed, scratch) = aligned(workspace).split_at_mut(self.panels(BLOCK).len());
         let packed = &mut packed[..panels.len()];
         panels.pack(w, self.transposed, packed);
         let packed = &*packed;
-        let tasks =
-            if self.bands > 1 { self.shape.n * self.bands } else { self.shape.n.div_ceil(self.group) };
         par::for_each_part_with(
-            y,
+            to,
             scratch,
             self.per_lane(),
             self.lanes,
-            tasks,
+            self.pieces(),
             &|i| self.start(i),
             &|i, y, scratch| {
                 isa.run(Task::<S> { plan: self, panels: &panels, i, x, packed, y, accumulate, scratch });
+                if let Some(tail) = tail {
+                    tail(i, self.start(i)..self.start(i + 1));
+                }
             },
         );
     }

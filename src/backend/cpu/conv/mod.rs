@@ -30,6 +30,8 @@ pub(super) mod tile;
 mod weight_gradient;
 mod winograd;
 
+use std::ops::Range;
+
 use bytemuck::{cast_slice, cast_slice_mut};
 
 use super::isa::Isa;
@@ -73,22 +75,53 @@ pub fn flops(s: &ConvShape, role: Role, number: usize) -> u64 {
     }
 }
 
-/// y (+)= x ∗ w. With `accumulate`, adds to what `y` holds. `workspace`: [`workspace_len`] numbers,
-/// anything in them.
-pub fn forward<T: Real>(s: &ConvShape, x: &[T], w: &[T], y: &mut [T], accumulate: bool, workspace: &mut [T]) {
-    forward_on(Isa::best(), s, x, w, y, accumulate, workspace);
+/// In how many pieces y, or x, is written, of whole rows of an image each; 0 where pieces are of
+/// another kind. A function of the shape only.
+pub fn pieces<T: Real>(s: &ConvShape, role: Role) -> usize {
+    if s.is_empty() || role == Role::B {
+        return 0;
+    }
+    match (winograd::suits(s, size_of::<T>()), role) {
+        (true, Role::A) => winograd::Correlate::data_gradient(s).pieces(),
+        (true, _) => winograd::Correlate::forward(s).pieces(),
+        (false, Role::A) => correlate::Plan::data_gradient(s, size_of::<T>()).pieces(),
+        (false, _) => correlate::Plan::forward(s, size_of::<T>()).pieces(),
+    }
+}
+
+/// Called by the thread that has written a piece, with the piece's number and entries: its numbers
+/// are in the cache then.
+pub type Tail<'a> = dyn Fn(usize, Range<usize>) + Sync + 'a;
+
+/// Where a convolution writes.
+pub struct Output<'a, T> {
+    /// The numbers.
+    pub to: &'a mut [T],
+    /// Whether it adds to them.
+    pub accumulate: bool,
+    /// What each of the [`pieces`] is given to; only where there are some.
+    pub tail: Option<&'a Tail<'a>>,
+}
+
+impl<'a, T: Real> Output<'a, T> {
+    /// Without a tail.
+    pub fn new(to: &'a mut [T], accumulate: bool) -> Output<'a, T> {
+        Output { to, accumulate, tail: None }
+    }
+
+    fn as_f32(&mut self) -> Output<'_, f32> {
+        Output { to: cast_slice_mut(self.to), accumulate: self.accumulate, tail: self.tail }
+    }
+}
+
+/// y (+)= x ∗ w. `workspace`: [`workspace_len`] numbers, anything in them.
+pub fn forward<T: Real>(s: &ConvShape, x: &[T], w: &[T], y: Output<T>, workspace: &mut [T]) {
+    forward_on(Isa::best(), s, x, w, y, workspace);
 }
 
 /// dx (+)= the transpose of `x ↦ x ∗ w` applied to dy `[n,oh,ow,co]`.
-pub fn data_gradient<T: Real>(
-    s: &ConvShape,
-    w: &[T],
-    dy: &[T],
-    dx: &mut [T],
-    accumulate: bool,
-    workspace: &mut [T],
-) {
-    data_gradient_on(Isa::best(), s, w, dy, dx, accumulate, workspace);
+pub fn data_gradient<T: Real>(s: &ConvShape, w: &[T], dy: &[T], dx: Output<T>, workspace: &mut [T]) {
+    data_gradient_on(Isa::best(), s, w, dy, dx, workspace);
 }
 
 /// dw (+)= the transpose of `w ↦ x ∗ w` applied to dy `[n,oh,ow,co]`.
@@ -103,38 +136,28 @@ pub fn weight_gradient<T: Real>(
     weight_gradient_on(Isa::best(), s, x, dy, dw, accumulate, workspace);
 }
 
-fn forward_on<T: Real>(isa: Isa, s: &ConvShape, x: &[T], w: &[T], y: &mut [T], acc: bool, ws: &mut [T]) {
-    check(s, x.len(), w.len(), y.len());
+fn forward_on<T: Real>(isa: Isa, s: &ConvShape, x: &[T], w: &[T], mut y: Output<T>, ws: &mut [T]) {
+    check(s, x.len(), w.len(), y.to.len());
     if s.is_empty() {
-        return clear(y, acc);
+        return clear(y.to, y.accumulate);
     }
     if winograd::suits(s, size_of::<T>()) {
         let plan = winograd::Correlate::forward(s);
-        return plan.run(isa, cast_slice(x), cast_slice(w), cast_slice_mut(y), acc, cast_slice_mut(ws));
+        return plan.run(isa, cast_slice(x), cast_slice(w), y.as_f32(), cast_slice_mut(ws));
     }
-    let plan = correlate::Plan::forward(s, size_of::<T>());
-    plan.run(isa, x, w, y, acc, ws);
+    correlate::Plan::forward(s, size_of::<T>()).run(isa, x, w, y, ws);
 }
 
-fn data_gradient_on<T: Real>(
-    isa: Isa,
-    s: &ConvShape,
-    w: &[T],
-    dy: &[T],
-    dx: &mut [T],
-    acc: bool,
-    ws: &mut [T],
-) {
-    check(s, dx.len(), w.len(), dy.len());
+fn data_gradient_on<T: Real>(isa: Isa, s: &ConvShape, w: &[T], dy: &[T], mut dx: Output<T>, ws: &mut [T]) {
+    check(s, dx.to.len(), w.len(), dy.len());
     if s.is_empty() {
-        return clear(dx, acc);
+        return clear(dx.to, dx.accumulate);
     }
     if winograd::suits(s, size_of::<T>()) {
         let plan = winograd::Correlate::data_gradient(s);
-        return plan.run(isa, cast_slice(dy), cast_slice(w), cast_slice_mut(dx), acc, cast_slice_mut(ws));
+        return plan.run(isa, cast_slice(dy), cast_slice(w), dx.as_f32(), cast_slice_mut(ws));
     }
-    let plan = correlate::Plan::data_gradient(s, size_of::<T>());
-    plan.run(isa, dy, w, dx, acc, ws);
+    correlate::Plan::data_gradient(s, size_of::<T>()).run(isa, dy, w, dx, ws);
 }
 
 fn weight_gradient_on<T: Real>(

@@ -1,3 +1,5 @@
+use std::sync::Mutex;
+
 use super::*;
 use crate::backend::cpu::tests::{dot, noise, on_any_threads};
 
@@ -95,14 +97,43 @@ fn shapes() -> Vec<ConvShape> {
     ]
 }
 
+/// Runs what writes `out`. The pieces that are given to its tail are whole rows, all of `out` once,
+/// in the order of their numbers.
+fn in_pieces<T: Real>(
+    out: &mut [T],
+    row: usize,
+    pieces: usize,
+    accumulate: bool,
+    run: impl FnOnce(Output<T>),
+) {
+    let (seen, len) = (Mutex::new(Vec::new()), out.len());
+    let tail = |i: usize, entries: Range<usize>| seen.lock().unwrap().push((i, entries));
+    let given: Option<&Tail> = if pieces > 0 { Some(&tail) } else { None };
+    run(Output { to: out, accumulate, tail: given });
+    let mut seen = seen.into_inner().unwrap();
+    seen.sort_by_key(|(i, _)| *i);
+    assert_eq!(seen.len(), pieces);
+    let mut next = 0;
+    for (n, (i, entries)) in seen.into_iter().enumerate() {
+        assert_eq!((i, entries.start, entries.start % row), (n, next, 0), "{pieces} pieces of rows of {row}");
+        next = entries.end;
+    }
+    assert!(pieces == 0 || next == len, "{pieces} pieces end at {next} of {len}");
+}
+
 /// All three roles of `s` on `isa`: (y, dx, dw), each added to what was there if `accumulate`.
 fn all_roles<T: Real>(isa: Isa, s: &ConvShape, accumulate: bool) -> [Vec<T>; 3] {
     let (x, w, dy) = (noise::<T>(s.x_len(), 1), noise::<T>(s.w_len(), 2), noise::<T>(s.y_len(), 3));
     let mut out = [noise(s.y_len(), 4), noise(s.x_len(), 5), noise(s.w_len(), 6)];
     // Scratch starts as NaN: a kernel that reads what it did not write shows it.
     let ws = |role| vec![T::from_f64(f64::NAN); workspace_len::<T>(s, role)];
-    forward_on(isa, s, &x, &w, &mut out[0], accumulate, &mut ws(Role::C));
-    data_gradient_on(isa, s, &w, &dy, &mut out[1], accumulate, &mut ws(Role::A));
+    let [y, dx, _] = &mut out;
+    in_pieces(y, s.ow() * s.co, pieces::<T>(s, Role::C), accumulate, |y| {
+        forward_on(isa, s, &x, &w, y, &mut ws(Role::C));
+    });
+    in_pieces(dx, s.w * s.ci, pieces::<T>(s, Role::A), accumulate, |dx| {
+        data_gradient_on(isa, s, &w, &dy, dx, &mut ws(Role::A));
+    });
     weight_gradient_on(isa, s, &x, &dy, &mut out[2], accumulate, &mut ws(Role::B));
     out
 }

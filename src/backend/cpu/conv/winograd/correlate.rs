@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::filter::Pack;
 use super::tiles::{Ahead, Gather, Grid, Scatter, Scratch};
 use super::{MAX_TILES, MIN_LANES, SCRATCH_BYTES, SIDE, TILES_BYTES};
-use crate::backend::cpu::conv::{BLOCK, ConvShape, aligned, with_alignment};
+use crate::backend::cpu::conv::{BLOCK, ConvShape, Output, aligned, with_alignment};
 use crate::backend::cpu::isa::{Isa, Kernel, Simd};
 use crate::backend::cpu::par;
 use crate::backend::cpu::product::{Out, Tile};
@@ -20,7 +20,8 @@ const MIN_CHANNELS: usize = 64;
 
 /// How a correlation is cut into tasks. A function of shapes only.
 ///
-/// A task is one of `blocks` ranges of tiles × one of `parts` ranges of output channels.
+/// A task is one of `blocks` ranges of whole rows of tiles × one of `parts` ranges of output
+/// channels.
 pub(in crate::backend::cpu::conv) struct Plan {
     grid: Grid,
     transposed: bool,
@@ -45,14 +46,14 @@ impl Plan {
     }
 
     fn cut(n: usize, grid: Grid, transposed: bool, k: usize, m: usize) -> Plan {
-        let tiles = n * grid.tiles();
+        let (tiles, rows) = (n * grid.tiles(), n * grid.down());
         let each = grid.products() * (k + m.min(2 * BLOCK)) * size_of::<f32>();
         let most = (TILES_BYTES / each).clamp(16, MAX_TILES);
         // Even numbers of blocks for two threads, four and so on.
         let blocks = tiles.div_ceil(most);
         let blocks = if blocks > 2 { blocks.next_multiple_of(4) } else { blocks };
-        let blocks = blocks.min(tiles);
-        let most = tiles.div_ceil(blocks);
+        let blocks = blocks.min(rows);
+        let most = rows.div_ceil(blocks) * grid.across();
         let parts = MIN_TASKS.div_ceil(blocks).min(m / MIN_CHANNELS).max(1);
         let mut plan = Plan { grid, transposed, k, m, tiles, most, blocks, parts, lanes: 1 };
         let lanes = (SCRATCH_BYTES / (plan.per_lane() * size_of::<f32>())).max(MIN_LANES);
@@ -80,22 +81,24 @@ impl Plan {
         with_alignment(self.filters() + self.lanes * self.per_lane())
     }
 
-    pub fn run(
-        &self,
-        isa: Isa,
-        x: &[f32],
-        w: &[f32],
-        y: &mut [f32],
-        accumulate: bool,
-        workspace: &mut [f32],
-    ) {
+    /// Pieces of the output, one a block of tiles.
+    pub fn pieces(&self) -> usize {
+        if self.parts > 1 { 0 } else { self.blocks }
+    }
+    /// The tiles of a block.
+    fn block(&self, i: usize) -> Range<usize> {
+        let start = |i: usize| self.tiles / self.grid.across() * i / self.blocks * self.grid.across();
+        start(i)..start(i + 1)
+    }
+
+    pub fn run(&self, isa: Isa, x: &[f32], w: &[f32], y: Output<f32>, workspace: &mut [f32]) {
         assert!(workspace.len() >= self.workspace_len(), "convolution: workspace too small");
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => self.run_with::<<f32 as Real>::Avx512>(isa, x, w, y, accumulate, workspace),
+            Isa::Avx512 => self.run_with::<<f32 as Real>::Avx512>(isa, x, w, y, workspace),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => self.run_with::<<f32 as Real>::Avx2>(isa, x, w, y, accumulate, workspace),
-            Isa::Portable => self.run_with::<<f32 as Real>::Portable>(isa, x, w, y, accumulate, workspace),
+            Isa::Avx2 => self.run_with::<<f32 as Real>::Avx2>(isa, x, w, y, workspace),
+            Isa::Portable => self.run_with::<<f32 as Real>::Portable>(isa, x, w, y, workspace),
         }
     }
 
@@ -104,14 +107,13 @@ impl Plan {
         isa: Isa,
         x: &[f32],
         w: &[f32],
-        y: &mut [f32],
-        accumulate: bool,
+        y: Output<f32>,
         workspace: &mut [f32],
     ) {
         match (self.grid.taps(), self.grid.side) {
-            (3, _) => self.run_on::<S, 3, SIDE, 6>(isa, x, w, y, accumulate, workspace),
-            (_, 2) => self.run_on::<S, 5, 2, 6>(isa, x, w, y, accumulate, workspace),
-            _ => self.run_on::<S, 5, SIDE, 8>(isa, x, w, y, accumulate, workspace),
+            (3, _) => self.run_on::<S, 3, SIDE, 6>(isa, x, w, y, workspace),
+            (_, 2) => self.run_on::<S, 5, 2, 6>(isa, x, w, y, workspace),
+            _ => self.run_on::<S, 5, SIDE, 8>(isa, x, w, y, workspace),
         }
     }
 
@@ -120,8 +122,7 @@ impl Plan {
         isa: Isa,
         x: &[f32],
         w: &[f32],
-        y: &mut [f32],
-        accumulate: bool,
+        y: Output<f32>,
         workspace: &mut [f32],
     ) {
         let (filters, scratch) = aligned(workspace).split_at_mut(self.filters());
@@ -134,7 +135,8 @@ impl Plan {
             let (w, to) = (w.as_ptr(), out.as_mut_ptr());
             isa.run(Pack::<S, TAPS, P> { w, k, m, transposed, first, width, to });
         });
-        let (filters, y) = (&*filters, Out(y.as_mut_ptr()));
+        let Output { to, accumulate, tail } = y;
+        let (filters, y) = (&*filters, Out(to.as_mut_ptr()));
         par::for_each_part_with(
             &mut [] as &mut [u8],
             scratch,
@@ -146,7 +148,7 @@ impl Plan {
                 let (block, part) = (i / self.parts, i % self.parts);
                 isa.run(Task::<S, SIDE, P> {
                     plan: self,
-                    tiles: self.tiles * block / self.blocks..self.tiles * (block + 1) / self.blocks,
+                    tiles: self.block(block),
                     groups: groups * part / self.parts..groups * (part + 1) / self.parts,
                     x: x.as_ptr(),
                     filters: filters.as_ptr(),
@@ -154,6 +156,10 @@ impl Plan {
                     accumulate,
                     scratch,
                 });
+                if let Some(tail) = tail {
+                    let pixels = self.grid.span::<false>(self.block(block));
+                    tail(block, pixels.start * m..pixels.end * m);
+                }
             },
         );
     }

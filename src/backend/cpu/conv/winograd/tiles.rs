@@ -44,12 +44,16 @@ impl Grid {
     pub fn products(&self) -> usize {
         self.points * self.points
     }
-    fn across(&self) -> usize {
+    /// Tiles side by side, and rows of them, on an image.
+    pub fn across(&self) -> usize {
         self.ow.div_ceil(self.side)
+    }
+    pub fn down(&self) -> usize {
+        self.oh.div_ceil(self.side)
     }
     /// Tiles of an image.
     pub fn tiles(&self) -> usize {
-        self.oh.div_ceil(self.side) * self.across()
+        self.down() * self.across()
     }
     /// Image, row and column of tile `t`.
     #[inline(always)]
@@ -60,7 +64,7 @@ impl Grid {
     /// Pixels from the first row that tiles lie on to the last one; of their windows' rows if
     /// WINDOWS.
     #[inline(always)]
-    fn span<const WINDOWS: bool>(&self, tiles: Range<usize>) -> Range<usize> {
+    pub fn span<const WINDOWS: bool>(&self, tiles: Range<usize>) -> Range<usize> {
         let ((image, row, _), (last_image, last_row, _)) =
             (self.place(tiles.start), self.place(tiles.end - 1));
         if WINDOWS {

@@ -3,8 +3,7 @@
 
 use std::iter::Sum;
 
-use super::kernel::{Instr, Kernel, Tensor};
-use super::plan::Plan;
+use crate::program::{Instr, Kernel, Plan, Tensor};
 
 /// Work of an instruction, or of several.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
