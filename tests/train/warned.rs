@@ -5,8 +5,9 @@ use std::fs;
 use super::{metatape, text};
 use serde_json::Value;
 
-/// A rate that is too large for batches of five.
-const TOO_FAST: [&str; 8] = ["--batch", "5", "--lr", "0.1", "--epochs", "2", "--clip-grad", "none"];
+/// A rate that is too large for batches of five: over every seed tried, losses grow by thousands and
+/// stay numbers for an epoch.
+const TOO_FAST: [&str; 8] = ["--batch", "5", "--lr", "0.1", "--epochs", "1", "--clip-grad", "none"];
 
 #[test]
 fn a_run_that_diverges_is_told_by_name_and_fails_if_strict() {

@@ -14,7 +14,10 @@ use crate::tape::{Unary, View3};
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 /// Entries of a block, if nothing asks for more.
-const BLOCK: usize = 512;
+const BLOCK: usize = 1024;
+/// Registers up to which blocks are that long: they stay in a first-level cache of 32 KiB and more
+/// in f32. Where there are more, blocks are half as long.
+const REGISTERS: usize = 8;
 /// Entries that one task works through where there are sums, whose parts are kept per task;
 /// elsewhere the most.
 const TASK: usize = 32 * 1024;
@@ -93,7 +96,9 @@ impl Entrywise {
                 Operand::Repeat(arg, view) => Reading::Each(Fill::Repeat(arg, view)),
             });
         }
-        let block = period * (BLOCK / period).max(1);
+        let registers = group.operands.len() + group.steps.len() + group.outcomes.len();
+        let block = if registers > REGISTERS { BLOCK / 2 } else { BLOCK };
+        let block = period * (block / period).max(1);
         let mut direct = vec![None; group.steps.len()];
         let (mut after, mut sums) = (Vec::new(), 0);
         for (i, outcome) in group.outcomes.iter().enumerate() {

@@ -6,9 +6,9 @@ use super::pool::{PoolShape, select, unselect};
 use super::real::Real;
 use super::structure::{GatherShape, SubsampleShape, embed, gather, subsample};
 use super::team::Team;
-use super::{Cpu, norm, reduce, xent};
+use super::{Cpu, norm, reduce, run, xent};
 use crate::backend::cpu::memory::Way;
-use crate::program::{Backend, Instr, Kernel, Options, Place, Plan};
+use crate::program::{Backend, Instr, Kernel, Options, Place, Plan, Tensor};
 use crate::tape::{Geometry, Kind, Scalar, Tape};
 
 /// A cheap reproducible sequence in (−1, 1).
@@ -378,4 +378,33 @@ fn what_reads_a_convolutions_output_runs_inside_of_it() {
     assert!(!written_to(conv.args[1].place));
     let Place::Arena(at) = conv.outs[0].place else { panic!("a gradient lies in the arena") };
     assert!(!written_to(Place::Arena(at + 16)));
+    // Nor before what writes to an operand of the group.
+    let found = |between: &[Instr]| {
+        let instrs = [std::slice::from_ref(conv), between, std::slice::from_ref(group)].concat();
+        let groups: Vec<_> = instrs.iter().map(|_| None).collect();
+        run::inside::<f64>(&instrs, &groups, 0).map(|(next, _)| next)
+    };
+    let copy = |to: Tensor| Instr { kernel: Kernel::Copy, args: vec![conv.args[0]], outs: vec![to] };
+    let other = group.args.iter().find(|arg| **arg != conv.outs[0]).unwrap();
+    let unread = Tensor { place: Place::Arena(plan.arena), ..*other };
+    assert_eq!((found(&[]), found(&[copy(unread)])), (Some(1), Some(2)));
+    assert_eq!(found(&[copy(*other)]), None);
+}
+
+/// What is repeated from image to image does not begin anew with every piece of an image.
+#[test]
+fn what_is_longer_than_a_row_does_not_run_inside_of_a_convolution() {
+    for (repeated, inside) in [(vec![16], true), (vec![8, 8, 16], false)] {
+        let mut tape = Tape::new();
+        let x = tape.input("x", Kind::Float, [4, 8, 8, 16]).unwrap();
+        let w = tape.input("w", Kind::Float, [3, 3, 16, 16]).unwrap();
+        let b = tape.input("b", Kind::Float, repeated).unwrap();
+        let y = tape.conv(x, w, Geometry { stride: 1, pad: 1, groups: 1 }).unwrap();
+        let b = tape.broadcast_to(b, [4, 8, 8, 16].into()).unwrap();
+        let sum = tape.add(y, b).unwrap();
+        tape.output("sum", sum).unwrap();
+        let mut cpu = Cpu::<f32>::new(1).unwrap();
+        cpu.load(Plan::new(&tape, Options::default()).unwrap(), Vec::new()).unwrap();
+        assert_eq!(cpu.programs[0].ways.contains(&Way::Within), inside);
+    }
 }
