@@ -78,14 +78,15 @@ pub fn flops(s: &ConvShape, role: Role, number: usize) -> u64 {
 /// In how many pieces y, or x, is written, of whole rows of an image each; 0 where pieces are of
 /// another kind. A function of the shape only.
 pub fn pieces<T: Real>(s: &ConvShape, role: Role) -> usize {
-    if s.is_empty() || role == Role::B {
+    if s.is_empty() {
         return 0;
     }
-    match (winograd::suits(s, size_of::<T>()), role) {
-        (true, Role::A) => winograd::Correlate::data_gradient(s).pieces(),
-        (true, _) => winograd::Correlate::forward(s).pieces(),
-        (false, Role::A) => correlate::Plan::data_gradient(s, size_of::<T>()).pieces(),
-        (false, _) => correlate::Plan::forward(s, size_of::<T>()).pieces(),
+    match (role, winograd::suits(s, size_of::<T>())) {
+        (Role::B, _) => 0,
+        (Role::A, true) => winograd::Correlate::data_gradient(s).pieces(),
+        (Role::A, false) => correlate::Plan::data_gradient(s, size_of::<T>()).pieces(),
+        (Role::C, true) => winograd::Correlate::forward(s).pieces(),
+        (Role::C, false) => correlate::Plan::forward(s, size_of::<T>()).pieces(),
     }
 }
 
