@@ -208,7 +208,7 @@ fn around<T: Real>(
     scratch: &mut [T],
     workspace: &mut [T],
 ) {
-    let (own, partials) = workspace.split_at_mut(workspace_len::<T>(instr));
+    let (partials, own) = workspace.split_at_mut(partials_len(inner, group, pieces));
     let pointers = Pointers::of(inner, memory);
     let shared = pointers.shared(scratch, partials);
     if let Some(group) = group {
@@ -231,7 +231,7 @@ fn around<T: Real>(
         }
     };
     kernel(instr, memory, own, Some(&tail));
-    norm::total(&partials[..pieces * len], memory.write(&inner.outs[0]));
+    norm::total(partials, memory.write(&inner.outs[0]));
 }
 
 /// `tail`: what runs on each piece of a convolution's output.
