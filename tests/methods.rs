@@ -42,7 +42,7 @@ fn hold(machines: fn(Precision) -> Vec<Machine>) {
         ..images(files::folder(folder.path(), 4, false))
     };
     let mut findings = Findings::default();
-    for method in Method::all() {
+    for method in Method::all().chain([Method::Oracle]) {
         let want = trained(method, &small, Box::new(Cpu::<f64>::new(2).unwrap())).unwrap();
         let machine = machines(Precision::F32).remove(0);
         let got = trained(method, &small, machine.backend);

@@ -3,8 +3,8 @@
 
 use metatape::backend::cpu::Cpu;
 use metatape::meta::schemes::{
-    AdaBoost, CleanOnly, CoTeaching, FineTune, Glc, L2rw, Memory, Mixed, Moment, MwNet, MwNetRecipe, Scheme,
-    Seen, SoftMwNet, TrainStep, Uniform,
+    AdaBoost, CleanOnly, CoTeaching, FineTune, Glc, L2rw, Memory, Mixed, Moment, MwNet, MwNetRecipe, Oracle,
+    Scheme, Seen, SoftMwNet, TrainStep, Uniform,
 };
 use metatape::meta::{Batch, Optimiser, Sgd, StepConfig, Weights};
 use metatape::nn::{Forward, Mlp, Model, Normalisation, Params, WeightNet, WeightNetInit};
@@ -589,5 +589,30 @@ fn both_sets_are_one() {
     went_down(&w, &theta_states(&session, "w"), |w| {
         let [noisy, clean, ..] = soft_objective(&[0.0; 3 * N], &[1.0; N], &[0.0; 3], w);
         0.75 * noisy[0] + 0.25 * clean[0]
+    });
+}
+
+#[test]
+fn the_oracle_leaves_out_wrong_labels_and_counts_all_others_the_same() {
+    let (net, data) = (network(), given());
+    // Of 30 training samples 20 are right; the batch has one that is not.
+    let mut right = vec![1.0; 30];
+    right[..10].fill(0.0);
+    let oracle = Oracle { right, meta: 10 };
+    let positions: Vec<u32> = (0..N as u32).map(|i| 9 + i).collect();
+    let memory = Memory::new();
+    let now = Moment { step: 0, steps: 1, epoch: 0, batch: N, positions: &positions, memory: &memory };
+    let inputs = oracle.inputs(&now);
+    let r: Vec<f64> = (0..N).map(|i| if i == 0 { 0.0 } else { 1.0 }).collect();
+    assert_eq!(inputs, [("scheme.right", r.clone())]);
+    let mut tape = Tape::new();
+    oracle.record(&mut tape, &step(&net, &data, 0)).unwrap();
+    let (mut session, program) = prepare(&tape, &inputs);
+    let w = theta_states(&session, "w");
+    session.run(&program).unwrap();
+    went_down(&w, &theta_states(&session, "w"), |w| {
+        // Soft labels of zeros: what a weight takes from a label goes nowhere.
+        let [right, clean, ..] = soft_objective(&[0.0; 3 * N], &r, &[0.0; 3], w);
+        30.0 / 30.0 * right[0] + 10.0 / 30.0 * clean[0]
     });
 }

@@ -7,7 +7,7 @@ use crate::data::Noise;
 use crate::error::{Error, Result};
 use crate::meta::schemes::{
     AdaBoost, ClassBalanced, CleanOnly, CoTeaching, FineTune, Focal, Gce, GemanMcClure, Glc, L2rw, MentorNet,
-    Mixed, MwNet, Ohem, Scheme, SelfPaced, SelfPacedForm, SoftMwNet, Uniform,
+    Mixed, MwNet, Ohem, Oracle, Scheme, SelfPaced, SelfPacedForm, SoftMwNet, Uniform,
 };
 use crate::words::exact;
 
@@ -58,12 +58,14 @@ pub enum Method {
     /// [`MwNet`] with a V for each group of classes of similar size,
     /// [`crate::meta::schemes::MwNetRecipe::CLASS_AWARE`].
     CmwNet,
+    /// [`Oracle`]: no method, but what one could reach.
+    Oracle,
     /// A scheme of one's own, by its name. [`super::Run::own`] trains it; no flag or file names it.
     Own(&'static str),
 }
 
 /// By name, in the order of tables and plots.
-const NAMES: [(Method, &str); 21] = [
+const NAMES: [(Method, &str); 22] = [
     (Method::Uniform, "uniform"),
     (Method::CleanOnly, "clean-only"),
     (Method::Mixed, "mixed"),
@@ -85,6 +87,7 @@ const NAMES: [(Method, &str); 21] = [
     (Method::MwNetSoft, "mwnet-soft"),
     (Method::MwNetLongTail, "mwnet-longtail"),
     (Method::CmwNet, "cmwnet"),
+    (Method::Oracle, "oracle"),
 ];
 
 impl FromStr for Method {
@@ -105,9 +108,10 @@ impl fmt::Display for Method {
 }
 
 impl Method {
-    /// All methods of this crate, in the order of tables and plots.
+    /// All methods of this crate, in the order of tables and plots; without [`Method::Oracle`], which
+    /// is told the answer.
     pub fn all() -> impl Iterator<Item = Method> {
-        NAMES.iter().map(|m| m.0)
+        NAMES.iter().map(|m| m.0).filter(|method| *method != Method::Oracle)
     }
 
     /// Whether it learns a weight net.
@@ -191,6 +195,7 @@ impl Method {
             | Method::MwNet
             | Method::MwNetLongTail
             | Method::CmwNet
+            | Method::Oracle
             | Method::Own(_) => Vec::new(),
         }
     }
@@ -198,7 +203,8 @@ impl Method {
     /// The scheme as a run configures it, on its data.
     ///
     /// # Errors
-    /// For a scheme of one's own, which its name does not give.
+    /// For the oracle of data whose right labels are not known; for a scheme of one's own, which its
+    /// name does not give.
     pub(super) fn scheme(self, data: &Prepared) -> Result<Box<dyn Scheme>> {
         let Prepared { config, split, dataset, .. } = data;
         let classes = dataset.classes();
@@ -253,6 +259,16 @@ impl Method {
                     lr,
                     theta_every: config.theta_every,
                 })
+            }
+            Method::Oracle if !split.train.known => {
+                return Err(Error::Usage(
+                    "oracle leaves out the wrong labels, and nobody has said which these are; give --noise or --train-labels, or leave it out"
+                        .into(),
+                ));
+            }
+            Method::Oracle => {
+                let right = split.train.corrupted.iter().map(|wrong| f64::from(!wrong)).collect();
+                Box::new(Oracle { right, meta: sizes[1] })
             }
             Method::Own(name) => {
                 return Err(Error::Program(format!(

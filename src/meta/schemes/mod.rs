@@ -20,6 +20,7 @@
 //! | `mixed.rs` | no weight: the meta set alone, or both sets as one |
 //! | `mw_net.rs` | V(ℓ; θ), learned: the published recipes, and V by groups of classes |
 //! | `soft_mw_net.rs` | V(ℓ; θ) between the given label and a soft one, and the meta set trained on |
+//! | `oracle.rs` | 1 on right labels, 0 on wrong ones, which it is told: what there is to gain |
 //!
 //! Each is a [`Scheme`]. `weighted.rs` is the training step of those that are a function of the
 //! batch, `stages.rs` is for those that train several networks in a row (and look at them,
@@ -38,6 +39,7 @@ mod mentornet;
 mod mixed;
 mod mw_net;
 mod ohem;
+mod oracle;
 mod order;
 mod predictions;
 mod self_paced;
@@ -59,6 +61,7 @@ pub use mentornet::MentorNet;
 pub use mixed::{CleanOnly, Mixed};
 pub use mw_net::{MwNet, MwNetRecipe, class_groups};
 pub use ohem::Ohem;
+pub use oracle::Oracle;
 pub use predictions::{Predictions, Set, Trained, argmax, softmax};
 pub use self_paced::{SelfPaced, SelfPacedForm};
 pub use soft_mw_net::SoftMwNet;
