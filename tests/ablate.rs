@@ -315,6 +315,8 @@ fn what_cannot_be_is_said() {
     told(&["--batch", "9000"], 2, &["--batch 9000"]);
     told(&["--meta-size", "9000"], 1, &["meta set of 9000 images"]);
     told(&["--dataset", "cifar10"], 2, &["--data-dir"]);
+    told(&["--meta-dir", "."], 2, &["--meta-dir is not for ablate"]);
+    told(&["--meta-source", "train-balanced"], 2, &["--meta-source is not for ablate"]);
     told(&["--milestones", "5,3"], 2, &["--milestones"]);
     fails(&["--resume"], 2, &["--out"]);
     fails(&["--resume", "--out", text(&out)], 2, &["must-not-be-made", "no study"]);

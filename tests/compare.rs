@@ -421,8 +421,19 @@ fn each_method_has_its_best_rate_by_held_out_meta_images() {
     assert_eq!(results(&out).1, results(&plain).1);
     // More seeds and methods: finished trials are kept, the new method's are added.
     let kept = fs::read(out.join("tuning/cells/gce,lr=1e-2-seed1/cell.json")).unwrap();
-    compare(&["--resume", "--seeds", "3", "--methods", "uniform,gce,clean-only,focal"], &out);
+    let grown = compare(&["--resume", "--seeds", "3", "--methods", "uniform,gce,clean-only,focal"], &out);
     assert_eq!(fs::read(out.join("tuning/cells/gce,lr=1e-2-seed1/cell.json")).unwrap(), kept);
+    // What was chosen stays, and all runs of a method have it.
+    for (name, value) in summary["config"]["set"].as_object().unwrap() {
+        assert_eq!(&grown["config"]["set"][name], value, "{name}");
+    }
+    assert!(!out.join("tuning/cells/focal,lr=1e-2-seed3").exists());
+    fails(
+        &["--resume", "--tune", "--out", text(&plain)],
+        2,
+        &["--tune", "trained without it", "another --out"],
+    );
+    assert!(!plain.join("tuning").exists());
     assert!(rows(&out.join("tuning.csv")).iter().any(|row| row["method"] == "focal"));
     // A meta set that has no half.
     let none = folder.path().join("none");

@@ -183,6 +183,12 @@ fn metadata_labels_images_and_may_know_the_right_ones() {
     says(how.load(), &["split `trian` is none of train, meta, test"]);
     put(&at("metadata.csv"), "file_name,label\nimages/9.png,1\n");
     says(how.load(), &["images/9.png", "cannot read the image", "No such file"]);
+    // One image with two labels, or in two parts.
+    put(&at("metadata.csv"), "file_name,label,split\nimages/0.png,1,train\nimages/./0.png,1,test\n");
+    says(how.load(), &["images/./0.png is listed twice in metadata.csv"]);
+    fs::remove_file(at("metadata.csv")).unwrap();
+    put(&at("train/metadata.csv"), "file_name,label\n0.png,cat\n1.png,ant\n0.png,ant\n");
+    says(how.load(), &["train/0.png is listed twice"]);
 }
 
 /// A `.npy` file.
@@ -303,6 +309,26 @@ fn tables_are_features() {
     says(how.load(), &["row 2 has no label"]);
     put(&at("train.csv"), "a,kind,b\n1,yes,red\n");
     says(how.load(), &["row 1, column `b`: `red` is no finite number"]);
+    put(&at("train.csv"), "a,kind,b,a\n1,yes,2,1\n3,no,1,3\n");
+    says(how.load(), &["train.csv: has two columns `a`"]);
+    // Right labels are no features: the truth of the training rows, the labels of all others.
+    put(&at("train.csv"), "a,kind,clean_label,b\n1,yes,no,2\n3,no,no,1\n5,yes,yes,0\n");
+    put(&at("test.csv"), "a,kind,clean_label,b\n1,no,yes,2.5\n");
+    let data = how.load().unwrap();
+    assert_eq!((&data.columns[..], data.shape[0]), (&["a".to_owned(), "b".into()][..], 2));
+    assert_eq!((&data.train.labels[..], data.train.truth.as_deref()), (&[1, 0, 1][..], Some(&[0, 0, 1][..])));
+    assert_eq!(data.test.labels, [1]);
+    // Seconds since 1970, a few apart: no two of them differ in 32 bits.
+    let times = |apart: f64| {
+        let rows =
+            (0..8).map(|i| format!("{},{},1\n", 1.7e9 + apart * f64::from(i), ["yes", "no"][i as usize % 2]));
+        format!("time,kind,c\n{}", rows.collect::<String>())
+    };
+    put(&at("train.csv"), times(10.0));
+    put(&at("test.csv"), times(10.0));
+    says(how.load(), &["train.csv: column `time`", "subtract their mean"]);
+    put(&at("train.csv"), times(1e6));
+    assert!(how.load().is_ok());
     // One file, the test set split off.
     put(&at("all.csv"), "a,kind,b\n1,yes,2\n3,no,1\n5,yes,0\n7,no,0\n");
     let one = Reading { dir: Some(at("all.csv")), test_size: Some(2), ..how };
@@ -325,7 +351,13 @@ fn labels_of_their_own_make_the_sets_own_the_truth() {
     put(&at("l.txt"), "1\n0\nbee\nant\n");
     put(&at("l.csv"), "file_name,label\nbee/2.png,bee\ntrain/bee/3.png,ant\nant/0.png,1\nant/1.png,0\n");
     put(&at("bare.csv"), "1\n0\n1\n0\n");
-    for name in ["l.npy", "l.txt", "l.csv", "bare.csv"] {
+    // As a run's samples.csv calls them, and as some editors begin a file.
+    put(
+        &at("s.csv"),
+        "score,label,sample\n1,1,train/ant/0.png\n2,0,train/bee/3.png\n3,1,train/bee/2.png\n4,0,train/ant/1.png\n",
+    );
+    put(&at("bom.txt"), "\u{feff}1\n0\nbee\nant\n");
+    for name in ["l.npy", "l.txt", "l.csv", "bare.csv", "s.csv", "bom.txt"] {
         let train = with(name).unwrap().train;
         assert_eq!(
             (&train.labels[..], train.truth.as_deref()),
@@ -344,6 +376,12 @@ fn labels_of_their_own_make_the_sets_own_the_truth() {
     put(&at("l.csv"), "file_name,label\nbee/2.png,bee\n");
     says(with("l.csv"), &["has no row for train/ant/0.png"]);
     says(with("l.pt"), &[".npy, .safetensors, .csv and .txt"]);
+    put(&at("l.csv"), "path,label\na,1\nb,0\nc,1\nd,0\n");
+    says(with("l.csv"), &["`file_name` or `sample`"]);
+    put(&at("l.csv"), "file_name,label\nbee/2.png,bee\nbee/2.png,ant\n");
+    says(with("l.csv"), &["has two rows for bee/2.png"]);
+    put(&at("l.txt"), "1\n1\n1\n1\n");
+    says(with("l.txt"), &["l.txt has no sample of class 0 (ant)"]);
 }
 
 /// Pipes have no end, or no beginning: none is waited for.

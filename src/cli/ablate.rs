@@ -1,8 +1,8 @@
 //! `metatape ablate`: from flags to a study of variants, and what it shows at its end.
 
-use metatape::Result;
 use metatape::train::ablation::{Findings, META_SIZE, Variant, default_meta_size};
 use metatape::train::study::{Plan, first_warnings};
+use metatape::{Error, Result};
 
 use super::args::AblateArgs;
 use super::progress::Progress;
@@ -31,6 +31,12 @@ pub fn run(args: &AblateArgs) -> Result<()> {
 /// What the flags ask for.
 fn plan(args: &AblateArgs) -> Result<Plan<Variant>> {
     let flags = args.run.config()?;
+    let given = [("source", flags.meta_source.is_some()), ("dir", flags.meta_dir.is_some())];
+    if let Some((flag, _)) = given.iter().find(|flag| flag.1) {
+        return Err(Error::Usage(format!(
+            "--meta-{flag} is not for ablate, which sets its meta sets apart from the training samples; leave it out"
+        )));
+    }
     let meta_size = match flags.meta_size {
         Some(size) => size,
         // The study has its own, and its data may be gone.

@@ -139,7 +139,13 @@ impl RunArgs {
         config.init_sha256 = config.init.as_deref().map(NetworkFile::read).transpose()?.map(|file| file.hash);
         config.read_model()?;
         config.threads = self.device.threads;
-        config.set = self.set.iter().cloned().collect();
+        for (name, value) in &self.set {
+            if let Some(other) = config.set.insert(name.clone(), *value) {
+                return Err(Error::Usage(format!(
+                    "--set {name} is given twice, {other} and {value}; leave one out"
+                )));
+            }
+        }
         config.clip_grad = self.clip_grad.unwrap_or(Bound(Some(Config::CLIP_GRAD))).0;
         config.lr = self.lr.unwrap_or_else(|| Config::lr_of(config.batch));
         if config.milestones.is_empty() {

@@ -29,9 +29,9 @@ use super::values::seed;
   spl-linear      the same, falling linearly                mwnet-soft      ours: V between the given label and a soft one
   geman-mcclure   robust statistics                         mwnet-longtail  Meta-Weight-Net's recipe for long tails
   gce             p^0.7                                     cmwnet          CMW-Net: a V for each group of classes by size
-  class-balanced  by the number of the class' samples
+  class-balanced  by the number of the class' samples       oracle          is told the wrong labels: what there is to gain
 
-The percentile of mentornet-pd and the noise of co-teaching (--set) say how many labels are wrong; no other method is told.
+The percentile of mentornet-pd and the noise of co-teaching (--set) say how many labels are wrong; no other method is told,\nbut for oracle, which is not one of all.
 
 Presets are the cells of the paper's tables: paper-uniform-0|40|60, paper-flip2-0|20|40, paper-longtail-200|100|50|20|10|1, on
 CIFAR-10, or with -cifar100 behind.
@@ -111,6 +111,9 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     // Before there is a folder.
     if args.tune && !resume {
         Tuning::check(&plan)?;
+    }
+    if args.tune && *resume {
+        Tuning::check_begun(out)?;
     }
     let mut study = study::open("compare", plan, &machine, (Some(out), *resume))?;
     if args.tune || Tuning::exists(out) {

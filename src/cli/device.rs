@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, Once};
 
-use metatape::backend::cpu::Cpu;
+use metatape::backend::cpu::{Cpu, MOST_THREADS};
 use metatape::program::Backend;
 use metatape::train::values::Precision;
 use metatape::{Error, Result};
@@ -11,9 +11,6 @@ use super::args::DeviceArgs;
 use super::cuda::{self, Gpu, SharedGpu, describe_gpus};
 use super::report::complain;
 use super::values::DeviceChoice;
-
-/// More threads than this is a slip of the finger.
-const MOST_THREADS: usize = 1024;
 
 /// Kinds of machines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,6 +10,7 @@ use npyz::{DType, NpyFile, Order};
 use safetensors::{Dtype, SafeTensors};
 
 use super::reading::Tables;
+use super::table::told_apart;
 use super::{DatasetKind, Table, missing_file};
 use crate::{Error, Result, file, room};
 
@@ -18,6 +19,7 @@ pub(super) enum Numbers {
     Bytes(Vec<u8>),
     Ints(Vec<i64>),
     Floats(Vec<f32>),
+    Doubles(Vec<f64>),
 }
 
 /// An array, row-major.
@@ -32,6 +34,9 @@ pub(super) fn load(dir: &Path) -> Result<Tables> {
     let missing = || missing_file(DatasetKind::Arrays, dir, "train.npz, train.safetensors or train_x.npy");
     let train = part("train", "training")?.ok_or_else(missing)?;
     let (meta, test) = (part("meta", "meta")?, part("test", "test")?);
+    if train.labels.is_empty() {
+        return Err(Error::Data(format!("the {} holds no samples: add some", train.name)));
+    }
     let classes = 1 + train.labels.iter().copied().max().unwrap_or(0);
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let names = (0..classes).map(|class| class.to_string()).collect();
@@ -62,7 +67,7 @@ pub(super) fn one(dir: &Path, which: &str) -> Result<Option<Table>> {
 pub(super) fn unlabelled(path: &Path) -> Result<Table> {
     let x = npy(path)?;
     let labels = vec![0; x.shape.first().copied().unwrap_or(0)];
-    table(path, &path.display().to_string(), x, labels)
+    table(path, &path.display().to_string(), x, labels, false)
 }
 
 /// One part; `None` if the folder has no such files.
@@ -87,12 +92,16 @@ fn part(dir: &Path, which: &str, title: &str) -> Result<Option<Table>> {
         let (shape, count) = (&x.shape, labels.len());
         return Err(bad(format!("has {count} labels and x is {shape:?}: one for each is needed")));
     }
-    table(&path, title, x, labels).map(Some)
+    table(&path, title, x, labels, which == "train").map(Some)
 }
 
-/// Images or features with their labels.
-fn table(path: &Path, title: &str, x: Array, labels: Vec<i32>) -> Result<Table> {
+/// Images or features with their labels; `trains`: mean and deviation are those of these features.
+fn table(path: &Path, title: &str, x: Array, labels: Vec<i32>, trains: bool) -> Result<Table> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
+    let check = |d: usize, values: &[f64]| match trains {
+        true => told_apart(path, d, values, &|at| format!("x[:, {at}]")),
+        false => Ok(()),
+    };
     let title = title.to_owned();
     Ok(match (x.numbers, &x.shape[1..]) {
         (Numbers::Bytes(pixels), &[h, w]) => Table::images(title, [h, w, 1], pixels, labels),
@@ -101,7 +110,15 @@ fn table(path: &Path, title: &str, x: Array, labels: Vec<i32>) -> Result<Table> 
             Table::features(title, d, values.into_iter().map(f32::from).collect(), labels)
         }
         (Numbers::Ints(values), &[d]) => {
-            Table::features(title, d, values.into_iter().map(|v| v as f32).collect(), labels)
+            check(d, &narrow(values.clone(), |v| v as f64))?;
+            Table::features(title, d, narrow(values, |v| v as f32), labels)
+        }
+        (Numbers::Doubles(values), &[d]) => {
+            if let Some(at) = values.iter().position(|v| !(*v as f32).is_finite()) {
+                return Err(bad(format!("x[{}, {}] is {}, no finite number", at / d, at % d, values[at])));
+            }
+            check(d, &values)?;
+            Table::features(title, d, narrow(values, |v| v as f32), labels)
         }
         (Numbers::Floats(values), &[d]) => {
             if let Some(at) = values.iter().position(|v| !v.is_finite()) {
@@ -127,16 +144,15 @@ pub(super) fn labels(array: &Array) -> std::result::Result<Vec<i32>, String> {
         let label = i32::try_from(value).ok().filter(|label| (0..1_000_000).contains(label));
         label.ok_or_else(|| format!("has the label {value}; labels are whole numbers from 0"))
     };
+    let whole = |v: f64| match v.fract() == 0.0 {
+        true => label(v as i64),
+        false => Err(format!("has the label {v}; labels are whole numbers from 0")),
+    };
     match &array.numbers {
         Numbers::Bytes(values) => Ok(values.iter().map(|v| i32::from(*v)).collect()),
         Numbers::Ints(values) => values.iter().map(|v| label(*v)).collect(),
-        Numbers::Floats(values) => {
-            let whole = |v: &f32| match v.fract() == 0.0 {
-                true => label(*v as i64),
-                false => Err(format!("has the label {v}; labels are whole numbers from 0")),
-            };
-            values.iter().map(whole).collect()
-        }
+        Numbers::Floats(values) => values.iter().map(|v| whole(f64::from(*v))).collect(),
+        Numbers::Doubles(values) => values.iter().map(|v| whole(*v)).collect(),
     }
 }
 
@@ -191,7 +207,7 @@ fn array<R: std::io::Read>(path: &Path, file: std::io::Result<NpyFile<R>>, size:
         "b1" => Numbers::Ints(narrow(file.into_vec::<bool>().map_err(cut)?, i64::from)),
         "f2" => Numbers::Floats(narrow(file.into_vec::<f16>().map_err(cut)?, f16::to_f32)),
         "f4" => Numbers::Floats(file.into_vec().map_err(cut)?),
-        "f8" => Numbers::Floats(narrow(file.into_vec::<f64>().map_err(cut)?, |v| v as f32)),
+        "f8" => Numbers::Doubles(file.into_vec().map_err(cut)?),
         "i1" => Numbers::Ints(narrow(file.into_vec::<i8>().map_err(cut)?, i64::from)),
         "i2" => Numbers::Ints(narrow(file.into_vec::<i16>().map_err(cut)?, i64::from)),
         "u2" => Numbers::Ints(narrow(file.into_vec::<u16>().map_err(cut)?, i64::from)),
@@ -210,6 +226,7 @@ fn array<R: std::io::Read>(path: &Path, file: std::io::Result<NpyFile<R>>, size:
         Numbers::Bytes(values) => Numbers::Bytes(by_row(values, &shape)),
         Numbers::Ints(values) => Numbers::Ints(by_row(values, &shape)),
         Numbers::Floats(values) => Numbers::Floats(by_row(values, &shape)),
+        Numbers::Doubles(values) => Numbers::Doubles(by_row(values, &shape)),
     };
     Ok(Array { shape, numbers })
 }
@@ -244,7 +261,7 @@ pub(super) fn tensor(path: &Path, name: Option<&str>) -> Result<Array> {
     let numbers = match view.dtype() {
         Dtype::U8 => Numbers::Bytes(data.to_vec()),
         Dtype::F32 => Numbers::Floats(of(data, f32::from_le_bytes)),
-        Dtype::F64 => Numbers::Floats(of(data, |b| f64::from_le_bytes(b) as f32)),
+        Dtype::F64 => Numbers::Doubles(of(data, f64::from_le_bytes)),
         Dtype::F16 => Numbers::Floats(of(data, |b| f16::from_le_bytes(b).to_f32())),
         Dtype::BF16 => Numbers::Floats(of(data, |b| bf16::from_le_bytes(b).to_f32())),
         Dtype::I32 => Numbers::Ints(of(data, |b| i64::from(i32::from_le_bytes(b)))),

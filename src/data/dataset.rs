@@ -377,7 +377,7 @@ fn moments(samples: &Samples, shape: &Shape, indices: &[u32]) -> (Vec<f64>, Vec<
 }
 
 /// Refuses training samples that lack a class.
-fn every_class(train: &Part, names: &[String]) -> Result<()> {
+pub(super) fn every_class(train: &Part, names: &[String]) -> Result<()> {
     match train.class_counts(names.len()).iter().position(|count| *count == 0) {
         None => Ok(()),
         Some(class) => Err(Error::Data(format!(
@@ -395,10 +395,10 @@ fn part(table: &Table, first: usize, shape: &Shape, class_names: &[String]) -> R
     }
     if table.shape != *shape {
         return Err(Error::Data(format!(
-            "the samples of the {name} are {} and the training samples are {}: all must have one size, so scale them, or \
-             give --image-size",
+            "the samples of the {name} are {} and the training samples are {}: all must have one size{}",
             shape_name(&table.shape),
             shape_name(shape),
+            if shape.len() == 3 { ", so scale them, or give --image-size" } else { "" },
         )));
     }
     if samples.entries() != labels.len() * shape.count()

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use super::Dataset;
 use super::arrays::{labels, npy, tensor};
+use super::dataset::every_class;
 use crate::words::{counted, visible};
 use crate::{Error, Result, file};
 
 /// Gives the training samples the labels of a file: `.npy`, `.safetensors` or `.txt` with one for
-/// each, in order, or `.csv` with a column `label`, and maybe `file_name`. The set's own are the
-/// truth from then on.
+/// each, in order, or `.csv` with a column `label`, and maybe one of names, `file_name` or, as in a
+/// run's `samples.csv`, `sample`. The set's own are the truth from then on.
 pub(super) fn put(path: &Path, dataset: &mut Dataset) -> Result<()> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
@@ -20,6 +21,8 @@ pub(super) fn put(path: &Path, dataset: &mut Dataset) -> Result<()> {
         "safetensors" => of_array(tensor(path, None)?)?,
         "txt" => {
             let text = file::read_text(path, "read the labels")?;
+            // Some editors mark their files so.
+            let text = text.trim_start_matches('\u{feff}');
             let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
             lines.into_iter().map(|line| label(line, dataset).map_err(&bad)).collect::<Result<_>>()?
         }
@@ -43,7 +46,8 @@ pub(super) fn put(path: &Path, dataset: &mut Dataset) -> Result<()> {
     }
     let own = std::mem::replace(&mut train.labels, given);
     train.truth.get_or_insert(own);
-    Ok(())
+    train.name = format!("{} with the labels of {}", train.name, path.display());
+    every_class(train, &dataset.class_names)
 }
 
 /// A class by its name, or by its number.
@@ -55,7 +59,7 @@ fn label(text: &str, dataset: &Dataset) -> std::result::Result<i32, String> {
         .ok_or_else(|| format!("`{text}` is neither a class of {} nor a whole number from 0", dataset.name))
 }
 
-/// By file name where there is such a column, else in order; without a heading, one column.
+/// By name where there is such a column, else in order; without a heading, one column.
 fn of_csv(path: &Path, dataset: &Dataset) -> Result<Vec<i32>> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
     let mut reader = csv::ReaderBuilder::new();
@@ -66,11 +70,18 @@ fn of_csv(path: &Path, dataset: &Dataset) -> Result<Vec<i32>> {
     let mut records = records.map_err(|e| bad(e.to_string()))?;
     let heading = records.first().cloned().unwrap_or_default();
     let column = |name: &str| heading.iter().position(|column| column == name);
-    let (labels, files) = (column("label"), column("file_name"));
-    match (labels, heading.len()) {
-        (Some(_), _) => drop(records.remove(0)),
-        (None, 1) => {}
-        (None, _) => return Err(bad("has no column `label`".into())),
+    let (labels, files) = (column("label"), column("file_name").or_else(|| column("sample")));
+    match (labels, files, heading.len()) {
+        (Some(_), Some(_), _) | (Some(_), None, 1) => drop(records.remove(0)),
+        (None, _, 1) => {}
+        (Some(_), None, _) => {
+            return Err(bad(
+                "has other columns beside `label`, and none of names: call theirs `file_name` or `sample`, \
+                            or leave `label` alone, for labels in the samples' order"
+                    .into(),
+            ));
+        }
+        (None, ..) => return Err(bad("has no column `label`".into())),
     }
     let read = |row: &csv::StringRecord| {
         label(row.get(labels.unwrap_or(0)).unwrap_or_default(), dataset).map_err(&bad)
@@ -78,7 +89,10 @@ fn of_csv(path: &Path, dataset: &Dataset) -> Result<Vec<i32>> {
     let Some(files) = files else { return records.iter().map(read).collect() };
     let mut by_name = HashMap::new();
     for row in &records {
-        by_name.insert(visible(row.get(files).unwrap_or_default()), read(row)?);
+        let name = visible(row.get(files).unwrap_or_default());
+        if by_name.insert(name.clone(), read(row)?).is_some() {
+            return Err(bad(format!("has two rows for {name}; leave one out")));
+        }
     }
     let of = |index: &u32| {
         let name = dataset.sample_name(*index);

@@ -74,11 +74,27 @@ impl PassedOver {
         walk(dir, "", DEEPEST, &mut all, &mut others)?;
         // All but the table itself.
         self.unnamed += others.files.values().sum::<usize>().saturating_sub(1);
-        let plain = |path: &Path| path.components().collect::<PathBuf>();
         let named: HashSet<PathBuf> = rows.iter().map(|row| plain(&dir.join(&row.file_name))).collect();
         self.unnamed += all.iter().filter(|entry| !named.contains(&plain(&entry.path))).count();
         Ok(())
     }
+}
+
+/// A path without the steps that go nowhere.
+fn plain(path: &Path) -> PathBuf {
+    path.components().collect()
+}
+
+/// Refuses a file that is listed twice: with two labels, or in two parts.
+fn once<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<()> {
+    let mut seen = HashSet::new();
+    for entry in entries {
+        if !seen.insert(plain(&entry.path)) {
+            let path = entry.path.display();
+            return Err(Error::Data(format!("{path} is listed twice in {METADATA}; leave one row out")));
+        }
+    }
+    Ok(())
 }
 
 /// The file that labels images.
@@ -115,6 +131,7 @@ pub(super) fn parts(dir: &Path, over: &mut PassedOver) -> Result<[Vec<Entry>; 3]
             };
             parts[part].push(row.entry(dir));
         }
+        once(parts.iter().flatten())?;
         return Ok(parts);
     }
     if PARTS.iter().any(|name| dir.join(name).is_dir()) {
@@ -125,6 +142,7 @@ pub(super) fn parts(dir: &Path, over: &mut PassedOver) -> Result<[Vec<Entry>; 3]
             *part = entries(&dir.join(name), over)?;
         }
     }
+    once(parts.iter().flatten())?;
     Ok(parts)
 }
 
@@ -137,7 +155,9 @@ pub(super) fn entries(dir: &Path, over: &mut PassedOver) -> Result<Vec<Entry>> {
     if file::named(&metadata) {
         let rows = rows(&metadata)?;
         over.unnamed(dir, &rows)?;
-        return Ok(rows.into_iter().map(|row| row.entry(dir)).collect());
+        let all: Vec<Entry> = rows.into_iter().map(|row| row.entry(dir)).collect();
+        once(all.iter())?;
+        return Ok(all);
     }
     let mut all = Vec::new();
     for name in sorted_names(dir)? {

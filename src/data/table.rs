@@ -12,9 +12,14 @@ struct Rows {
     path: PathBuf,
     /// Of the features.
     columns: Vec<String>,
-    values: Vec<f32>,
+    values: Vec<f64>,
     labels: Vec<String>,
+    /// The right labels, where there is a column of them.
+    clean: Option<Vec<String>>,
 }
+
+/// The column of right labels beside those that are given.
+const CLEAN: &str = "clean_label";
 
 /// Reads `train.csv`, `meta.csv` and `test.csv` of a folder, or one file.
 pub(super) fn load(how: &Reading, dir: &Path) -> Result<Tables> {
@@ -23,6 +28,9 @@ pub(super) fn load(how: &Reading, dir: &Path) -> Result<Tables> {
     let train = if dir.is_file() { dir.to_path_buf() } else { path("train").ok_or_else(missing)? };
     let train = rows(&train, &how.label_column, true)?;
     let names = classes(train.labels.iter());
+    told_apart(&train.path, train.columns.len(), &train.values, &|at| {
+        format!("column `{}`", train.columns[at])
+    })?;
     let columns = train.columns.clone();
     let further =
         |which: &str| path(which).map(|path| other(how, &path, which, [&names, &columns])).transpose();
@@ -42,13 +50,13 @@ pub(super) fn part(how: &Reading, dir: &Path, which: &str, known: [&[String]; 2]
 pub(super) fn unlabelled(path: &Path, label_column: &str, columns: &[String]) -> Result<(usize, Vec<f32>)> {
     let rows = rows(path, label_column, false)?;
     same(&rows, columns)?;
-    Ok((rows.columns.len(), rows.values))
+    Ok((rows.columns.len(), rows.values.into_iter().map(|value| value as f32).collect()))
 }
 
 fn other(how: &Reading, path: &Path, title: &str, [names, columns]: [&[String]; 2]) -> Result<Table> {
     let rows = rows(path, &how.label_column, true)?;
     same(&rows, columns)?;
-    table(rows, title, names)
+    table(rows, title, names).map(Table::right)
 }
 
 /// Refuses columns that are not those of the training table, where they are known: as many others
@@ -76,11 +84,11 @@ fn table(rows: Rows, title: &str, names: &[String]) -> Result<Table> {
         place.ok_or_else(|| Error::Data(unknown()))
     };
     let labels = rows.labels.iter().map(place).collect::<Result<_>>()?;
+    let truth = rows.clean.iter().map(|clean| clean.iter().map(place).collect()).next().transpose()?;
     let name = format!("{title} set {}", rows.path.display());
-    Ok(Table {
-        columns: rows.columns.clone(),
-        ..Table::features(name, rows.columns.len(), rows.values, labels)
-    })
+    let values = rows.values.iter().map(|value| *value as f32).collect();
+    let columns = rows.columns.clone();
+    Ok(Table { columns, truth, ..Table::features(name, rows.columns.len(), values, labels) })
 }
 
 fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {
@@ -92,7 +100,11 @@ fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {
     if heading.is_empty() {
         return Err(bad("is empty".into()));
     }
+    if let Some((_, twice)) = heading.iter().enumerate().find(|(i, name)| heading[..*i].contains(name)) {
+        return Err(bad(format!("has two columns `{twice}`; rename one, or leave it out")));
+    }
     let at = heading.iter().position(|column| column == label_column);
+    let clean = heading.iter().position(|column| column == CLEAN).filter(|clean| Some(*clean) != at);
     if labelled && at.is_none() {
         let near = Error::nearest(label_column, heading.iter().map(String::as_str));
         let more = if heading.len() > 10 { ", …" } else { "" };
@@ -101,23 +113,24 @@ fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {
             "has no column `{label_column}`{near}, but {shown}{more}; name that of the labels with --label-column"
         )));
     }
-    let features = heading.iter().enumerate().filter(|column| Some(column.0) != at);
+    let features = heading.iter().enumerate().filter(|column| ![at, clean].contains(&Some(column.0)));
     let columns: Vec<String> = features.map(|column| column.1.clone()).collect();
     if columns.is_empty() {
         return Err(bad("has no column besides the labels'".into()));
     }
-    let (mut values, mut labels) = (Vec::new(), Vec::new());
+    let (mut values, mut labels, mut right) = (Vec::new(), Vec::new(), Vec::new());
     for (row, record) in reader.records().enumerate() {
         let record = record.map_err(broken)?;
         for (column, field) in record.iter().enumerate() {
-            if Some(column) == at {
+            if [at, clean].contains(&Some(column)) {
                 if labelled && field.is_empty() {
-                    return Err(bad(format!("row {} has no label", row + 1)));
+                    let what = if Some(column) == at { "label" } else { CLEAN };
+                    return Err(bad(format!("row {} has no {what}", row + 1)));
                 }
-                labels.push(visible(field));
+                if Some(column) == at { &mut labels } else { &mut right }.push(visible(field));
                 continue;
             }
-            let value = field.parse::<f32>().ok().filter(|value| value.is_finite());
+            let value = field.parse::<f64>().ok().filter(|value| (*value as f32).is_finite());
             values.push(value.ok_or_else(|| {
                 bad(format!(
                     "row {}, column `{}`: `{field}` is no finite number; encode it as numbers, or remove the column",
@@ -127,5 +140,31 @@ fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {
             })?);
         }
     }
-    Ok(Rows { path: path.to_path_buf(), columns, values, labels })
+    Ok(Rows { path: path.to_path_buf(), columns, values, labels, clean: clean.map(|_| right) })
+}
+
+/// Refuses features `[n, d]` whose numbers differ by less than f32, in which all features are kept,
+/// can tell: a time in seconds since 1970, say. `name` is what feature number so-and-so is called.
+pub(super) fn told_apart(
+    path: &Path,
+    d: usize,
+    values: &[f64],
+    name: &dyn Fn(usize) -> String,
+) -> Result<()> {
+    for at in 0..d {
+        let column = || values.iter().skip(at).step_by(d);
+        let (n, mean) = (column().count() as f64, column().sum::<f64>() / column().count() as f64);
+        let deviation = (column().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
+        let lost = column().map(|v| (v - f64::from(*v as f32)).abs()).fold(0.0, f64::max);
+        let (low, high) = column().fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(*v), high.max(*v)));
+        if low < high && lost > deviation / 100.0 {
+            return Err(Error::Data(format!(
+                "{}: {} has numbers of {mean:e} on average that differ by {deviation:e}, less than 32-bit numbers can \
+                 tell; subtract their mean from them",
+                path.display(),
+                name(at)
+            )));
+        }
+    }
+    Ok(())
 }

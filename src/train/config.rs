@@ -408,6 +408,9 @@ impl Config {
                 "--meta-size is for a meta set that is split off; leave it, or --meta-source, out".into(),
             );
         }
+        if self.meta_size.is_some() && self.meta_dir.is_some() {
+            return usage("--meta-size is for a meta set that is split off, and --meta-dir names one; leave one of the two out".into());
+        }
         if self.meta_dir.is_some() && self.meta_source.is_some_and(|source| source != MetaSource::Dir) {
             return usage("--meta-dir is for --meta-source dir; leave one of the two out".into());
         }

@@ -86,12 +86,19 @@ impl Prepared {
             &format!("telling {classes} classes apart"),
             "join some of them",
         )?;
+        if let (Some(meta), Some(size), None) = (&dataset.meta, config.meta_size, config.meta_source) {
+            return Err(Error::Usage(format!(
+                "--meta-size {size} is for a meta set that is split off, and there is the {}; leave it out, or say \
+                 --meta-source split, and that one is not used",
+                meta.name
+            )));
+        }
         let how = SplitConfig {
             noise: config.noise,
             imbalance: config.imbalance,
             meta_source: config.meta_source.unwrap_or(match &dataset.meta {
-                Some(_) if config.meta_size.is_none() => MetaSource::Dir,
-                _ => MetaSource::Split,
+                Some(_) => MetaSource::Dir,
+                None => MetaSource::Split,
             }),
             meta_size: config
                 .meta_size
@@ -146,7 +153,8 @@ impl Prepared {
         let meta = match (split.balanced, &dataset.meta) {
             (true, _) => "meta batches are drawn from the training set, as many of each class".to_owned(),
             (false, Some(part)) if part.indices == split.meta.indices => format!("the {} has {m}", part.name),
-            (false, _) => format!("meta set: {m} set apart, with their labels as they came"),
+            (false, Some(part)) => format!("meta set: {m} set apart; the {} is not used", part.name),
+            (false, None) => format!("meta set: {m} set apart, with their labels as they came"),
         };
         let (name, classes, test) = (&dataset.name, dataset.classes(), dataset.test.len());
         let line =

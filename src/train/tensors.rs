@@ -72,8 +72,18 @@ pub(super) fn read_tensors(path: &Path, cure: &str) -> Result<(Vec<u8>, HashMap<
             SafeTensors::deserialize(&bytes).map_err(|_| damaged(path, cure))?;
             Ok((bytes, header.metadata().clone().unwrap_or_default()))
         }
+        // Not a bit of it needs to be wrong.
+        Ok((_, header)) if !header.metadata().as_ref().is_some_and(ours) => Err(Error::Data(format!(
+            "{} is a safetensors file but none of metatape; give the model.safetensors of a run",
+            path.display()
+        ))),
         _ => Err(damaged(path, cure)),
     }
+}
+
+/// Whether metadata look like those of a file that this crate has written, damaged or not.
+fn ours(metadata: &HashMap<String, String>) -> bool {
+    metadata.keys().any(|key| ["crc32c", "metatape"].contains(&key.as_str()))
 }
 
 /// The same safetensors file with its header in the order of names: the library writes the metadata

@@ -13,7 +13,7 @@ use super::method::{Method, Settings, check_settings, setting};
 use super::observer::{Observer, Then};
 use super::prepared::Prepared;
 use super::statistics::Spread;
-use super::study::{Arm, Cell, Plan, Study, ended};
+use super::study::{Arm, CELLS, Cell, Plan, Study, ended};
 use crate::data::{Dataset, Labelled};
 use crate::error::{Error, Result};
 use crate::program::Session;
@@ -179,6 +179,20 @@ impl Tuning {
         compared.join(FOLDER).join(Trial::PLAN).exists()
     }
 
+    /// Checks that no run of a comparison was trained untuned: it would stand beside tuned ones.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if one was.
+    pub fn check_begun(compared: &Path) -> Result<()> {
+        if compared.join(CELLS).exists() && !Tuning::exists(compared) {
+            return Err(Error::Usage(format!(
+                "--tune: the runs in {} are trained without it, and are kept; compare anew, into another --out",
+                compared.display()
+            )));
+        }
+        Ok(())
+    }
+
     /// Checks that a comparison's data can be tuned on.
     ///
     /// # Errors
@@ -187,8 +201,9 @@ impl Tuning {
         Trial::prepare(&plan.config).map(drop)
     }
 
-    /// The tuning of a comparison: begun, gone on with, or made larger where methods or seeds were
-    /// added.
+    /// The tuning of a comparison: begun, gone on with, or made larger where methods were added. It
+    /// keeps the seeds that it began with: more would choose again, and the runs that are finished
+    /// would stand beside others with other settings.
     ///
     /// # Errors
     /// As [`Study::start`], [`Study::resume`], [`Study::extend`] and [`Tuning::check`].
@@ -210,15 +225,14 @@ impl Tuning {
             true => Tuning { study: Study::resume(&out)?, methods: methods.clone() },
             false => Tuning { study: Study::start(plan.clone(), &out)?, methods: methods.clone() },
         };
-        tuning.add(plan.arms, plan.seeds)?;
+        tuning.add(plan.arms)?;
         tuning.study.plan.config.threads = config.threads;
         Ok(tuning)
     }
 
-    fn add(&mut self, trials: Vec<Trial>, seeds: Vec<u64>) -> Result<()> {
+    fn add(&mut self, trials: Vec<Trial>) -> Result<()> {
         let mut plan = self.study.plan.clone();
         plan.arms.extend(trials.into_iter().filter(|trial| !self.study.plan.arms.contains(trial)));
-        plan.seeds = if seeds.len() > plan.seeds.len() { seeds } else { plan.seeds };
         self.study.extend(plan)
     }
 
@@ -238,7 +252,7 @@ impl Tuning {
                 trials.extend(values.map(|value| Trial { setting: Some((known.name, *value)), ..trial }));
             }
         }
-        self.add(trials, Vec::new())
+        self.add(trials)
     }
 
     /// Each method's trial with the highest accuracy on what was held out, in the mean over seeds;

@@ -4,7 +4,7 @@ use super::findings::COSINES;
 use super::pictures::{STEMS, groups};
 use super::probes::Probes;
 use super::variant::{IMBALANCE, META_SIZE, Pool, Variant};
-use crate::data::{DatasetKind, Noise};
+use crate::data::{DatasetKind, MetaSource, Noise};
 use crate::error::{Error, Result};
 use crate::meta::schemes::{Moment, MwNet, Scheme, Seen, TrainStep};
 use crate::meta::{MetaStep, Order, Route};
@@ -72,7 +72,9 @@ impl Arm for Variant {
         };
         let full = meta_size(config);
         let each = Pool::per_class(classes, full);
-        Prepared::new(Config { meta_size: Some(classes * each), ..config.clone() }).map_err(|error| {
+        let meta_source = Some(MetaSource::Split);
+        let apart = Config { meta_size: Some(classes * each), meta_source, ..config.clone() };
+        Prepared::new(apart).map_err(|error| {
             match error {
                 Error::Data(text) | Error::Usage(text) if text.contains("--meta-size") => {
                     Error::Data(format!(

@@ -35,7 +35,8 @@ pub struct Study<A: Arm> {
     _claim: Claim,
 }
 
-const CELLS: &str = "cells";
+/// The folder of its cells.
+pub(in crate::train) const CELLS: &str = "cells";
 const CELL: &str = "cell.json";
 const SUMMARY: &str = "summary.json";
 

@@ -18,6 +18,7 @@ mod plan;
 mod summary;
 
 pub use cell::{Cell, Probe};
+pub(super) use engine::CELLS;
 pub use engine::{Study, StudyObserver};
 pub use plan::{Arm, Plan};
 pub use summary::{ArmSummary, first_warnings};
