@@ -178,7 +178,7 @@ struct Mul {
     static INLINE float of(float a, float b) { return a * b; }
 };
 struct Mask {
-    static INLINE float of(float a, float b) { return b > 0.0f ? a : 0.0f; }
+    static INLINE float of(float a, float b) { return b <= 0.0f ? 0.0f : a; }
 };
 struct Max {
     static INLINE float of(float a, float b) { return b > a || b != b ? b : a; }

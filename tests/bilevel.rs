@@ -196,6 +196,41 @@ fn a_finite_difference_is_near_and_of_one_plain_step_only() {
 }
 
 #[test]
+fn a_finite_difference_sees_what_the_rate_depends_on() {
+    let by = |route| {
+        let mut tape = Tape::new();
+        let [w, lambda, e] = ["w", "lambda", "e"].map(|name| tape.input(name, Kind::Float, [1]).unwrap());
+        let square = |tape: &mut Tape, x: Var| tape.mul(x, x);
+        let inner = |tape: &mut Tape, w: &[Var], outer: &[Var], _: usize| {
+            let apart = tape.sub(w[0], outer[0])?;
+            let bent = square(tape, apart).and_then(|s| square(tape, s))?;
+            tape.sum_all(bent)
+        };
+        let outer = |tape: &mut Tape, w: &[Var], _: &[Var]| {
+            let s = square(tape, w[0])?;
+            tape.sum_all(s)
+        };
+        let lr = tape.unary(Unary::Exp, e).unwrap();
+        let lr = tape.reshape(lr, []).unwrap();
+        let run = Inner { rule: &Optimiser::Sgd(Sgd::PLAIN), lr, steps: 1 };
+        let found = hypergradient(&mut tape, &(inner, outer), &[w], &[lambda, e], run, route).unwrap();
+        for (name, var) in ["by lambda", "by e"].into_iter().zip(found.hypergradient) {
+            tape.output(name, var).unwrap();
+        }
+        let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
+        let program = session.compile(&tape, Options::default()).unwrap();
+        for (name, value) in [("w", 0.7), ("lambda", -0.2), ("e", -2.0)] {
+            session.feed(&program, name, Values::Float(&[value])).unwrap();
+        }
+        session.run(&program).unwrap();
+        ["by lambda", "by e"].map(|name| session.fetch(&program, name).unwrap()[0])
+    };
+    let exact = by(Route::Unrolled(Mode::Reverse));
+    assert!(exact.iter().all(|slope| slope.abs() > 0.05), "{exact:?}");
+    close(&by(Route::FiniteDifference(1e-5)), &exact, 1e-8, "finite difference");
+}
+
+#[test]
 fn objectives_are_one_number() {
     let mut tape = Tape::new();
     let w = tape.input("w", Kind::Float, [D]).unwrap();

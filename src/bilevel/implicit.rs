@@ -1,6 +1,6 @@
 //! The implicit function theorem: `dF/dλ = ∂F/∂λ − ∂/∂λ ⟨∇_w f, v⟩` with `H v = ∇_w F`.
 
-use super::{Problem, inner_product, moved, one_number};
+use super::{Problem, detached, inner_product, moved, one_number};
 use crate::error::Result;
 use crate::tape::{Tape, Unary, Var};
 
@@ -10,7 +10,9 @@ pub enum Solver {
     /// Conjugate gradients from 0 (Hestenes & Stiefel 1952), for a positive definite `H + damping`.
     /// As many iterations as there are numbers in `w` are enough without rounding. They end at a
     /// direction without positive curvature, as truncated Newton methods do (Nocedal & Wright 2006,
-    /// algorithm 7.1); if that is the first, `v` is the target over the damping.
+    /// algorithm 7.1), and nothing says so: hold `(H + damping) v` against the target if H may have
+    /// no or negative curvature. If that direction is the first, `v` is the target over the damping,
+    /// and 0 without damping.
     ConjugateGradients {
         /// How many.
         iterations: usize,
@@ -20,7 +22,7 @@ pub enum Solver {
     /// `rate · Σ_{j<terms} (I − rate·(H + damping))ʲ g` (Lorraine et al. 2020): what as many more
     /// inner SGD steps at this rate would show. It converges for `rate` below `2/λ_max`.
     Neumann {
-        /// How many.
+        /// How many; at least one is taken.
         terms: usize,
         /// η, one number.
         rate: Var,
@@ -42,10 +44,7 @@ pub(super) fn hypergradient(
     solver: Solver,
 ) -> Result<Vec<Var>> {
     // `w` as a point of its own: how the inner steps came there is of no interest to this route.
-    let mut point = Vec::with_capacity(w.len());
-    for w in w {
-        point.push(tape.detach(*w)?);
-    }
+    let point = detached(tape, w)?;
     let value = problem.outer(tape, &point, outer)?;
     let loss = problem.inner(tape, &point, outer, step)?;
     one_number(tape, loss, "the inner objective")?;
@@ -53,10 +52,9 @@ pub(super) fn hypergradient(
     let target = tape.gradient(value, &point)?;
     let v = solve(tape, &point, &gradient, &target, solver)?;
     // −∂/∂λ ⟨∇_w f, v⟩: the cotangents of the inner gradient are −v.
-    let mut seeds = vec![(value, tape.constant(1.0, tape.shape(value).clone()))];
-    for (gradient, v) in gradient.iter().zip(v) {
-        seeds.push((*gradient, tape.scale(v, -1.0)?));
-    }
+    let minus = v.into_iter().map(|v| tape.scale(v, -1.0)).collect::<Result<Vec<_>>>()?;
+    let mut seeds: Vec<_> = gradient.into_iter().zip(minus).collect();
+    seeds.push((value, tape.constant(1.0, tape.shape(value).clone())));
     tape.cotangents(&seeds, outer)
 }
 
@@ -75,13 +73,11 @@ pub fn solve(
     let hessian = |tape: &mut Tape, v: &[Var], damping: f64| -> Result<Vec<Var>> {
         let seeds: Vec<(Var, Var)> = point.iter().copied().zip(v.iter().copied()).collect();
         let products = tape.jvp(&seeds, gradient)?;
-        let mut all = Vec::with_capacity(v.len());
-        for (product, v) in products.into_iter().zip(v) {
-            let product = tape.or_zero(product, *v)?;
+        let damped = products.into_iter().zip(v).map(|(product, v)| {
             let damped = tape.scale(*v, damping)?;
-            all.push(tape.add(product, damped)?);
-        }
-        Ok(all)
+            tape.or_zero(product, *v).and_then(|product| tape.add(product, damped))
+        });
+        damped.collect()
     };
     match solver {
         Solver::Neumann { terms, rate, damping } => {

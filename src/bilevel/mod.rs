@@ -155,21 +155,19 @@ fn one_number(tape: &Tape, value: Var, what: &str) -> Result<()> {
 
 /// `Σ ⟨a_i, b_i⟩`, one number.
 pub(crate) fn inner_product(tape: &mut Tape, a: &[Var], b: &[Var]) -> Result<Var> {
-    let mut total = None;
-    for (a, b) in a.iter().zip(b) {
-        let product = tape.mul(*a, *b)?;
-        let sum = tape.sum_all(product)?;
-        total = Some(total.map_or(Ok(sum), |t| tape.add(t, sum))?);
-    }
-    Ok(total.unwrap_or_else(|| tape.constant(0.0, [])))
+    let mut products = a.iter().zip(b).map(|(a, b)| (*a, *b));
+    let Some(first) = products.next() else { return Ok(tape.constant(0.0, [])) };
+    let sum = |tape: &mut Tape, (a, b)| tape.mul(a, b).and_then(|product| tape.sum_all(product));
+    let first = sum(tape, first)?;
+    products.try_fold(first, |total, pair| sum(tape, pair).and_then(|next| tape.add(total, next)))
 }
 
 /// `a_i + s·b_i` for one number `s`.
 fn moved(tape: &mut Tape, a: &[Var], s: Var, b: &[Var]) -> Result<Vec<Var>> {
-    let mut all = Vec::with_capacity(a.len());
-    for (a, b) in a.iter().zip(b) {
-        let step = tape.scale_by(*b, s)?;
-        all.push(tape.add(*a, step)?);
-    }
-    Ok(all)
+    a.iter().zip(b).map(|(a, b)| tape.scale_by(*b, s).and_then(|step| tape.add(*a, step))).collect()
+}
+
+/// Each as a value of its own: how it came about is of no interest.
+fn detached(tape: &mut Tape, values: &[Var]) -> Result<Vec<Var>> {
+    values.iter().map(|value| tape.detach(*value)).collect()
 }

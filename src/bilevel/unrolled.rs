@@ -34,8 +34,7 @@ pub(super) fn run(
 
 /// `dF/dλ` in forward mode: one walk along each number of the outer variables.
 pub(super) fn forward(tape: &mut Tape, value: Var, outer: &[Var]) -> Result<Vec<Var>> {
-    let mut all = Vec::with_capacity(outer.len());
-    for variable in outer {
+    let along = |variable: &Var| {
         let shape = tape.shape(*variable).clone();
         let mut slopes = Vec::with_capacity(shape.count());
         for i in 0..shape.count() {
@@ -46,8 +45,7 @@ pub(super) fn forward(tape: &mut Tape, value: Var, outer: &[Var]) -> Result<Vec<
             let slope = tape.or_zero(slope, value)?;
             slopes.push(tape.reshape(slope, [])?);
         }
-        let stacked = tape.stack(&slopes)?;
-        all.push(tape.reshape(stacked, shape)?);
-    }
-    Ok(all)
+        tape.stack(&slopes).and_then(|stacked| tape.reshape(stacked, shape))
+    };
+    outer.iter().map(along).collect()
 }

@@ -185,10 +185,9 @@ impl Session {
     /// # Errors
     /// As [`Session::compile`].
     pub fn load(&mut self, plan: Plan) -> Result<Program> {
-        let mut states = Vec::with_capacity(plan.states.len());
-        for (state, first) in plan.states.iter().zip(&plan.firsts) {
-            states.push(self.declare(state, first.as_ref())?);
-        }
+        let all = plan.states.iter().zip(&plan.firsts);
+        let states =
+            all.map(|(state, first)| self.declare(state, first.as_ref())).collect::<Result<Vec<_>>>()?;
         let mut input_limits = vec![Vec::new(); plan.inputs.len()];
         for (place, limit) in limits(&plan) {
             match place {
@@ -221,6 +220,8 @@ impl Session {
             }
             return Ok(at);
         }
+        // Before it is declared: what is wrong stays wrong when it is tried again.
+        self.given.get(&state.name).map_or(Ok(()), |given| check(state, &[], Values::Float(given)))?;
         self.backend.add_state(state.kind, state.shape.count())?;
         self.by_name.insert(state.name.clone(), self.states.len());
         self.firsts.push(first.cloned());

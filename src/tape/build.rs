@@ -134,12 +134,12 @@ impl Tape {
         self.push(Op::Contract { form, out }, &args, shape)
     }
 
-    /// `v` where `x > 0`, else 0.
+    /// 0 where `x ≤ 0`, else `v`.
     pub fn mask(&mut self, v: Var, x: Var) -> Result<Var> {
         self.push(Op::Mask, &[v, x], None)
     }
 
-    /// `max(x, 0)`, with slope 0 at 0.
+    /// `max(x, 0)`, with slope 0 at 0; NaN stays NaN.
     pub fn relu(&mut self, x: Var) -> Result<Var> {
         self.mask(x, x)
     }

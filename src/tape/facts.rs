@@ -253,8 +253,8 @@ impl Op {
         let has_axis = || need(!args[0].is_empty(), "the argument must have at least one axis");
         // Logits [n, k] and, in argument `i`, a number for each of the n.
         let per_row = |i: usize| {
-            let fits = args[0].len() == 2 && args[i][..] == args[0][..1];
-            need(fits, "logits must be [n, k], labels and weights [n]")
+            let fits = matches!(args[0][..], [_, k] if k > 0) && args[i][..] == args[0][..1];
+            need(fits, "logits must be [n, k] with k > 0, labels and weights [n]")
         };
         match self {
             Op::Input(_) | Op::State(_) | Op::Constant(_) => wanted(),
@@ -309,7 +309,8 @@ impl Op {
                 one_shape()?;
                 has_axis().map(|()| args[0].clone())
             }
-            Op::Softmax => need(args[0].len() == 2, "logits must be [n, k]").map(|()| args[0].clone()),
+            Op::Softmax => need(matches!(args[0][..], [_, k] if k > 0), "logits must be [n, k], with k > 0")
+                .map(|()| args[0].clone()),
             Op::CrossEntropy | Op::Correct => per_row(1).map(|()| args[1].clone()),
             Op::Residual => per_row(1).map(|()| args[0].clone()),
             Op::WeightedResidual => {
@@ -350,7 +351,7 @@ impl Op {
             }
         }
         let shapes: Vec<&Shape> = args.iter().map(|a| a.1).collect();
-        let shape = self.shape(&shapes, want)?;
+        let shape = self.shape(&shapes, want)?.checked(&self.name())?;
         if let Some(want) = want.filter(|want| **want != shape) {
             return Err(Error::shape(self.name(), format!("gives {shape}, not the {want} asked for")));
         }

@@ -26,7 +26,8 @@ fn product_shape(form: Form, a: &Shape, b: &Shape) -> Result<Shape> {
                 bad(&format!("{groups} groups must divide A's {i} channels and B's {o} outputs"))
             }
             (&[n, h, w, i], &[kh, kw, l, o]) if i == l * groups => {
-                match (windows(h + 2 * pad, kh, stride), windows(w + 2 * pad, kw, stride)) {
+                let over = |e: usize, k| windows(pad.checked_mul(2)?.checked_add(e)?, k, stride);
+                match (over(h, kh), over(w, kw)) {
                     (Some(p), Some(q)) => Ok([n, p, q, o].into()),
                     _ => bad("the kernel must fit into the padded image, with a stride of at least 1"),
                 }
@@ -73,5 +74,5 @@ pub(super) fn pooled(w: Window, x: &Shape) -> Option<Shape> {
 pub(super) fn subsampled(s: Strided, x: &Shape) -> Option<Shape> {
     let &[n, h, w, c] = &x[..] else { return None };
     let extent = |e: usize| (s.stride > 0).then(|| e.div_ceil(s.stride));
-    Some([n, extent(h)?, extent(w)?, s.before + c + s.after].into())
+    Some([n, extent(h)?, extent(w)?, s.before.checked_add(c)?.checked_add(s.after)?].into())
 }

@@ -23,6 +23,15 @@ impl Init {
         Init::Uniform(1.0 / (fan_in as f64).sqrt())
     }
 
+    /// Whether a state of so many numbers can begin so.
+    pub(super) fn fits(&self, count: usize) -> bool {
+        match self {
+            Init::Constant(_) => true,
+            Init::Uniform(size) | Init::Normal(size) => count == 0 || (0.0..f64::INFINITY).contains(size),
+            Init::Given(values) => values.len() == count,
+        }
+    }
+
     /// Kaiming-normal (He et al. 2015): standard deviation √(2/fan).
     pub fn kaiming(fan: usize) -> Init {
         Init::Normal((2.0 / fan as f64).sqrt())
@@ -47,14 +56,11 @@ impl First {
         match &self.init {
             Init::Constant(c) => vec![*c; count],
             Init::Given(values) => values.clone(),
-            Init::Uniform(bound) => match Uniform::new_inclusive(-bound, *bound) {
-                Ok(uniform) => uniform.sample_iter(rng).take(count).collect(),
-                Err(_) => vec![0.0; count],
-            },
-            Init::Normal(std) => match Normal::new(0.0, *std) {
-                Ok(normal) => normal.sample_iter(rng).take(count).collect(),
-                Err(_) => vec![0.0; count],
-            },
+            // `fits` has seen that there are such.
+            Init::Uniform(bound) => Uniform::new_inclusive(-bound, *bound)
+                .map_or(Vec::new(), |uniform| uniform.sample_iter(rng).take(count).collect()),
+            Init::Normal(std) => Normal::new(0.0, *std)
+                .map_or(Vec::new(), |normal| normal.sample_iter(rng).take(count).collect()),
         }
     }
 }

@@ -105,7 +105,7 @@ impl Tape {
         if let Some(v) = self.leaves[0].get(name) {
             return self.same_leaf(*v, name, kind, shape.into());
         }
-        let var = self.append(Op::Input(self.inputs.len()), Vec::new(), shape.into(), kind);
+        let var = self.append(Op::Input(self.inputs.len()), Vec::new(), shape.into().checked(name)?, kind);
         self.leaves[0].insert(name.to_owned(), var);
         self.inputs.push((name.to_owned(), var));
         Ok(var)
@@ -117,7 +117,7 @@ impl Tape {
         if let Some(v) = self.leaves[1].get(name) {
             return self.same_leaf(*v, name, kind, shape.into());
         }
-        let var = self.append(Op::State(self.states.len()), Vec::new(), shape.into(), kind);
+        let var = self.append(Op::State(self.states.len()), Vec::new(), shape.into().checked(name)?, kind);
         self.leaves[1].insert(name.to_owned(), var);
         self.states.push((name.to_owned(), var));
         Ok(var)
@@ -126,7 +126,8 @@ impl Tape {
     /// As [`Tape::state`], with a first value; the first declaration of a name decides it.
     ///
     /// # Errors
-    /// If the name was declared with another shape or kind before.
+    /// If the name was declared with another shape or kind before, or `first` is not for numbers of
+    /// this shape.
     pub fn state_from(
         &mut self,
         name: &str,
@@ -135,6 +136,13 @@ impl Tape {
         first: First,
     ) -> Result<Var> {
         let var = self.state(name, kind, shape)?;
+        let count = self.shape(var).count();
+        if kind != Kind::Float || !first.init.fits(count) {
+            return Err(Error::shape(
+                name,
+                format!("{:?} is no first value of {count} {kind:?}s", first.init),
+            ));
+        }
         self.firsts.entry(name.to_owned()).or_insert(first);
         Ok(var)
     }
@@ -159,20 +167,18 @@ impl Tape {
         self.intern(Op::Constant(Scalar(value)), Vec::new(), shape, Kind::Float)
     }
 
-    /// Names a value that can be read after a run.
+    /// Names a value that can be read after a run; of two of one name the later one counts.
     ///
     /// # Errors
     /// If `var` is of another tape.
     pub fn output(&mut self, name: &str, var: Var) -> Result<()> {
         self.own(var, || format!("output `{name}`"))?;
-        match self.outputs.iter_mut().find(|(n, _)| n == name) {
-            Some(slot) => slot.1 = var,
-            None => self.outputs.push((name.to_owned(), var)),
-        }
+        self.outputs.retain(|(n, _)| n != name);
+        self.outputs.push((name.to_owned(), var));
         Ok(())
     }
 
-    /// At the end of a run, `slot` takes the value of `var`.
+    /// At the end of a run, `slot` takes the value of `var`; of two updates the later one counts.
     ///
     /// # Errors
     /// If `slot` is not a state of numbers (labels and pixels are written from outside only), the
@@ -204,11 +210,8 @@ impl Tape {
     /// # Errors
     /// If kinds or shapes do not fit the operation, or an argument is of another tape.
     pub fn push(&mut self, op: Op, args: &[Var], shape: Option<&Shape>) -> Result<Var> {
-        let mut described: Vec<(Kind, &Shape)> = Vec::with_capacity(args.len());
-        for arg in args {
-            let node = self.own(*arg, || op.name())?;
-            described.push((node.kind, &node.shape));
-        }
+        let described = |arg: &Var| self.own(*arg, || op.name()).map(|node| (node.kind, &node.shape));
+        let described = args.iter().map(described).collect::<Result<Vec<_>>>()?;
         let (kind, shape) = op.infer(&described, shape)?;
         Ok(match self.simplify(&op, args, &shape) {
             Some(simpler) => simpler,

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::ops::{Deref, Range};
 
+use crate::error::{Error, Result};
+
 /// The extents of a tensor, outermost first; a scalar has none.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Shape(Vec<usize>);
@@ -14,6 +16,13 @@ impl Shape {
     /// How many numbers a tensor of this shape holds.
     pub fn count(&self) -> usize {
         self.0.iter().product()
+    }
+
+    /// The shape, of what `name` is, unless it has more numbers than any memory.
+    pub(super) fn checked(self, name: &str) -> Result<Shape> {
+        let bytes = self.0.iter().try_fold(8, |all: usize, extent| all.checked_mul(*extent));
+        let fits = bytes.is_some_and(|bytes| bytes <= isize::MAX as usize);
+        if fits { Ok(self) } else { Err(Error::shape(name, format!("{self} is more than any memory holds"))) }
     }
 
     /// The shape without the axes in `range`.

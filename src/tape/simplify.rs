@@ -61,7 +61,10 @@ impl Tape {
         let &[x] = &inner.args[..] else { return None };
         let one = match (op, &inner.op) {
             // c·(d·x) => (c·d)·x
-            (Op::Scale(c), Op::Scale(d)) => Op::Scale(Scalar(c.0 * d.0)),
+            // Within f32's range: it, too, may hold them one by one and not their product.
+            (Op::Scale(c), Op::Scale(d)) if (1e-37..1e37).contains(&(c.0 * d.0).abs()) => {
+                Op::Scale(Scalar(c.0 * d.0))
+            }
             // reshape(reshape(x)) => reshape(x)
             (Op::Reshape, Op::Reshape) => Op::Reshape,
             (_, _) => return None,

@@ -358,7 +358,8 @@ fn compute<T: Real>(function: Function, a: &[T], b: &[T], to: &mut [T]) {
     match function {
         Function::Add => pairs.for_each(|(t, (a, b))| *t = *a + *b),
         Function::Mul => pairs.for_each(|(t, (a, b))| *t = *a * *b),
-        Function::Mask => pairs.for_each(|(t, (a, b))| *t = if *b > T::ZERO { *a } else { T::ZERO }),
+        // What is not a number stays so: b <= 0 is false there.
+        Function::Mask => pairs.for_each(|(t, (a, b))| *t = if *b <= T::ZERO { T::ZERO } else { *a }),
         // b < a is false, too, where a is not a number.
         Function::Max => pairs.for_each(|(t, (a, b))| *t = if *b > *a || b.is_nan() { *b } else { *a }),
         Function::Scale(c) => {

@@ -38,8 +38,11 @@ impl<T: Real> Buffer<T> {
         Ok(match kind {
             Kind::Float => Buffer::Float(zeros(len, T::ZERO)?),
             Kind::Int => Buffer::Int(zeros(len, 0)?),
-            // Pages that nobody writes to take no memory.
-            Kind::Byte => Buffer::Byte(Arc::new(vec![0; len])),
+            // Pages that nobody writes to take no memory, but must be there to ask for.
+            Kind::Byte => {
+                room::check(len, "the CPU backend", "take fewer samples")?;
+                Buffer::Byte(Arc::new(vec![0; len]))
+            }
         })
     }
 

@@ -49,12 +49,20 @@ pub struct Cpu<T> {
     programs: Vec<Loaded<T>>,
 }
 
+/// More threads than this are a slip of the finger.
+pub const MOST_THREADS: usize = 1024;
+
 impl<T: Real> Cpu<T> {
     /// The CPU with a team of `threads` threads, the one that runs a program included.
     ///
     /// # Errors
-    /// If the system does not give that many threads.
+    /// [`Error::Usage`] for more than [`MOST_THREADS`]; if the system does not give that many.
     pub fn new(threads: usize) -> Result<Cpu<T>> {
+        if threads > MOST_THREADS {
+            return Err(Error::Usage(format!(
+                "{threads} threads are too many; ask for {MOST_THREADS} at most"
+            )));
+        }
         Ok(Cpu { team: Team::new(threads)?, states: Vec::new(), programs: Vec::new() })
     }
 }

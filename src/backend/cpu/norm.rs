@@ -85,7 +85,10 @@ impl<T: Real> Kernel for Moments<'_, T> {
             term,
             |i, [d, d2]: [f64; 2]| {
                 let d = d / rows;
-                let numbers = [rows, self.shift[i].to_f64() + d, (d2 - rows * d * d).max(0.0)];
+                let squares = d2 - rows * d * d;
+                // Not `max`: what has left the range of numbers is not 0.
+                let squares = if squares < 0.0 { 0.0 } else { squares };
+                let numbers = [rows, self.shift[i].to_f64() + d, squares];
                 self.partial[6 * i..6 * i + 6].copy_from_slice(numbers.map(split).as_flattened());
             },
         );

@@ -1,0 +1,147 @@
+//! What lies at the edge of numbers and of memory: NaN stays NaN, nothing overflows in silence, and
+//! what cannot be is an error, on every machine.
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::machines::{Machine, cpus, one_simulator};
+use metatape::backend::cpu::{Cpu, MOST_THREADS};
+use metatape::program::{Options, Session, Values};
+use metatape::seed::Stream;
+use metatape::tape::{First, Geometry, Init, Kind, Strided, Tape, Var, Window};
+
+fn first(init: Init) -> First {
+    First { init, stream: Stream::Classifier, counter: 0 }
+}
+
+/// The outputs of a program of the input `x`, on all machines that there are, fused and not.
+fn each(shape: &[usize], x: &[f64], record: impl Fn(&mut Tape, Var) -> Var, see: impl Fn(&str, &[f64])) {
+    let simulators = if cfg!(simulator) { one_simulator() } else { Vec::new() };
+    for Machine { name, backend, .. } in cpus().into_iter().chain(simulators) {
+        let mut session = Session::new(backend);
+        for fuse in [true, false] {
+            let mut tape = Tape::new();
+            let input = tape.input("x", Kind::Float, shape.to_vec()).unwrap();
+            let y = record(&mut tape, input);
+            tape.output("y", y).unwrap();
+            let program = session.compile(&tape, Options { fuse }).unwrap();
+            session.feed(&program, "x", Values::Float(x)).unwrap();
+            session.run(&program).unwrap();
+            see(&format!("{name}, fused: {fuse}"), &session.fetch(&program, "y").unwrap());
+        }
+    }
+}
+
+#[test]
+fn relu_keeps_what_is_not_a_number() {
+    let x = [-1.0, f64::NAN, 2.0, -0.0];
+    let relu = |tape: &mut Tape, x| tape.relu(x).unwrap();
+    each(&[4], &x, relu, |what, y| {
+        assert_eq!((y[0], y[1].is_nan(), y[2], y[3]), (0.0, true, 2.0, 0.0), "{what}: {y:?}");
+    });
+    // And a pool behind it, or before it, as a plan may have it.
+    let pooled = |tape: &mut Tape, x| {
+        let relu = tape.relu(x).unwrap();
+        tape.max_pool(relu, Window { size: 2, stride: 2 }).unwrap()
+    };
+    each(&[1, 2, 2, 1], &[5.0, f64::NAN, 1.0, 2.0], pooled, |what, y| {
+        assert!(y[0].is_nan(), "{what}: {y:?}")
+    });
+}
+
+#[test]
+fn factors_that_have_no_product_are_not_joined() {
+    let twice = |by: f64| {
+        move |tape: &mut Tape, x: Var| {
+            let once = tape.scale(x, by).unwrap();
+            tape.scale(once, by).unwrap()
+        }
+    };
+    for (x, by, want) in [(1e-30, 1e25, 1e20), (1e30, 1e-25, 1e-20), (2.0, 3.0, 18.0)] {
+        each(&[1], &[x], twice(by), |what, y| {
+            assert!((y[0] / want - 1.0).abs() < 1e-2, "{what}: {} for {want}", y[0]);
+        });
+    }
+}
+
+#[test]
+fn a_variance_beyond_all_numbers_is_not_zero() {
+    let x = [-1e160, 1e160, 2e160, 3e160];
+    let mut tape = Tape::new();
+    let input = tape.input("x", Kind::Float, [4, 1]).unwrap();
+    let variance = tape.moments(input).unwrap().1;
+    tape.output("variance", variance).unwrap();
+    let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
+    let program = session.compile(&tape, Options::default()).unwrap();
+    session.feed(&program, "x", Values::Float(&x)).unwrap();
+    session.run(&program).unwrap();
+    let found = session.fetch(&program, "variance").unwrap();
+    assert!(!found[0].is_finite(), "{found:?}");
+}
+
+#[test]
+fn shapes_that_no_memory_holds_are_errors() {
+    let mut tape = Tape::new();
+    let huge = 1_usize << 32;
+    let says = |result: metatape::Result<Var>, part: &str| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    says(tape.input("x", Kind::Float, [huge, huge]), "more than any memory holds");
+    says(tape.state("s", Kind::Byte, [huge, huge]), "more than any memory holds");
+    let two = tape.input("two", Kind::Float, [2]).unwrap();
+    says(tape.broadcast(two, 0, 1, &[(1 << 63) + 1, 2].into()), "more than any memory holds");
+    let image = tape.input("image", Kind::Float, [1, 3, 3, 1]).unwrap();
+    let kernel = tape.input("kernel", Kind::Float, [3, 3, 1, 1]).unwrap();
+    says(tape.conv(image, kernel, Geometry { stride: 1, pad: 1 << 63, groups: 1 }), "must fit");
+    let strided = Strided { stride: 1, before: usize::MAX, after: 0 };
+    assert!(tape.subsample(image, strided).is_err());
+    let none = tape.input("none", Kind::Float, [2, 0]).unwrap();
+    says(tape.softmax(none), "k > 0");
+}
+
+#[test]
+fn first_values_fit_or_are_refused() {
+    let mut tape = Tape::new();
+    for (kind, init) in [
+        (Kind::Float, Init::Given(vec![7.0])),
+        (Kind::Float, Init::Given(vec![7.0; 9])),
+        (Kind::Float, Init::Uniform(-1.0)),
+        (Kind::Float, Init::Uniform(f64::NAN)),
+        (Kind::Float, Init::Normal(f64::INFINITY)),
+        (Kind::Float, Init::kaiming(0)),
+        (Kind::Int, Init::Constant(1.0)),
+    ] {
+        let error = tape.state_from(&format!("{kind:?}"), kind, [3], first(init.clone())).unwrap_err();
+        assert!(error.to_string().contains("no first value of 3"), "{init:?}: {error}");
+    }
+    assert!(tape.state_from("fits", Kind::Float, [3], first(Init::Given(vec![1.0, 2.0, 3.0]))).is_ok());
+}
+
+#[test]
+fn what_was_refused_is_refused_again() {
+    let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
+    session.begin_with(HashMap::from([("q".to_owned(), vec![1.0; 5])]));
+    let mut tape = Tape::new();
+    let q = tape.state("q", Kind::Float, [1]).unwrap();
+    tape.output("q", q).unwrap();
+    for _ in 0..2 {
+        assert!(session.compile(&tape, Options::default()).is_err());
+    }
+}
+
+#[test]
+fn more_threads_or_pixels_than_there_can_be_are_errors() {
+    for threads in [MOST_THREADS + 1, usize::MAX] {
+        let error = Cpu::<f32>::new(threads).err().unwrap().to_string();
+        assert!(error.contains(&format!("{threads} threads")), "{error}");
+    }
+    let mut tape = Tape::new();
+    tape.input("pixels", Kind::Byte, [1 << 46]).unwrap();
+    let x = tape.input("x", Kind::Float, [1]).unwrap();
+    tape.output("x", x).unwrap();
+    let mut session = Session::new(Box::new(Cpu::<f32>::new(1).unwrap()));
+    let refused = session.compile(&tape, Options::default());
+    assert!(refused.err().is_some_and(|error| error.to_string().contains("memory")));
+}
