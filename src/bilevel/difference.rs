@@ -4,8 +4,8 @@ use super::{Inner, Optimiser, Problem, Sgd, detached, inner_product};
 use crate::error::{Error, Result};
 use crate::tape::{Op, Tape, Unary, Var};
 
-/// `dF/dλ ≈ ∂F/∂λ − ⟨g, ∇_w f⟩ ∂η/∂λ − η (∇_λ f(w + εg, λ) − ∇_λ f(w − εg, λ)) / 2ε` with `g = ∇F` after the step and
-/// `ε = probe/‖g‖`.
+/// `dF/dλ ≈ ∂F/∂λ − ⟨g, ∇_w f⟩ ∂η/∂λ − η (∇_λ f(w + εg, λ) − ∇_λ f(w − εg, λ)) / 2ε` with
+/// `g = ∇F` after the step and `ε = probe/‖g‖`.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn hypergradient(
     tape: &mut Tape,

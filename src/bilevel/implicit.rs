@@ -11,8 +11,8 @@ pub enum Solver {
     /// As many iterations as there are numbers in `w` are enough without rounding. They end at a
     /// direction without positive curvature, as truncated Newton methods do (Nocedal & Wright 2006,
     /// algorithm 7.1), and nothing says so: hold `(H + damping) v` against the target if H may have
-    /// no or negative curvature. If that direction is the first, `v` is the target over the damping,
-    /// and 0 without damping.
+    /// no or negative curvature. If that direction is the first, `v` is the target over the
+    /// damping, and 0 without damping.
     ConjugateGradients {
         /// How many.
         iterations: usize,

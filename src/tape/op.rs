@@ -189,8 +189,8 @@ pub enum Op {
         /// Which role is produced.
         out: Role,
     },
-    /// 0 where `x ≤ 0`, else `v` `(v […], x […])`. ReLU is `Mask(x, x)`, so its slope at 0 is 0, and
-    /// what is not a number stays so.
+    /// 0 where `x ≤ 0`, else `v` `(v […], x […])`. ReLU is `Mask(x, x)`, so its slope at 0 is 0,
+    /// and what is not a number stays so.
     Mask,
     /// The larger of two `(a […], b […])`. Where they are equal, a derivative goes to `a` alone.
     Max,

@@ -108,8 +108,8 @@ impl fmt::Display for Method {
 }
 
 impl Method {
-    /// All methods of this crate, in the order of tables and plots; without [`Method::Oracle`], which
-    /// is told the answer.
+    /// All methods of this crate, in the order of tables and plots; without [`Method::Oracle`],
+    /// which is told the answer.
     pub fn all() -> impl Iterator<Item = Method> {
         NAMES.iter().map(|m| m.0).filter(|method| *method != Method::Oracle)
     }
@@ -203,8 +203,8 @@ impl Method {
     /// The scheme as a run configures it, on its data.
     ///
     /// # Errors
-    /// For the oracle of data whose right labels are not known; for a scheme of one's own, which its
-    /// name does not give.
+    /// For the oracle of data whose right labels are not known; for a scheme of one's own, which
+    /// its name does not give.
     pub(super) fn scheme(self, data: &Prepared) -> Result<Box<dyn Scheme>> {
         let Prepared { config, split, dataset, .. } = data;
         let classes = dataset.classes();
