@@ -103,5 +103,7 @@ KERNEL_BOUNDS(correct, Xent, 128, 4) {
     u32 i = sample_of(p);
     if (i == p.n) return;
     Top top = top_and_others(p, i);
-    if (LANE == 0) store(p.out, i, top.at == label_of(p, i) ? 1.0f : 0.0f);
+    // Where a logit is not a number, neither is the rest's share, and nothing is right.
+    bool hit = top.at == label_of(p, i) && top.others == top.others;
+    if (LANE == 0) store(p.out, i, hit ? 1.0f : 0.0f);
 }

@@ -51,6 +51,27 @@ fn relu_keeps_what_is_not_a_number() {
 }
 
 #[test]
+fn logits_that_are_no_numbers_are_no_hit() {
+    let (nan, none) = (f64::NAN, f64::NEG_INFINITY);
+    let rows =
+        [[nan, 0.0, 1.0], [0.0, nan, 1.0], [none, none, none], [f64::INFINITY, 0.0, 0.0], [0.0, 2.0, 1.0]];
+    let simulators = if cfg!(simulator) { one_simulator() } else { Vec::new() };
+    for Machine { name, backend, .. } in cpus().into_iter().chain(simulators) {
+        let mut session = Session::new(backend);
+        let mut tape = Tape::new();
+        let z = tape.input("z", Kind::Float, [5, 3]).unwrap();
+        let y = tape.input("y", Kind::Int, [5]).unwrap();
+        let hit = tape.correct(z, y).unwrap();
+        tape.output("hit", hit).unwrap();
+        let program = session.compile(&tape, Options::default()).unwrap();
+        session.feed(&program, "z", Values::Float(rows.as_flattened())).unwrap();
+        session.feed(&program, "y", Values::Int(&[0, 2, 0, 0, 1])).unwrap();
+        session.run(&program).unwrap();
+        assert_eq!(session.fetch(&program, "hit").unwrap(), [0.0, 0.0, 0.0, 1.0, 1.0], "{name}");
+    }
+}
+
+#[test]
 fn factors_that_have_no_product_are_not_joined() {
     let twice = |by: f64| {
         move |tape: &mut Tape, x: Var| {

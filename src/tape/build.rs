@@ -274,7 +274,7 @@ impl Tape {
         self.offset(minus, 1.0 / classes as f64)
     }
 
-    /// 1 per sample whose largest logit is the label's, else 0.
+    /// 1 per sample whose largest logit is the label's, else 0; 0 where a logit is not a number.
     pub fn correct(&mut self, logits: Var, labels: Var) -> Result<Var> {
         self.push(Op::Correct, &[logits, labels], None)
     }

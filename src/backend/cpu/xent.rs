@@ -36,7 +36,9 @@ pub fn correct<T: Real>(z: &[T], y: &[i32], hit: &mut [T]) {
     let k = classes(z, y.len());
     assert_eq!(hit.len(), y.len(), "hits: one a sample");
     for ((z, y), hit) in z.chunks_exact(k.max(1)).zip(y).zip(hit) {
-        *hit = if top_and_others(z).0 == label(*y, k) { T::ONE } else { T::ZERO };
+        let (top, others) = top_and_others(z);
+        // Where a logit is not a number, neither is the rest's share, and nothing is right.
+        *hit = if top == label(*y, k) && !others.is_nan() { T::ONE } else { T::ZERO };
     }
 }
 
