@@ -16,19 +16,24 @@ pub struct Mixed {
 impl Scheme for Mixed {
     // Nobody has a weight.
     fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
-        let TrainStep { net, optimiser, data, batch: [n, m], .. } = *step;
-        let lr = tape.input("lr", Kind::Float, [])?;
-        let mut w = Params::classifier();
-        let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"), "")?;
-        let meta_losses = meta_losses(tape, net, data, m, &mut w)?;
-        let [of_train, of_meta] = shares(tape, self.sizes, [n, m]);
-        let both = [(losses, of_train), (meta_losses, of_meta)];
-        real_step(tape, &w, &both, &optimiser, lr, "momentum")?;
-        let meta_loss = tape.mean_all(meta_losses)?;
-        tape.output("loss", losses)?;
-        tape.output("correct", correct)?;
-        tape.output("meta_loss", meta_loss)
+        let counts = shares(tape, self.sizes, step.batch);
+        on_both(tape, step, counts)
     }
+}
+
+/// Records the step on a batch of each set, whose samples count so much, `[n]` and `[m]`.
+pub(super) fn on_both(tape: &mut Tape, step: &TrainStep, [of_train, of_meta]: [Var; 2]) -> Result<()> {
+    let TrainStep { net, optimiser, data, batch: [n, m], .. } = *step;
+    let lr = tape.input("lr", Kind::Float, [])?;
+    let mut w = Params::classifier();
+    let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"), "")?;
+    let meta_losses = meta_losses(tape, net, data, m, &mut w)?;
+    let both = [(losses, of_train), (meta_losses, of_meta)];
+    real_step(tape, &w, &both, &optimiser, lr, "momentum")?;
+    let meta_loss = tape.mean_all(meta_losses)?;
+    tape.output("loss", losses)?;
+    tape.output("correct", correct)?;
+    tape.output("meta_loss", meta_loss)
 }
 
 /// What the samples of a batch of each set count, `[n]` and `[m]`, so that all samples of both sets

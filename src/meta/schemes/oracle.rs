@@ -1,7 +1,6 @@
+use super::mixed::on_both;
 use super::{Moment, Scheme, TrainStep};
 use crate::error::Result;
-use crate::meta::step::{Pass, meta_losses, real_step};
-use crate::nn::Params;
 use crate::tape::{Kind, Tape};
 
 /// No method, but the bound of those that weight labels: it is told which are wrong, leaves them
@@ -27,23 +26,14 @@ const RIGHT: &str = "scheme.right";
 
 impl Scheme for Oracle {
     fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
-        let TrainStep { net, optimiser, data, batch: [n, m], .. } = *step;
-        let lr = tape.input("lr", Kind::Float, [])?;
-        let mut w = Params::classifier();
-        let Pass { losses, correct, .. } = Pass::record(tape, net, data, n, &mut w, Some("stats"), "")?;
-        let meta_losses = meta_losses(tape, net, data, m, &mut w)?;
+        let [n, m] = step.batch;
         let (all, meta) = (self.right.len() as f64, self.meta as f64);
         let both = (self.right.iter().sum::<f64>() + meta).max(1.0);
         let right = tape.input(RIGHT, Kind::Float, [n])?;
+        tape.output("weight", right)?;
         let of_train = tape.scale(right, all / both / n as f64)?;
         let of_meta = tape.constant(meta / both / m as f64, [m]);
-        let pairs = [(losses, of_train), (meta_losses, of_meta)];
-        real_step(tape, &w, &pairs, &optimiser, lr, "momentum")?;
-        let meta_loss = tape.mean_all(meta_losses)?;
-        tape.output("loss", losses)?;
-        tape.output("correct", correct)?;
-        tape.output("weight", right)?;
-        tape.output("meta_loss", meta_loss)
+        on_both(tape, step, [of_train, of_meta])
     }
 
     fn inputs(&self, now: &Moment) -> Vec<(&'static str, Vec<f64>)> {
