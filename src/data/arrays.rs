@@ -172,7 +172,10 @@ fn npz(path: &Path, name: &str) -> Result<Array> {
     let mut found =
         found.map_err(|e| bad(format!("array `{name}` cannot be read ({e}); it needs x and y")))?;
     let size = found.size();
-    let array = array(path, NpyFile::new(&mut found), size)?;
+    let array = array(path, NpyFile::new(&mut found), size).map_err(|e| match e {
+        Error::Data(text) => Error::Data(format!("array `{name}` of {text}")),
+        other => other,
+    })?;
     // Its checksum is looked at behind its last byte.
     let rest = std::io::copy(&mut found, &mut std::io::sink());
     rest.map_err(|e| bad(format!("array `{name}` is damaged ({e})")))?;

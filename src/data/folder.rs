@@ -72,6 +72,10 @@ pub(super) fn part(
         Set::Test => ("test", test),
     };
     let all = if undivided { entries(dir, &mut over)? } else { part };
+    if all.is_empty() {
+        let dir = dir.display();
+        return Err(Error::Data(format!("{dir} has no {which} images; --part names another part")));
+    }
     apart(how, (which, dir), all, over, shape, names)
 }
 

@@ -69,7 +69,10 @@ impl Loose {
                     Some(image) => image.and_then(|image| self.image(path, image)),
                     None => Err(Error::Program("as many images as files".into())),
                 },
-                false => Err(self.misfit(path, "no array: name .npy or .csv files of features")),
+                false if path.exists() => {
+                    Err(self.misfit(path, "no array: name .npy or .csv files of features"))
+                }
+                false => Err(Error::Data(format!("{}: there is no such file", path.display()))),
             };
             let name = path.display().to_string();
             let samples = match read {

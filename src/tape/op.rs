@@ -104,11 +104,11 @@ pub enum Unary {
     /// `1/x`, and 0 at 0 (the pseudo-inverse), so that weights which are all zero normalise to
     /// zero.
     Recip,
-    /// `√x`.
+    /// `√x`. Its slope is made of [`Unary::Recip`]: 0 at 0, where it is infinite.
     Sqrt,
     /// `e^x`.
     Exp,
-    /// The natural logarithm.
+    /// The natural logarithm. Its slope is [`Unary::Recip`]: 0 at 0, where it is infinite.
     Log,
     /// The hyperbolic tangent.
     Tanh,

@@ -74,7 +74,7 @@ pub(super) fn read_tensors(path: &Path, cure: &str) -> Result<(Vec<u8>, HashMap<
         }
         // Not a bit of it needs to be wrong.
         Ok((_, header)) if !header.metadata().as_ref().is_some_and(ours) => Err(Error::Data(format!(
-            "{} is a safetensors file but none of metatape; give the model.safetensors of a run",
+            "{} is damaged, or another program's: it has no checksum of metatape; {cure}",
             path.display()
         ))),
         _ => Err(damaged(path, cure)),
