@@ -31,7 +31,7 @@ use super::values::seed;
   gce             p^0.7                                     cmwnet          CMW-Net: a V for each group of classes by size
   class-balanced  by the number of the class' samples       oracle          is told the wrong labels: what there is to gain
 
-The percentile of mentornet-pd and the noise of co-teaching (--set) say how many labels are wrong; no other method is told,\nbut for oracle, which is not one of all.
+The percentile of mentornet-pd and the noise of co-teaching (--set) say how many labels are wrong; no other method is told, but for oracle, which is not one of all.
 
 Presets are the cells of the paper's tables: paper-uniform-0|40|60, paper-flip2-0|20|40, paper-longtail-200|100|50|20|10|1, on
 CIFAR-10, or with -cifar100 behind.

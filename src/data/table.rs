@@ -159,7 +159,7 @@ pub(super) fn told_apart(
         let (low, high) = column().fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(*v), high.max(*v)));
         if low < high && lost > deviation / 100.0 {
             return Err(Error::Data(format!(
-                "{}: {} has numbers of {mean:e} on average that differ by {deviation:e}, less than 32-bit numbers can \
+                "{}: {} has numbers of {mean:.3e} on average that differ by {deviation:.1e}, less than 32-bit numbers can \
                  tell; subtract their mean from them",
                 path.display(),
                 name(at)
