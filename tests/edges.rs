@@ -134,8 +134,11 @@ fn first_values_fit_or_are_refused() {
         (Kind::Float, Init::kaiming(0)),
         (Kind::Int, Init::Constant(1.0)),
     ] {
-        let error = tape.state_from(&format!("{kind:?}"), kind, [3], first(init.clone())).unwrap_err();
-        assert!(error.to_string().contains("no first value of 3"), "{init:?}: {error}");
+        let error = tape.state_from("unfit", kind, [3], first(init.clone())).unwrap_err();
+        assert!(
+            error.to_string().contains("its first value is not one finite number for each of [3]"),
+            "{init:?}: {error}"
+        );
     }
     assert!(tape.state_from("fits", Kind::Float, [3], first(Init::Given(vec![1.0, 2.0, 3.0]))).is_ok());
 }

@@ -98,26 +98,24 @@ fn part(dir: &Path, which: &str, title: &str) -> Result<Option<Table>> {
 /// Images or features with their labels; `trains`: mean and deviation are those of these features.
 fn table(path: &Path, title: &str, x: Array, labels: Vec<i32>, trains: bool) -> Result<Table> {
     let bad = |detail: String| Error::Data(format!("{}: {detail}", path.display()));
-    let check = |d: usize, values: &[f64]| match trains {
-        true => told_apart(path, d, values, &|at| format!("x[:, {at}]")),
-        false => Ok(()),
-    };
     let title = title.to_owned();
-    Ok(match (x.numbers, &x.shape[1..]) {
+    let numbers = match x.numbers {
+        Numbers::Ints(values) => Numbers::Doubles(narrow(values, |v| v as f64)),
+        others => others,
+    };
+    Ok(match (numbers, &x.shape[1..]) {
         (Numbers::Bytes(pixels), &[h, w]) => Table::images(title, [h, w, 1], pixels, labels),
         (Numbers::Bytes(pixels), &[h, w, c @ (1 | 3)]) => Table::images(title, [h, w, c], pixels, labels),
         (Numbers::Bytes(values), &[d]) => {
             Table::features(title, d, values.into_iter().map(f32::from).collect(), labels)
         }
-        (Numbers::Ints(values), &[d]) => {
-            check(d, &narrow(values.clone(), |v| v as f64))?;
-            Table::features(title, d, narrow(values, |v| v as f32), labels)
-        }
         (Numbers::Doubles(values), &[d]) => {
             if let Some(at) = values.iter().position(|v| !(*v as f32).is_finite()) {
                 return Err(bad(format!("x[{}, {}] is {}, no finite number", at / d, at % d, values[at])));
             }
-            check(d, &values)?;
+            if trains {
+                told_apart(path, d, &values, &|at| format!("x[:, {at}]"))?;
+            }
             Table::features(title, d, narrow(values, |v| v as f32), labels)
         }
         (Numbers::Floats(values), &[d]) => {

@@ -151,13 +151,25 @@ pub(super) fn told_apart(
     values: &[f64],
     name: &dyn Fn(usize) -> String,
 ) -> Result<()> {
-    for at in 0..d {
-        let column = || values.iter().skip(at).step_by(d);
-        let (n, mean) = (column().count() as f64, column().sum::<f64>() / column().count() as f64);
-        let deviation = (column().map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt();
-        let lost = column().map(|v| (v - f64::from(*v as f32)).abs()).fold(0.0, f64::max);
-        let (low, high) = column().fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(*v), high.max(*v)));
-        if low < high && lost > deviation / 100.0 {
+    let rows = (values.len() / d.max(1)) as f64;
+    let mut means = vec![0.0; d];
+    for row in values.chunks_exact(d.max(1)) {
+        means.iter_mut().zip(row).for_each(|(mean, v)| *mean += v / rows);
+    }
+    // Squared deviation; what 32 bits lose at most; whether not all are the first one.
+    let mut found = vec![(0.0, 0.0_f64, false); d];
+    for row in values.chunks_exact(d.max(1)) {
+        for (((square, lost, differ), v), (mean, first)) in
+            found.iter_mut().zip(row).zip(means.iter().zip(values))
+        {
+            *square += (v - mean).powi(2) / rows;
+            *lost = lost.max((v - f64::from(*v as f32)).abs());
+            *differ |= v != first;
+        }
+    }
+    for (at, ((square, lost, differ), mean)) in found.into_iter().zip(means).enumerate() {
+        let deviation = square.sqrt();
+        if differ && lost > deviation / 100.0 {
             return Err(Error::Data(format!(
                 "{}: {} has numbers of {mean:.3e} on average that differ by {deviation:.1e}, less than 32-bit numbers can \
                  tell; subtract their mean from them",

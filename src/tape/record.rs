@@ -135,14 +135,12 @@ impl Tape {
         shape: impl Into<Shape>,
         first: First,
     ) -> Result<Var> {
-        let var = self.state(name, kind, shape)?;
-        let count = self.shape(var).count();
-        if kind != Kind::Float || !first.init.fits(count) {
-            return Err(Error::shape(
-                name,
-                format!("{:?} is no first value of {count} {kind:?}s", first.init),
-            ));
+        let shape = shape.into().checked(name)?;
+        if kind != Kind::Float || !first.init.fits(shape.count()) {
+            let detail = format!("its first value is not one finite number for each of {shape} {kind:?}");
+            return Err(Error::shape(name, detail));
         }
+        let var = self.state(name, kind, shape)?;
         self.firsts.entry(name.to_owned()).or_insert(first);
         Ok(var)
     }

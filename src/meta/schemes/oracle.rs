@@ -28,7 +28,7 @@ impl Scheme for Oracle {
     fn record(&self, tape: &mut Tape, step: &TrainStep) -> Result<()> {
         let [n, m] = step.batch;
         let (all, meta) = (self.right.len() as f64, self.meta as f64);
-        let both = (self.right.iter().sum::<f64>() + meta).max(1.0);
+        let both = self.right.iter().sum::<f64>() + meta;
         let right = tape.input(RIGHT, Kind::Float, [n])?;
         tape.output("weight", right)?;
         let of_train = tape.scale(right, all / both / n as f64)?;
