@@ -111,7 +111,12 @@ fn table(path: &Path, title: &str, x: Array, labels: Vec<i32>, trains: bool) -> 
         }
         (Numbers::Doubles(values), &[d]) => {
             if let Some(at) = values.iter().position(|v| !(*v as f32).is_finite()) {
-                return Err(bad(format!("x[{}, {}] is {}, no finite number", at / d, at % d, values[at])));
+                let value = values[at];
+                return Err(bad(format!(
+                    "x[{}, {}] is {value:e}, no finite number of 32 bits",
+                    at / d,
+                    at % d
+                )));
             }
             if trains {
                 told_apart(path, d, &values, &|at| format!("x[:, {at}]"))?;
