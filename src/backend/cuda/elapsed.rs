@@ -2,7 +2,7 @@
 
 use cudarc::driver::sys;
 
-use super::gpu::failed;
+use super::cards::failed;
 use crate::error::{Error, Result};
 
 /// Milliseconds between two events. The binding has only the newer function, which drivers before

@@ -4,18 +4,16 @@
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 
-use cudarc::cublas::{result as blas_result, sys as blas};
 use cudarc::driver::{DriverError, result, sys};
 
+use super::blas::{BLAS_WORKSPACE, Blas};
+use super::cards::{capability, count, failed};
 use super::compile::Compiler;
-use super::driver::{Address, Command, Driver, Function, Gemm, Graph, Source, Width};
+use super::driver::{Address, Command, Driver, Function, Graph, Source};
 use super::elapsed::milliseconds;
 use super::libraries;
 use super::nvrtc::Capability;
 use crate::error::{Error, Result};
-
-/// What cuBLAS works in: on Hopper it asks for 32 MiB, earlier cards need less.
-const BLAS_WORKSPACE: usize = 32 << 20;
 
 /// Allocations are multiples of this, as they begin at multiples of it.
 const ALIGNMENT: usize = 256;
@@ -24,7 +22,8 @@ const ALIGNMENT: usize = 256;
 pub struct Gpu {
     context: sys::CUcontext,
     stream: sys::CUstream,
-    blas: blas::cublasHandle_t,
+    /// There from the end of [`Gpu::new`] on.
+    blas: Option<Blas>,
     description: String,
     compiler: Compiler,
     /// Whether the card reads ordinary memory by itself (Grace Hopper), where others are given a
@@ -47,63 +46,6 @@ pub struct Gpu {
 // SAFETY: the handles are not bound to a thread; every call that needs the context makes it the
 // thread's own first.
 unsafe impl Send for Gpu {}
-
-pub(super) fn failed(what: &str) -> impl FnOnce(DriverError) -> Error {
-    move |error| Error::Device(format!("the GPU cannot {what}: {}", explain(error)))
-}
-
-/// Name and text of a driver's error.
-fn explain(error: DriverError) -> String {
-    let text = |t: Result<&std::ffi::CStr, DriverError>| t.map(|t| t.to_string_lossy().into_owned());
-    match (text(error.error_name()), text(error.error_string())) {
-        (Ok(name), Ok(text)) => format!("{name}, {text}"),
-        _ => format!("error {}", error.0 as u32),
-    }
-}
-
-fn blas_failed(what: &str) -> impl FnOnce(blas_result::CublasError) -> Error {
-    move |error| Error::Device(format!("cuBLAS cannot {what}: {:?}", error.0))
-}
-
-/// Starts the driver; the number of GPUs.
-fn count() -> Result<i32> {
-    result::init().map_err(failed("be reached through its driver"))?;
-    result::device::get_count().map_err(failed("be counted"))
-}
-
-/// Name, memory and compute capability of every GPU that the CUDA driver shows; empty without a
-/// driver.
-pub fn describe_gpus() -> Vec<String> {
-    if !libraries::driver_present() {
-        return Vec::new();
-    }
-    let count = count().unwrap_or(0);
-    (0..count).filter_map(|number| describe(number).ok()).collect()
-}
-
-fn describe(number: i32) -> Result<String, DriverError> {
-    let device = result::device::get(number)?;
-    let name = result::device::get_name(device)?;
-    // SAFETY: `device` was given by the driver in the lines above, and is asked for nothing but
-    // properties.
-    let memory = unsafe { result::device::total_mem(device)? };
-    let Capability(capability) = capability(device)?;
-    let gib = memory as f64 / f64::from(1 << 30);
-    let (major, minor) = (capability / 10, capability % 10);
-    Ok(format!("cuda:{number} {name}, {gib:.0} GiB, compute capability {major}.{minor}"))
-}
-
-fn capability(device: sys::CUdevice) -> Result<Capability, DriverError> {
-    use sys::CUdevice_attribute::{
-        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
-        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
-    };
-    // SAFETY: `device` was given by the driver, and is asked for nothing but properties.
-    let (major, minor) = unsafe {
-        (result::device::get_attribute(device, MAJOR)?, result::device::get_attribute(device, MINOR)?)
-    };
-    Ok(Capability(10 * major + minor))
-}
 
 impl Gpu {
     /// The GPU of this number, from 0.
@@ -146,7 +88,7 @@ impl Gpu {
         let mut gpu = Gpu {
             context,
             stream: std::ptr::null_mut(),
-            blas: std::ptr::null_mut(),
+            blas: None,
             description: format!("cuda:{number} {name}"),
             compiler,
             reads_ordinary_memory: direct != 0,
@@ -164,25 +106,9 @@ impl Gpu {
         gpu.bind()?;
         gpu.stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(failed("make a stream"))?;
-        gpu.start_blas()?;
+        let workspace = gpu.allocate(BLAS_WORKSPACE)?;
+        gpu.blas = Some(Blas::new(gpu.stream, workspace)?);
         Ok(gpu)
-    }
-
-    /// cuBLAS on our stream, with a workspace of ours: it would allocate one otherwise, and another
-    /// for every graph.
-    fn start_blas(&mut self) -> Result<()> {
-        self.blas = blas_result::create_handle().map_err(blas_failed("start"))?;
-        let workspace = self.allocate(BLAS_WORKSPACE)?;
-        // SAFETY: handle and stream were made above, and the workspace has the size that is given.
-        unsafe {
-            blas_result::set_stream(self.blas, self.stream.cast()).map_err(blas_failed("take a stream"))?;
-            blas::cublasSetWorkspace_v2(self.blas, workspace as *mut c_void, BLAS_WORKSPACE)
-                .result()
-                .map_err(blas_failed("take a workspace"))?;
-            // Sums are f32, also where a product in bf16 is cut into parts.
-            let mode = blas::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
-            blas::cublasSetMathMode(self.blas, mode).result().map_err(blas_failed("sum in f32"))
-        }
     }
 
     /// Makes the context this thread's own.
@@ -224,56 +150,6 @@ impl Gpu {
         .map_err(failed(&format!("launch {name} of kernels/{file} in {x}×{y}×{z} blocks of {block} threads")))
     }
 
-    /// Row-major products, to a library that counts in columns: what it sees are the transposes, so
-    /// it is asked for `cᵀ [n, m] = op(b)ᵀ · op(a)ᵀ`.
-    fn gemm(&self, g: &Gemm) -> Result<()> {
-        let size = |n: usize| {
-            i32::try_from(n).map_err(|_| {
-                Error::Device(format!("a matrix product of {}×{}×{} is too large for cuBLAS", g.m, g.n, g.k))
-            })
-        };
-        let (m, n, k) = (size(g.m)?, size(g.n)?, size(g.k)?);
-        let data = |width| match width {
-            Width::F32 => blas::cudaDataType::CUDA_R_32F,
-            Width::Bf16 => blas::cudaDataType::CUDA_R_16BF,
-        };
-        let order = |transposed| match transposed {
-            true => blas::cublasOperation_t::CUBLAS_OP_T,
-            false => blas::cublasOperation_t::CUBLAS_OP_N,
-        };
-        let compute = match g.tf32 && g.factors == Width::F32 {
-            true => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
-            false => blas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-        };
-        let (one, beta) = (1.0_f32, if g.accumulate { 1.0_f32 } else { 0.0 });
-        // SAFETY: the addresses are allocations of this driver that hold the matrices; the scalars
-        // are read before the call returns.
-        unsafe {
-            blas_result::gemm_ex(
-                self.blas,
-                order(g.b_transposed),
-                order(g.a_transposed),
-                n,
-                m,
-                k,
-                (&raw const one).cast(),
-                g.b as *const c_void,
-                data(g.factors),
-                if g.b_transposed { k } else { n },
-                g.a as *const c_void,
-                data(g.factors),
-                if g.a_transposed { m } else { k },
-                (&raw const beta).cast(),
-                g.c as *mut c_void,
-                data(g.product),
-                n,
-                compute,
-                blas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-            )
-        }
-        .map_err(blas_failed(&format!("multiply {m}×{k} by {k}×{n}")))
-    }
-
     /// A new event, recorded now.
     fn mark(&self) -> Result<sys::CUevent> {
         let event =
@@ -288,7 +164,7 @@ impl Gpu {
             Command::Launch { function, grid, block, shared, params } => {
                 self.launch(*function, *grid, *block, *shared, params)
             }
-            Command::Gemm(gemm) => self.gemm(gemm),
+            Command::Gemm(gemm) => self.blas.as_ref().map_or(Ok(()), |blas| blas.gemm(gemm)),
             // SAFETY: the bytes are in one of this driver's allocations.
             Command::Clear { to, bytes } => unsafe { result::memset_d8_async(*to, 0, *bytes, self.stream) }
                 .map_err(failed("clear memory")),
@@ -359,19 +235,19 @@ impl Driver for Gpu {
         let symbol =
             CString::new(name).map_err(|_| Error::Device(format!("`{name}` is no kernel's name")))?;
         let what = format!("find {name} in kernels/{}", source.name);
-        // SAFETY: the module stays loaded as long as this.
-        let function = unsafe { result::module::get_function(module, symbol) }.map_err(failed(&what))?;
         use sys::CUfunction_attribute_enum::{
             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as DYNAMIC,
             CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES as STATIC,
         };
-        // SAFETY: the function was given by the driver in the line above.
-        unsafe {
+        // SAFETY: the module stays loaded as long as this, and the function is what it gives.
+        let function = unsafe {
+            let function = result::module::get_function(module, symbol).map_err(failed(&what))?;
             let fixed = result::function::get_function_attribute(function, STATIC);
             let fixed = fixed.map_err(failed("tell a kernel's shared memory"))?;
             result::function::set_function_attribute(function, DYNAMIC, self.shared_limit - fixed)
                 .map_err(failed("give a kernel all shared memory"))?;
-        }
+            function
+        };
         self.functions.push((source.name.to_string(), name.to_owned(), function));
         Ok(Function(self.functions.len() - 1))
     }
@@ -467,14 +343,12 @@ impl Drop for Gpu {
     fn drop(&mut self) {
         let _ = self.bind();
         let _ = self.synchronise();
+        self.blas = None;
         // SAFETY: all handles were made by this and are used by nobody else; each is given back
         // once.
         unsafe {
             for graph in self.graphs.drain(..).flatten() {
                 let _ = result::graph::exec_destroy(graph);
-            }
-            if !self.blas.is_null() {
-                let _ = blas_result::destroy_handle(self.blas);
             }
             for (address, _) in self.allocations.drain() {
                 let _ = result::free_sync(address);

@@ -4,7 +4,8 @@
 //! | file | the one thing that happens there |
 //! |---|---|
 //! | `driver.rs` | what the backend needs of a machine, as a trait |
-//! | `gpu.rs`, `elapsed.rs`, `libraries.rs` | that machine as an NVIDIA GPU: context and stream, time between events, what is loaded at run time |
+//! | `gpu.rs`, `blas.rs`, `elapsed.rs` | that machine as an NVIDIA GPU: context and stream, matrix products, time between events |
+//! | `cards.rs`, `libraries.rs` | which GPUs there are, and what is loaded at run time |
 //! | `sources.rs`, `nvrtc.rs`, `cache.rs`, `compile.rs` | the files of kernels, their compiler, what is compiled already, and the choice between the two |
 //! | `builder.rs`, `launch/` | from the kernels of a plan to commands: parameter structs, grids, workspace; kernels written for a program |
 //! | `divide.rs` | division by a number that the host knows |
@@ -12,8 +13,10 @@
 //! | `paper.rs` | what a plan would launch, without a machine |
 
 mod backend;
+mod blas;
 pub mod builder;
 mod cache;
+mod cards;
 mod compile;
 mod divide;
 pub mod driver;
@@ -27,8 +30,9 @@ pub mod sources;
 
 pub use backend::Cuda;
 pub use builder::entry_bytes;
+pub use cards::describe_gpus;
 pub use compile::{Compiled, compile_kernels};
-pub use gpu::{Gpu, describe_gpus};
+pub use gpu::Gpu;
 pub use paper::{commands, written};
 
 /// How floating-point numbers are stored and multiplied.
