@@ -68,7 +68,8 @@ pub struct Point<'a> {
 ///
 /// # Errors
 /// [`Error::Numeric`] for the first derivative that differs by more than 1e-8; it says by which
-/// walks. The function's own errors, and those of the walks: a missing rule is one.
+/// walks. If the function gives no values, or there are no variables. The function's own errors,
+/// and those of the walks: a missing rule is one.
 pub fn check_grads(f: &Function, point: Point, order: usize, modes: Modes) -> Result<f64> {
     let mut check = Check { modes, given: point.given, rng: Pcg64::seed_from_u64(1), worst: 0.0 };
     if order > 0 {
@@ -93,6 +94,11 @@ impl Check<'_> {
         let k = x.len();
         let direction = self.random(x);
         let quotient = self.quotient(f, x, &direction)?;
+        if k == 0 || quotient.is_empty() {
+            return Err(Error::Program(
+                "without variables and values there is no derivative to check".into(),
+            ));
+        }
         if self.modes != Modes::Reverse {
             let jvp = |tape: &mut Tape, v: &[Var]| -> Result<Vec<Var>> {
                 let (x, tangents) = v.split_at(k);

@@ -4,7 +4,9 @@
 
 use metatape::Result;
 use metatape::backend::cpu::Cpu;
-use metatape::bilevel::{Adam, Inner, Mode, Optimiser, Problem, Route, Sgd, Solution, Solver, hypergradient};
+use metatape::bilevel::{
+    Adam, Inner, Mode, Optimiser, Problem, Route, Sgd, Solution, Solver, Unrolling, hypergradient, solve,
+};
 use metatape::program::{Options, Program, Session, Values};
 use metatape::tape::{Kind, Tape, Unary, Var};
 
@@ -243,4 +245,178 @@ fn objectives_are_one_number() {
     let error =
         hypergradient(&mut tape, &(inner, outer), &[w], &[lambda], run, route).unwrap_err().to_string();
     assert!(error.contains("inner objective") && error.contains("[4]"), "{error}");
+}
+
+/// `(w − λ)²`, of the `w` that is given, or of one from outside.
+fn apart(tape: &mut Tape, w: Var, lambda: Var) -> Result<Var> {
+    let apart = tape.sub(w, lambda)?;
+    let square = tape.mul(apart, apart)?;
+    tape.sum_all(square)
+}
+
+#[test]
+fn an_inner_objective_that_reads_w_from_outside_is_refused() {
+    let cg = Solver::ConjugateGradients { iterations: 2, damping: 0.0 };
+    let routes = [
+        (Route::Unrolled(Mode::Reverse), 2),
+        (Route::Unrolled(Mode::Forward), 3),
+        (Route::Implicit(cg), 0),
+        (Route::Implicit(cg), 1),
+        (Route::FiniteDifference(1e-3), 1),
+    ];
+    for (route, steps) in routes {
+        let record = |beside: bool| {
+            let mut tape = Tape::new();
+            let [w0, v0, lambda] = ["w", "v", "lambda"].map(|n| tape.input(n, Kind::Float, [2]).unwrap());
+            let lr = tape.constant(0.1, []);
+            let inner = move |tape: &mut Tape, w: &[Var], outer: &[Var], _: usize| {
+                let own = apart(tape, w[0], outer[0])?;
+                // A term that keeps near to where the run begins is of both, and right.
+                let second = if beside { apart(tape, w[1], v0)? } else { apart(tape, v0, outer[0])? };
+                tape.add(own, second)
+            };
+            let outer = |tape: &mut Tape, w: &[Var], _: &[Var]| {
+                let sum = tape.add(w[0], w[1])?;
+                tape.sum_all(sum)
+            };
+            let run = Inner { rule: &Optimiser::Sgd(Sgd::PLAIN), lr, steps };
+            hypergradient(&mut tape, &(inner, outer), &[w0, v0], &[lambda], run, route)
+        };
+        record(true).unwrap();
+        let error = record(false).unwrap_err().to_string();
+        assert!(error.contains("number 1 (from 0) of the `w`"), "{route:?}: {error}");
+    }
+}
+
+#[test]
+fn a_finite_difference_from_a_w_that_depends_on_lambda_is_refused() {
+    let of = |route| {
+        let mut tape = Tape::new();
+        let lambda = tape.input("lambda", Kind::Float, [2]).unwrap();
+        let w = tape.scale(lambda, 3.0).unwrap();
+        let lr = tape.constant(0.1, []);
+        let inner = |tape: &mut Tape, w: &[Var], outer: &[Var], _: usize| apart(tape, w[0], outer[0]);
+        let outer = |tape: &mut Tape, w: &[Var], _: &[Var]| tape.sum_all(w[0]);
+        let run = Inner { rule: &Optimiser::Sgd(Sgd::PLAIN), lr, steps: 1 };
+        let found = hypergradient(&mut tape, &(inner, outer), &[w], &[lambda], run, route)?;
+        tape.output("h", found.hypergradient[0])?;
+        let mut session = Session::new(Box::new(Cpu::<f64>::new(1)?));
+        let program = session.compile(&tape, Options::default())?;
+        session.feed(&program, "lambda", Values::Float(&[0.5, -2.0]))?;
+        session.run(&program)?;
+        session.fetch(&program, "h")
+    };
+    // w₁ = 3λ − 0.2·(3λ − λ) = 2.6 λ
+    close(&of(Route::Unrolled(Mode::Reverse)).unwrap(), &[2.6, 2.6], 1e-14, "unrolled");
+    let error = of(Route::FiniteDifference(1e-3)).unwrap_err().to_string();
+    assert!(error.contains("does not depend on the outer variables"), "{error}");
+}
+
+#[test]
+fn lists_rates_and_clips_that_do_not_fit_are_refused() {
+    let mut tape = Tape::new();
+    let [a, b] = ["a", "b"].map(|name| tape.input(name, Kind::Float, [3]).unwrap());
+    let one = tape.constant(0.1, []);
+    let plain = Optimiser::Sgd(Sgd::PLAIN);
+    let mut run = Unrolling::new(plain, &[a, b]);
+    let error = run.step(&mut tape, &[a], one).unwrap_err().to_string();
+    assert!(error.contains("1 tensors were given for 2"), "{error}");
+    let error = Unrolling::new(plain, &[a]).step(&mut tape, &[b], a).unwrap_err().to_string();
+    assert!(error.contains("must be one number, got [3]"), "{error}");
+    for clip in [0.0, -1.0, f64::NAN] {
+        let rule = Optimiser::Sgd(Sgd { clip: Some(clip), ..Sgd::PLAIN });
+        let error = Unrolling::new(rule, &[a]).step(&mut tape, &[b], one).unwrap_err().to_string();
+        assert!(error.contains("must be above 0"), "{error}");
+    }
+    let solver = Solver::ConjugateGradients { iterations: 1, damping: 0.0 };
+    for (point, gradient, target) in [(vec![a], vec![a, b], vec![b]), (vec![a, b], vec![a], vec![b])] {
+        let error = solve(&mut tape, &point, &gradient, &target, solver).unwrap_err().to_string();
+        assert!(error.contains("there must be one for each"), "{error}");
+    }
+}
+
+/// `A v = t` for a diagonal A, by each solver: v, and what it says is missing.
+fn solved(diagonal: &[f64], target: &[f64], solver: impl Fn(&mut Tape) -> Solver) -> (Vec<f64>, f64) {
+    let mut tape = Tape::new();
+    let shape = [target.len()];
+    let [a, x, t] = ["a", "x", "t"].map(|name| tape.input(name, Kind::Float, shape).unwrap());
+    let gradient = tape.mul(a, x).unwrap();
+    let solver = solver(&mut tape);
+    let (v, missing) = solve(&mut tape, &[x], &[gradient], &[t], solver).unwrap();
+    tape.output("v", v[0]).unwrap();
+    tape.output("missing", missing).unwrap();
+    let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
+    let program = session.compile(&tape, Options::default()).unwrap();
+    for (name, values) in [("a", diagonal), ("t", target), ("x", target)] {
+        if program.input(name).is_ok() {
+            session.feed(&program, name, Values::Float(values)).unwrap();
+        }
+    }
+    session.run(&program).unwrap();
+    (session.fetch(&program, "v").unwrap(), session.fetch(&program, "missing").unwrap()[0])
+}
+
+#[test]
+fn a_solver_says_what_is_missing() {
+    let (a, t) = ([1.0, 2.0, 4.0], [1.0, 1.0, -1.0]);
+    let cg = |iterations, damping| move |_: &mut Tape| Solver::ConjugateGradients { iterations, damping };
+    // ‖t − A v‖ / ‖t‖ for what came out.
+    let missing = |a: &[f64], damping: f64, v: &[f64]| {
+        let rest = a.iter().zip(&t).zip(v).map(|((a, t), v)| (t - (a + damping) * v).powi(2));
+        (rest.sum::<f64>() / 3.0).sqrt()
+    };
+    let (v, said) = solved(&a, &t, cg(3, 0.0));
+    close(&v, &[1.0, 0.5, -0.25], 1e-12, "conjugate gradients");
+    assert!(said < 1e-12, "{said}");
+    for (iterations, damping) in [(1, 0.0), (2, 0.0), (1, 0.5)] {
+        let (v, said) = solved(&a, &t, cg(iterations, damping));
+        let want = missing(&a, damping, &v);
+        assert!(want > 1e-3 && (said - want).abs() < 1e-12, "{iterations}: {said}, not {want}");
+    }
+    // Without positive curvature it ends, and what it has solved by then is not enough.
+    let (v, said) = solved(&[1.0, -2.0, 4.0], &t, cg(3, 0.0));
+    let want = missing(&[1.0, -2.0, 4.0], 0.0, &v);
+    assert!(want > 0.1 && (said - want).abs() < 1e-12, "{said}, not {want}");
+    for terms in [1, 40] {
+        let neumann =
+            |tape: &mut Tape| Solver::Neumann { terms, rate: tape.constant(0.25, []), damping: 0.5 };
+        let (v, said) = solved(&a, &t, neumann);
+        let want = missing(&a, 0.5, &v);
+        assert!((said - want).abs() < 1e-12, "{terms} terms: {said}, not {want}");
+    }
+    // In whatever unit the target is.
+    let (v, _) = solved(&a, &t.map(|t| t * 1e-60), cg(3, 0.0));
+    close(&v.iter().map(|v| v * 1e60).collect::<Vec<_>>(), &[1.0, 0.5, -0.25], 1e-12, "a small target");
+    let (v, said) = solved(&a, &[0.0; 3], cg(3, 0.0));
+    assert!(v == [0.0; 3] && said == 0.0, "{v:?}, {said}");
+}
+
+#[test]
+fn a_solution_says_how_far_the_system_is_solved() {
+    let at = |iterations| {
+        let solver = Solver::ConjugateGradients { iterations, damping: 0.0 };
+        let mut tape = Tape::new();
+        let [w, lambda] = ["w", "lambda"].map(|name| tape.input(name, Kind::Float, [3]).unwrap());
+        let lr = tape.constant(0.1, []);
+        let inner = |tape: &mut Tape, w: &[Var], outer: &[Var], _: usize| {
+            let square = tape.mul(w[0], w[0])?;
+            let bent = tape.mul(square, outer[0])?;
+            tape.sum_all(bent)
+        };
+        let outer = |tape: &mut Tape, w: &[Var], _: &[Var]| tape.sum_all(w[0]);
+        let run = Inner { rule: &Optimiser::Sgd(Sgd::PLAIN), lr, steps: 0 };
+        let found =
+            hypergradient(&mut tape, &(inner, outer), &[w], &[lambda], run, Route::Implicit(solver)).unwrap();
+        tape.output("missing", found.residual.unwrap()).unwrap();
+        let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
+        let program = session.compile(&tape, Options::default()).unwrap();
+        for (name, value) in [("w", [1.0, 2.0, 3.0]), ("lambda", [1.0, 3.0, 5.0])] {
+            if program.input(name).is_ok() {
+                session.feed(&program, name, Values::Float(&value)).unwrap();
+            }
+        }
+        session.run(&program).unwrap();
+        session.fetch(&program, "missing").unwrap()[0]
+    };
+    assert!(at(3) < 1e-12 && at(1) > 0.1, "{} {}", at(3), at(1));
 }

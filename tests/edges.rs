@@ -9,7 +9,7 @@ use common::machines::{Machine, cpus, one_simulator};
 use metatape::backend::cpu::{Cpu, MOST_THREADS};
 use metatape::program::{Options, Session, Values};
 use metatape::seed::Stream;
-use metatape::tape::{First, Geometry, Init, Kind, Strided, Tape, Var, Window};
+use metatape::tape::{First, Geometry, Init, Kind, Scalar, Strided, Tape, Unary, Var, Window};
 
 fn first(init: Init) -> First {
     First { init, stream: Stream::Classifier, counter: 0 }
@@ -168,4 +168,38 @@ fn more_threads_or_pixels_than_there_can_be_are_errors() {
     let mut session = Session::new(Box::new(Cpu::<f32>::new(1).unwrap()));
     let refused = session.compile(&tape, Options::default());
     assert!(refused.err().is_some_and(|error| error.to_string().contains("memory")));
+}
+
+#[test]
+fn one_hot_is_one_and_nothing_else() {
+    let simulators = if cfg!(simulator) { one_simulator() } else { Vec::new() };
+    for Machine { name, backend, .. } in cpus().into_iter().chain(simulators) {
+        let mut session = Session::new(backend);
+        for classes in [1, 2, 3, 7, 10] {
+            let mut tape = Tape::new();
+            let labels = tape.input("labels", Kind::Int, [3]).unwrap();
+            let rows = tape.one_hot(labels, classes).unwrap();
+            tape.output("rows", rows).unwrap();
+            let program = session.compile(&tape, Options::default()).unwrap();
+            let y = [0, classes as i32 - 1, classes as i32 / 2];
+            session.feed(&program, "labels", Values::Int(&y)).unwrap();
+            session.run(&program).unwrap();
+            let want = y.iter().flat_map(|y| (0..classes as i32).map(move |j| f64::from(j == *y)));
+            assert_eq!(
+                session.fetch(&program, "rows").unwrap(),
+                want.collect::<Vec<_>>(),
+                "{name}, {classes}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_power_of_nought_is_flat_everywhere() {
+    let slope = |tape: &mut Tape, x: Var| {
+        let y = tape.unary(Unary::Pow(Scalar(0.0)), x).unwrap();
+        let sum = tape.sum_all(y).unwrap();
+        tape.gradient(sum, &[x]).unwrap()[0]
+    };
+    each(&[3], &[0.0, 2.0, -1.0], slope, |what, y| assert_eq!(y, [0.0; 3], "{what}"));
 }

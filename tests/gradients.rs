@@ -54,6 +54,12 @@ fn the_check_finds_a_wrong_derivative() {
     assert!(check_grads(&flat, point, 1, Modes::Both).unwrap() < 1e-8);
     let error = check_grads(&flat, point, 2, Modes::Reverse).unwrap_err().to_string();
     assert!(error.starts_with("vjp, vjp: "), "{error}");
+    // What has no derivatives is not right for that.
+    for (of, given) in [(true, &variables[..0]), (false, &variables[..])] {
+        let none = |_: &mut Tape, x: &[Var]| Ok(if of { x.to_vec() } else { Vec::new() });
+        let error = check_grads(&none, Point { variables: given, given: &[] }, 1, Modes::Both).unwrap_err();
+        assert!(error.to_string().contains("no derivative to check"), "{error}");
+    }
 }
 
 #[test]

@@ -3,8 +3,10 @@
 //! sessions, inputs that were never fed.
 
 use metatape::backend::cpu::Cpu;
+use metatape::bilevel::{Optimiser, Sgd, Unrolling};
+use metatape::nn::{Filters, Forward, Normalisation, Params};
 use metatape::program::{Options, Program, Session, Values};
-use metatape::tape::{Block, Kind, LinearMap, Op, Tape, Var};
+use metatape::tape::{Block, Init, Kind, LinearMap, Op, Tape, Var};
 use metatape::{Error, Result};
 
 fn session() -> Session {
@@ -153,6 +155,29 @@ fn a_value_of_another_tape_is_an_error_wherever_it_is_given() {
     let y = tape.sum_all(x).unwrap();
     let map = LinearMap { block: Block::Identity, from: [2].into(), to: [2].into() };
     let held = LinearMap { block: Block::Mask(strange), from: [2].into(), to: [2].into() };
+    let images = other.input("images", Kind::Float, [1, 4, 4, 2]).unwrap();
+    let mut params = Params::classifier();
+    let mut layer = |of: &dyn Fn(&mut Forward) -> Result<Var>| {
+        let mut f = Forward::new(&mut tape, &mut params, Normalisation::Batch);
+        of(&mut f).unwrap_err().to_string().replace("%1 is", "%0 is")
+    };
+    let layers = [
+        layer(&|f| f.linear("fc", strange, 3)),
+        layer(&|f| f.conv("conv", images, Filters::same(2, 3), Init::kaiming(18))),
+        layer(&|f| f.bias("conv", images, Init::Constant(0.0))),
+        layer(&|f| f.batch_norm("bn", images)),
+        layer(&|f| f.layer_norm("ln", images, 1)),
+        layer(&|f| f.dropout("drop", images, 0.5)),
+    ];
+    let plain = Optimiser::Sgd(Sgd::PLAIN);
+    let one = tape.constant(1.0, []);
+    let mut rule = |w: Var, g: Var, lr: Var| {
+        [
+            plain.update(&mut tape, "m", "w", w, g, lr).unwrap_err().to_string(),
+            Unrolling::new(plain, &[w]).step(&mut tape, &[g], lr).unwrap_err().to_string(),
+        ]
+    };
+    let rules = [rule(strange, x, one), rule(s, strange, one), rule(s, x, strange)];
     let refused = [
         tape.add(x, strange).unwrap_err(),
         tape.add_bias(strange, x).unwrap_err(),
@@ -181,9 +206,79 @@ fn a_value_of_another_tape_is_an_error_wherever_it_is_given() {
         map.apply(&mut tape, strange).unwrap_err(),
         held.apply(&mut tape, x).unwrap_err(),
     ];
-    for error in refused {
-        assert!(error.to_string().contains("%0 is a value of another tape"), "{error}");
+    let refused = refused.map(|error| error.to_string());
+    for error in refused.iter().chain(&layers).chain(rules.as_flattened()) {
+        assert!(error.contains("%0 is a value of another tape"), "{error}");
     }
+}
+
+#[test]
+fn a_state_takes_one_value_at_the_end_of_a_run() {
+    let mut tape = Tape::new();
+    let x = tape.input("x", Kind::Float, [2]).unwrap();
+    let s = tape.state("s", Kind::Float, [2]).unwrap();
+    tape.update(s, x).unwrap();
+    tape.update(s, x).unwrap();
+    let double = tape.scale(x, 2.0).unwrap();
+    let error = tape.update(s, double).unwrap_err().to_string();
+    assert!(error.contains("s cannot take %2") && error.contains("%0 already"), "{error}");
+    // Two parameters whose rules share a name's moments.
+    let rule = Optimiser::Sgd(Sgd { momentum: 0.9, ..Sgd::PLAIN });
+    let [a, b] = ["a", "b"].map(|name| tape.state(name, Kind::Float, [2]).unwrap());
+    let lr = tape.constant(0.1, []);
+    rule.update(&mut tape, "m", "w", a, x, lr).unwrap();
+    let error = rule.update(&mut tape, "m", "w", b, double, lr).unwrap_err().to_string();
+    assert!(error.contains("m.w cannot take"), "{error}");
+}
+
+#[test]
+fn an_output_is_read_after_a_run() {
+    let mut session = session();
+    let double = times(&mut session, 2.0);
+    session.feed(&double, "x", Values::Float(&[1.0])).unwrap();
+    let error = session.fetch(&double, "y").unwrap_err().to_string();
+    assert!(error.contains("program with `y` has not run yet"), "{error}");
+    session.run(&double).unwrap();
+    assert_eq!(session.fetch(&double, "y").unwrap(), [2.0]);
+}
+
+/// Labels that were written for one program are looked at again when another one asks more of them.
+#[test]
+fn integers_of_a_state_are_held_against_each_program() {
+    let mut session = session();
+    let mut compiled = |classes: usize| {
+        let mut tape = Tape::new();
+        let z = tape.input("z", Kind::Float, [2, classes]).unwrap();
+        let labels = tape.state("labels", Kind::Int, [2]).unwrap();
+        let losses = tape.cross_entropy(z, labels).unwrap();
+        tape.output("losses", losses).unwrap();
+        let program = session.compile(&tape, Options::default());
+        if classes == 5 {
+            session.write_state("labels", Values::Int(&[4, 0])).unwrap();
+        }
+        program
+    };
+    compiled(5).unwrap();
+    let error = compiled(3).unwrap_err().to_string();
+    assert!(error.contains("`labels`: label 4 of sample 0 is none of the 3 classes"), "{error}");
+    compiled(6).unwrap();
+    // What was refused asks nothing.
+    compiled(5).unwrap();
+}
+
+#[test]
+fn sums_of_no_maps_and_lists_of_no_values_do_not_panic() {
+    let mut tape = Tape::new();
+    let x = tape.input("x", Kind::Float, [2]).unwrap();
+    let none = LinearMap { block: Block::Plus(Vec::new()), from: [2].into(), to: [3].into() };
+    let zeros = none.apply(&mut tape, x).unwrap();
+    assert_eq!(tape.shape(zeros)[..], [3]);
+    assert!(matches!(tape.node(zeros).op, Op::Constant(c) if c.0 == 0.0));
+    let mut params = Params::classifier();
+    params.param(&mut tape, "fc.weight", [2, 2], Init::Constant(0.0)).unwrap();
+    let mut empty = params.with(Vec::new());
+    let error = empty.param(&mut tape, "fc.weight", [2, 2], Init::Constant(0.0)).unwrap_err().to_string();
+    assert!(error.contains("no parameter `fc.weight`"), "{error}");
 }
 
 /// `factor · x` for the input x.

@@ -196,6 +196,30 @@ fn dropout_drops_its_share_in_training_and_nothing_in_testing() {
     assert_eq!(of(1, 0), [y, z]);
 }
 
+/// As PyTorch's, whose running statistics take a step in each call.
+#[test]
+fn a_batch_norm_that_is_used_again_sees_both_batches() {
+    let (mut tape, mut params) = (Tape::new(), Params::classifier());
+    let [a, b] = ["a", "b"].map(|name| tape.input(name, Kind::Float, [2, 1]).unwrap());
+    let mut f = Forward::new(&mut tape, &mut params, Normalisation::Batch);
+    f.batch_norm("bn", a).unwrap();
+    f.again("bn");
+    f.batch_norm("bn", b).unwrap();
+    f.update_running("stats").unwrap();
+    let mut session = Session::new(Box::new(Cpu::<f64>::new(1).unwrap()));
+    let program = session.compile(&tape, Options::default()).unwrap();
+    session.feed(&program, "a", Values::Float(&[1.0, 3.0])).unwrap();
+    session.feed(&program, "b", Values::Float(&[10.0, 20.0])).unwrap();
+    session.run(&program).unwrap();
+    // Means 2 and 15, unbiased variances 2 and 50; 0 and 1 before.
+    let mean = 0.9 * (0.1 * 2.0) + 0.1 * 15.0;
+    let var = 0.9 * (0.9 * 1.0 + 0.1 * 2.0) + 0.1 * 50.0;
+    for (part, want) in [("mean", mean), ("var", var)] {
+        let got = session.read_state(&format!("stats.bn.{part}")).unwrap()[0];
+        assert!((got - want).abs() < 1e-14, "{part}: {got}, not {want}");
+    }
+}
+
 /// All layers of this page in one network, on images whose extents are even.
 fn network(f: &mut Forward, x: Var, classes: usize, p: f64) -> Result<Var> {
     let channels = f.tape.shape(x)[3];

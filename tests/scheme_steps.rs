@@ -1,6 +1,7 @@
 //! The schemes whose training step is their own, on a small network in f64, against finite
 //! differences and formulas in loops.
 
+use metatape::Result;
 use metatape::backend::cpu::Cpu;
 use metatape::meta::schemes::{
     AdaBoost, CleanOnly, CoTeaching, FineTune, Glc, L2rw, Memory, Mixed, Moment, MwNet, MwNetRecipe, Oracle,
@@ -9,7 +10,7 @@ use metatape::meta::schemes::{
 use metatape::meta::{Batch, Optimiser, Sgd, StepConfig, Weights};
 use metatape::nn::{Forward, Mlp, Model, Normalisation, Params, WeightNet, WeightNetInit};
 use metatape::program::{Options, Program, Session, Values};
-use metatape::tape::{Kind, Tape, Unary};
+use metatape::tape::{Kind, Tape, Unary, Var};
 
 static NOTHING: Memory = Memory::new();
 
@@ -67,6 +68,23 @@ fn prepare(tape: &Tape, extra: &[(&str, Vec<f64>)]) -> (Session, Program) {
         }
     }
     (session, program)
+}
+
+/// One weight for all.
+#[derive(Debug)]
+struct Lump;
+
+impl Scheme for Lump {
+    fn weights(&self, tape: &mut Tape, seen: &Seen) -> Result<Var> {
+        tape.mean_all(seen.losses)
+    }
+}
+
+#[test]
+fn weights_are_one_for_each_loss() {
+    let (net, data) = (network(), given());
+    let error = step(&net, &data, 0).weighted(&mut Tape::new(), &Lump).unwrap_err().to_string();
+    assert_eq!(error, "Lump: weights must be [6], one for each loss, got []");
 }
 
 /// `L_meta(w − α Σ_i ε_i ∇ℓ_i(w))` as a program with the input `eps`.

@@ -34,7 +34,7 @@ pub use implicit::{Solver, solve};
 pub use rule::{Adam, Optimiser, Sgd, Unrolling};
 
 use crate::error::{Error, Result};
-use crate::tape::{Tape, Var};
+use crate::tape::{Tape, Unary, Var};
 
 /// An inner and an outer objective, as functions on a tape. A pair of closures is a problem.
 pub trait Problem {
@@ -109,6 +109,8 @@ pub struct Solution {
     pub outer: Var,
     /// `dF/dλ`, of the outer variables' shapes.
     pub hypergradient: Vec<Var>,
+    /// For [`Route::Implicit`], how far its linear system is from being solved: see [`solve`].
+    pub residual: Option<Var>,
 }
 
 /// Records the inner steps from `w`, the outer objective, and its derivative by the `outer`
@@ -117,8 +119,9 @@ pub struct Solution {
 /// `w` and `outer` are leaves of the tape (states, inputs, [`Tape::variable`]s).
 ///
 /// # Errors
-/// If an objective is not one number; the tape's own; for [`Route::FiniteDifference`], if the rule
-/// is not plain SGD or there is more than one step.
+/// If an objective is not one number, or the inner one reads `w` from outside in the place of its
+/// argument; the tape's own; for [`Route::FiniteDifference`], if the rule is not plain SGD, there
+/// is more than one step, or `w` depends on the outer variables.
 pub fn hypergradient(
     tape: &mut Tape,
     problem: &dyn Problem,
@@ -130,41 +133,66 @@ pub fn hypergradient(
     let run = unrolled::run(tape, problem, w, outer, inner)?;
     tape.section("outer objective");
     let value = problem.outer(tape, &run.w, outer)?;
-    one_number(tape, value, "the outer objective")?;
+    let value = tape.number("the outer objective", value)?;
     tape.section("hypergradient");
-    let hypergradient = match route {
-        Route::Unrolled(Mode::Reverse) => tape.gradient(value, outer)?,
-        Route::Unrolled(Mode::Forward) => unrolled::forward(tape, value, outer)?,
+    let (hypergradient, residual) = match route {
+        Route::Unrolled(Mode::Reverse) => (tape.gradient(value, outer)?, None),
+        Route::Unrolled(Mode::Forward) => (unrolled::forward(tape, value, outer)?, None),
         Route::Implicit(solver) => {
-            implicit::hypergradient(tape, problem, &run.w, outer, inner.steps, solver)?
+            let (all, residual) =
+                implicit::hypergradient(tape, problem, [w, &run.w], outer, inner.steps, solver)?;
+            (all, Some(residual))
         }
         Route::FiniteDifference(probe) => {
-            difference::hypergradient(tape, problem, w, &run.w, outer, value, inner, probe)?
+            (difference::hypergradient(tape, problem, w, &run, outer, value, inner, probe)?, None)
         }
     };
-    Ok(Solution { w: run.w, inner: run.losses, outer: value, hypergradient })
+    Ok(Solution { w: run.w, inner: run.losses, outer: value, hypergradient, residual })
 }
 
-/// An objective must be one number.
-fn one_number(tape: &Tape, value: Var, what: &str) -> Result<()> {
-    match tape.shape(value).count() {
-        1 => Ok(()),
-        _ => Err(Error::shape(what, format!("must be one number, got {}", tape.shape(value)))),
+/// `∇_w f`, for the inner objective `loss` at `w`, a point that inner steps from `start` led to.
+fn inner_gradient(tape: &mut Tape, loss: Var, w: &[Var], start: &[Var]) -> Result<Vec<Var>> {
+    let (loss, one) = (tape.number("the inner objective", loss)?, tape.constant(1.0, []));
+    let cotangents = tape.vjp(&[(loss, one)], &[w, start].concat())?;
+    let (own, past) = cotangents.split_at(w.len());
+    if let Some(i) =
+        (0..w.len()).find(|i| own[*i].is_none() && past.iter().skip(*i).step_by(w.len()).any(Option::is_some))
+    {
+        return Err(Error::Program(format!(
+            "the inner objective reads number {i} (from 0) of the `w` that the inner run begins with, and not of the `w` \
+             that it is given for each step; build it on its argument"
+        )));
     }
+    own.iter().zip(w).map(|(g, w)| tape.or_zero(*g, *w)).collect()
+}
+
+/// Two lists that go together.
+fn pairs(a: &[Var], b: &[Var]) -> Result<Vec<(Var, Var)>> {
+    if a.len() == b.len() {
+        return Ok(a.iter().copied().zip(b.iter().copied()).collect());
+    }
+    Err(Error::Program(format!("{} tensors were given for {}; there must be one for each", b.len(), a.len())))
 }
 
 /// `Σ ⟨a_i, b_i⟩`, one number.
-pub(crate) fn inner_product(tape: &mut Tape, a: &[Var], b: &[Var]) -> Result<Var> {
-    let mut products = a.iter().zip(b).map(|(a, b)| (*a, *b));
-    let Some(first) = products.next() else { return Ok(tape.constant(0.0, [])) };
-    let sum = |tape: &mut Tape, (a, b)| tape.mul(a, b).and_then(|product| tape.sum_all(product));
-    let first = sum(tape, first)?;
-    products.try_fold(first, |total, pair| sum(tape, pair).and_then(|next| tape.add(total, next)))
+fn inner_product(tape: &mut Tape, a: &[Var], b: &[Var]) -> Result<Var> {
+    let mut total = None;
+    for (a, b) in pairs(a, b)? {
+        let next = tape.mul(a, b).and_then(|product| tape.sum_all(product))?;
+        total = Some(tape.add_to(total, next)?);
+    }
+    Ok(total.unwrap_or_else(|| tape.constant(0.0, [])))
+}
+
+/// `‖x‖`, one number.
+pub(crate) fn length(tape: &mut Tape, x: &[Var]) -> Result<Var> {
+    let square = inner_product(tape, x, x)?;
+    tape.unary(Unary::Sqrt, square)
 }
 
 /// `a_i + s·b_i` for one number `s`.
 fn moved(tape: &mut Tape, a: &[Var], s: Var, b: &[Var]) -> Result<Vec<Var>> {
-    a.iter().zip(b).map(|(a, b)| tape.scale_by(*b, s).and_then(|step| tape.add(*a, step))).collect()
+    pairs(a, b)?.into_iter().map(|(a, b)| tape.scale_by(b, s).and_then(|step| tape.add(a, step))).collect()
 }
 
 /// Each as a value of its own: how it came about is of no interest.

@@ -1,8 +1,8 @@
 //! Rules that turn gradients into steps, as operations on a tape: plain functions of gradient and
 //! moments, which a training step keeps in states and an unrolled run on the tape.
 
-use super::inner_product;
-use crate::error::Result;
+use super::{inner_product, pairs};
+use crate::error::{Error, Result};
 use crate::tape::{Kind, Tape, Unary, Var};
 
 /// `buffer ← momentum·buffer + (gradient + weight_decay·w)`, `w ← w − lr·buffer` (with Nesterov:
@@ -111,9 +111,13 @@ impl Optimiser {
     /// is added under the norm's root, as in [`Adam::direction`].
     ///
     /// # Errors
-    /// The tape's own.
+    /// If the rule's clip is not above 0; the tape's own.
     pub fn clipped(&self, tape: &mut Tape, gradient: &[Var], floor: f64) -> Result<Vec<Var>> {
         let Optimiser::Sgd(Sgd { clip: Some(clip), .. }) = self else { return Ok(gradient.to_vec()) };
+        if clip.is_nan() || *clip <= 0.0 {
+            let detail = format!("a gradient's largest norm must be above 0, got {clip}");
+            return Err(Error::Value { op: "clip".into(), detail });
+        }
         let power = inner_product(tape, gradient, gradient)?;
         let power = if floor == 0.0 { power } else { tape.offset(power, floor)? };
         let norm = tape.unary(Unary::Sqrt, power)?;
@@ -134,9 +138,10 @@ impl Optimiser {
     /// `<moments>.clock1` and `.clock2`, shared by all parameters with these moments.
     ///
     /// # Errors
-    /// If `w` is not a state; the tape's own.
+    /// If `w` is not a state, or another parameter has this name with these moments; the tape's
+    /// own.
     pub fn update(&self, tape: &mut Tape, moments: &str, name: &str, w: Var, g: Var, lr: Var) -> Result<Var> {
-        let shape = tape.shape(w).clone();
+        let shape = tape.shape_of("update", w)?;
         let slot = |tape: &mut Tape, order: &str| {
             tape.state(&format!("{moments}{order}.{name}"), Kind::Float, shape.clone())
         };
@@ -211,13 +216,14 @@ impl Unrolling {
     /// Records a step along a gradient, with the learning rate `lr`, one number.
     ///
     /// # Errors
-    /// The tape's own.
+    /// If there is not one gradient for each parameter; the tape's own.
     pub fn step(&mut self, tape: &mut Tape, gradient: &[Var], lr: Var) -> Result<()> {
         if self.steps == 0 {
-            let zeros = |w: &Var| [tape.constant(0.0, tape.shape(*w).clone()); 2];
-            self.moments = self.w.iter().map(zeros).collect();
+            let zeros = |w: &Var| tape.or_zero(None, *w).map(|zero| [zero; 2]);
+            self.moments = self.w.iter().map(zeros).collect::<Result<_>>()?;
         }
         self.steps += 1;
+        pairs(&self.w, gradient)?;
         let gradient = self.rule.clipped(tape, gradient, FLOOR)?;
         for ((w, g), moments) in self.w.iter_mut().zip(&gradient).zip(&mut self.moments) {
             let direction = match self.rule {

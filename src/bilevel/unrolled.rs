@@ -1,6 +1,6 @@
 //! Inner steps on the tape, and forward mode through them.
 
-use super::{Inner, Problem, Unrolling, one_number};
+use super::{Inner, Problem, Unrolling, inner_gradient};
 use crate::error::Result;
 use crate::tape::{Op, Tape, Var};
 
@@ -24,8 +24,9 @@ pub(super) fn run(
     for step in 0..inner.steps {
         tape.section(&format!("inner step {}", step + 1));
         let loss = problem.inner(tape, &unrolling.w, outer, step)?;
-        one_number(tape, loss, "the inner objective")?;
-        let gradient = tape.gradient(loss, &unrolling.w)?;
+        // Once is enough, and a long run's tape is not gone through for each step.
+        let start = if step == 1 { w } else { &[] };
+        let gradient = inner_gradient(tape, loss, &unrolling.w, start)?;
         unrolling.step(tape, &gradient, inner.lr)?;
         losses.push(loss);
     }

@@ -3,7 +3,7 @@
 
 use super::config::{Route, StepConfig};
 use super::step::Recorded;
-use crate::bilevel::{Solver, solve};
+use crate::bilevel::{Solver, length, solve};
 use crate::error::{Error, Result};
 use crate::nn::{Forward, Model, Normalisation};
 use crate::tape::{Tape, Unary, Var};
@@ -67,7 +67,10 @@ fn at_the_optimum(
     let w = step.w.vars();
     // The virtual step's: the tape has it already.
     let gradient = tape.cotangents(&[(step.losses, step.coefficients)], &w)?;
-    let v = solve(tape, &w, &gradient, &step.meta_grad, solver)?;
+    let (v, residual) = solve(tape, &w, &gradient, &step.meta_grad, solver)?;
+    if want_u {
+        tape.output("residual", residual)?;
+    }
     let seeds: Vec<(Var, Var)> = w.into_iter().zip(v).collect();
     let change = tape.jvp(&seeds, &[step.losses])?[0];
     let change = tape.or_zero(change, step.losses)?;
@@ -94,14 +97,7 @@ fn by_layers(tape: &mut Tape, step: &Recorded) -> Result<Var> {
 /// `u ≈ (ℓ(w + εg) − ℓ(w − εg)) / 2ε` with `ε = probe/‖g‖`.
 fn by_difference(tape: &mut Tape, net: &dyn Model, probe: f64, step: &Recorded) -> Result<Var> {
     tape.section("u by a finite difference");
-    let mut squares = None;
-    for g in &step.meta_grad {
-        let square = tape.mul(*g, *g)?;
-        let sum = tape.sum_all(square)?;
-        squares = Some(squares.map_or(Ok(sum), |s| tape.add(s, sum))?);
-    }
-    let Some(squares) = squares else { return Ok(tape.constant(0.0, tape.shape(step.losses).clone())) };
-    let norm = tape.unary(Unary::Sqrt, squares)?;
+    let norm = length(tape, &step.meta_grad)?;
     let inverse = tape.unary(Unary::Recip, norm)?;
     let mut sides = Vec::new();
     for side in [probe, -probe] {
@@ -134,7 +130,7 @@ fn by_matrix(tape: &mut Tape, step: &Recorded) -> Result<Var> {
         // (B [k,m], C [n,m]) would give A; here A·Bᵀ with both stored by rows is the role-A
         // product.
         let part = tape.contract(form, crate::tape::Role::A, [b, a], None)?;
-        matrix = Some(matrix.map_or(Ok(part), |m| tape.add(m, part))?);
+        matrix = Some(tape.add_to(matrix, part)?);
     }
     let Some(matrix) = matrix else { return Ok(tape.constant(0.0, tape.shape(step.losses).clone())) };
     tape.output("G", matrix)?;

@@ -22,7 +22,8 @@ pub(crate) fn is_noise(input: &str) -> bool {
 
 /// Gives all dropout layers of a program the noise of a step: numbers uniform in 0..1, a function
 /// of seed and step. Call it before each run that is a step of training. It does nothing for a
-/// program without dropout.
+/// program without dropout. An input of another purpose must not be called `dropout.…` or
+/// `dropout_….…`: it would be given noise.
 ///
 /// # Errors
 /// If the program is another session's; those of the machine.

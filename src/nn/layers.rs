@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::dropout::noise_input;
 use super::params::Params;
@@ -136,9 +136,9 @@ impl<'a> Forward<'a> {
         self.used.retain(|name| name.rsplit_once('.').map(|(of, _)| of) != Some(layer));
     }
 
-    /// The extent of the last axis.
-    fn channels(&self, x: Var) -> usize {
-        self.tape.shape(x).last().copied().unwrap_or(1)
+    /// The extent of the last axis, for a layer.
+    fn channels(&self, layer: &str, x: Var) -> Result<usize> {
+        Ok(self.tape.shape_of(layer, x)?.last().copied().unwrap_or(1))
     }
 
     /// `x·W + b`, `x` `[n, i]`, result `[n, out]`; first values PyTorch's default.
@@ -146,7 +146,7 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// Those of [`Forward::param`], and if `x` has another number of axes.
     pub fn linear(&mut self, layer: &str, x: Var, out: usize) -> Result<Var> {
-        let init = Init::torch(self.channels(x));
+        let init = Init::torch(self.channels(layer, x)?);
         self.linear_from(layer, x, out, [init.clone(), init])
     }
 
@@ -155,7 +155,7 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// As there.
     pub fn linear_from(&mut self, layer: &str, x: Var, out: usize, [weight, bias]: [Init; 2]) -> Result<Var> {
-        let inputs = self.channels(x);
+        let inputs = self.channels(layer, x)?;
         let w = self.param(&format!("{layer}.weight"), [inputs, out], weight)?;
         let b = self.param(&format!("{layer}.bias"), [out], bias)?;
         self.tape.linear(x, w, b)
@@ -169,7 +169,7 @@ impl<'a> Forward<'a> {
     /// the groups do not divide.
     pub fn conv(&mut self, layer: &str, x: Var, filters: Filters, init: Init) -> Result<Var> {
         let Filters { out, size, stride, pad, groups } = filters;
-        let shape = [size, size, filters.of_group(self.channels(x)), out];
+        let shape = [size, size, filters.of_group(self.channels(layer, x)?), out];
         let w = self.param(&format!("{layer}.weight"), shape, init)?;
         self.tape.conv(x, w, Geometry { stride, pad, groups })
     }
@@ -179,7 +179,8 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// Those of [`Forward::param`].
     pub fn bias(&mut self, layer: &str, x: Var, init: Init) -> Result<Var> {
-        let b = self.param(&format!("{layer}.bias"), [self.channels(x)], init)?;
+        let channels = self.channels(layer, x)?;
+        let b = self.param(&format!("{layer}.bias"), [channels], init)?;
         self.tape.add_bias(x, b)
     }
 
@@ -188,8 +189,8 @@ impl<'a> Forward<'a> {
     /// # Errors
     /// Those of [`Forward::param`].
     pub fn batch_norm(&mut self, layer: &str, x: Var) -> Result<Var> {
-        let shape = self.tape.shape_of("batch norm", x)?;
-        let channels = self.channels(x);
+        let shape = self.tape.shape_of(layer, x)?;
+        let channels = self.channels(layer, x)?;
         let xhat = match self.normalisation {
             Normalisation::Batch => {
                 let (mean, variance) = self.tape.moments(x)?;
@@ -266,23 +267,24 @@ impl<'a> Forward<'a> {
 
     /// Records the step of the running statistics `<prefix>.*` (`stats` is what
     /// [`Normalisation::Running`] reads) towards this pass's batch: variances unbiased, as PyTorch
-    /// keeps them.
+    /// keeps them. A layer that was used again takes a step for each use, in their order.
     ///
     /// # Errors
     /// The tape's own.
     pub fn update_running(self, prefix: &str) -> Result<()> {
+        let mut now: BTreeMap<Var, Var> = BTreeMap::new();
         for Moments { layer, mean, variance, count } in &self.moments {
             let unbiased = *count as f64 / (*count as f64 - 1.0).max(1.0);
             let channels = self.tape.shape(*mean).count();
             let slots = running(self.tape, prefix, layer, channels)?;
             for (slot, value, factor) in [(slots[0], *mean, 1.0), (slots[1], *variance, unbiased)] {
-                let old = self.tape.scale(slot, 1.0 - NORM_MOMENTUM)?;
+                let old = now.get(&slot).copied().unwrap_or(slot);
+                let old = self.tape.scale(old, 1.0 - NORM_MOMENTUM)?;
                 let new = self.tape.scale(value, NORM_MOMENTUM * factor)?;
-                let next = self.tape.add(old, new)?;
-                self.tape.update(slot, next)?;
+                now.insert(slot, self.tape.add(old, new)?);
             }
         }
-        Ok(())
+        now.into_iter().try_for_each(|(slot, next)| self.tape.update(slot, next))
     }
 }
 

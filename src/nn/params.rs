@@ -27,7 +27,7 @@ struct Home {
 
 impl Params {
     /// No parameters yet: layers declare them as the states `<prefix>.<name>`, whose random first
-    /// values are drawn from `stream`.
+    /// values are drawn from `stream` by their places. So two networks of one stream begin alike.
     pub fn declared(prefix: &str, stream: Stream) -> Params {
         let home = Some(Home { prefix: prefix.to_owned(), stream });
         Params { list: Vec::new(), places: HashMap::new(), home }
@@ -43,7 +43,8 @@ impl Params {
         Params::declared("theta", Stream::WeightNet)
     }
 
-    /// The same names with other values; no layer can add to them.
+    /// The same names with other values, in their order; no layer can add to them. A parameter
+    /// beyond the list's end is one that there is none of.
     pub fn with(&self, vars: Vec<Var>) -> Params {
         let list = self.list.iter().zip(vars).map(|((name, _), var)| (name.clone(), var)).collect();
         Params { list, places: self.places.clone(), home: None }
@@ -65,16 +66,15 @@ impl Params {
     /// If it has another shape, or there is none and these parameters are given.
     pub fn param(&mut self, tape: &mut Tape, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Var> {
         let shape = shape.into();
-        if let Some(at) = self.places.get(name) {
-            let var = self.list[*at].1;
-            let have = tape.shape(var);
-            if *have != shape {
+        if let Some((_, var)) = self.places.get(name).and_then(|at| self.list.get(*at)) {
+            let have = tape.shape_of(name, *var)?;
+            if have != shape {
                 let detail = format!(
                     "has the shape {have}, and {shape} is wanted here; give each layer a name of its own"
                 );
                 return Err(Error::shape(format!("parameter `{name}`"), detail));
             }
-            return Ok(var);
+            return Ok(*var);
         }
         let Some(Home { prefix, stream }) = &self.home else {
             return Err(Error::Program(format!(

@@ -47,7 +47,6 @@ pub(super) fn activations(tape: &Tape, root: &dyn Fn(Var) -> Var) -> HashSet<Var
         }
     }
     never.extend(tape.vars().filter(|v| !found.contains(v)).map(root));
-    never.extend(tape.outputs().iter().map(|o| root(o.1)));
-    never.extend(tape.updates().iter().map(|u| root(u.1)));
+    never.extend(tape.results().map(root));
     found.into_iter().map(root).filter(|v| !never.contains(v)).collect()
 }

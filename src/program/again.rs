@@ -25,8 +25,7 @@ pub(super) fn make_again(
     roots: &mut Roots,
 ) {
     let full = fullest(lives, drafts.len());
-    let results = tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1));
-    let results: HashSet<Var> = results.map(|var| roots.of(var).0).collect();
+    let results: HashSet<Var> = tape.results().map(|var| roots.of(var).0).collect();
     let idle = |var: &Var| lives.get(var).is_some_and(|l| l.from < full && full < l.to);
     // By value, what reads it from the fullest moment on.
     let mut readers: HashMap<Var, Vec<usize>> = HashMap::new();

@@ -221,24 +221,21 @@ fn group(tape: &Tape, units: &Units, index: usize) -> (Group, Vec<Var>, Vec<Var>
             }
         }
     }
-    let (mut outs, mut outcomes) = (Vec::new(), Vec::new());
+    // Whether anything reads an outcome from memory is known when all kernels are: see
+    // `forget_unread`.
+    let mut outcomes = Vec::new();
     for member in members {
         let node = tape.node(*member);
-        if let Work::Sum { from, to } = node.op.facts().work {
-            let register = b.resolve(node.args[0]);
-            outcomes.push((register, Some(tape.shape(node.args[0]).view3(from..to))));
-            outs.push(*member);
+        outcomes.push(if let Work::Sum { from, to } = node.op.facts().work {
+            (b.resolve(node.args[0]), Some(tape.shape(node.args[0]).view3(from..to)))
         } else {
             let register = b.made(*member);
             b.registers.insert(*member, register);
-            // Whether anything reads it from memory is known when all kernels are: see
-            // `forget_unread`.
-            outcomes.push((register, None));
-            outs.push(*member);
-        }
+            (register, None)
+        });
     }
     let (group, args) = b.writer.group(tape.shape(space).count(), &outcomes);
-    (group, args, outs)
+    (group, args, members.clone())
 }
 
 impl Builder<'_> {

@@ -73,8 +73,7 @@ impl<'t> Units<'t> {
                 users[arg.index()].push(var);
             }
         }
-        let kept: HashSet<Var> =
-            tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1)).collect();
+        let kept: HashSet<Var> = tape.results().collect();
         let works: Vec<Work> = tape.vars().map(|v| work(tape, v)).collect();
         // From the last value back: a reshape's own readers are known when its argument's are asked
         // for.
@@ -316,17 +315,12 @@ impl<'t> Units<'t> {
         {
             return false;
         }
-        let is_sum = |v: Var| self.work(v).is_leading_sum();
-        if self.waits_for(var, unit) {
-            return false;
-        }
         // Sums of one group share their last axes, and with them the way that a block is folded.
-        if is_sum(var)
-            && group.members.iter().any(|m| is_sum(*m) && self.tape.shape(*m) != self.tape.shape(var))
-        {
-            return false;
-        }
-        !self.sources(var).iter().any(|u| *u != unit && self.waits.waits(*u, unit))
+        let is_sum = |v: Var| self.work(v).is_leading_sum();
+        let apart = |m: &Var| is_sum(*m) && self.tape.shape(*m) != self.tape.shape(var);
+        !(self.waits_for(var, unit)
+            || is_sum(var) && group.members.iter().any(apart)
+            || self.sources(var).iter().any(|u| *u != unit && self.waits.waits(*u, unit)))
     }
 
     /// Whether `var` needs a value of `unit` that is known only when the whole group has run: a

@@ -44,14 +44,15 @@ impl Limit {
     pub fn check(self, name: &str, values: &[i32]) -> Result<()> {
         let inside = |v: i32, end: usize| usize::try_from(v).is_ok_and(|v| v < end);
         match self {
-            Limit::Label(classes) => match values.iter().position(|v| !inside(*v, classes)) {
-                Some(i) => Err(Error::Data(format!(
-                    "`{name}`: label {} of sample {i} is none of the {classes} classes; labels run from 0 to {}",
-                    values[i],
-                    classes.saturating_sub(1)
-                ))),
-                None => Ok(()),
-            },
+            Limit::Label(classes) => {
+                if let Some(i) = values.iter().position(|v| !inside(*v, classes)) {
+                    return Err(Error::Data(format!(
+                        "`{name}`: label {} of sample {i} is none of the {classes} classes; labels run from 0 to {}",
+                        values[i],
+                        classes.saturating_sub(1)
+                    )));
+                }
+            }
             Limit::Pick { images, pad } => {
                 for (i, pick) in values.chunks_exact(4).enumerate() {
                     if !inside(pick[0], images) {
@@ -68,8 +69,8 @@ impl Limit {
                         )));
                     }
                 }
-                Ok(())
             }
         }
+        Ok(())
     }
 }

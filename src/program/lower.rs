@@ -25,9 +25,7 @@ pub(super) fn lower(tape: &Tape, pass: Pass) -> Result<Tape> {
     for var in tape.vars().filter(|v| live[v.index()]) {
         tape.node(var).args.iter().for_each(|a| readers[a.index()] += 1);
     }
-    for root in tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1)) {
-        readers[root.index()] += 1;
-    }
+    tape.results().for_each(|root| readers[root.index()] += 1);
     let updated = tape.updates().iter().filter(|(slot, value)| slot != value).map(|u| u.0).collect();
     let mut low = Lowering { out: Tape::folding(), of: vec![None; tape.len()], readers: &readers, updated };
     // Leaves are declared even where they are not used: callers bind them by name.
@@ -63,25 +61,15 @@ pub(super) fn lower(tape: &Tape, pass: Pass) -> Result<Tape> {
 /// By value, whether an output or update needs it.
 pub(super) fn live(tape: &Tape) -> Vec<bool> {
     let mut live = vec![false; tape.len()];
-    let roots = tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().flat_map(|u| [u.0, u.1]));
-    for root in roots {
-        live[root.index()] = true;
-    }
-    for var in tape.vars().rev().filter(|v| live[v.index()]).collect::<Vec<_>>() {
-        mark(tape, var, &mut live);
-    }
-    live
-}
-
-fn mark(tape: &Tape, var: Var, live: &mut [bool]) {
-    let mut stack = vec![var];
-    while let Some(var) = stack.pop() {
-        for arg in &tape.node(var).args {
-            if !std::mem::replace(&mut live[arg.index()], true) {
-                stack.push(*arg);
-            }
+    let slots = tape.updates().iter().map(|u| u.0);
+    tape.results().chain(slots).for_each(|root| live[root.index()] = true);
+    // Arguments are recorded before what reads them.
+    for var in tape.vars().rev() {
+        if live[var.index()] {
+            tape.node(var).args.iter().for_each(|arg| live[arg.index()] = true);
         }
     }
+    live
 }
 
 /// The rewriting under way.
@@ -170,17 +158,14 @@ impl Lowering<'_> {
     /// `r = (var + ε)^{-1/2}` `[c]`, and the mean.
     fn statistics(&mut self, x: Var, eps: Scalar) -> Result<(Var, Var)> {
         let (mean, variance) = self.out.moments(x)?;
-        let shifted = self.out.offset(variance, eps.0)?;
-        let deviation = self.out.unary(Unary::Sqrt, shifted)?;
-        Ok((mean, self.out.unary(Unary::Recip, deviation)?))
+        Ok((mean, self.out.inverse_deviation(variance, eps.0)?))
     }
 
     fn normalised(&mut self, x: Var, eps: Scalar) -> Result<Var> {
         let shape = self.out.shape(x).clone();
         let (mean, r) = self.statistics(x, eps)?;
         let minus = self.out.scale(mean, -1.0)?;
-        let minus = self.out.broadcast_to(minus, shape.clone())?;
-        let centred = self.out.add(x, minus)?;
+        let centred = self.out.add_bias(x, minus)?;
         let r = self.out.broadcast_to(r, shape)?;
         self.out.mul(centred, r)
     }

@@ -120,8 +120,7 @@ impl Plan {
         }
         let mut roots = Roots::new(&tape, &onto);
         let mut read: HashSet<Var> = drafts.iter().flat_map(|d| &d.args).map(|a| roots.of(*a).0).collect();
-        read.extend(tape.outputs().iter().map(|o| roots.of(o.1).0));
-        read.extend(tape.updates().iter().map(|u| roots.of(u.1).0));
+        read.extend(tape.results().map(|result| roots.of(result).0));
         forget_unread(&mut drafts, &read);
         pair_up(&mut drafts);
         let mut drafts = in_order(drafts, &roots);
@@ -188,8 +187,7 @@ fn in_order(drafts: Vec<Draft>, roots: &Roots) -> Vec<Draft> {
 /// Results of groups, each with an operand of its group that nothing else reads: in its place, the
 /// result is written to what is in the cache already.
 fn written_over(tape: &Tape, drafts: &[Draft], roots: &Roots) -> HashMap<Var, Var> {
-    let results = tape.outputs().iter().map(|o| o.1).chain(tape.updates().iter().map(|u| u.1));
-    let kept: HashSet<Var> = results.map(|var| roots.of(var).0).collect();
+    let kept: HashSet<Var> = tape.results().map(|var| roots.of(var).0).collect();
     let mut readers: HashMap<Var, usize> = HashMap::new();
     drafts.iter().flat_map(|d| &d.args).for_each(|a| *readers.entry(roots.of(*a).0).or_default() += 1);
     let mut over = HashMap::new();

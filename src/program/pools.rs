@@ -4,7 +4,7 @@
 //!
 //! Values are the same to the bit, since rounding keeps the order, too. So are derivatives, but
 //! where a window's largest numbers become equal only by the bias' rounding: either may then be
-//! picked. (A NaN, which ReLU takes for 0, is picked before it is taken for 0.)
+//! picked.
 
 use super::lower::Lowering;
 use crate::error::Result;

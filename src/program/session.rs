@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::backend::{Backend, Values};
@@ -21,10 +21,11 @@ pub struct Session {
     seed: u64,
     /// Per state, what the programs ask of its integers.
     limits: Vec<Vec<Limit>>,
+    /// By state, the integers that were written to it: for programs to come.
+    integers: HashMap<usize, Vec<i32>>,
     by_name: HashMap<String, usize>,
     id: u32,
-    /// Per program, what it still has to be given.
-    programs: Vec<Unfed>,
+    programs: Vec<Past>,
 }
 
 /// What to do about a state that is too large.
@@ -40,27 +41,11 @@ struct ProgramId {
     number: u32,
 }
 
-/// Which inputs that it reads a program has never been given.
-struct Unfed {
-    wanting: Vec<bool>,
-    count: usize,
-}
-
-impl Unfed {
-    fn new(plan: &Plan) -> Unfed {
-        let mut wanting = vec![false; plan.inputs.len()];
-        let read = plan.instrs.iter().flat_map(|i| &i.args).chain(plan.outputs.iter().map(|o| &o.1));
-        for tensor in read {
-            if let Place::Input(i, _) = tensor.place {
-                wanting[i] = true;
-            }
-        }
-        Unfed { count: wanting.iter().filter(|w| **w).count(), wanting }
-    }
-
-    fn given(&mut self, input: usize) {
-        self.count -= usize::from(std::mem::take(&mut self.wanting[input]));
-    }
+/// What a program's runs have shown of it.
+struct Past {
+    /// Inputs that it reads and has never been given.
+    unfed: HashSet<usize>,
+    ran: bool,
 }
 
 /// A program that a session has made ready.
@@ -126,17 +111,10 @@ impl Program {
         format!("the program with {made}")
     }
 
-    fn input_at(&self, input: InputId) -> Result<usize> {
-        self.check_owner(input.0, "input").map(|()| input.1)
-    }
-
-    fn output_at(&self, output: OutputId) -> Result<usize> {
-        self.check_owner(output.0, "output").map(|()| output.1)
-    }
-
-    fn check_owner(&self, of: ProgramId, what: &str) -> Result<()> {
+    /// `at`, of this program's inputs or outputs.
+    fn own(&self, (of, at): (ProgramId, usize), what: &str) -> Result<usize> {
         if of == self.id {
-            return Ok(());
+            return Ok(at);
         }
         let name = self.name();
         Err(Error::Program(format!("{name} was given the {what} of another one; ask it for its own by name")))
@@ -153,6 +131,7 @@ impl Session {
             given: HashMap::new(),
             seed: 0,
             limits: Vec::new(),
+            integers: HashMap::new(),
             by_name: HashMap::new(),
             id: SESSIONS.fetch_add(1, Ordering::Relaxed),
             programs: Vec::new(),
@@ -188,15 +167,25 @@ impl Session {
         let all = plan.states.iter().zip(&plan.firsts);
         let states =
             all.map(|(state, first)| self.declare(state, first.as_ref())).collect::<Result<Vec<_>>>()?;
+        let limits = limits(&plan);
+        for (place, limit) in &limits {
+            if let Place::State(i, _) = place
+                && let Some(held) = self.integers.get(&states[*i])
+            {
+                limit.check(&plan.states[*i].name, held)?;
+            }
+        }
         let mut input_limits = vec![Vec::new(); plan.inputs.len()];
-        for (place, limit) in limits(&plan) {
+        for (place, limit) in limits {
             match place {
                 Place::Input(i, _) => input_limits[i].push(limit),
                 Place::State(i, _) => self.limits[states[i]].push(limit),
                 Place::Arena(_) => {}
             }
         }
-        let unfed = Unfed::new(&plan);
+        let read = plan.instrs.iter().flat_map(|i| &i.args).chain(plan.outputs.iter().map(|o| &o.1));
+        let input = |tensor: &Tensor| if let Place::Input(i, _) = tensor.place { Some(i) } else { None };
+        let past = Past { unfed: read.filter_map(input).collect(), ran: false };
         let program = Program {
             id: ProgramId { session: self.id, number: self.programs.len() as u32 },
             inputs: plan.inputs.clone(),
@@ -207,7 +196,7 @@ impl Session {
             arena_bytes: plan.arena * self.backend.float_bytes(),
         };
         self.backend.load(plan, states)?;
-        self.programs.push(unfed);
+        self.programs.push(past);
         Ok(program)
     }
 
@@ -215,7 +204,10 @@ impl Session {
         if let Some(&at) = self.by_name.get(&state.name) {
             let have = &self.states[at];
             if have.shape != state.shape || have.kind != state.kind {
-                let detail = format!("the session holds {}, the program wants {}", have.shape, state.shape);
+                let detail = format!(
+                    "the session holds {:?} {}, the program wants {:?} {}",
+                    have.kind, have.shape, state.kind, state.shape
+                );
                 return Err(Error::shape(format!("state `{}`", state.name), detail));
             }
             return Ok(at);
@@ -288,6 +280,9 @@ impl Session {
     pub fn write_state(&mut self, name: &str, values: Values) -> Result<()> {
         let at = self.find(name)?;
         check(&self.states[at], &self.limits[at], values)?;
+        if let Values::Int(values) = values {
+            self.integers.insert(at, values.to_vec());
+        }
         self.backend.write_state(at, values)
     }
 
@@ -310,10 +305,10 @@ impl Session {
     /// If kind or length differ from the declared ones, a label or pick is out of range, or the
     /// program or the input is another one's.
     pub fn write_input(&mut self, program: &Program, input: InputId, values: Values) -> Result<()> {
-        let (number, input) = (self.number(program)?, program.input_at(input)?);
+        let (number, input) = (self.number(program)?, program.own((input.0, input.1), "input")?);
         check(&program.inputs[input], &program.limits[input], values)?;
         self.backend.write_input(number, input, values)?;
-        self.programs[number].given(input);
+        self.programs[number].unfed.remove(&input);
         Ok(())
     }
 
@@ -326,15 +321,16 @@ impl Session {
         Err(Error::Program(format!("{name} was compiled in another session; compile its tape in this one")))
     }
 
-    /// The number of a program that has been given all inputs that it reads.
-    fn ready(&self, program: &Program) -> Result<usize> {
+    /// The number of a program that has been given all inputs that it reads, and runs now.
+    fn ready(&mut self, program: &Program) -> Result<usize> {
         let number = self.number(program)?;
-        let Unfed { wanting, count } = &self.programs[number];
-        if *count == 0 {
+        let Past { unfed, ran } = &mut self.programs[number];
+        if unfed.is_empty() {
+            *ran = true;
             return Ok(number);
         }
-        let all = program.inputs.iter().zip(wanting).filter(|(_, wanting)| **wanting);
-        let names: Vec<String> = all.map(|(input, _)| format!("`{}`", input.name)).collect();
+        let all = program.inputs.iter().enumerate().filter(|(i, _)| unfed.contains(i));
+        let names: Vec<String> = all.map(|(_, input)| format!("`{}`", input.name)).collect();
         let (name, inputs) = (program.name(), names.join(", "));
         Err(Error::Program(format!("{name} was never given {inputs}; feed every input before the first run")))
     }
@@ -351,7 +347,8 @@ impl Session {
     /// If the program is another session's, an input that it reads was never fed, or the machine
     /// fails.
     pub fn run(&mut self, program: &Program) -> Result<()> {
-        self.backend.run(self.ready(program)?)
+        let number = self.ready(program)?;
+        self.backend.run(number)
     }
 
     /// Waits until all runs are done: for whoever measures times.
@@ -367,12 +364,17 @@ impl Session {
     /// Times each kernel of a program, in their order, possibly repeating it: (name, seconds).
     /// States are undefined afterwards.
     pub fn profile(&mut self, program: &Program) -> Result<Vec<(&'static str, f64)>> {
-        self.backend.profile(self.ready(program)?)
+        let number = self.ready(program)?;
+        self.backend.profile(number)
     }
 
-    /// An output's entries after a run, row-major.
+    /// An output's entries after a run, row-major. One that is a leaf itself is what that holds
+    /// now.
+    ///
+    /// # Errors
+    /// If the program has not run, or it or the output is another one's.
     pub fn read(&self, program: &Program, output: OutputId) -> Result<Vec<f64>> {
-        let mut out = vec![0.0; program.outputs[program.output_at(output)?].1.len];
+        let mut out = vec![0.0; program.outputs[program.own((output.0, output.1), "output")?].1.len];
         self.read_into(program, output, &mut out)?;
         Ok(out)
     }
@@ -380,10 +382,13 @@ impl Session {
     /// As [`Session::read`], without allocating. `out` must have the output's length.
     pub fn read_into(&self, program: &Program, output: OutputId, out: &mut [f64]) -> Result<()> {
         let number = self.number(program)?;
-        let (named, tensor) = &program.outputs[program.output_at(output)?];
+        let (named, tensor) = &program.outputs[program.own((output.0, output.1), "output")?];
         if out.len() != tensor.len {
             let detail = format!("holds {} numbers, {} were to be read", tensor.len, out.len());
             return Err(Error::shape(format!("output `{}`", named.name), detail));
+        }
+        if !self.programs[number].ran {
+            return Err(Error::Program(format!("{} has not run yet; run it first", program.name())));
         }
         self.backend.read(number, *tensor, out)
     }

@@ -3,12 +3,20 @@
 use super::op::{Form, GatherSpec, Geometry, Op, Role, Scalar, Strided, Unary, Window};
 use super::record::{Tape, Var};
 use super::shape::Shape;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl Tape {
     /// The shape of `x`; `asking` names what takes it.
     pub(crate) fn shape_of(&self, asking: &str, x: Var) -> Result<Shape> {
         Ok(self.own(x, || asking.to_owned())?.shape.clone())
+    }
+
+    /// `x` as a scalar; `asking` names what takes it.
+    pub(crate) fn number(&mut self, asking: &str, x: Var) -> Result<Var> {
+        match self.shape_of(asking, x)? {
+            shape if shape.count() == 1 => self.reshape(x, []),
+            shape => Err(Error::shape(asking, format!("must be one number, got {shape}"))),
+        }
     }
 
     /// `a + b`, one shape.
@@ -28,8 +36,9 @@ impl Tape {
         self.push(Op::Scale(Scalar(c)), &[x], None)
     }
 
-    /// `s · x` for a scalar `s` on the tape.
+    /// `s · x` for one number `s` on the tape.
     pub fn scale_by(&mut self, x: Var, s: Var) -> Result<Var> {
+        let s = self.number("the factor", s)?;
         let s = self.broadcast_to(s, self.shape_of("scale by", x)?)?;
         self.mul(x, s)
     }
@@ -271,7 +280,9 @@ impl Tape {
         let logits = self.constant(0.0, [n, classes]);
         let residual = self.push(Op::Residual, &[logits, labels], None)?;
         let minus = self.scale(residual, -1.0)?;
-        self.offset(minus, 1.0 / classes as f64)
+        let above = self.offset(minus, 0.5 / classes as f64)?;
+        let one = self.constant(1.0, [n, classes]);
+        self.mask(one, above)
     }
 
     /// 1 per sample whose largest logit is the label's, else 0; 0 where a logit is not a number.

@@ -333,19 +333,16 @@ impl Op {
 
     /// Checks the arguments, and gives the result's kind and shape.
     pub(super) fn infer(&self, args: &[(Kind, &Shape)], want: Option<&Shape>) -> Result<(Kind, Shape)> {
-        let expected = |i: usize| match self.facts().args {
-            Args::Are(all) => all.get(i).copied(),
-            Args::Values => Some(Arg::Value),
+        let (all, rest) = match self.facts().args {
+            Args::Are(all) => (all, 0),
+            Args::Values => (&[Arg::Value][..], args.len().saturating_sub(1)),
         };
-        let enough = match self.facts().args {
-            Args::Are(all) => args.len() == all.len(),
-            Args::Values => !args.is_empty(),
-        };
-        if !enough {
+        if args.len() != all.len() + rest {
             return Err(Error::shape(self.name(), format!("does not take {} arguments", args.len())));
         }
         for (i, (kind, _)) in args.iter().enumerate() {
-            if let Some(wanted) = expected(i).map(Arg::kind).filter(|wanted| wanted != kind) {
+            let wanted = all[i.min(all.len() - 1)].kind();
+            if wanted != *kind {
                 let detail = format!("argument {i} must be {wanted:?}, got {kind:?}");
                 return Err(Error::shape(self.name(), detail));
             }

@@ -108,12 +108,12 @@ impl LinearMap {
             Block::NormJacobian(eps, x) => tape.push(Op::NormJacobian(*eps), &[*x, v], to),
             Block::Chain(maps) => maps.iter().try_fold(v, |v, map| map.apply(tape, v)),
             Block::Plus(maps) => {
-                let mut sum = maps[0].apply(tape, v)?;
-                for map in &maps[1..] {
+                let mut sum = None;
+                for map in maps {
                     let term = map.apply(tape, v)?;
-                    sum = tape.add(sum, term)?;
+                    sum = Some(tape.add_to(sum, term)?);
                 }
-                Ok(sum)
+                Ok(sum.unwrap_or_else(|| tape.constant(0.0, self.to.clone())))
             }
         }
     }

@@ -32,6 +32,14 @@ impl fmt::Debug for Var {
 /// own.
 static TAPES: AtomicU32 = AtomicU32::new(0);
 
+struct Id(u32);
+
+impl Default for Id {
+    fn default() -> Id {
+        Id(TAPES.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// One recorded operation.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -52,16 +60,18 @@ pub struct Node {
 /// keeping track of it. Where a value must be told from its equals, to differentiate by the one and
 /// not by the others, give it a name of its own with [`Tape::variable`].
 ///
-/// Values of another tape are refused by all that gives a `Result`.
+/// Values of another tape are refused by all that gives a `Result`; what gives none says if it
+/// panics.
+#[derive(Default)]
 pub struct Tape {
-    id: u32,
+    id: Id,
     /// Whether operations are folded into each other: only where nothing is differentiated any
     /// more.
     pub(super) folds: bool,
     nodes: Vec<Node>,
     seen: HashMap<(Op, Vec<Var>, Shape), Var>,
-    /// Leaves by name; inputs and states are named apart.
-    leaves: [HashMap<String, Var>; 2],
+    /// Leaves by whether they are states, and name.
+    leaves: HashMap<(bool, String), Var>,
     inputs: Vec<(String, Var)>,
     states: Vec<(String, Var)>,
     /// First values of those states that have one of their own.
@@ -71,28 +81,10 @@ pub struct Tape {
     sections: Vec<(usize, String)>,
 }
 
-impl Default for Tape {
-    fn default() -> Tape {
-        Tape::new()
-    }
-}
-
 impl Tape {
     /// An empty tape.
     pub fn new() -> Tape {
-        Tape {
-            id: TAPES.fetch_add(1, Ordering::Relaxed),
-            folds: false,
-            nodes: Vec::new(),
-            seen: HashMap::new(),
-            leaves: [HashMap::new(), HashMap::new()],
-            inputs: Vec::new(),
-            states: Vec::new(),
-            firsts: HashMap::new(),
-            outputs: Vec::new(),
-            updates: Vec::new(),
-            sections: Vec::new(),
-        }
+        Tape::default()
     }
 
     /// An empty tape for a program that is not differentiated any more.
@@ -102,25 +94,17 @@ impl Tape {
 
     /// Declares a tensor that is given anew for each run.
     pub fn input(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> Result<Var> {
-        if let Some(v) = self.leaves[0].get(name) {
-            return self.same_leaf(*v, name, kind, shape.into());
-        }
-        let var = self.append(Op::Input(self.inputs.len()), Vec::new(), shape.into().checked(name)?, kind);
-        self.leaves[0].insert(name.to_owned(), var);
-        self.inputs.push((name.to_owned(), var));
-        Ok(var)
+        let (leaf, new) = self.leaf(Op::Input(self.inputs.len()), name, kind, shape.into())?;
+        self.inputs.extend(new);
+        Ok(leaf)
     }
 
     /// Declares a tensor that stays on the device between runs and is shared by every program of a
     /// session that names it. It begins as zeros.
     pub fn state(&mut self, name: &str, kind: Kind, shape: impl Into<Shape>) -> Result<Var> {
-        if let Some(v) = self.leaves[1].get(name) {
-            return self.same_leaf(*v, name, kind, shape.into());
-        }
-        let var = self.append(Op::State(self.states.len()), Vec::new(), shape.into().checked(name)?, kind);
-        self.leaves[1].insert(name.to_owned(), var);
-        self.states.push((name.to_owned(), var));
-        Ok(var)
+        let (leaf, new) = self.leaf(Op::State(self.states.len()), name, kind, shape.into())?;
+        self.states.extend(new);
+        Ok(leaf)
     }
 
     /// As [`Tape::state`], with a first value; the first declaration of a name decides it.
@@ -150,13 +134,21 @@ impl Tape {
         self.firsts.get(state)
     }
 
-    fn same_leaf(&self, var: Var, name: &str, kind: Kind, shape: Shape) -> Result<Var> {
-        let node = self.node(var);
-        if node.kind == kind && node.shape == shape {
-            return Ok(var);
+    /// The leaf called `name`, and what is to be listed if it is a new one.
+    fn leaf(&mut self, op: Op, name: &str, kind: Kind, shape: Shape) -> Result<(Var, Option<(String, Var)>)> {
+        let key = (matches!(op, Op::State(_)), name.to_owned());
+        if let Some(var) = self.leaves.get(&key) {
+            let node = self.node(*var);
+            if node.kind == kind && node.shape == shape {
+                return Ok((*var, None));
+            }
+            let detail =
+                format!("declared as {:?} {} before, now as {kind:?} {shape}", node.kind, node.shape);
+            return Err(Error::shape(name, detail));
         }
-        let detail = format!("declared as {:?} {} before, now as {kind:?} {shape}", node.kind, node.shape);
-        Err(Error::shape(name, detail))
+        let var = self.append(op, Vec::new(), shape.checked(name)?, kind);
+        self.leaves.insert(key, var);
+        Ok((var, Some((name.to_owned(), var))))
     }
 
     /// A tensor with the number `value` everywhere.
@@ -176,11 +168,11 @@ impl Tape {
         Ok(())
     }
 
-    /// At the end of a run, `slot` takes the value of `var`; of two updates the later one counts.
+    /// At the end of a run, `slot` takes the value of `var`.
     ///
     /// # Errors
-    /// If `slot` is not a state of numbers (labels and pixels are written from outside only), the
-    /// shapes differ, or one of the two is of another tape.
+    /// If `slot` is not a state of numbers (labels and pixels are written from outside only) or
+    /// takes another value already, the shapes differ, or one of the two is of another tape.
     pub fn update(&mut self, slot: Var, var: Var) -> Result<()> {
         let name = || "update".to_owned();
         let (to, from) = (self.own(slot, name)?, self.own(var, name)?);
@@ -192,8 +184,17 @@ impl Tape {
             );
             return Err(Error::shape("update", detail));
         };
-        self.updates.retain(|(s, _)| *s != slot);
-        self.updates.push((slot, var));
+        match self.updates.iter().find(|(s, _)| *s == slot) {
+            None => self.updates.push((slot, var)),
+            Some((_, have)) if *have == var => {}
+            Some((_, have)) => {
+                let detail = format!(
+                    "{} cannot take {var:?}: it takes {have:?} already at the end of a run; give each rule's moments a name of their own",
+                    self.var_name(slot)
+                );
+                return Err(Error::Value { op: "update".into(), detail });
+            }
+        }
         Ok(())
     }
 
@@ -211,10 +212,8 @@ impl Tape {
         let described = |arg: &Var| self.own(*arg, || op.name()).map(|node| (node.kind, &node.shape));
         let described = args.iter().map(described).collect::<Result<Vec<_>>>()?;
         let (kind, shape) = op.infer(&described, shape)?;
-        Ok(match self.simplify(&op, args, &shape) {
-            Some(simpler) => simpler,
-            None => self.intern(op, args.to_vec(), shape, kind),
-        })
+        let simpler = self.simplify(&op, args, &shape);
+        Ok(simpler.unwrap_or_else(|| self.intern(op, args.to_vec(), shape, kind)))
     }
 
     fn intern(&mut self, op: Op, mut args: Vec<Var>, shape: Shape, kind: Kind) -> Var {
@@ -243,7 +242,7 @@ impl Tape {
 
     fn append(&mut self, op: Op, args: Vec<Var>, shape: Shape, kind: Kind) -> Var {
         let index = u32::try_from(self.nodes.len()).expect("a tape holds fewer than 2^32 operations");
-        let var = Var { tape: self.id, index };
+        let var = Var { tape: self.id.0, index };
         self.nodes.push(Node { op, args, shape, kind });
         var
     }
@@ -253,7 +252,7 @@ impl Tape {
     /// # Panics
     /// If `var` is of another tape.
     pub fn node(&self, var: Var) -> &Node {
-        assert!(var.tape == self.id, "{var:?} is a value of another tape");
+        assert!(var.tape == self.id.0, "{var:?} is a value of another tape");
         &self.nodes[var.index()]
     }
 
@@ -270,7 +269,7 @@ impl Tape {
     /// # Errors
     /// If `var` is of another tape.
     pub(crate) fn own(&self, var: Var, asking: impl FnOnce() -> String) -> Result<&Node> {
-        if var.tape == self.id {
+        if var.tape == self.id.0 {
             return Ok(&self.nodes[var.index()]);
         }
         let detail = format!("{var:?} is a value of another tape; record what it is made of on this one");
@@ -279,7 +278,7 @@ impl Tape {
 
     /// The value at place `index`.
     pub(crate) fn at(&self, index: usize) -> Var {
-        Var { tape: self.id, index: index as u32 }
+        Var { tape: self.id.0, index: index as u32 }
     }
 
     /// Number of recorded operations.
@@ -294,7 +293,7 @@ impl Tape {
 
     /// All values, in the order of recording.
     pub fn vars(&self) -> impl DoubleEndedIterator<Item = Var> + use<> {
-        let tape = self.id;
+        let tape = self.id.0;
         (0..self.nodes.len() as u32).map(move |index| Var { tape, index })
     }
 
@@ -311,6 +310,11 @@ impl Tape {
     /// Named outputs.
     pub fn outputs(&self) -> &[(String, Var)] {
         &self.outputs
+    }
+
+    /// What outputs name and slots take.
+    pub(crate) fn results(&self) -> impl Iterator<Item = Var> {
+        self.outputs.iter().map(|o| o.1).chain(self.updates.iter().map(|u| u.1))
     }
 
     /// Pairs (state slot, the value that it takes at the end of a run).

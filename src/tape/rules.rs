@@ -1,7 +1,7 @@
 //! The only derivative table: per operation and argument, the Jacobian block.
 
 use super::linear_map::{Block, LinearMap};
-use super::op::{Op, Unary};
+use super::op::{Op, Scalar, Unary};
 use super::record::{Node, Tape, Var};
 use crate::error::{Error, Result};
 
@@ -112,6 +112,7 @@ impl Tape {
                 let bell = self.unary(Unary::Exp, minus)?;
                 self.scale(bell, std::f64::consts::FRAC_2_SQRT_PI)
             }
+            Unary::Pow(Scalar(0.0)) => Ok(self.constant(0.0, self.shape(x).clone())),
             Unary::Pow(c) => {
                 let power = self.powf(x, c.0 - 1.0)?;
                 self.scale(power, c.0)
@@ -161,9 +162,7 @@ impl Tape {
         let count = shape.count() as f64 / channels.count().max(1) as f64;
         let xhat = self.normalise(*x, eps.0)?;
         let variance = self.push(Op::Variance, &[*x], None)?;
-        let shifted = self.offset(variance, eps.0)?;
-        let deviation = self.unary(Unary::Sqrt, shifted)?;
-        let r = self.unary(Unary::Recip, deviation)?;
+        let r = self.inverse_deviation(variance, eps.0)?;
         let r = self.broadcast_to(r, shape.clone())?;
         let xv = self.mul(xhat, *v)?;
         let m = self.mean(xv, 0, rows)?;

@@ -23,9 +23,7 @@ impl Tape {
             let sum = self.add_to(tangents.get(x).copied(), *tangent)?;
             tangents.insert(*x, sum);
         }
-        for output in outputs {
-            self.asked("jvp", *output)?;
-        }
+        outputs.iter().try_for_each(|output| self.asked("jvp", *output).map(drop))?;
         let sources: Vec<Var> = seeds.iter().map(|s| s.0).collect();
         for var in self.between(&sources, outputs) {
             if tangents.contains_key(&var) {
@@ -59,9 +57,7 @@ impl Tape {
             let sum = self.add_to(cotangents.get(y).copied(), *cotangent)?;
             cotangents.insert(*y, sum);
         }
-        for target in targets {
-            self.check_variable("vjp", *target)?;
-        }
+        targets.iter().try_for_each(|target| self.check_variable("vjp", *target))?;
         let ends: Vec<Var> = outputs.iter().map(|o| o.0).collect();
         let path = self.between(targets, &ends);
         let on_path: HashSet<Var> = path.iter().copied().collect();
@@ -87,11 +83,8 @@ impl Tape {
     /// # Errors
     /// If `loss` is not a scalar, or as [`Tape::vjp`].
     pub fn gradient(&mut self, loss: Var, targets: &[Var]) -> Result<Vec<Var>> {
-        let shape = self.asked("gradient", loss)?.shape.clone();
-        if shape.count() != 1 {
-            return Err(Error::shape("gradient", format!("the loss must be one number, got {shape}")));
-        }
-        let one = self.constant(1.0, shape);
+        let loss = self.number("the loss of a gradient", loss)?;
+        let one = self.constant(1.0, []);
         self.cotangents(&[(loss, one)], targets)
     }
 
@@ -113,7 +106,7 @@ impl Tape {
         Ok(v.unwrap_or_else(|| self.constant(0.0, shape)))
     }
 
-    pub(super) fn add_to(&mut self, sum: Option<Var>, term: Var) -> Result<Var> {
+    pub(crate) fn add_to(&mut self, sum: Option<Var>, term: Var) -> Result<Var> {
         sum.map_or(Ok(term), |sum| self.add(sum, term))
     }
 

@@ -70,6 +70,8 @@ struct Outcome {
     way: Way,
     /// All of θ's gradient, parameter after parameter.
     hypergrad: Vec<f64>,
+    /// Of a route of the optimum, the relative residual of its linear system.
+    residual: Option<f64>,
     loss: f64,
     meta_loss: f64,
     times: Vec<f64>,
@@ -196,6 +198,10 @@ impl Setting<'_> {
             )));
         }
         let hypergrad = step.hypergrad(&session)?;
+        let residual = match way.route.is_of_the_optimum() {
+            true => Some(session.fetch(step.program(), "residual")?[0]),
+            false => None,
+        };
         drop((step, session));
 
         let Setting { machine, data, .. } = self;
@@ -216,6 +222,7 @@ impl Setting<'_> {
         Ok(Outcome {
             way,
             hypergrad,
+            residual,
             loss,
             meta_loss,
             times,

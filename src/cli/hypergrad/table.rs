@@ -99,6 +99,9 @@ pub(super) fn print_table(
         "\nrelative error: of all of theta's hypergradient, from the reverse route's in {}, whose own rounding it does not show",
         config.precision
     ))?;
+    for (way, residual) in outcomes.iter().filter_map(|o| Some((o.way, o.residual?))) {
+        report::print(format_args!("{way}: relative residual of its linear system {}", number(residual, 2)))?;
+    }
     if let Some(size) = reference.cancelled {
         report::print(format_args!(
             "\nthe hypergradient is 0 but for rounding: its terms cancel, and errors are relative to their lengths, {size:.1e}"
@@ -127,6 +130,7 @@ pub(super) fn print_json(
             "route": o.way.to_string(),
             "relative_error": (!o.way.is_other()).then(|| reference.relative_error(&o.hypergrad)),
             "cosine": reference.cosine(&o.hypergrad),
+            "residual": o.residual,
             "ms": report::median(&o.times),
             "timed_runs": o.times.len(),
             "operations": o.operations,

@@ -1,6 +1,6 @@
 use super::{Scheme, Seen};
 use crate::bilevel::Optimiser;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::meta::config::Weights;
 use crate::meta::normalise::inverse_sum;
 use crate::meta::plain::PlainStep;
@@ -37,6 +37,11 @@ impl TrainStep<'_> {
         tape.section("weights");
         let detached = tape.detach(losses)?;
         let weights = scheme.weights(tape, &Seen { losses: detached, labels: y })?;
+        let (got, want) = (tape.shape_of("weights", weights)?, tape.shape(losses));
+        if got != *want {
+            let detail = format!("weights must be {want}, one for each loss, got {got}");
+            return Err(Error::shape(format!("{scheme:?}"), detail));
+        }
         let coefficients = coefficients(tape, weights, scheme.over())?;
         tape.section("step");
         real_step(tape, &w, &[(losses, coefficients)], &self.optimiser, lr, "momentum")?;
