@@ -155,9 +155,8 @@ fn inner_gradient(tape: &mut Tape, loss: Var, w: &[Var], start: &[Var]) -> Resul
     let (loss, one) = (tape.number("the inner objective", loss)?, tape.constant(1.0, []));
     let cotangents = tape.vjp(&[(loss, one)], &[w, start].concat())?;
     let (own, past) = cotangents.split_at(w.len());
-    if let Some(i) =
-        (0..w.len()).find(|i| own[*i].is_none() && past.iter().skip(*i).step_by(w.len()).any(Option::is_some))
-    {
+    let lost = |i: &usize| own[*i].is_none() && past.iter().skip(*i).step_by(w.len()).any(Option::is_some);
+    if let Some(i) = (0..w.len()).find(lost) {
         return Err(Error::Program(format!(
             "the inner objective reads number {i} (from 0) of the `w` that the inner run begins with, and not of the `w` \
              that it is given for each step; build it on its argument"
