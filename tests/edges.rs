@@ -203,3 +203,24 @@ fn a_power_of_nought_is_flat_everywhere() {
     };
     each(&[3], &[0.0, 2.0, -1.0], slope, |what, y| assert_eq!(y, [0.0; 3], "{what}"));
 }
+
+/// A stride beyond the image is one place, as any other beyond it.
+#[test]
+fn strides_beyond_the_image_are_one_place() {
+    let x: Vec<f64> = (0..16).map(f64::from).collect();
+    for stride in [5, 1000, usize::MAX] {
+        let pooled = |tape: &mut Tape, x: Var| tape.max_pool(x, Window { size: 2, stride }).unwrap();
+        let convolved = |tape: &mut Tape, x: Var| {
+            let w = tape.constant(1.0, [2, 2, 1, 1]);
+            let y = tape.conv(x, w, Geometry { stride, pad: 1, groups: 1 }).unwrap();
+            let sum = tape.sum_all(y).unwrap();
+            let back = tape.gradient(sum, &[x]).unwrap()[0];
+            let back = tape.reshape(back, [16]).unwrap();
+            let first = tape.row(back, 0).unwrap();
+            let y = tape.reshape(y, []).unwrap();
+            tape.stack(&[y, first]).unwrap()
+        };
+        each(&[1, 4, 4, 1], &x, pooled, |what, y| assert_eq!(y, [5.0], "{what}, stride {stride}"));
+        each(&[1, 4, 4, 1], &x, convolved, |what, y| assert_eq!(y, [0.0, 1.0], "{what}, stride {stride}"));
+    }
+}

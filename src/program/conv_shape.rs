@@ -1,5 +1,7 @@
 //! The shapes of a convolution.
 
+use crate::tape::windows;
+
 /// Shapes of one convolution: x `[n,h,w,ci]` (NHWC), w `[kh,kw,ci/groups,co]` (HWIO), y
 /// `[n,oh,ow,co]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,11 +31,11 @@ pub struct ConvShape {
 impl ConvShape {
     /// Height of the output; 0 if the kernel does not fit in the padded image.
     pub fn oh(&self) -> usize {
-        (self.h + 2 * self.pad + self.stride).saturating_sub(self.kh) / self.stride
+        windows(self.h + 2 * self.pad, self.kh, self.stride).unwrap_or(0)
     }
     /// Width of the output; 0 if the kernel does not fit in the padded image.
     pub fn ow(&self) -> usize {
-        (self.w + 2 * self.pad + self.stride).saturating_sub(self.kw) / self.stride
+        windows(self.w + 2 * self.pad, self.kw, self.stride).unwrap_or(0)
     }
     /// Numbers in x.
     pub fn x_len(&self) -> usize {

@@ -93,6 +93,8 @@ fn kernel(tape: &Tape, var: Var, accumulate: bool) -> Kernel {
                 Form::Conv(geometry) => {
                     let ([n, h, w, ci], [kh, kw, _, co]) = (four(a), four(b));
                     let Geometry { stride, pad, groups } = *geometry;
+                    // Beyond the image every stride is the same: one place.
+                    let stride = stride.min(h.max(w) + 2 * pad);
                     Dims::Conv(ConvShape { n, h, w, ci, kh, kw, co, stride, pad, groups })
                 }
                 Form::Gemm => Dims::Gemm { m: c[0], n: c[1], k: a[1] },

@@ -4,8 +4,8 @@ use super::op::{Form, Geometry, Role, Strided, Window};
 use super::shape::Shape;
 use crate::error::{Error, Result};
 
-/// Output extent of a window of `size` moving by `stride` over `extent`.
-fn windows(extent: usize, size: usize, stride: usize) -> Option<usize> {
+/// Output extent of a window of `size` moving by `stride` over `extent`, if it fits at all.
+pub(crate) fn windows(extent: usize, size: usize, stride: usize) -> Option<usize> {
     (extent >= size && stride > 0 && size > 0).then(|| (extent - size) / stride + 1)
 }
 

@@ -36,6 +36,7 @@ mod simplify;
 mod walk;
 
 pub(crate) use facts::Work;
+pub(crate) use infer::windows;
 pub use init::{First, Init};
 pub use linear_map::{Block, LinearMap};
 pub use op::{Form, Function, GatherSpec, Geometry, Kind, Op, Role, Scalar, Strided, Unary, Window};

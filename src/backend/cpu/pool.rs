@@ -4,6 +4,7 @@
 use super::isa::{Isa, Kernel};
 use super::par;
 use super::real::Real;
+use crate::tape::windows;
 
 /// Windows of `k × k` pixels, `stride` apart, over images `[n,h,w,c]` (NHWC); those that fit whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,11 +26,11 @@ pub struct PoolShape {
 impl PoolShape {
     /// Rows of windows.
     pub fn oh(&self) -> usize {
-        (self.h + self.stride).saturating_sub(self.k) / self.stride
+        windows(self.h, self.k, self.stride).unwrap_or(0)
     }
     /// Columns of windows.
     pub fn ow(&self) -> usize {
-        (self.w + self.stride).saturating_sub(self.k) / self.stride
+        windows(self.w, self.k, self.stride).unwrap_or(0)
     }
     /// Numbers in x.
     pub fn x_len(&self) -> usize {

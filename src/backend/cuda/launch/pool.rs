@@ -9,7 +9,7 @@ use super::super::sources::POOL;
 use super::walk::{Operand, blocks, entries};
 use crate::error::Result;
 use crate::program::Instr;
-use crate::tape::Window;
+use crate::tape::{Window, windows};
 
 /// `kernels/pool.cu`.
 const THREADS: usize = 256;
@@ -54,8 +54,8 @@ pub fn build(
     window: Window,
     [n, h, w, c]: [usize; 4],
 ) -> Result<()> {
-    let windows = |extent: usize| (extent + window.stride).saturating_sub(window.size) / window.stride;
-    let (p, q) = (windows(h), windows(w));
+    let along = |extent: usize| windows(extent, window.size, window.stride).unwrap_or(0);
+    let (p, q) = (along(h), along(w));
     entries(n * h * w * c)?;
     let out = &instr.outs[0];
     if out.len == 0 {
