@@ -179,6 +179,8 @@ fn metadata_labels_images_and_may_know_the_right_ones() {
     says(how.load(), &["train/metadata.csv", "file_name"]);
     put(&at("train/metadata.csv"), "file_name,label\n0.png,\n");
     says(how.load(), &["row 1 has no label"]);
+    put(&at("train/metadata.csv"), "file_name,label\n");
+    says(how.load(), &["train/metadata.csv has no rows"]);
     put(&at("metadata.csv"), "file_name,label,split\nimages/0.png,1,trian\n");
     says(how.load(), &["split `trian` is none of train, meta, test"]);
     put(&at("metadata.csv"), "file_name,label\nimages/9.png,1\n");
@@ -305,6 +307,8 @@ fn tables_are_features() {
     says(how.load(), &["the class `perhaps` has no training rows"]);
     put(&at("train.csv"), "");
     says(how.load(), &["train.csv: is empty"]);
+    put(&at("train.csv"), "a,kind,b\n");
+    says(how.load(), &["train.csv: has no rows, only a heading"]);
     put(&at("train.csv"), "a,kind,b\n1,yes,2\n1,,2\n");
     says(how.load(), &["row 2 has no label"]);
     put(&at("train.csv"), "a,kind,b\n1,yes,red\n");

@@ -255,6 +255,9 @@ fn rows(path: &Path) -> Result<Vec<Row>> {
     let rows = reader.deserialize().collect::<std::result::Result<Vec<Row>, _>>().map_err(bad)?;
     match rows.iter().position(|row| row.label.is_empty()) {
         Some(row) => Err(Error::Data(format!("{}: row {} has no label", path.display(), row + 1))),
+        None if rows.is_empty() => {
+            Err(Error::Data(format!("{} has no rows; add some, or remove it", path.display())))
+        }
         None => Ok(rows),
     }
 }

@@ -93,6 +93,7 @@ impl Loose {
                 }
             };
             match (array(path), entries / self.shape.count()) {
+                (_, 0) => faults.push(Error::Data(format!("{name} holds no samples; name another file"))),
                 (true, rows) => names.extend((0..rows).map(|row| format!("{name}[{row}]"))),
                 (false, _) => names.push(name),
             }

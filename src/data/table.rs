@@ -140,6 +140,9 @@ fn rows(path: &Path, label_column: &str, labelled: bool) -> Result<Rows> {
             })?);
         }
     }
+    if values.is_empty() {
+        return Err(bad("has no rows, only a heading; add some".into()));
+    }
     Ok(Rows { path: path.to_path_buf(), columns, values, labels, clean: clean.map(|_| right) })
 }
 

@@ -365,6 +365,23 @@ fn predict_rows() {
         metatape(&["predict", "--run", text(&out), text(&swapped)]).assert().code(1).get_output().clone();
     let told = String::from_utf8(told.stderr).unwrap();
     assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+    // What has no row to predict says so.
+    let heading = folder.path().join("heading.csv");
+    fs::write(&heading, "a,b,c\n").unwrap();
+    let mut empty =
+        b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (0, 3), }".to_vec();
+    empty.resize(127, b' ');
+    empty.push(b'\n');
+    fs::write(folder.path().join("empty.npy"), empty).unwrap();
+    for (path, part) in [
+        (heading, "heading.csv: has no rows"),
+        (folder.path().join("empty.npy"), "empty.npy holds no samples"),
+    ] {
+        let told =
+            metatape(&["predict", "--run", text(&out), text(&path)]).assert().code(1).get_output().clone();
+        let told = String::from_utf8(told.stderr).unwrap();
+        assert!(told.contains(part), "{told}");
+    }
 }
 
 #[test]
