@@ -247,7 +247,7 @@ fn the_hypergradient_of_a_file_is_right() {
 fn mistakes_in_a_file_are_one_sentence_with_their_place() {
     let (open, close) = ("{ repeat = 1000000, layers = [".repeat(4), "] }".repeat(4));
     let many = format!("layers = [{open}\"relu\"{close}]");
-    let cases: [(&str, &[&str]); 25] = [
+    let cases: [(&str, &[&str]); 27] = [
         ("layers = [", &["bad.toml, line 1: "]),
         ("\nlayers = 3", &["bad.toml: invalid type: integer `3`", "`layers`"]),
         ("", &["bad.toml: missing field `layers`"]),
@@ -287,11 +287,21 @@ fn mistakes_in_a_file_are_one_sentence_with_their_place() {
         ("layers = [{ linear = 3, name = 3 }]", &["3 is no name"]),
         (
             "layers = [{ linear = 3, name = \"a\" }, { linear = 3, name = \"a\" }]",
-            &["layers[1]: there is a layer `a` already"],
+            &["layers[1]: `a` is the layer at layers[0] already; give this one another `name`"],
+        ),
+        (
+            "layers = [{ linear = 3, name = \"fc2\" }, { linear = 3 }, { linear = 3 }]",
+            &[
+                "layers[2]: without a `name` it is `fc2`, as the layer at layers[0] is called; give that one another",
+            ],
+        ),
+        (
+            "layers = [{ linear = 3 }, { linear = 3, name = \"fc1\" }]",
+            &["layers[1]: `fc1` is the layer at layers[0] already; give this one another `name`"],
         ),
         (
             "layers = [{ repeat = 2, layers = [\"relu\", { linear = 3, name = \"a\" }] }]",
-            &["layers[0].layers[1]: there is a layer `a` already"],
+            &["layers[0].layers[1]: each repeat has a layer `a`; leave its `name` out"],
         ),
         ("layers = [{ residual = [] }]", &["layers[0].residual: there is no layer here"]),
         ("layers = [{ residual = [\"relo\"] }]", &["layers[0].residual[0]: `relo` is no kind"]),

@@ -43,7 +43,7 @@
 
 mod layer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -117,7 +117,7 @@ impl ModelFile {
             Error::Usage(format!("{name}, line {line}: {}", e.message().replace('\n', ", ")))
         })?;
         let top: Top = table.try_into().map_err(|e| Error::Usage(format!("{name}: {}", sentence(&e))))?;
-        let mut reader = Reader { file: name, init: top.init, names: HashSet::new(), layers: 0, owns: false };
+        let mut reader = Reader { file: name, init: top.init, names: HashMap::new(), layers: 0, owns: false };
         let layers = reader.list(top.layers, "layers", "", &mut HashMap::new())?;
         if !reader.owns {
             return Err(Error::Usage(format!(
@@ -161,8 +161,8 @@ struct Reader<'a> {
     file: &'a str,
     /// First values where a layer does not say them.
     init: Option<Value>,
-    /// Of all layers.
-    names: HashSet<String>,
+    /// Of all layers, with the place of each.
+    names: HashMap<String, String>,
     layers: usize,
     /// Whether one has parameters.
     owns: bool,
@@ -189,6 +189,7 @@ impl Reader<'_> {
                 return self.bad(&place, &format!("there are more than {MOST_LAYERS} layers up to here"));
             }
             let ((word, short), mut table) = self.table(value, &place)?;
+            let given = table.contains_key("name");
             let name = match table.remove("name") {
                 Some(Value::String(name)) if is_name(&name) => name,
                 Some(name) => {
@@ -203,8 +204,20 @@ impl Reader<'_> {
                 }
             };
             let name = if name.is_empty() { name } else { format!("{scope}{name}") };
-            if !short.is_empty() && !self.names.insert(name.clone()) {
-                return self.bad(&place, &format!("there is a layer `{name}` already; leave its `name` out"));
+            if !short.is_empty()
+                && let Some(other) = self.names.insert(name.clone(), place.clone())
+            {
+                // A number is never given twice: without a `name` here, the other has one.
+                let what = match (given, other == place) {
+                    (true, true) => format!("each repeat has a layer `{name}`; leave its `name` out"),
+                    (true, false) => {
+                        format!("`{name}` is the layer at {other} already; give this one another `name`")
+                    }
+                    (false, _) => format!(
+                        "without a `name` it is `{name}`, as the layer at {other} is called; give that one another `name`"
+                    ),
+                };
+                return self.bad(&place, &what);
             }
             self.owns |= !matches!(short, "" | "drop" | "block");
             let tagged = Table::from_iter([(word.to_owned(), Value::Table(table))]);
