@@ -45,13 +45,15 @@ pub(super) struct Part<'a> {
     pub pictures: &'a [WeightPicture],
 }
 
-/// The names of numbers that are no states.
+/// What the names of numbers that are no states begin with, behind the prefix.
+const NO_STATES: [&str; 2] = ["memory/", "picture/"];
+
 fn memory_name(prefix: &str, name: &str) -> String {
-    format!("{prefix}/memory/{name}")
+    format!("{prefix}/{}{name}", NO_STATES[0])
 }
 
 fn picture_names(prefix: &str, picture: usize) -> [String; 2] {
-    ["losses", "weights"].map(|what| format!("{prefix}/picture/{picture}/{what}"))
+    ["losses", "weights"].map(|what| format!("{prefix}/{}{picture}/{what}", NO_STATES[1]))
 }
 
 /// Writes the methods' floating-point states and numbers, and the progress.
@@ -147,24 +149,31 @@ impl Saved {
     /// Writes the states with `prefix` into a session.
     ///
     /// # Errors
-    /// If one is missing or has another shape: a checkpoint of another model.
+    /// If one is missing, has another shape or is not wanted: a checkpoint of another model, or of
+    /// a method as another version has it.
     pub fn restore(&self, prefix: &str, session: &mut Session) -> Result<()> {
         let tensors = self.tensors()?;
-        for state in session.states().to_vec().into_iter().filter(|s| s.kind == Kind::Float) {
+        let other = |what: String| {
+            Error::Data(format!(
+                "{}: {what}; it is of another model or method, or of another version of metatape: start anew in another --out",
+                self.path.display()
+            ))
+        };
+        let states: Vec<_> = session.states().iter().filter(|s| s.kind == Kind::Float).cloned().collect();
+        let own = |name: &str| {
+            let name = name.strip_prefix(prefix)?.strip_prefix('/')?;
+            (!NO_STATES.iter().any(|folder| name.starts_with(folder))).then(|| name.to_owned())
+        };
+        let had = tensors.names().into_iter().filter_map(own);
+        if let Some(name) = had.filter(|name| states.iter().all(|state| state.name != *name)).min() {
+            return Err(other(format!("has `{prefix}/{name}`, which is not wanted here")));
+        }
+        for state in states {
             let name = format!("{prefix}/{}", state.name);
-            let view = tensors.tensor(&name).map_err(|_| {
-                Error::Data(format!(
-                    "{}: has no `{name}`; it is of another model or method",
-                    self.path.display()
-                ))
-            })?;
+            let view = tensors.tensor(&name).map_err(|_| other(format!("has no `{name}`")))?;
             if view.shape() != &state.shape[..] {
-                return Err(Error::Data(format!(
-                    "{}: `{name}` is {:?} there and {} here; it is of another model",
-                    self.path.display(),
-                    view.shape(),
-                    state.shape
-                )));
+                let (there, here) = (view.shape(), &state.shape);
+                return Err(other(format!("`{name}` is {there:?} there and {here} here")));
             }
             let values = floats(&view).ok_or_else(|| {
                 let (path, dtype) = (self.path.display(), view.dtype());

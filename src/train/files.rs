@@ -56,15 +56,26 @@ impl Claim {
     /// first file is.
     ///
     /// # Errors
-    /// [`Error::Usage`] naming a file that is another's.
+    /// [`Error::Usage`] naming what may be another's.
     pub fn again(out: &Path, files: &Outputs) -> Result<Claim> {
         let claim = Claim::new(out)?;
-        match files.last.first() {
-            Some(first) if !there(out, first) => foreign(out, &files.last).map(|()| claim),
+        let found: Vec<&str> =
+            files.last.iter().filter(|name| there(out, name)).map(String::as_str).collect();
+        match (files.last.first(), found.len().saturating_sub(SHOWN)) {
+            (Some(first), more) if !found.is_empty() && found[0] != first => Err(Error::Usage(format!(
+                "{} has no {first}, but what is written behind it: {}{}; that may be another's, and would be overwritten; \
+                 put {first} back, or move the rest away, and --resume writes all of it again",
+                out.display(),
+                found[..found.len().min(SHOWN)].join(", "),
+                if more > 0 { format!(" and {more} more") } else { String::new() }
+            ))),
             _ => Ok(claim),
         }
     }
 }
+
+/// So many files in the way are named.
+const SHOWN: usize = 10;
 
 /// The files that tell a folder of results.
 const PLANS: [&str; 3] = ["config.toml", "compare.toml", "ablate.toml"];
@@ -162,9 +173,10 @@ mod tests {
         let write = |name: &str| write_atomically(&out.join(name), b"1").unwrap();
         let refused = |claim: Result<Claim>| claim.err().unwrap().to_string();
         write("y");
-        for claim in [Claim::fresh(&out, &files), Claim::again(&out, &files)] {
-            assert!(refused(claim).contains("b has a file y that is not of these results"));
-        }
+        let fresh = refused(Claim::fresh(&out, &files));
+        assert!(fresh.contains("b has a file y that is not of these results"), "{fresh}");
+        let again = refused(Claim::again(&out, &files));
+        assert!(again.contains("b has no end, but what is written behind it: y; that may be"), "{again}");
         // The end was begun: it is ours.
         write("end");
         drop(Claim::again(&out, &files).unwrap());

@@ -7,6 +7,7 @@ use metatape::backend::cpu::Cpu;
 use metatape::meta::schemes::Uniform;
 use metatape::program::Session;
 use metatape::train::{Config, Learner, Method, Prepared, Run};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::{files, metatape, text, train};
 
@@ -192,6 +193,13 @@ fn output_folders_and_checkpoints() {
         let had = if name == "wide" { "precision = \"f64\"" } else { "model = \"lenet\"" };
         resume(&other, &[had, "another --out"]);
     }
+    // A state that another version had.
+    let (_, header) = SafeTensors::read_metadata(&whole).unwrap();
+    let file = SafeTensors::deserialize(&whole).unwrap();
+    let state = ("mwnet/theta.offsets", TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap());
+    let more = safetensors::serialize(file.iter().chain([state]), header.metadata().clone()).unwrap();
+    let parts = ["has `mwnet/theta.offsets`, which is not wanted here", "another version", "another --out"];
+    resume(&files::sealed_tensors(more), &parts);
     train(&[&base[..], &["--method", "uniform"]].concat(), &dir("uniform"));
     resume(
         &fs::read(dir("uniform").join("checkpoint.safetensors")).unwrap(),
