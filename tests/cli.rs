@@ -140,13 +140,68 @@ fn help_tells_of_everything() {
     metatape(&[]).assert().code(2);
 }
 
+/// Flags that the default method has no use for say whose they are, and examples can be typed.
+#[test]
+fn help_is_true_of_the_default_method() {
+    let help = metatape(&["train", "--help"]).assert().success().get_output().stdout.clone();
+    let help = String::from_utf8(help).unwrap();
+    for (flag, value) in [
+        ("--weights", Some("mean")),
+        ("--undetached", None),
+        ("--virtual", Some("plain")),
+        ("--unroll", Some("1")),
+        ("--route", Some("jvp")),
+        ("--theta-every", Some("1")),
+        ("--weight-net-preset", Some("adam")),
+        ("--weight-net-init", Some("kinks")),
+    ] {
+        let typed: Vec<&str> = ["train", flag].into_iter().chain(value).collect();
+        fails(&typed, 2, &[flag, "means nothing to mwnet-soft"]);
+        let told =
+            help.split("\n      --").find(|told| flag[2..] == *told.split([' ', '\n']).next().unwrap());
+        assert!(told.unwrap().contains("mwnet"), "{told:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  metatape train")).collect();
+    assert!(examples.len() >= 5, "{examples:?}");
+    for example in
+        examples.iter().filter(|example| !["--data-dir", "--resume"].iter().any(|f| example.contains(f)))
+    {
+        let mut command = metatape(&["train"]);
+        command.args(example.split_whitespace()).args(["--batch", "9001"]).current_dir(&folder);
+        let said = String::from_utf8(command.assert().code(2).get_output().stderr.clone()).unwrap();
+        assert!(said.contains("--batch 9001 "), "{example}: {said}");
+    }
+}
+
+/// What is only printed: help and version by clap, all else by this program.
+const PRINTED: [&[&str]; 4] = [&["info"], &["--help"], &["train", "--help"], &["--version"]];
+
 #[test]
 fn a_reader_that_leaves_is_no_error() {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("metatape"));
-    let output = command.arg("info").stdout(writer).stderr(Stdio::piped()).output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    for args in PRINTED {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("metatape"));
+        let output = command.args(args).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_of() {
+    for args in PRINTED {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("metatape"));
+        let output = command.args(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(
+            said.starts_with("metatape: standard output: cannot write: ") && said.lines().count() == 1,
+            "{said}"
+        );
+    }
 }
 
 #[test]

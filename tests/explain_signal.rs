@@ -66,15 +66,15 @@ fn the_pull_can_be_computed_from_the_csv_files_columns() {
 }
 
 #[test]
-fn the_page_says_how_to_have_the_step_that_train_takes() {
+fn the_page_says_how_to_have_the_step_that_mwnet_takes() {
     let small = ["--batch", "4", "--steps", "1"];
     let page = |more: &[&str]| output(&[&small[..], more].concat()).replace('\n', " ");
-    let said = |flags: &str| format!("the step that train takes by default, add {flags}.");
+    let said = |flags: &str| format!("`metatape train --method mwnet`; for its step, add {flags}.");
     assert!(page(&[]).contains(&said("--weight-net-init kinks --weights normalised")));
     let half = page(&["--weights", "normalised"]);
     assert!(half.contains(&said("--weight-net-init kinks")), "{half}");
     let all = page(&["--weights", "normalised", "--weight-net-init", "kinks"]);
-    assert!(!all.contains("that train takes by default"), "{all}");
+    assert!(!all.contains("for its step"), "{all}");
 }
 
 /// The cells of the page's table row that begins with these words, split where two spaces are.

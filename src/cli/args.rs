@@ -173,7 +173,8 @@ pub fn typed(subcommand: &str) -> impl Fn(&str) -> bool {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   metatape train
-  metatape train --noise flip2:0.4 --weights mean --seed 3 --out runs/flip
+  metatape train --noise flip2:0.4 --seed 3 --out runs/flip
+  metatape train --method mwnet --weights mean
   metatape train --noise none --imbalance 100 --method mwnet-longtail
   metatape train --dataset cifar10 --data-dir cifar-10-batches-bin --model resnet32 --lr 0.1
   metatape train --out runs/flip --resume

@@ -82,8 +82,8 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// The flags, with values, by which this call of `hypergrad` would be as `train` is by default,
-/// where the two have different defaults.
+/// The flags, with values, by which this call of `hypergrad` would be as `train --method mwnet` is
+/// by default, where the two have different defaults.
 pub fn to_be_as_train() -> Vec<String> {
     let command = command();
     let Ok(matches) = matches() else { return Vec::new() };

@@ -63,11 +63,14 @@ use args::{Command, Metatape};
 /// Runs the command; errors go to standard error as `metatape: <sentence>`, with exit code 2 for
 /// usage, 128 and the signal's number for what a signal has stopped, and 1 otherwise.
 pub fn main() -> ExitCode {
-    let command = match parse() {
-        Ok(command) => command,
-        Err(error) => return answer(&error),
+    let done = match parse() {
+        Ok(command) => defaults::check().and_then(|()| run(&command)),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => report::sent(error.print()),
+            _ => return refuse(&error),
+        },
     };
-    match defaults::check().and_then(|()| run(&command)) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::complain(format_args!("metatape: {error}"));
@@ -97,23 +100,14 @@ fn run(command: &Command) -> Result<()> {
     }
 }
 
-/// Help and version as clap prints them; a mistake as one sentence.
-fn answer(error: &clap::Error) -> ExitCode {
+/// A mistake as one sentence; where nothing was asked for, the help as clap prints it, on standard
+/// error. If nobody is there to read it, nobody can be told so.
+fn refuse(error: &clap::Error) -> ExitCode {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // Nobody is there to be told that the help could not be printed.
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _ = error.print();
-            ExitCode::from(2)
-        }
-        _ => {
-            report::complain(format_args!("metatape: {}", sentence(error)));
-            ExitCode::from(2)
-        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => drop(error.print()),
+        _ => report::complain(format_args!("metatape: {}", sentence(error))),
     }
+    ExitCode::from(2)
 }
 
 /// A usage error in one line: which flag, which value, and what there is to choose from.

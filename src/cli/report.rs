@@ -9,11 +9,15 @@ use metatape::words::counted;
 use metatape::{Error, Result};
 use unicode_width::UnicodeWidthStr;
 
-/// Writes a text and a line end to standard output. A reader that has gone away (`| head`) is no
-/// error: the work goes on.
+/// Writes a text and a line end to standard output.
 pub fn print(text: impl Display) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    sent(writeln!(std::io::stdout(), "{text}"))
+}
+
+/// What has become of a text for standard output. A reader that has gone away (`| head`) is no
+/// error: the work goes on.
+pub fn sent(written: std::io::Result<()>) -> Result<()> {
+    match written.and_then(|()| std::io::stdout().flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", "write")(e)),
         _ => Ok(()),
     }

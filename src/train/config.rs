@@ -120,14 +120,16 @@ pub struct Config {
     /// Whether the uniform baseline is trained beside it.
     #[arg(skip)]
     pub baseline: bool,
-    /// Weights of a batch: normalised (V over the sum of V) or mean (V/n)
+    /// Weights of a batch of mwnet (other methods have their own): normalised (V over the sum of V)
+    /// or mean (V/n)
     #[arg(long, value_name = "mean|normalised", default_value_t = own().weights, help_heading = STEP)]
     #[serde(with = "As::<DisplayFromStr>")]
     pub weights: Weights,
-    /// Differentiate the loss that the weight net reads, too
+    /// Of mwnet: differentiate the loss that the weight net reads, too
     #[arg(long, help_heading = STEP)]
     pub undetached: bool,
-    /// The virtual step's rule: plain SGD, or momentum and weight decay as in the real step
+    /// The virtual step's rule: plain SGD, or momentum and weight decay as in the real step;
+    /// mwnet-soft has plain SGD
     #[arg(
         long = "virtual",
         value_name = "plain|momentum",
@@ -137,30 +139,32 @@ pub struct Config {
     #[serde(rename = "virtual", with = "As::<DisplayFromStr>")]
     pub virtual_step: VirtualStep,
     /// Virtual steps, each on a batch of its own, through which the hypergradient goes; 1 as
-    /// published
+    /// published, and in mwnet-soft
     #[arg(long, value_name = "K", default_value_t = one(), value_parser = positive, help_heading = STEP)]
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub unroll: usize,
-    /// How the hypergradient is computed
+    /// How the hypergradient is computed; mwnet-soft has a jvp of its own
     #[arg(long, value_name = ROUTES, default_value_t = own().route, help_heading = STEP)]
     #[serde(with = "As::<DisplayFromStr>")]
     pub route: Route,
-    /// The weight net takes a step once in K steps of the classifier
+    /// The weight net takes a step once in K steps of the classifier; in mwnet-soft, in each of
+    /// those that its settings say
     #[arg(long, value_name = "K", default_value_t = one(), value_parser = positive, help_heading = STEP)]
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub theta_every: usize,
-    /// The weight net's optimiser: adam (1e-3, L2 1e-4), sgd-noise (1e-3, Nesterov 0.9, weight
-    /// decay 5e-4) or sgd-imbalance (1e-5, the same)
+    /// The optimiser of mwnet's weight net (other methods have their own): adam (1e-3, L2 1e-4),
+    /// sgd-noise (1e-3, Nesterov 0.9, weight decay 5e-4) or sgd-imbalance (1e-5, the same)
     #[arg(long, value_name = "PRESET", default_value_t = own().weight_net_preset, help_heading = STEP)]
     #[serde(with = "As::<DisplayFromStr>")]
     pub weight_net_preset: Preset,
-    /// The weight net's learning rate [default: its optimiser's; 2e-3 for adam with kinks]
+    /// The weight net's learning rate [default: its optimiser's; 2e-3 for adam with kinks, and in
+    /// mwnet-soft]
     #[arg(long, value_name = "LR", value_parser = rate, help_heading = STEP)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_net_lr: Option<f64>,
-    /// Where the weight net begins: kinks (rising and falling units spread over the losses, V = 0.5
-    /// everywhere), trusting (the same with V = 0.88), or faithful (PyTorch's default, as
-    /// published)
+    /// Where mwnet's weight net begins (other methods have their own): kinks (rising and falling
+    /// units spread over the losses, V = 0.5 everywhere), trusting (the same with V = 0.88), or
+    /// faithful (PyTorch's default, as published)
     #[arg(long, value_name = "INIT", default_value_t = own().weight_net_init, help_heading = STEP)]
     #[serde(with = "As::<DisplayFromStr>")]
     pub weight_net_init: WeightNetInit,

@@ -401,7 +401,7 @@ fn nobody_has_to_read_what_is_said() {
         command
     };
     for (args, code) in
-        [(&["train", "--epochs", "0"][..], 2), (&["nonsense"], 2), (&[], 2), (&["train", "--help"], 0)]
+        [(&["train", "--epochs", "0"][..], 2), (&["nonsense"], 2), (&[], 2), (&["train", "--help"], 1)]
     {
         assert_eq!(command(args).stdout(full()).status().unwrap().code(), Some(code), "{args:?}");
     }

@@ -74,13 +74,13 @@ fn opening(told: &Explained) -> String {
     )
 }
 
-/// That this is not the step that `train` takes by default, where it is not.
+/// That this is not the step that `train --method mwnet` takes by default, where it is not.
 fn published(flags: &[String]) -> String {
     if flags.is_empty() {
         return String::new();
     }
     let words = format!(
-        "The defaults here are the published step's, not those of `metatape train`; for the step that train takes by default, add {}.",
+        "The defaults here are the published step's, not those of `metatape train --method mwnet`; for its step, add {}.",
         flags.join(" ")
     );
     format!("\n\n{}", wrap(&words))
