@@ -318,6 +318,7 @@ fn what_cannot_be_is_said() {
     told(&["--meta-dir", "."], 2, &["--meta-dir is not for ablate"]);
     told(&["--meta-source", "train-balanced"], 2, &["--meta-source is not for ablate"]);
     told(&["--milestones", "5,3"], 2, &["--milestones"]);
+    told(&["--milestones", "20"], 2, &["--milestones 20", "--epochs 20", "never fall"]);
     fails(&["--resume"], 2, &["--out"]);
     fails(&["--resume", "--out", text(&out)], 2, &["must-not-be-made", "no study"]);
     assert!(!out.exists());

@@ -348,6 +348,7 @@ fn bad_input() {
     fails(&["--seed", "18446744073709551615"], 2, &["--seed", "5 seeds"]);
     fails(&["--batch", "9001"], 2, &["--batch 9001", "9000"]);
     fails(&["--meta-size", "15"], 2, &["--meta-size 15"]);
+    fails(&["--milestones", "25,30"], 2, &["--milestones 25,30", "--epochs 20", "never fall"]);
     fails(&["--resume"], 2, &["no comparison", "compare.toml"]);
 }
 

@@ -17,7 +17,8 @@ use super::device::Machine;
 use super::evaluate::EvaluateArgs;
 use super::kernels::KernelsArgs;
 use super::predict::PredictArgs;
-use super::values::{Bound, DeviceChoice, sample, seed};
+use super::report::complain;
+use super::values::{Bound, DeviceChoice, Milestones, sample, seed};
 
 /// Meta-Weight-Net on a hand-written autodiff tape: learns, from a small clean set, which losses to
 /// trust.
@@ -97,6 +98,12 @@ pub struct RunArgs {
     /// 2, none in hypergrad]
     #[arg(long, value_name = "NORM|none", help_heading = "Meta step", allow_negative_numbers = true)]
     pub clip_grad: Option<Bound>,
+    /// Numbers of epochs, ascending and separated by commas, after which the learning rate is
+    /// divided by 10; or none: it stays. One that training does not go beyond does nothing until
+    /// --resume adds epochs, and is told of; an error if none is below --epochs [default: 66% and
+    /// 85% of --epochs]
+    #[arg(long, value_name = "EPOCHS|none", help_heading = "Schedule")]
+    pub milestones: Option<Milestones>,
     /// A method's own setting; may be given several times: METHOD.lr (its learning rate),
     /// adaboost.rounds, focal.gamma, ohem.share, spl-hard.first and .pace, spl-linear.first and
     /// .pace, geman-mcclure.sigma, gce.q, class-balanced.beta, mentornet-pd.percentile, .inertia,
@@ -148,9 +155,10 @@ impl RunArgs {
         }
         config.clip_grad = self.clip_grad.unwrap_or(Bound(Some(Config::CLIP_GRAD))).0;
         config.lr = self.lr.unwrap_or_else(|| Config::lr_of(config.batch));
-        if config.milestones.is_empty() {
-            config.milestones = Config::milestones_of(config.epochs);
-        }
+        config.milestones = match &self.milestones {
+            Some(Milestones(typed)) => typed.clone(),
+            None => Config::milestones_of(config.epochs),
+        };
         Ok(config)
     }
 }
@@ -167,6 +175,36 @@ pub fn given(subcommand: &str) -> HashSet<String> {
 pub fn typed(subcommand: &str) -> impl Fn(&str) -> bool {
     let given = given(subcommand);
     move |field| given.contains(if field == "virtual" { "virtual_step" } else { field })
+}
+
+/// What there is to say of milestones on the command line that training does not go beyond, and
+/// whether it goes beyond none.
+fn idle_milestones(subcommand: &str, config: &Config) -> Option<(String, bool)> {
+    let Config { milestones, epochs, .. } = config;
+    let idle: Vec<String> = milestones.iter().filter(|m| *m >= epochs).map(usize::to_string).collect();
+    let what = format!("--milestones {}: training ends with --epochs {epochs}", idle.join(","));
+    let told = !idle.is_empty() && given(subcommand).contains("milestones");
+    told.then_some((what, idle.len() == milestones.len()))
+}
+
+/// Refuses milestones of a new training, or of one of more epochs, that it goes beyond none of.
+///
+/// # Errors
+/// [`Error::Usage`] naming them.
+pub fn check_milestones(subcommand: &str, config: &Config) -> Result<()> {
+    match idle_milestones(subcommand, config) {
+        Some((what, true)) => Err(Error::Usage(format!(
+            "{what}, and the learning rate would never fall; give numbers below that, or none"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Tells of milestones that training does not go beyond.
+pub fn tell_milestones(subcommand: &str, config: &Config) {
+    if let Some((what, _)) = idle_milestones(subcommand, config) {
+        complain(format_args!("metatape: {what}, and the learning rate does not fall there"));
+    }
 }
 
 /// `metatape train`.

@@ -8,7 +8,7 @@ use metatape::train::study::{Arm, Cell, Plan, Study};
 use metatape::words::counted;
 use metatape::{Error, Result};
 
-use super::args::given;
+use super::args::{check_milestones, given, tell_milestones};
 use super::device::Machine;
 use super::folder::in_folder;
 use super::progress::Progress;
@@ -30,12 +30,14 @@ pub fn open<A: Arm>(
             study
         }
         (out, _) => {
+            check_milestones(command, &asked.config)?;
             // A machine that is not there is told before anything is written.
             machine.backend()?;
             in_folder(out, command, |out| Study::start(asked, out))?
         }
     };
     study.plan.config.threads = threads;
+    tell_milestones(command, &study.plan.config);
     Ok(study)
 }
 

@@ -7,7 +7,7 @@ use metatape::train::{Config, Method, Run, Summary};
 use metatape::{Error, Result};
 use serde_json::Value;
 
-use super::args::{TrainArgs, given, typed};
+use super::args::{TrainArgs, check_milestones, given, tell_milestones, typed};
 use super::folder::in_folder;
 use super::progress::Progress;
 use super::report::{print, table, warn};
@@ -26,11 +26,13 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         (out, _) => {
             let config = asked(args)?;
             config.check_used(&[args.method], typed("train"))?;
+            check_milestones("train", &config)?;
             let name = format!("{}-{}-{}", config.method, config.model, config.dataset);
             let session = || Ok(Session::new(device.backend()?));
             in_folder(out.as_deref(), &name, |out| Run::start(config, out, &session))?
         }
     };
+    tell_milestones("train", &run.data.config);
     run.tensorboard |= args.tensorboard;
     let mut progress = Progress::run(&run, args.json, args.keep.checkpoint_every);
     signals::note()?;
@@ -61,7 +63,9 @@ fn grown(asked: Config, stored: Config) -> Result<Config> {
     // Whether they leave the epochs that are done as they were, the run itself knows.
     let milestones =
         if typed.contains("milestones") { &asked.milestones } else { &stored.milestones }.clone();
-    agree("train", "run", &asked, &Config { epochs, milestones, ..stored })
+    let config = agree("train", "run", &asked, &Config { epochs, milestones, ..stored })?;
+    check_milestones("train", &config)?;
+    Ok(config)
 }
 
 /// What has ended a training, and how it goes on; what has nothing to go on from is as it was.
@@ -141,6 +145,7 @@ fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => "none".to_owned(),
+        Value::Array(values) if values.is_empty() => "none".to_owned(),
         Value::Array(values) => values.iter().map(plain).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }

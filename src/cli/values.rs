@@ -35,6 +35,21 @@ impl FromStr for Bound {
     }
 }
 
+/// Numbers of epochs, separated by commas, or `none`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Milestones(pub Vec<usize>);
+
+impl FromStr for Milestones {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Milestones> {
+        match text {
+            "none" => Ok(Milestones(Vec::new())),
+            list => list.split(',').map(positive).collect::<Result<_>>().map(Milestones),
+        }
+    }
+}
+
 /// Compute capability of the cards that the kernels run on: `sm_90` is 90.
 pub fn architecture(text: &str) -> Result<i32> {
     let number = text.strip_prefix("sm_").and_then(|n| n.parse::<u16>().ok());

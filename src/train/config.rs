@@ -222,15 +222,10 @@ pub struct Config {
         help_heading = SCHEDULE
     )]
     pub batch: usize,
-    /// Numbers of epochs, ascending and separated by commas, after which the learning rate is
-    /// divided by 10 [default: 66% and 85% of --epochs]
-    #[arg(
-        long,
-        value_name = "EPOCHS",
-        value_delimiter = ',',
-        value_parser = positive,
-        help_heading = SCHEDULE
-    )]
+    /// Numbers of epochs, ascending, after which the learning rate is divided by 10; those that
+    /// training does not go beyond do nothing. The flag's default is [`Config::milestones_of`] the
+    /// epochs.
+    #[arg(skip = own().milestones)]
     pub milestones: Vec<usize>,
     /// Decides the split, the noise, the first parameters and the order of batches.
     #[arg(skip = own().seed)]

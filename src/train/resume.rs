@@ -183,7 +183,10 @@ impl Run {
 }
 
 fn listed(milestones: &[usize]) -> String {
-    milestones.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+    match milestones {
+        [] => "none".to_owned(),
+        _ => milestones.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
+    }
 }
 
 /// Whether the steps that are done were those of a training of the larger number of epochs.

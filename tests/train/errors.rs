@@ -71,6 +71,7 @@ fn flags() {
     train(&["--epochs", "0"], 2, &["--epochs", "`0`"]);
     train(&["--milestones", "0"], 2, &["--milestones", "`0`"]);
     train(&["--milestones", "12,8"], 2, &["--milestones", "12,8"]);
+    train(&["--milestones", "20,30"], 2, &["--milestones 20,30", "--epochs 20", "never fall", "none"]);
     train(&["--route", "forward"], 2, &["--route", "`forward`", "jvp, reverse"]);
     train(
         &["--method", "l2wr"],

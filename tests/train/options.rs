@@ -100,9 +100,10 @@ fn the_learning_rate_falls_at_a_milestone_and_not_before() {
         let rows = metrics(&out);
         rows.iter().map(|row| row["train_loss"].clone()).collect::<Vec<_>>()
     };
-    let (falls, stays) = (losses("1"), losses("2"));
+    let (falls, stays) = (losses("1"), losses("none"));
     assert_eq!(falls[0], stays[0]);
     assert_ne!(falls[1], stays[1]);
+    assert_eq!(losses("1,2"), falls);
 }
 
 /// In f64 the exact routes learn the same curve, and finite differences one that is close.
