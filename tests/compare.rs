@@ -142,6 +142,32 @@ fn every_method_on_the_same_data() {
     fails(&["--resume", "--lr", "0.2", "--out", text(&out)], 2, &["--lr 0.2", "lr = 0.01"]);
 }
 
+/// Seeds that all gain the same, with labels of which nobody knows whether they are right.
+#[test]
+fn no_spread_and_no_truth() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = files::mnist(&folder.path().join("data"), false);
+    let out = folder.path().join("out");
+    let small = small(&data);
+    let mut args: Vec<&str> = small.iter().map(String::as_str).collect();
+    // Nothing moves, and so nothing is gained.
+    args.extend(["--methods", "uniform,gce", "--seeds", "2", "--epochs", "2", "--lr", "1e-30"]);
+    let summary = compare(&[&args[..], &["--milestones", "1,2"]].concat(), &out);
+    let gce = &summary["methods"][1];
+    // One of 50 test images.
+    assert_eq!((gce["gain_mean"].as_f64(), gce["gain_half_width"].as_f64()), (Some(0.0), Some(2.0)));
+    assert!(gce["mean_weight_clean"].is_null() && gce["mean_weight"].as_f64().unwrap() > 0.0, "{gce}");
+    let output = metatape(&["--resume", "--out", text(&out)]).assert().success().get_output().clone();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    for part in ["+0.00 ± 2.00", "(± at least one test sample)", " weight  ms/step"] {
+        assert!(printed.contains(part), "`{part}` is not in: {printed}");
+    }
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("± at least one test sample") && page.contains(">weight<"), "{page}");
+    let row = &rows(&out.join("results.csv"))[0];
+    assert_eq!((&row["mean_weight"][..], &row["mean_weight_clean"][..]), ("1.0", ""));
+}
+
 /// What only some of the methods have a use for is theirs, and nothing that none has a use for is
 /// taken.
 #[test]

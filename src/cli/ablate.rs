@@ -79,7 +79,7 @@ fn report(findings: &Findings) -> String {
         format!("\ncosine between the exact hypergradients on two clean meta batches: {other}")
     });
     format!(
-        "\n{}\n\n* beyond the spread: the 95% interval of seed-by-seed differences leaves out 0{other}",
+        "\n{}\n\n* beyond the spread: the 95% interval of seed-by-seed differences (± at least one test sample) leaves out 0{other}",
         table(&rows)
     )
 }

@@ -178,7 +178,9 @@ fn report(study: &Study<Method>, comparison: &Comparison) -> String {
     let signed = |value| optional(value, |v: f64| format!("{v:+.2}"));
     let mut heading = vec!["method", "final %", "best %"];
     heading.extend(tail.then_some("balanced %"));
-    heading.extend(["gain", "least", "weight clean", "corrupted", "ms/step", "networks"]);
+    let weights = comparison.weights();
+    heading.extend(["gain", "least"].into_iter().chain(weights.iter().map(|column| column.0)));
+    heading.extend(["ms/step", "networks"]);
     let departs = !comparison.departures.is_empty();
     heading.extend(paper.then_some(if departs { "paper %*" } else { "paper %" }));
     let mut rows = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
@@ -189,7 +191,7 @@ fn report(study: &Study<Method>, comparison: &Comparison) -> String {
         cells.extend(tail.then(|| with_std(m.balanced_mean, m.balanced_std)));
         let gain = m.gain_mean.map(|mean| Difference { mean, half_width: m.gain_half_width });
         cells.extend([optional(gain, |gain| gain.to_string()), signed(m.gain_min)]);
-        cells.extend([plain(m.mean_weight_clean, 3), plain(m.mean_weight_corrupted, 3)]);
+        cells.extend(weights.iter().map(|column| plain(column.1(m), 3)));
         cells.extend([optional(m.ms_per_step, ms), row.networks.to_string()]);
         cells.extend(paper.then(|| plain(row.paper, 2)));
         rows.push(cells);
@@ -208,7 +210,9 @@ fn report(study: &Study<Method>, comparison: &Comparison) -> String {
         table(&rows)
     );
     if comparison.seeds.len() > 1 {
-        text.push_str("\ngain: final accuracy less uniform's, seed by seed, with its 95% interval\n");
+        text.push_str(
+            "\ngain: final accuracy less uniform's, seed by seed, with its 95% interval (± at least one test sample)\n",
+        );
     }
     let set: Vec<String> = config.set.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if !set.is_empty() {

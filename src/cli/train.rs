@@ -169,15 +169,16 @@ fn report(run: &Run, summary: &Summary) -> String {
         rows.push(row("uniform", [percent(last), percent(best)]));
     }
     let mut text = format!("\n{}\n", table(&rows));
-    if let Some(clean) = summary.mean_weight_clean {
-        text.push_str(&match summary.mean_weight_corrupted {
-            Some(corrupted) => {
+    if let Some(all) = summary.mean_weight {
+        text.push_str(&match (summary.mean_weight_clean, summary.mean_weight_corrupted) {
+            (Some(clean), Some(corrupted)) => {
                 format!("\nmean weight of clean samples {clean:.3}, of corrupted samples {corrupted:.3}\n")
             }
-            None if run.data.split.train.known => {
-                format!("\nmean weight of samples {clean:.3} (no label is wrong)\n")
+            (Some(_), None) => format!("\nmean weight of samples {all:.3} (no label is wrong)\n"),
+            (None, Some(_)) => format!("\nmean weight of samples {all:.3} (no label is right)\n"),
+            (None, None) => {
+                format!("\nmean weight of samples {all:.3} (which labels are wrong is not known)\n")
             }
-            None => format!("\nmean weight of samples {clean:.3} (which labels are wrong is not known)\n"),
         });
     }
     if let Some(finding) = &summary.finding {

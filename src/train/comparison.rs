@@ -83,6 +83,9 @@ pub struct MethodSummary {
     pub paper: Option<f64>,
 }
 
+/// A column of a table: what it is called, and what an arm has there.
+pub type Column = (&'static str, fn(&ArmSummary) -> Option<f64>);
+
 /// `summary.json`.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Comparison {
@@ -130,6 +133,14 @@ impl Comparison {
         Ok(comparison)
     }
 
+    /// The mean weights in a table; where nobody knows which labels are wrong, that of all samples.
+    pub fn weights(&self) -> &'static [Column] {
+        match self.methods.iter().any(|m| m.arm.mean_weight_clean.is_some()) {
+            true => &[("weight clean", |a| a.mean_weight_clean), ("corrupted", |a| a.mean_weight_corrupted)],
+            false => &[("weight", |arm| arm.mean_weight)],
+        }
+    }
+
     /// The page of the study.
     fn report(&self, study: &Study<Method>, cells: &[Cell]) -> Result<()> {
         let (config, methods) = (&self.config, self.methods.iter());
@@ -145,22 +156,26 @@ impl Comparison {
             Some(std) => format!("{} ± {std:.2}", number(mean)),
             None => number(mean),
         };
+        let weights = self.weights();
         let row = |m: &MethodSummary| {
             let arm = &m.arm;
-            vec![
+            let mut cells = vec![
                 arm.name.clone(),
                 spread(arm.final_mean, arm.final_std),
                 spread(arm.best_mean, arm.best_std),
                 spread(arm.balanced_mean, arm.balanced_std),
                 spread(arm.gain_mean, arm.gain_half_width),
                 number(arm.gain_min),
-                number(arm.mean_weight_clean),
-                number(arm.mean_weight_corrupted),
-                number(m.paper),
-            ]
+            ];
+            cells.extend(weights.iter().map(|column| column.1(arm)).chain([m.paper]).map(number));
+            cells
         };
-        let heading = "method,final %,best %,mean over classes %,gain over uniform (95% interval),least gain,weight clean,corrupted,paper %";
+        let heading = "method,final %,best %,mean over classes %,gain over uniform (95% interval),least gain";
+        let heading = heading.split(',').chain(weights.iter().map(|column| column.0)).chain(["paper %"]);
         let mut notes = Vec::new();
+        if self.seeds.len() > 1 {
+            notes.push("The interval of a gain is ± at least one test sample.".to_owned());
+        }
         for MethodSummary { arm, .. } in methods.clone().filter(|m| m.arm.diverged > 0) {
             let (name, diverged) = (&arm.name, arm.diverged);
             notes.push(format!("{name}: without the runs whose loss did not stay finite ({diverged})."));
@@ -170,7 +185,7 @@ impl Comparison {
         }
         page.tables.push(Table {
             title: "Test accuracy".into(),
-            heading: heading.split(',').map(str::to_owned).collect(),
+            heading: heading.map(str::to_owned).collect(),
             rows: methods.clone().map(row).collect(),
             notes,
         });

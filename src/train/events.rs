@@ -143,6 +143,7 @@ mod tests {
             meta_loss: None,
             test_loss: 2.0,
             test_accuracy: 75.5,
+            mean_weight: Some(0.75),
             mean_weight_clean: Some(0.75),
             mean_weight_corrupted: None,
             steps_per_second: 100.0,
@@ -194,6 +195,7 @@ mod tests {
         scalars.sort_by_key(|scalar| scalar.0);
         let expected = [
             ("lr", 0.05),
+            ("mean_weight", 0.75),
             ("mean_weight_clean", 0.75),
             ("seconds", 1.5),
             ("steps_per_second", 100.0),

@@ -21,9 +21,11 @@ pub struct EpochRow {
     pub test_loss: f64,
     /// Accuracy on the test set.
     pub test_accuracy: f64,
-    /// Mean weight that the epoch gave to samples with their true label.
+    /// Mean weight that the epoch gave to samples.
+    pub mean_weight: Option<f64>,
+    /// The same of those with their true label; none where nobody knows which these are.
     pub mean_weight_clean: Option<f64>,
-    /// Mean weight that it gave to samples with a wrong one.
+    /// Likewise of those with a wrong one.
     pub mean_weight_corrupted: Option<f64>,
     /// Steps a second, evaluation not counted; NaN where nobody knows. Times stand in a file of
     /// their own: all others are the same for every run of one configuration.
@@ -127,9 +129,11 @@ pub struct Summary {
     pub baseline_final_test_accuracy: Option<f64>,
     /// Likewise.
     pub baseline_best_test_accuracy: Option<f64>,
-    /// Mean weight of training samples with their true label, at the end.
+    /// Mean weight of training samples, at the end.
+    pub mean_weight: Option<f64>,
+    /// The same of those with their true label; none where nobody knows which these are.
     pub mean_weight_clean: Option<f64>,
-    /// Mean weight of training samples with a wrong label, at the end; none without noise.
+    /// Likewise of those with a wrong one; none without noise.
     pub mean_weight_corrupted: Option<f64>,
     /// [loss, weight] for losses 0, 0.25, … 8, at the end; of a class-aware scheme, for the large
     /// classes.
@@ -151,8 +155,8 @@ pub struct Summary {
     pub train_samples: usize,
     /// Likewise.
     pub meta_samples: usize,
-    /// Share of training samples with a wrong label, in percent.
-    pub corrupted_percent: f64,
+    /// Share of training samples with a wrong label, in percent; none where nobody knows.
+    pub corrupted_percent: Option<f64>,
     /// How well the ranking of suspects finds them, where they are known.
     pub finding: Option<Finding>,
     /// What went wrong, a sentence each: the method's name, what it was, and what to change.
@@ -199,11 +203,11 @@ impl LossBins {
     }
 }
 
-/// Mean of the values whose flag is `flag`.
-pub(super) fn mean_where(values: &[f64], flags: &[bool], flag: bool) -> Option<f64> {
+/// Mean of the values whose flag is `flag`; of all without one.
+pub(super) fn mean_where(values: &[f64], flags: &[bool], flag: Option<bool>) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0usize);
     for (value, f) in values.iter().zip(flags) {
-        if *f == flag {
+        if flag.is_none_or(|flag| *f == flag) {
             sum += value;
             count += 1;
         }

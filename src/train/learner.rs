@@ -259,8 +259,9 @@ impl Learner {
             meta_loss: (sums.meta_steps > 0).then(|| sums.meta_loss / sums.meta_steps as f64),
             test_loss,
             test_accuracy: accuracy(&confusion),
-            mean_weight_clean: sums.mean_weight(false),
-            mean_weight_corrupted: sums.mean_weight(true),
+            mean_weight: sums.mean_weight(None),
+            mean_weight_clean: sums.mean_weight(Some(false)).filter(|_| data.split.train.known),
+            mean_weight_corrupted: sums.mean_weight(Some(true)),
             steps_per_second: steps / sums.seconds,
             seconds: sums.seconds + began.elapsed().as_secs_f64(),
         };

@@ -39,8 +39,9 @@ impl Run {
             best_test_accuracy: main.best_accuracy().unwrap_or(f64::NAN),
             baseline_final_test_accuracy: baseline.and_then(History::final_accuracy),
             baseline_best_test_accuracy: baseline.and_then(History::best_accuracy),
-            mean_weight_clean: mean(false).or_else(|| row?.mean_weight_clean),
-            mean_weight_corrupted: mean(true).or_else(|| row?.mean_weight_corrupted),
+            mean_weight: mean(None).or_else(|| row?.mean_weight),
+            mean_weight_clean: mean(Some(false)).filter(|_| train.known).or_else(|| row?.mean_weight_clean),
+            mean_weight_corrupted: mean(Some(true)).or_else(|| row?.mean_weight_corrupted),
             weight_curve: last
                 .map(|p| p.curve.iter().step_by(SUMMARY_STRIDE).copied().collect())
                 .unwrap_or_default(),
@@ -58,7 +59,9 @@ impl Run {
             meta_samples: self.data.split.meta.indices.len(),
             finding: None,
             warnings: self.warnings(),
-            corrupted_percent: 100.0 * corrupted as f64 / train.indices.len().max(1) as f64,
+            corrupted_percent: train
+                .known
+                .then(|| 100.0 * corrupted as f64 / train.indices.len().max(1) as f64),
         }
     }
 }

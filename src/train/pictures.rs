@@ -104,12 +104,14 @@ pub(super) fn draw(data: &Prepared, histories: &[History], out: &Path) -> Result
     write(&figure, &out.join(CONFUSION))?;
 
     let Some(last) = main.pictures.last() else { return Ok(()) };
-    // A layer of samples with their true label, and one of those with a wrong one.
+    // A layer of samples with their true label, and one of those with a wrong one; of all where
+    // nobody knows.
+    let train = &data.split.train;
     type Named<'a> = &'a dyn Fn(&str, &[f64]) -> String;
     let histograms = |values: &[f64], bins: usize, high: f64, together: bool, named: Named| {
         let mut layers = Vec::new();
-        for (flag, group) in [(false, "clean"), (true, "corrupted")] {
-            let of_flag = values.iter().zip(&data.split.train.corrupted).filter(|(_, c)| **c == flag);
+        for (flag, group) in [(false, if train.known { "clean" } else { "training" }), (true, "corrupted")] {
+            let of_flag = values.iter().zip(&train.corrupted).filter(|(_, c)| **c == flag);
             let part: Vec<f64> = of_flag.map(|(value, _)| *value).collect();
             let of = if together { values.len() } else { part.len() };
             if !part.is_empty() {

@@ -301,12 +301,12 @@ pub(super) fn of_run(run: &Run, summary: &Summary) -> Result<()> {
     };
     let methods = config.methods().into_iter().map(|m| m.to_string());
     let mut notes = Vec::new();
-    if let Some(clean) = summary.mean_weight_clean {
-        notes.push(match summary.mean_weight_corrupted {
-            Some(wrong) => format!(
+    if let Some(all) = summary.mean_weight {
+        notes.push(match (summary.mean_weight_clean, summary.mean_weight_corrupted) {
+            (Some(clean), Some(wrong)) => format!(
                 "Mean weight of samples with the right label {clean:.3}, with a wrong one {wrong:.3}."
             ),
-            None => format!("Mean weight of samples {clean:.3}."),
+            _ => format!("Mean weight of samples {all:.3}."),
         });
     }
     if let Some(finding) = &summary.finding {

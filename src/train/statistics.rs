@@ -19,7 +19,8 @@ pub struct Spread {
 pub struct Difference {
     /// The mean, in points of accuracy.
     pub mean: f64,
-    /// Half of the interval's width; none of one pair.
+    /// Half of the interval's width, or what one test image makes in accuracy if that is more: so
+    /// for pairs that all differ by the same. None of one pair.
     pub half_width: Option<f64>,
 }
 

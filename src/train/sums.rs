@@ -40,9 +40,11 @@ impl Sums {
         self.by_loss.add(losses, weights);
     }
 
-    /// The mean weight of the samples whose label is wrong, or is not.
-    pub fn mean_weight(&self, wrong: bool) -> Option<f64> {
-        let (sum, count) = self.weights[usize::from(wrong)];
+    /// The mean weight of the samples whose label is wrong, or is not; or of all.
+    pub fn mean_weight(&self, wrong: Option<bool>) -> Option<f64> {
+        let [right, others] = self.weights;
+        let all = (right.0 + others.0, right.1 + others.1);
+        let (sum, count) = wrong.map_or(all, |wrong| self.weights[usize::from(wrong)]);
         (count > 0).then(|| sum / count as f64)
     }
 }

@@ -158,6 +158,7 @@ mod tests {
             meta_loss: None,
             test_loss: loss[1],
             test_accuracy: 10.0 * f64::from(right),
+            mean_weight: Some(0.5),
             mean_weight_clean: Some(0.8),
             mean_weight_corrupted: Some(0.2),
             steps_per_second: 1.0,

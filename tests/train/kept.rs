@@ -373,6 +373,40 @@ fn a_run_takes_more_epochs() {
     fails(&fewer, 2, &["--epochs 3 ", "epochs = 5"]);
     let other = ["train", "--resume", "--epochs", "8", "--milestones", "3", "--out", &out("two")];
     fails(&other, 2, &["--milestones 3", "another learning rate"]);
+    // Milestones are looked at beside the epochs that there will be.
+    let idle = ["train", "--resume", "--epochs", "8", "--milestones", "8,9", "--out", &out("two")];
+    fails(&idle, 2, &["--milestones 8,9", "--epochs 8", "never fall"]);
+    let some = ["train", "--resume", "--epochs", "6", "--milestones", "1,7", "--out", &out("two")];
+    let said = metatape(&some).assert().success().get_output().stderr.clone();
+    let note = "metatape: --milestones 7: training ends with --epochs 6, and the learning rate does not fall there\n";
+    assert!(String::from_utf8(said).unwrap().starts_with(note));
+}
+
+/// A checkpoint of the time when the mean weight of all samples was called that of the clean ones
+/// where nobody knows which these are.
+#[test]
+fn older_means_of_weights_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (small, out) = (small(folder.path()), folder.path().join("run"));
+    metatape(&with(&TRAIN, &small, &out)).assert().success();
+    let (path, before) = (out.join("checkpoint.safetensors"), contents(&out));
+    let bytes = fs::read(&path).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let mut metadata = header.metadata().clone().unwrap();
+    let mut progress: Value = serde_json::from_str(&metadata["progress"]).unwrap();
+    for history in progress["histories"].as_array_mut().unwrap() {
+        for row in history[1]["rows"].as_array_mut().unwrap() {
+            assert!(row["mean_weight_clean"].is_null() && row["mean_weight"].is_f64(), "{row}");
+            row["mean_weight_clean"] = row.as_object_mut().unwrap().remove("mean_weight").unwrap();
+        }
+    }
+    metadata.insert("progress".into(), progress.to_string());
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let old = safetensors::serialize(file.iter(), Some(metadata)).unwrap();
+    fs::write(&path, files::sealed_tensors(old)).unwrap();
+    metatape(&["train", "--resume", "--out", text(&out)]).assert().success();
+    let after = contents(&out);
+    assert!(["metrics.csv", "summary.json"].iter().all(|name| after[*name] == before[*name]));
 }
 
 /// What was stopped before its plan was there has left nothing in the way.

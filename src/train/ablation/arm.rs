@@ -131,8 +131,9 @@ impl Arm for Variant {
         Ok(Cell {
             account,
             meta_images: if self == Variant::Uniform { 0 } else { cell.meta_images },
-            mean_weight_clean: mean(false),
-            mean_weight_corrupted: mean(true),
+            mean_weight: mean(None),
+            mean_weight_clean: mean(Some(false)).filter(|_| data.split.train.known),
+            mean_weight_corrupted: mean(Some(true)),
             cosines: probes.cosines,
             other_batch: probes.other_batch,
             ..cell

@@ -204,6 +204,7 @@ mod tests {
             meta_loss: None,
             test_loss: 1.0,
             test_accuracy,
+            mean_weight: None,
             mean_weight_clean: None,
             mean_weight_corrupted: None,
             steps_per_second: 500.0,

@@ -35,8 +35,10 @@ pub struct Cell {
     pub account: Vec<String>,
     /// Images that meta batches were drawn from.
     pub meta_images: usize,
-    /// Mean weight of training samples with their true label: that of the last epoch, or at its
-    /// end where the arm says so.
+    /// Mean weight of training samples: that of the last epoch, or at its end where the arm says
+    /// so.
+    pub mean_weight: Option<f64>,
+    /// The same of those with their true label; none where nobody knows which these are.
     pub mean_weight_clean: Option<f64>,
     /// Likewise, of those with a wrong one.
     pub mean_weight_corrupted: Option<f64>,
@@ -80,6 +82,7 @@ impl Cell {
             classes: data.dataset.class_names.clone(),
             account: data.account(),
             meta_images: data.split.meta.indices.len(),
+            mean_weight: last.and_then(|row| row.mean_weight),
             mean_weight_clean: last.and_then(|row| row.mean_weight_clean),
             mean_weight_corrupted: last.and_then(|row| row.mean_weight_corrupted),
             history,

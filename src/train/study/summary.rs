@@ -34,13 +34,16 @@ pub struct ArmSummary {
     pub balanced_std: Option<f64>,
     /// Final test accuracy less that of `uniform` with the same seed.
     pub gain_mean: Option<f64>,
-    /// Half of its 95% interval, by Student's t over the seeds; none of one seed.
+    /// Half of its 95% interval, by Student's t over the seeds; but never less than one test sample
+    /// makes in accuracy, which is what seeds have that all gain the same. None of one seed.
     pub gain_half_width: Option<f64>,
     /// The least gain of all seeds.
     pub gain_min: Option<f64>,
-    /// Mean weight of samples with their true label.
+    /// Mean weight of samples.
+    pub mean_weight: Option<f64>,
+    /// The same of those with their true label; none where nobody knows which these are.
     pub mean_weight_clean: Option<f64>,
-    /// Mean weight of samples with a wrong one.
+    /// Likewise of those with a wrong one.
     pub mean_weight_corrupted: Option<f64>,
     /// Milliseconds of a training step; not in the summary's file, as it is about time.
     #[serde(skip)]
@@ -121,6 +124,7 @@ impl ArmSummary {
             gain_mean: gain.map(|gain| gain.mean),
             gain_half_width: gain.and_then(|gain| gain.half_width),
             gain_min: gains.iter().copied().min_by(f64::total_cmp),
+            mean_weight: mean(|c| c.mean_weight),
             mean_weight_clean: mean(|c| c.mean_weight_clean),
             mean_weight_corrupted: mean(|c| c.mean_weight_corrupted),
             ms_per_step: mean(Cell::ms_per_step),
@@ -135,11 +139,11 @@ impl<A: Arm> Study<A> {
     /// If they cannot be written.
     pub fn write_tables(&self, cells: &[Cell]) -> Result<()> {
         let results = "seed,meta_images,final_test_accuracy,best_test_accuracy,balanced_test_accuracy,\
-            mean_weight_clean,mean_weight_corrupted,error";
+            mean_weight,mean_weight_clean,mean_weight_corrupted,error";
         let probed = cells.iter().any(|cell| !cell.cosines.is_empty());
         let row = |c: &Cell| {
             let (last, best) = (c.history.final_accuracy(), c.history.best_accuracy());
-            let weights = (c.mean_weight_clean, c.mean_weight_corrupted);
+            let weights = (c.mean_weight, c.mean_weight_clean, c.mean_weight_corrupted);
             let measured = (c.meta_images, last, best, c.history.balanced_accuracy(), weights);
             (
                 c.arm.clone(),
@@ -154,17 +158,17 @@ impl<A: Arm> Study<A> {
         let times = cells.iter().map(|c| (&c.arm, c.seed, c.ms_per_step(), c.history.seconds()));
         self.write_table("times.csv", &format!("{arm},seed,ms_per_step,seconds"), times)?;
         let epochs = "epoch,lr,train_loss,train_accuracy,meta_loss,test_loss,test_accuracy,\
-            mean_weight_clean,mean_weight_corrupted";
+            mean_weight,mean_weight_clean,mean_weight_corrupted";
         let rows = cells.iter().flat_map(|c| c.history.rows.iter().map(move |r| (c, r))).map(|(c, r)| {
             let train = (r.epoch, r.lr, r.train_loss, r.train_accuracy, r.meta_loss);
-            let weights = (r.mean_weight_clean, r.mean_weight_corrupted);
+            let weights = (r.mean_weight, r.mean_weight_clean, r.mean_weight_corrupted);
             (c.seed, &c.arm, train, r.test_loss, r.test_accuracy, weights)
         });
         self.write_table("epochs.csv", &format!("seed,{arm},{epochs}"), rows)
     }
 
     /// Writes `differences.csv`: of every two arms, the paired difference of their final accuracies
-    /// with half of its 95% interval, and the number of seeds that both have.
+    /// with half of its 95% interval (see [`Difference`]), and the number of seeds that both have.
     ///
     /// # Errors
     /// If it cannot be written.
