@@ -75,7 +75,22 @@ pub struct History {
     pub by_loss: Vec<(f64, f64)>,
 }
 
+/// Of the time before `mean_weight`: where no label was known to be wrong, that of all samples was
+/// called that of the clean ones.
+pub(super) fn rename(all: &mut Option<f64>, clean: &mut Option<f64>, corrupted: Option<f64>) {
+    if all.is_none() && corrupted.is_none() {
+        *all = clean.take();
+    }
+}
+
 impl History {
+    /// [`rename`] in all rows.
+    pub(super) fn rename(&mut self) {
+        for row in &mut self.rows {
+            rename(&mut row.mean_weight, &mut row.mean_weight_clean, row.mean_weight_corrupted);
+        }
+    }
+
     /// Accuracy after the last epoch.
     pub fn final_accuracy(&self) -> Option<f64> {
         self.rows.last().map(|r| r.test_accuracy)

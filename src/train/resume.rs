@@ -111,12 +111,7 @@ impl Run {
                 Error::Data(format!("{}: has no history of `{name}`; it is of another run", path.display()))
             })?;
             *history = found.0.1.clone();
-            if !self.data.split.train.known {
-                // Earlier versions called that of all samples so.
-                for row in &mut history.rows {
-                    row.mean_weight = row.mean_weight.or(row.mean_weight_clean.take());
-                }
-            }
+            history.rename();
             saved.fill(&name, &mut history.pictures)?;
             let mut underway = found.1.clone();
             underway.sums.seconds = times.fill(&name, history);

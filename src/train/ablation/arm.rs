@@ -220,6 +220,7 @@ impl Kept<'_> {
             return Err(Error::Data(format!("{}: is of another study; remove it", path.display())));
         };
         self.history = history.clone();
+        self.history.rename();
         let mut underway = underway.clone();
         underway.sums.seconds = Times::read(self.folder)?.fill(&self.name, &mut self.history);
         saved.restore(&self.name, learner.session_mut())?;

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::program::Session;
 use crate::train::config::Config;
 use crate::train::files::{Claim, Outputs, foreign, write_atomically};
+use crate::train::history::rename;
 use crate::train::observer::Observer;
 use crate::train::report;
 use crate::train::run::CHECKPOINT;
@@ -138,6 +139,8 @@ impl<A: Arm> Study<A> {
             let (path, rows) = (path.display(), counted(rows, "epoch"));
             return Err(Error::Data(format!("{path}: has {rows} and {} asks for {epochs}; {cure}", A::PLAN)));
         }
+        rename(&mut cell.mean_weight, &mut cell.mean_weight_clean, cell.mean_weight_corrupted);
+        cell.history.rename();
         Times::read(&folder)?.fill(&cell.arm, &mut cell.history);
         Ok(Some(cell))
     }
