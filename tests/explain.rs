@@ -91,6 +91,15 @@ fn the_numbers_satisfy_the_closed_form() {
 }
 
 #[test]
+fn where_nobody_knows_no_label_is_called_right() {
+    let args = ["--batch", "12", "--steps", "4", "--noise", "none"];
+    let page = output(&[&args[..], &["--explain"]].concat());
+    assert!(!page.contains("  right  ") && !page.contains("right label"), "{page}");
+    let told = json(&args);
+    assert!(told["samples"].as_array().unwrap().iter().all(|sample| sample["corrupted"].is_null()));
+}
+
+#[test]
 fn the_page_names_every_part_and_shows_the_numbers() {
     let args = ["--batch", "12", "--steps", "4", "--noise", "uniform:0.4"];
     let page = output(&[&args[..], &["--explain"]].concat());

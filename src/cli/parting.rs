@@ -48,7 +48,7 @@ pub struct Parting {
 impl Parting {
     /// Labels that are right, and wrong ones.
     pub fn by_label() -> Parting {
-        let part = Box::new(|row: &SampleRow| usize::from(row.corrupted));
+        let part = Box::new(|row: &SampleRow| usize::from(row.corrupted == Some(true)));
         Parting { names: &["right", "wrong"], history: Vec::new(), part }
     }
 

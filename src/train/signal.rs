@@ -16,10 +16,10 @@ pub struct SampleRow {
     pub sample: u32,
     /// The label that training sees.
     pub label: i32,
-    /// The right one.
+    /// The right one, as far as it is known.
     pub true_label: i32,
-    /// Whether they differ.
-    pub corrupted: bool,
+    /// Whether they differ; none where nobody knows.
+    pub corrupted: Option<bool>,
     /// `ℓ_i(w)`.
     pub loss: f64,
     /// `V(ℓ_i; θ)`.
@@ -128,7 +128,7 @@ impl<'a> Walk<'a> {
                 sample: train.indices[position],
                 label: train.labels[position],
                 true_label: train.original_labels[position],
-                corrupted: train.corrupted[position],
+                corrupted: train.known.then_some(train.corrupted[position]),
                 loss: losses[i],
                 weight: weights[i],
                 slope: closed_form.slopes[i],

@@ -1,6 +1,5 @@
 //! The step's per-sample numbers, and the sum over them done again.
 
-use metatape::data::Noise;
 use metatape::meta::Weights;
 use metatape::train::SampleRow;
 use metatape::words::counted;
@@ -68,7 +67,11 @@ pub(super) fn signal(told: &Explained) -> String {
     let left = [0, 1, 2, heading.len() - 1];
     let mut table = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for row in shown {
-        let truth = if row.corrupted { format!("wrong: {}", name(row.true_label)) } else { "right".into() };
+        let truth = match row.corrupted {
+            Some(true) => format!("wrong: {}", name(row.true_label)),
+            Some(false) => "right".into(),
+            None => "-".into(),
+        };
         let asks = if row.pull > 0.0 {
             "more"
         } else if row.pull < 0.0 {
@@ -118,9 +121,9 @@ fn bands(told: &Explained) -> String {
     let mean = |rows: &[&SampleRow], f: fn(&SampleRow) -> f64| {
         rows.iter().map(|r| f(r)).sum::<f64>() / rows.len() as f64
     };
-    let noisy = told.data.config.noise != Noise::None;
+    let known = told.data.split.train.known;
     let mut heading = vec!["losses", "samples"];
-    heading.extend(noisy.then_some("wrong labels"));
+    heading.extend(known.then_some("wrong labels"));
     heading.extend(told.sizes.as_ref().map(|_| "of the tail"));
     heading.extend(["mean u", "they ask together", "V on average", "moves"]);
     let mut table = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
@@ -128,7 +131,7 @@ fn bands(told: &Explained) -> String {
         let (first, last) = (band[0].loss, band[band.len() - 1].loss);
         let pull: f64 = band.iter().map(|r| r.pull).sum();
         let mut cells = vec![format!("{} … {}", number(first), number(last)), band.len().to_string()];
-        cells.extend(noisy.then(|| band.iter().filter(|r| r.corrupted).count().to_string()));
+        cells.extend(known.then(|| band.iter().filter(|r| r.corrupted == Some(true)).count().to_string()));
         cells.extend(
             told.sizes.as_ref().map(|sizes| band.iter().filter(|r| sizes.of(r) == 2).count().to_string()),
         );
@@ -140,7 +143,7 @@ fn bands(told: &Explained) -> String {
         ]);
         table.push(cells);
     }
-    let of = |flag: bool| rows.iter().filter(|r| r.corrupted == flag).collect::<Vec<_>>();
+    let of = |flag: bool| rows.iter().filter(|r| r.corrupted == Some(flag)).collect::<Vec<_>>();
     let (right, wrong) = (of(false), of(true));
     let mut text = format!(
         "WHERE V GETS ITS GRADIENT\n{}\n\n{}",
